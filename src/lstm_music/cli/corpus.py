@@ -1,0 +1,51 @@
+"""bin/corpus: prepare a corpus and print its counts."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lstm_music.cli.common import Parser, run
+from lstm_music.corpus import SPLITS, load_corpus
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print the pieces, tokens and unique tokens of a corpus; return the exit status."""
+    args = make_parser().parse_args(argv)
+    corpus = load_corpus(args.corpus, args.data, args.tracks, progress=sys.stderr.isatty())
+    summary = corpus.summary()
+    if args.json:
+        args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+    print(f"{args.corpus}, {args.tracks} tracks")
+    print(f"{'split':8}{'pieces':>10}{'tokens':>14}{'unique':>10}")
+    for split in SPLITS:
+        print_row(split, summary["splits"][split])
+    print_row("all", summary)
+    for skipped in corpus.skipped:
+        print(f"skipped {skipped.file}: {skipped.reason}")
+    return 0
+
+
+def print_row(name: str, counts: dict[str, int]) -> None:
+    """Print one row of the table."""
+    print(f"{name:8}{counts['pieces']:10,}{counts['tokens']:14,}{counts['unique_tokens']:10,}")
+
+
+def make_parser() -> Parser:
+    """Return the command's options."""
+    parser = Parser("corpus", "Prepare a corpus and print what is in it.")
+    parser.add_argument(
+        "corpus", metavar="CORPUS", help="bach, or the path of a MIDI file, a folder or a zip"
+    )
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="read a named corpus from this file or folder"
+    )
+    parser.add_argument(
+        "--tracks", choices=("flatten", "merge"), default="flatten", help="layout of the tracks"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts as JSON")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -1,0 +1,317 @@
+"""The contract of every backend, and its reference in plain NumPy.
+
+Names: T time steps, B batch, E embedding, H hidden, V vocabulary, N = T·B rows. Arrays are
+time-major and C-contiguous; gates are four contiguous blocks in the order i, f, g, o.
+Each docstring says which arguments an op overwrites.
+"""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from lstm_music.ops import philox
+
+Array = NDArray[Any]
+
+LOGITS_BYTES = 32 << 20  # of a chunk of logits: large enough for the BLAS, small enough to forget
+
+
+class RowGradient(NamedTuple):
+    """A gradient that is zero but for some rows: rows (n,) sorted and unique, values (n, E)."""
+
+    rows: Array
+    values: Array
+
+
+class Workspace:
+    """Scratch arrays by name, made once and used again at every step of the same shape."""
+
+    def __init__(self, xp: Any, dtype: DTypeLike) -> None:
+        self.xp, self.dtype = xp, np.dtype(dtype)
+        self._arrays: dict[str, Array] = {}
+
+    def array(self, name: str, shape: tuple[int, ...]) -> Array:
+        """Return the uninitialised array of that name; a new shape replaces the old one."""
+        found = self._arrays.get(name)
+        if found is None or found.shape != shape:
+            found = self._arrays[name] = self.xp.empty(shape, self.dtype)
+        return found
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)) in the form that can't overflow: tanh(x/2)/2 + 1/2."""
+    return np.tanh(x * 0.5) * 0.5 + 0.5
+
+
+class NumpyOps:
+    """The reference ops: clear, correct in float64, and what other backends inherit."""
+
+    name = "numpy"
+    xp: Any = np
+
+    def __init__(self, dtype: DTypeLike = "float32") -> None:
+        self.dtype = np.dtype(dtype)
+
+    # Arrays -----------------------------------------------------------------------------------
+
+    def asarray(self, a: Any, dtype: DTypeLike | None = None) -> Array:
+        """Return a as a C-contiguous array on this backend, in its dtype unless one is given."""
+        return np.ascontiguousarray(a, dtype=dtype or self.dtype)
+
+    def to_numpy(self, a: Array) -> Array:
+        """Return a as a NumPy array on the host."""
+        return np.asarray(a)
+
+    def workspace(self) -> Workspace:
+        """Return an empty store of scratch arrays."""
+        return Workspace(self.xp, self.dtype)
+
+    def matmul_add(self, a: Array, b: Array, out: Array) -> None:
+        """Add a·b to out, in place. a (M, K), b (K, N), out (M, N)."""
+        out += a @ b
+
+    # LSTM -------------------------------------------------------------------------------------
+
+    def lstm_cell_forward(
+        self, gates: Array, recurrent: Array, keep: Array | None, c_prev: Array, c: Array, h: Array
+    ) -> None:
+        """Take one time step of an LSTM layer (Hochreiter & Schmidhuber 1997, Gers et al. 2000).
+
+        gates (B, 4H): x·Wx + b, overwritten with the activations i, f, g, o.
+        recurrent (B, 4H): h_prev·Wh. keep (B,): 0 where the state is reset before this step.
+        c_prev (B, H). Writes c = f·c_prev + i·g and h = o·tanh(c), both (B, H).
+        """
+        H = c.shape[-1]
+        if keep is None:
+            gates += recurrent
+            kept = c_prev
+        else:
+            gates += recurrent * keep[:, None]
+            kept = c_prev * keep[:, None]
+        gates[:, : 2 * H] = sigmoid(gates[:, : 2 * H])
+        gates[:, 2 * H : 3 * H] = np.tanh(gates[:, 2 * H : 3 * H])
+        gates[:, 3 * H :] = sigmoid(gates[:, 3 * H :])
+        i, f, g, o = np.split(gates, 4, axis=1)
+        np.add(f * kept, i * g, out=c)
+        np.multiply(o, np.tanh(c), out=h)
+
+    def lstm_cell_backward(
+        self, gates: Array, keep: Array | None, c_prev: Array, c: Array, dh: Array, dc: Array
+    ) -> None:
+        """Go back over one time step.
+
+        gates (B, 4H): activations, overwritten with the gradient of the pre-activations.
+        dh (B, H): gradient of h. dc (B, H): gradient of c from later steps, overwritten with
+        the gradient of c_prev.
+        """
+        i, f, g, o = (a.copy() for a in np.split(gates, 4, axis=1))
+        di, df, dg, do = np.split(gates, 4, axis=1)
+        kept = c_prev if keep is None else c_prev * keep[:, None]
+        tanh_c = np.tanh(c)
+        dc += dh * o * (1 - tanh_c * tanh_c)
+        do[...] = dh * tanh_c * o * (1 - o)
+        di[...] = dc * g * i * (1 - i)
+        df[...] = dc * kept * f * (1 - f)
+        dg[...] = dc * i * (1 - g * g)
+        dc *= f if keep is None else f * keep[:, None]
+
+    def lstm_sequence_forward(
+        self, gates: Array, Wh: Array, keep: Array | None, c: Array, h: Array, work: Workspace
+    ) -> None:
+        """Take T time steps.
+
+        gates (T, B, 4H): x·Wx + b, overwritten with activations. Wh (H, 4H). keep (T, B) or None.
+        c, h (T+1, B, H): slot 0 holds the initial state, the rest is overwritten.
+        """
+        T, B, H4 = gates.shape
+        recurrent = work.array("recurrent", (B, H4))
+        for t in range(T):
+            np.matmul(h[t], Wh, out=recurrent)
+            self.lstm_cell_forward(gates[t], recurrent, row(keep, t), c[t], c[t + 1], h[t + 1])
+
+    def lstm_sequence_backward(
+        self,
+        gates: Array,
+        Wh: Array,
+        keep: Array | None,
+        c: Array,
+        dy: Array,
+        dh: Array,
+        dc: Array,
+        work: Workspace,
+    ) -> None:
+        """Go back over T time steps.
+
+        gates (T, B, 4H): activations, overwritten with the gradient of the pre-activations.
+        dy (T, B, H): gradient of the outputs. dh, dc (B, H): gradient of the final state,
+        overwritten with the gradient of the initial state.
+        """
+        T, B, H = dy.shape
+        dh_step = work.array("dh_step", (B, H))
+        Wh_T = Wh.T
+        for t in reversed(range(T)):
+            np.add(dy[t], dh, out=dh_step)
+            self.lstm_cell_backward(gates[t], row(keep, t), c[t], c[t + 1], dh_step, dc)
+            np.matmul(gates[t], Wh_T, out=dh)
+            if keep is not None:
+                dh *= keep[t][:, None]
+
+    # Embedding --------------------------------------------------------------------------------
+
+    def embedding_forward(self, W: Array, ids: Array, out: Array) -> None:
+        """Write the rows W[ids] to out. W (V, E); ids (...) integers; out (..., E)."""
+        np.take(W, ids, axis=0, out=out, mode="clip")
+
+    def embedding_backward(self, ids: Array, dx: Array) -> RowGradient:
+        """Return the gradient of the rows that occur, summed in a fixed order.
+
+        ids (N,) integers; dx (N, E).
+        """
+        order = np.argsort(ids, kind="stable")
+        rows, starts = np.unique(ids[order], return_index=True)
+        return RowGradient(rows, np.add.reduceat(dx[order], starts, axis=0))
+
+    # Losses -----------------------------------------------------------------------------------
+
+    def softmax_xent(self, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+        """Compute softmax cross-entropy and its gradient.
+
+        logits (N, V): overwritten with scale · (softmax - one_hot(target)).
+        targets (N,): ids; -1 asks for no loss and no gradient. losses (N,): nats, overwritten.
+        """
+        used = targets >= 0
+        safe = np.where(used, targets, 0)
+        n = np.arange(len(targets))
+        logits -= logits.max(axis=1, keepdims=True)
+        at_target = logits[n, safe]
+        np.exp(logits, out=logits)
+        total = logits.sum(axis=1)
+        losses[...] = np.where(used, np.log(total) - at_target, 0)
+        logits *= (np.where(used, scale, 0) / total)[:, None]
+        logits[n, safe] -= np.where(used, scale, 0)
+
+    def softmax_nll(self, logits: Array, targets: Array, losses: Array) -> None:
+        """Compute softmax cross-entropy without its gradient; logits (N, V) are overwritten."""
+        self.softmax_xent(logits, targets, losses, 1.0)
+
+    def linear_softmax_xent(
+        self,
+        h: Array,
+        W: Array,
+        b: Array,
+        targets: Array,
+        scale: float,
+        losses: Array,
+        dh: Array,
+        dW: Array,
+        db: Array,
+        work: Workspace,
+    ) -> None:
+        """Compute the softmax cross-entropy of h·W + b, and every gradient, in chunks of rows.
+
+        The (N, V) logits never exist as a whole. h (N, H), W (H, V), b (V,), targets (N,) with
+        -1 for none. scale multiplies the gradients. Overwrites losses (N,), dh (N, H), dW, db.
+        """
+        dW[...] = 0
+        db[...] = 0
+        for rows, logits in logit_chunks(len(h), len(b), work):
+            np.matmul(h[rows], W, out=logits)
+            logits += b
+            self.softmax_xent(logits, targets[rows], losses[rows], scale)
+            np.matmul(logits, W.T, out=dh[rows])
+            self.matmul_add(h[rows].T, logits, dW)
+            db += logits.sum(axis=0)
+
+    def linear_softmax_nll(
+        self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
+    ) -> None:
+        """Compute the losses of `linear_softmax_xent` alone. Overwrites losses (N,)."""
+        for rows, logits in logit_chunks(len(h), len(b), work):
+            np.matmul(h[rows], W, out=logits)
+            logits += b
+            self.softmax_nll(logits, targets[rows], losses[rows])
+
+    # Dropout ----------------------------------------------------------------------------------
+
+    def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
+        """Zero each element of x with probability p and scale the rest by 1/(1-p), in place.
+
+        The mask depends on (seed, stream, step) alone, so the same call on the gradient of the
+        output gives the gradient of the input. Source: Srivastava et al. 2014.
+        """
+        bits = philox.random_bits(seed, stream, step, x.size).reshape(x.shape)
+        x *= (bits >= dropout_threshold(p)) * self.dtype.type(1 / (1 - p))
+
+    # Optimiser --------------------------------------------------------------------------------
+
+    def sum_squares(self, g: Array) -> float:
+        """Return the sum of the squares of g."""
+        flat = g.reshape(-1)
+        return float(flat @ flat)
+
+    def adam_step(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+        scale: float,
+    ) -> None:
+        """Take step t = 1, 2, … of Adam with gradient scale·g (Kingma & Ba 2015, algorithm 1).
+
+        Overwrites p and the moments m, v; all of one shape.
+        """
+        g = g * self.dtype.type(scale)
+        m *= beta1
+        m += (1 - beta1) * g
+        v *= beta2
+        v += (1 - beta2) * g * g
+        p -= (lr / (1 - beta1**t)) * m / (np.sqrt(v / (1 - beta2**t)) + eps)
+
+    def adam_step_rows(
+        self,
+        p: Array,
+        g: RowGradient,
+        m: Array,
+        v: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+        scale: float,
+    ) -> None:
+        """Take the very step of `adam_step` where most rows of the gradient are zero.
+
+        p, m, v (V, E). Rows that don't occur still move by their decaying moments: this is
+        dense Adam, not the "lazy" kind.
+        """
+        dense = np.zeros_like(p)
+        dense[g.rows] = g.values
+        self.adam_step(p, dense, m, v, lr, beta1, beta2, eps, t, scale)
+
+
+def row(keep: Array | None, t: int) -> Array | None:
+    """Return keep[t], or None where nothing is reset."""
+    return None if keep is None else keep[t]
+
+
+def logit_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
+    """Yield slices of the N rows, each with scratch for its logits of at most LOGITS_BYTES."""
+    chunk = max(1, min(N, LOGITS_BYTES // (V * work.dtype.itemsize)))
+    logits = work.array("logits", (chunk, V))
+    for start in range(0, N, chunk):
+        stop = min(start + chunk, N)
+        yield slice(start, stop), logits[: stop - start]
+
+
+def dropout_threshold(p: float) -> np.uint32:
+    """Return the bound below which a random 32-bit integer drops its element."""
+    return np.uint32(min(round(p * 2**32), 2**32 - 1))

@@ -1,0 +1,1 @@
+"""Tokenizers: a piece becomes words or note vectors, and words become a piece again."""

@@ -1,0 +1,167 @@
+"""Which words may follow: no orphan note-offs, no endless notes, no empty tracks."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_music.midi import LAST_TICK, NOTE_OFF, NOTE_ON, TICKS_PER_QUARTER
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, TRACK_END, Layout, parse
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+Mask = npt.NDArray[np.bool_]
+Ticks = npt.NDArray[np.int32]
+
+PITCHES = 128
+SPECIAL = 2  # the kind of the special words, beside NOTE_OFF and NOTE_ON
+CLASSES = SPECIAL * PITCHES + len(SPECIALS)  # a word's class is kind * 128 + pitch
+OFFS = slice(NOTE_OFF * PITCHES, (NOTE_OFF + 1) * PITCHES)
+ONS = slice(NOTE_ON * PITCHES, (NOTE_ON + 1) * PITCHES)
+SPECIAL_CLASS = {word: SPECIAL * PITCHES + number for number, word in enumerate(SPECIALS)}
+NEVER = -1  # as the longest delta of a class: none of its words
+NONE = 2**31 - 1  # as the shortest delta of a class: it has no words
+FAR = LAST_TICK + 1  # further than any delta
+
+
+@dataclass
+class GrammarState:
+    """Where a piece stands; advance changes it in place."""
+
+    now: int = 0
+    """Ticks since the track began."""
+    sounding: dict[int, int] = field(default_factory=dict)
+    """The start tick of each pitch that sounds."""
+    notes: int = 0
+    """Notes struck in this track."""
+    tracks: int = 0
+    """Tracks finished."""
+    finished: bool = False
+    """Whether nothing may follow."""
+
+    def copy(self) -> "GrammarState":
+        """Return a state that changes independently of this one."""
+        return replace(self, sounding=dict(self.sounding))
+
+
+class MessageGrammar:
+    """The rules of `bin/sample --strict` for words of the message representation.
+
+    Holds kind, pitch and delta of all V words as (V,) arrays; a special word has kind 2, its
+    number among SPECIALS as pitch, and delta 0. longest_note is in ticks. Raises ValueError for a
+    vocabulary that holds other words.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, layout: Layout, longest_note: int, max_tracks: int
+    ) -> None:
+        self.layout = layout
+        self.longest_note = longest_note
+        self.max_tracks = max_tracks
+        table = np.array([_row(word) for word in vocabulary.words], dtype=np.int32).reshape(-1, 3)
+        self.kind, self.pitch, self.delta = (np.ascontiguousarray(column) for column in table.T)
+        self._class = (self.kind * PITCHES + self.pitch).astype(np.intp)
+        self._shortest: Ticks = np.full(CLASSES, NONE, dtype=np.int32)
+        np.minimum.at(self._shortest, self._class, self.delta)
+        self._can_end = self._shortest[OFFS] < NONE
+
+    def start(self) -> GrammarState:
+        """Return the state in which a piece begins."""
+        return GrammarState()
+
+    def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
+        """Return which of the V words may come next, (V,) bool.
+
+        limit is the tick at which a track should end, if any: notes begin before it and end by
+        it, and a track goes on until its last quarter note, if it can. may_end says whether the
+        piece may end here. Where the rules leave nothing, the quickest end of a sounding note is
+        allowed; failing that, the end of the track or piece. Where the vocabulary has none of
+        these either, the state is marked finished and nothing is allowed.
+        """
+        if state.finished:
+            return np.zeros(len(self.delta), dtype=np.bool_)
+        longest = self._for_notes(state, limit, may_end)
+        for special in self._ends(state, limit, may_end):
+            longest[SPECIAL_CLASS[special]] = 0
+        if not self._within(longest).any():
+            longest = self._way_out(state)
+            state.finished = not self._within(longest).any()
+        return self.delta <= longest[self._class]
+
+    def advance(self, state: GrammarState, id: int) -> None:
+        """Change the state to the one after this word, allowed or not."""
+        kind, pitch = int(self.kind[id]), int(self.pitch[id])
+        if kind == SPECIAL:
+            self._end(state, SPECIALS[pitch])
+            return
+        state.now = min(state.now + int(self.delta[id]), LAST_TICK)
+        if kind == NOTE_ON:
+            state.sounding[pitch] = state.now
+            state.notes += 1
+        else:
+            state.sounding.pop(pitch, None)
+
+    @staticmethod
+    def _end(state: GrammarState, special: str) -> None:
+        state.finished = special == PIECE_END
+        state.tracks += special == TRACK_END
+        state.now = state.notes = 0
+        state.sounding.clear()
+
+    def _within(self, longest: Ticks) -> Mask:
+        """Return which classes have a word of at most their longest delta, (CLASSES,) bool."""
+        return self._shortest <= longest
+
+    def _for_notes(self, state: GrammarState, limit: int | None, may_end: bool) -> Ticks:
+        """Return the longest delta allowed by class, (CLASSES,) int32: NEVER for the specials."""
+        longest = np.full(CLASSES, NEVER, dtype=np.int32)
+        between_tracks = self.layout == "flatten" and state.notes == 0
+        if between_tracks and may_end and state.tracks >= self.max_tracks:
+            return longest
+        to_limit = FAR if limit is None else limit - state.now
+        # No note may grow too old while others begin or end: the oldest of these decides.
+        to_old = [start + self.longest_note - state.now for start in state.sounding.values()]
+        oldest, second = sorted([*to_old, FAR, FAR])[:2]
+        longest[ONS] = np.where(self._can_end, _clip(min(to_limit - 1, oldest)), NEVER)
+        for pitch, own in zip(state.sounding, to_old, strict=True):
+            others = second if own == oldest else oldest
+            longest[ONS][pitch] = NEVER
+            longest[OFFS][pitch] = _clip(min(to_limit, others))
+        return longest
+
+    def _ends(self, state: GrammarState, limit: int | None, may_end: bool) -> list[str]:
+        """Return the special words that the rules allow; where no note fits, see _way_out."""
+        early = limit is not None and state.now < limit - TICKS_PER_QUARTER
+        complete = state.notes > 0 and not state.sounding and not early
+        if self.layout == "merge":
+            return [PIECE_END] if complete and may_end else []
+        if state.notes == 0 and state.tracks > 0 and may_end:
+            return [PIECE_END]
+        return [TRACK_END] if complete else []
+
+    def _way_out(self, state: GrammarState) -> Ticks:
+        """Return the longest delta by class, (CLASSES,), of the words that lead on regardless."""
+        longest = np.full(CLASSES, NEVER, dtype=np.int32)
+        pitches = list(state.sounding)
+        quickest = self._shortest[OFFS][pitches].min(initial=NONE)
+        if quickest < NONE:
+            longest[OFFS][pitches] = quickest
+            return longest
+        in_track = self.layout == "flatten" and state.notes > 0
+        for special in (TRACK_END, PIECE_END) if in_track else (PIECE_END,):
+            if self._shortest[SPECIAL_CLASS[special]] < NONE:
+                longest[SPECIAL_CLASS[special]] = 0
+                break
+        return longest
+
+
+def _row(word: str) -> tuple[int, int, int]:
+    """Return a word's kind, pitch and delta as MessageGrammar holds them."""
+    message = parse(word)
+    if message is None:
+        return SPECIAL, SPECIALS.index(word), 0
+    kind, pitch, delta = message
+    return kind, pitch, min(delta, LAST_TICK)
+
+
+def _clip(delta: int) -> int:
+    return max(NEVER, min(delta, LAST_TICK))

@@ -1,0 +1,144 @@
+"""The message representation: a word for each note message, with the time since the last."""
+
+import re
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterable
+from itertools import chain
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from lstm_music.midi import (
+    KIND,
+    LAST_TICK,
+    MOST_TRACKS,
+    PITCH,
+    TICK,
+    Messages,
+    Piece,
+    merge_tracks,
+    repaired_tracks,
+)
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+Layout: TypeAlias = Literal["flatten", "merge"]
+Row: TypeAlias = tuple[int, int, int]
+
+PIECE_END = "piece-end"
+TRACK_END = "track-end"
+SPECIALS = (PIECE_END, TRACK_END)  # piece-end gets id 0 and is the start symbol too
+
+KINDS = ("note-off", "note-on")  # by the value of KIND in Messages
+NUMBER = "(0|[1-9][0-9]*)"
+WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}-{NUMBER}")
+
+
+def spell(kind: int, pitch: int, delta: int) -> str:
+    """Return the word for a message: kind 1 on or 0 off, pitch 0-127, delta in ticks."""
+    return f"{KINDS[kind]}-{pitch}-{delta}"
+
+
+def parse(word: str) -> tuple[int, int, int] | None:
+    """Return a word's kind (1 on, 0 off), pitch 0-127 and delta in ticks; None for a special.
+
+    Raises ValueError for anything else.
+    """
+    if word in SPECIALS:
+        return None
+    match = WORD.fullmatch(word)
+    if match is None or int(match[2]) > 127:
+        raise ValueError(f"not a message: {word!r}")
+    return KINDS.index(match[1]), int(match[2]), int(match[3])
+
+
+def track_words(messages: Messages) -> list[str]:
+    """Return a word for each message of a track; the first counts its time from tick 0."""
+    deltas = np.diff(messages[:, TICK], prepend=0)
+    columns = messages[:, KIND], messages[:, PITCH], deltas
+    return [spell(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+
+
+class MessageTokenizer:
+    """Turns a piece into words and any words into a piece.
+
+    The layout flatten puts track after track; merge puts all tracks on one time line.
+    """
+
+    name = "message"
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+
+    def words(self, piece: Piece) -> list[str]:
+        """Return a piece's words, which end with piece-end; flatten ends tracks with track-end."""
+        if self.layout == "merge":
+            return [*track_words(merge_tracks(piece)), PIECE_END]
+        tracks = ([*track_words(track), TRACK_END] for track in piece.tracks)
+        return [*chain.from_iterable(tracks), PIECE_END]
+
+    def piece(self, words: Iterable[str], name: str) -> Piece:
+        """Decode words, whatever their order, into a piece of repaired tracks, perhaps none.
+
+        A piece-end that comes first is the start symbol; the next one ends the piece. Time stops
+        at LAST_TICK, and what follows MOST_TRACKS tracks is left out, so that the piece fits a
+        MIDI file. Raises ValueError for what isn't a word of this representation.
+        """
+        tracks = repaired_tracks(_messages(rows) for rows in _rows_by_track(words))
+        return Piece(name, tracks[:MOST_TRACKS])
+
+
+def _rows_by_track(words: Iterable[str]) -> list[list[Row]]:
+    """Return (tick, kind, pitch) for every word up to the piece's end, track by track."""
+    tracks: list[list[Row]] = [[]]
+    now = 0
+    for index, word in enumerate(words):
+        message = parse(word)
+        if message is not None:
+            kind, pitch, delta = message
+            now = min(now + delta, LAST_TICK)
+            tracks[-1].append((now, kind, pitch))
+        elif word == TRACK_END:
+            tracks.append([])
+            now = 0
+        elif index > 0:
+            break
+    return tracks
+
+
+def _messages(rows: list[Row]) -> Messages:
+    return np.array(rows, dtype=np.int32).reshape(-1, 3)
+
+
+class NearestWord:
+    """Finds the vocabulary's word of the same kind and pitch with the nearest duration."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._specials = [word for word in SPECIALS if vocabulary.get(word) is not None]
+        self._deltas: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for message in filter(None, map(parse, vocabulary.words)):
+            kind, pitch, delta = message
+            self._deltas[kind, pitch].append(delta)
+        for deltas in self._deltas.values():
+            deltas.sort()
+
+    def __call__(self, word: str) -> str | None:
+        """Return the nearest word, of two the shorter, or None where there is none.
+
+        A special stands only for itself. Raises ValueError for a malformed word.
+        """
+        message = parse(word)
+        if message is None:
+            return word if word in self._specials else None
+        kind, pitch, delta = message
+        deltas = self._deltas.get((kind, pitch))
+        if deltas is None:
+            return None
+        right = bisect_left(deltas, delta)
+        nearest = min(deltas[max(right - 1, 0) : right + 1], key=lambda known: abs(known - delta))
+        return spell(kind, pitch, nearest)
+
+
+def nearest_word(word: str, vocabulary: Vocabulary) -> str | None:
+    """Look up one word as NearestWord does, which is the faster way to look up many."""
+    return NearestWord(vocabulary)(word)

@@ -1,0 +1,454 @@
+"""Training: the loop, validation, annealing, metrics.csv and checkpoints."""
+
+import csv
+import io
+import json
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lstm_music.checkpoint import point, prune, read_run, write_checkpoint
+from lstm_music.corpus import Corpus
+from lstm_music.errors import UserError
+from lstm_music.model import Batch, Config, Model, State
+from lstm_music.ops import NumpyOps
+from lstm_music.optim import Annealing, Optimizer, clip_scale, global_norm
+
+FORMAT = 1  # of config.json
+VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
+PRIMERS, PRIMER_IDS = 32, 64
+COLUMNS = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second".split(
+    ","
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train; a limit of None is no limit. Defaults are those of `bin/train`."""
+
+    batch: int = 50
+    seq: int = 50
+    optimizer: str = "adam"
+    lr: float = 3e-3
+    clip: float = 5.0
+    anneal_factor: float = 0.5
+    anneal_patience: int = 2
+    early_stop: int = 8
+    epochs: int | None = None
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    seed: int = 0
+    checkpoint_minutes: float = 2.0
+
+
+@dataclass
+class Progress:
+    """Where a run stands; everything here is in each checkpoint, so that a run goes on exactly."""
+
+    step: int = 0
+    epoch: int = 0
+    window: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    since_best: int = 0
+    rows: int = 0  # of metrics.csv
+    period_loss: float = 0.0
+    period_steps: int = 0
+    period_norm: float = 0.0
+    period_tokens: int = 0
+    period_seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold."""
+        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Progress":
+        """Return what `to_json` wrote."""
+        return cls(**{k: math.inf if v is None else v for k, v in fields.items()})
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the screen shows after a step."""
+
+    progress: Progress
+    loss: float
+    valid: float
+    learning_rate: float
+    tokens_per_second: float
+    share: float  # of the work that is done, 0 to 1
+    validated: bool
+
+
+class Interrupted(Exception):
+    """A signal asked training to stop; the run is saved."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@dataclass
+class Trainer:
+    """One run: a model, a corpus, and the folder that records them.
+
+    show is called with a Report after each step; warn with a line of text.
+    """
+
+    corpus: Corpus
+    model: Model
+    settings: Settings
+    run: Path
+    show: Callable[[Report], None] = lambda report: None
+    warn: Callable[[str], None] = lambda line: None
+    started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.ops: NumpyOps = self.model.ops
+        self.optimizer = Optimizer(self.ops, self.settings.optimizer, self.model.parameters)
+        self.annealing = Annealing(
+            self.settings.lr, self.settings.anneal_factor, self.settings.anneal_patience
+        )
+        self.progress = Progress()
+        self.state: State | None = None
+        self.valid = math.inf
+        self._signal = 0
+        self._saved = time.monotonic()
+        self._last: tuple[int, Path] | None = None  # the last checkpoint written: step, path
+
+    def train(self) -> str:
+        """Train until a limit is reached; return which one. The run is saved whatever happens.
+
+        Raises Interrupted after SIGINT or SIGTERM, UserError where the loss is no number or the
+        last checkpoint can't be written.
+        """
+        with self._signals():
+            reason = self._loop()
+            path = self.save(final=True)
+            if path is not None and self.progress.period_steps:
+                self._judge_last(path)
+        return reason
+
+    def _loop(self) -> str:
+        at = self.progress
+        while True:
+            batches = self.corpus.training_batches(
+                self.settings.batch, self.settings.seq, self.settings.seed, at.epoch
+            )
+            if self.state is None:
+                self.state = self.model.zero_state(len(batches.streams))
+            if self.settings.epochs is not None:
+                total = self.settings.epochs * len(batches)
+            else:
+                total = 0
+            while at.window < len(batches):
+                reason = self._limit()
+                if reason:
+                    return reason
+                loss = self._step(batches[at.window])
+                at.window += 1
+                ended = at.window == len(batches) or at.window % VALIDATE_STEPS == 0
+                if ended:
+                    self._end_period()
+                self._show(loss, total, ended)
+                self._save_if_due()
+            at.epoch, at.window, self.state = at.epoch + 1, 0, None
+
+    def _limit(self) -> str:
+        """Return the limit that is reached, or "" while there is none."""
+        s, at = self.settings, self.progress
+        if s.epochs is not None and at.epoch >= s.epochs:
+            return f"{s.epochs} epochs"
+        if s.max_steps is not None and at.step >= s.max_steps:
+            return f"{s.max_steps} steps"
+        if s.max_minutes is not None and self._elapsed() >= s.max_minutes * 60:
+            return f"{s.max_minutes:g} minutes"
+        if s.early_stop and at.since_best >= s.early_stop:
+            return f"no better validation loss in {s.early_stop} validations"
+        return ""
+
+    def _elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def _step(self, batch: Batch) -> float:
+        """Take one optimiser step; return the loss."""
+        at, begun = self.progress, time.monotonic()
+        assert self.state is not None
+        loss, grads, self.state = self.model.loss_and_grads(
+            on_device(self.ops, batch), self.state, self.settings.seed, at.step
+        )
+        norm = global_norm(self.ops, grads)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise UserError(
+                f"the {'loss' if not math.isfinite(loss) else 'gradient'} is no finite number at "
+                f"step {at.step + 1}: continue from the last checkpoint with a lower --lr "
+                f"than {self.annealing.lr:g}, or a lower --clip"
+            )
+        scale = clip_scale(norm, self.settings.clip)
+        self.optimizer.step(self.model.parameters, grads, self.annealing.lr, scale)
+        took = time.monotonic() - begun
+        at.step += 1
+        at.tokens += batch.count
+        at.seconds += took
+        at.period_loss += loss * batch.count
+        at.period_norm += norm
+        at.period_steps += 1
+        at.period_tokens += batch.count
+        at.period_seconds += took
+        return loss
+
+    def _end_period(self) -> None:
+        """Validate, anneal, record, and keep the model if it is the best yet."""
+        at = self.progress
+        train = at.period_loss / max(at.period_tokens, 1)
+        norm = at.period_norm / at.period_steps
+        speed = at.period_tokens / max(at.period_seconds, 1e-9)
+        lr = self.annealing.lr
+        self.valid = self.validate()
+        self._record("train", train, lr, norm, speed)
+        self._record("valid", self.valid, lr, None, None)
+        self.annealing.update(train)
+        at.period_loss = at.period_norm = at.period_seconds = 0.0
+        at.period_steps = at.period_tokens = 0
+        if self.valid < at.best:
+            at.best, at.best_step, at.since_best = self.valid, at.step, 0
+            self.save(best=True)
+        else:
+            at.since_best += 1
+
+    def _judge_last(self, path: Path) -> None:
+        """Validate a run that was stopped inside a period, without touching what resuming reads."""
+        self.valid = self.validate()
+        self._record("valid", self.valid, self.annealing.lr, None, None)
+        if self.valid < self.progress.best:
+            point(self.run / "checkpoints", "best", path.name)
+
+    def validate(self) -> float:
+        """Return the mean nats per token of the validation split."""
+        return mean_nats(self.model, self.corpus, "valid", self.settings.batch, self.settings.seq)
+
+    def _record(
+        self, split: str, loss: float, lr: float, norm: float | None, speed: float | None
+    ) -> None:
+        """Append a row to metrics.csv."""
+        at = self.progress
+        row = [
+            at.step,
+            at.epoch,
+            at.tokens,
+            f"{at.seconds:.3f}",
+            split,
+            f"{loss:.6f}",
+            f"{lr:.6g}",
+            "" if norm is None else f"{norm:.6g}",
+            "" if speed is None else f"{speed:.0f}",
+        ]
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(row)
+        try:
+            with (self.run / "metrics.csv").open("a", encoding="utf-8") as file:
+                file.write(text.getvalue())
+            at.rows += 1
+        except OSError as error:
+            self.warn(f"can't write metrics.csv ({error.strerror}): training goes on without")
+
+    def _show(self, loss: float, total: int, validated: bool) -> None:
+        at, s = self.progress, self.settings
+        shares = [at.step / total] if total else []
+        if s.max_steps:
+            shares.append(at.step / s.max_steps)
+        if s.max_minutes:
+            shares.append(self._elapsed() / (s.max_minutes * 60))
+        speed = at.tokens / max(at.seconds, 1e-9)
+        share = min(1.0, max(shares, default=0.0))
+        self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, validated))
+
+    # Saving -----------------------------------------------------------------------------------
+
+    def _save_if_due(self) -> None:
+        if self._signal:
+            self.save(final=True)
+            raise Interrupted(self._signal)
+        if time.monotonic() - self._saved >= self.settings.checkpoint_minutes * 60:
+            self.save()
+
+    def save(self, best: bool = False, final: bool = False) -> Path | None:
+        """Write a checkpoint; return its path.
+
+        Where the disk refuses: warn, return None and go on, unless it is the last one (UserError).
+        """
+        self._saved = time.monotonic()
+        if self._last is not None and self._last[0] == self.progress.step:
+            return self._last[1]
+        try:
+            path = write_checkpoint(
+                self.run,
+                self.progress.step,
+                {k: self.ops.to_numpy(v) for k, v in self.model.parameters.items()},
+                self._train_arrays(),
+                self._meta(),
+            )
+            if best:
+                point(self.run / "checkpoints", "best", path.name)
+            prune(self.run)
+        except OSError as error:
+            line = f"can't write a checkpoint in '{self.run}' ({error.strerror or error})"
+            if final:
+                raise UserError(
+                    f"{line}: free some space, then continue from the one before with --resume"
+                ) from error
+            self.warn(f"{line}: training goes on and tries again later")
+            return None
+        self._last = (self.progress.step, path)
+        return path
+
+    def _train_arrays(self) -> dict[str, Any]:
+        arrays = {f"slot.{k}": self.ops.to_numpy(v) for k, v in self.optimizer.slots.items()}
+        if self.state is not None:
+            arrays["state.h"] = self.ops.to_numpy(self.state.h)
+            arrays["state.c"] = self.ops.to_numpy(self.state.c)
+        return arrays
+
+    def _meta(self) -> dict[str, Any]:
+        corpus = self.corpus
+        return {
+            "model": self.model.config.to_json(),
+            "tokenizer": {"name": corpus.tokenizer.name, "layout": corpus.tokenizer.layout},
+            "vocabulary": corpus.vocabulary.to_json(),
+            "corpus": {
+                "name": corpus.name,
+                "key": corpus.key,
+                "longest_note": corpus.longest_note,
+                "max_tracks": corpus.max_tracks,
+            },
+            "primers": primers_of(corpus),
+            "settings": asdict(self.settings),
+            "progress": self.progress.to_json(),
+            "annealing": self.annealing.to_json(),
+            "optimizer_steps": self.optimizer.t,
+        }
+
+    def resume(self) -> None:
+        """Take up the run where its newest whole checkpoint stands."""
+        checkpoint, arrays = read_run(self.run, self.warn, ("latest",), train=True)
+        meta = checkpoint.meta
+        if meta["corpus"]["key"] != self.corpus.key:
+            raise UserError(
+                f"the corpus has changed since '{self.run}' was begun: "
+                "train a new run with another --run"
+            )
+        for name, value in checkpoint.parameters.items():
+            self.model.parameters[name][...] = self.ops.asarray(value)
+        for name, slot in self.optimizer.slots.items():
+            slot[...] = self.ops.asarray(arrays[f"slot.{name}"])
+        self.optimizer.t = meta["optimizer_steps"]
+        self.annealing = Annealing.from_json(meta["annealing"])
+        self.progress = Progress.from_json(meta["progress"])
+        if "state.h" in arrays:
+            self.state = State(
+                self.ops.asarray(arrays["state.h"]), self.ops.asarray(arrays["state.c"])
+            )
+        cut_metrics(self.run / "metrics.csv", self.progress.rows)
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Turn the first SIGINT or SIGTERM into a wish to stop; the second stops at once."""
+
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self._signal:
+                raise KeyboardInterrupt
+            self._signal = number
+
+        before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def on_device(ops: NumpyOps, batch: Batch) -> Batch:
+    """Return a batch's arrays on a backend."""
+    return Batch(
+        ops.asarray(batch.x, "int32"),
+        ops.asarray(batch.y, "int32"),
+        None if batch.keep is None else ops.asarray(batch.keep),
+        batch.count,
+    )
+
+
+def mean_nats(model: Model, corpus: Corpus, split: str, B: int, T: int) -> float:
+    """Return the mean nats per token of a split, each piece read whole from an empty state."""
+    batches = corpus.evaluation_batches(split, B, T)
+    state = model.zero_state(len(batches.streams))
+    total, count = 0.0, 0
+    for batch in batches:
+        losses, state = model.losses(on_device(model.ops, batch), state)
+        total += float(losses.sum(dtype="float64"))
+        count += batch.count
+    return total / max(count, 1)
+
+
+def primers_of(corpus: Corpus) -> list[dict[str, Any]]:
+    """Return the openings of some validation pieces, for samplers that want a seed sequence."""
+    chosen = corpus.splits["valid"][:PRIMERS]
+    return [
+        {"name": corpus.pieces[p], "ids": [int(i) for i in corpus.piece_ids(p)[:PRIMER_IDS]]}
+        for p in chosen
+    ]
+
+
+def new_run(
+    run: Path, config: Config, corpus: Corpus, settings: Settings, source: dict[str, Any]
+) -> None:
+    """Make a run's folder; source says where the corpus came from.
+
+    Raises UserError where the folder exists or can't be made.
+    """
+    try:
+        run.mkdir(parents=True, exist_ok=False)
+        (run / "checkpoints").mkdir()
+        described = {
+            "format": FORMAT,
+            "source": source,
+            "corpus": {"name": corpus.name, "key": corpus.key, **corpus.summary()},
+            "tokenizer": {"name": corpus.tokenizer.name, "layout": corpus.tokenizer.layout},
+            "model": config.to_json(),
+            "training": asdict(settings),
+        }
+        del described["corpus"]["skipped"]  # type: ignore[attr-defined]
+        (run / "config.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+        vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
+        (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
+        (run / "metrics.csv").write_text(",".join(COLUMNS) + "\n", "utf-8")
+        with (run / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("file", "reason"))
+            writer.writerows(corpus.skipped)
+    except FileExistsError as error:
+        raise UserError(
+            f"the run '{run}' exists: continue it with --resume, or choose another --run"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"can't write the run '{run}' ({error.strerror}): choose another place with --run"
+        ) from error
+
+
+def cut_metrics(path: Path, rows: int) -> None:
+    """Drop the rows of metrics.csv that were written after a checkpoint that had seen `rows`."""
+    header = ",".join(COLUMNS)
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    made = path.with_suffix(f".{os.getpid()}.tmp")
+    made.write_text("\n".join([header, *lines[1 : rows + 1]]) + "\n", "utf-8")
+    made.replace(path)

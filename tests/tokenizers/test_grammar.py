@@ -1,0 +1,259 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_music.midi import NOTE_OFF, NOTE_ON
+from lstm_music.tokenizers.grammar import GrammarState, MessageGrammar
+from lstm_music.tokenizers.messages import (
+    PIECE_END,
+    SPECIALS,
+    TRACK_END,
+    MessageTokenizer,
+    parse,
+    spell,
+)
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+layouts = pytest.mark.parametrize("layout", ["flatten", "merge"])
+notes = st.builds(
+    spell, st.integers(0, 1), st.sampled_from([0, 60, 127]), st.sampled_from([0, 1, 120, 480, 3000])
+)
+limits = st.one_of(st.none(), st.sampled_from([0, 1, 480, 1920]))
+
+FULL = Vocabulary(
+    [*SPECIALS, *(spell(k, p, d) for k in (0, 1) for p in range(60, 65) for d in (0, 60, 240))]
+)
+
+
+@st.composite
+def vocabularies(draw):
+    """From nothing at all to a few dozen words, with or without the specials."""
+    specials = draw(st.sampled_from([(), SPECIALS, SPECIALS, SPECIALS, SPECIALS[:1], SPECIALS[1:]]))
+    return Vocabulary([*specials, *draw(st.lists(notes, unique=True, max_size=30))])
+
+
+# The rules once more, a word at a time.
+
+
+def obeys(word, state, grammar, vocabulary, limit, may_end):
+    message = parse(word)
+    flatten = grammar.layout == "flatten"
+    if message is not None:
+        if flatten and state.notes == 0 and state.tracks >= grammar.max_tracks and may_end:
+            return False
+        return obeys_for_a_note(*message, state, grammar, vocabulary, limit)
+    complete = state.notes > 0 and not state.sounding
+    if limit is not None and state.now < limit - 480:
+        complete = complete and not any(
+            parse(other) and obeys_for_a_note(*parse(other), state, grammar, vocabulary, limit)
+            for other in vocabulary.words
+        )
+    if word == TRACK_END:
+        return flatten and complete
+    if flatten:
+        return may_end and state.tracks > 0 and state.notes == 0
+    return may_end and complete
+
+
+def obeys_for_a_note(kind, pitch, delta, state, grammar, vocabulary, limit):
+    then = state.now + delta
+    others = {p: start for p, start in state.sounding.items() if (p, kind) != (pitch, NOTE_OFF)}
+    if any(then - start > grammar.longest_note for start in others.values()):
+        return False
+    if limit is not None and (then > limit or (kind == NOTE_ON and then == limit)):
+        return False
+    if kind == NOTE_OFF:
+        return pitch in state.sounding
+    closable = any((parse(word) or ())[:2] == (NOTE_OFF, pitch) for word in vocabulary.words)
+    return pitch not in state.sounding and closable
+
+
+def ways_out(state, grammar, vocabulary):
+    offs = [word for word in vocabulary.words if (parse(word) or [None])[0] == NOTE_OFF]
+    offs = [word for word in offs if parse(word)[1] in state.sounding]
+    if offs:
+        quickest = min(parse(word)[2] for word in offs)
+        return {word for word in offs if parse(word)[2] == quickest}
+    in_track = grammar.layout == "flatten" and state.notes > 0
+    for word in (TRACK_END, PIECE_END) if in_track else (PIECE_END,):
+        if vocabulary.get(word) is not None:
+            return {word}
+    return set()
+
+
+def expected(state, grammar, vocabulary, limit, may_end):
+    rules = (grammar, vocabulary, limit, may_end)
+    obedient = {word for word in vocabulary.words if obeys(word, state, *rules)}
+    return obedient or ways_out(state, grammar, vocabulary)
+
+
+def words_allowed(grammar, vocabulary, state, limit, may_end):
+    mask = grammar.allowed(state, limit, may_end)
+    assert mask.dtype == np.bool_ and mask.shape == (len(vocabulary),)
+    return {vocabulary.word(id) for id in np.flatnonzero(mask)}
+
+
+@layouts
+@settings(deadline=None, max_examples=300)
+@given(data=st.data())
+def test_the_mask_follows_the_rules_along_any_path(layout, data):
+    vocabulary = data.draw(vocabularies())
+    limit, longest = data.draw(limits), data.draw(st.sampled_from([0, 120, 1000, 10**9]))
+    grammar = MessageGrammar(vocabulary, layout, longest, data.draw(st.integers(1, 2)))
+    state = grammar.start()
+    for _ in range(data.draw(st.integers(1, 25))):
+        may_end = data.draw(st.booleans())
+        rules = expected(state, grammar, vocabulary, limit, may_end)
+        assert words_allowed(grammar, vocabulary, state, limit, may_end) == rules
+        assert state.finished == (not rules)
+        if state.finished:
+            break
+        # Now and then what no rule allows, as a primer may hold.
+        stray = data.draw(st.integers(0, 9)) == 0
+        word = data.draw(st.sampled_from(vocabulary.words if stray else sorted(rules)))
+        grammar.advance(state, vocabulary.id(word))
+        if state.finished:
+            assert word == PIECE_END
+            break
+
+
+@layouts
+@settings(deadline=None, max_examples=200)
+@given(data=st.data())
+def test_a_walk_needs_no_repair_but_at_its_cut(layout, data):
+    vocabulary = data.draw(st.one_of(vocabularies(), st.just(FULL)))
+    limit, longest = data.draw(limits), data.draw(st.sampled_from([0, 240, 1920]))
+    grammar = MessageGrammar(vocabulary, layout, longest, max_tracks=3)
+    words, state = walk(grammar, vocabulary, limit, data.draw(st.randoms()), steps=60)
+    has_track_end = layout == "flatten" and vocabulary.get(TRACK_END) is not None
+    check_without_repair(words, has_track_end)
+    if not state.sounding:
+        piece = MessageTokenizer(layout).piece(words, "")
+        messages = sum(parse(word) is not None for word in words)
+        assert sum(len(track) for track in piece.tracks) == messages
+
+
+def walk(grammar, vocabulary, limit, random, steps, may_end=True):
+    state, words = grammar.start(), []
+    while not state.finished and len(words) < steps:
+        ids = np.flatnonzero(grammar.allowed(state, limit, may_end))
+        assert state.finished == (len(ids) == 0)
+        if len(ids):
+            id = random.choice(ids.tolist())
+            grammar.advance(state, id)
+            words.append(vocabulary.word(id))
+    return words, state
+
+
+def check_without_repair(words, has_track_end):
+    sounding, notes, tracks = set(), 0, 0
+    for word in words:
+        if word == TRACK_END:
+            assert has_track_end and not sounding and notes
+            notes, tracks = 0, tracks + 1
+        elif word == PIECE_END:
+            assert word is words[-1] and not sounding
+            assert len(words) == 1 or (tracks and not notes if has_track_end else notes)
+        else:
+            kind, pitch, _ = parse(word)
+            assert (pitch in sounding) == (kind == NOTE_OFF)
+            notes += kind == NOTE_ON
+            (sounding.add if kind == NOTE_ON else sounding.remove)(pitch)
+
+
+@layouts
+@settings(deadline=None, max_examples=50)
+@given(random=st.randoms(), limit=st.sampled_from([None, 1920]))
+def test_a_full_vocabulary_keeps_every_note_and_track_in_bounds(layout, random, limit):
+    grammar = MessageGrammar(FULL, layout, longest_note=480, max_tracks=2)
+    words, _ = walk(grammar, FULL, limit, random, steps=150)
+    piece = MessageTokenizer(layout).piece(words, "")
+    assert len(piece.tracks) <= (2 if layout == "flatten" else 1)
+    for track in piece.tracks:
+        ends = {pitch: [] for pitch in range(60, 65)}
+        for tick, kind, pitch in track.tolist():
+            ends[pitch].append(tick)
+            if kind == NOTE_OFF:
+                # Closing takes at most 240 more, even where it must wait its turn.
+                assert ends[pitch][-1] - ends[pitch][-2] <= 480 + 240
+        if limit is not None:
+            assert track[track[:, 1] == NOTE_ON, 0].max() < limit
+            assert track[-1, 0] <= limit
+
+
+def test_a_track_goes_on_to_its_last_quarter_note_if_it_can():
+    def words(now, limit=1920, layout="merge"):
+        state = GrammarState(now=now, notes=1)
+        return words_allowed(MessageGrammar(FULL, layout, 480, 9), FULL, state, limit, may_end=True)
+
+    assert PIECE_END not in words(1439) and PIECE_END in words(1440)
+    assert TRACK_END not in words(1439, layout="flatten")
+    assert TRACK_END in words(1440, layout="flatten")
+    assert PIECE_END in words(0, limit=None)
+    stuck = Vocabulary([PIECE_END, spell(NOTE_ON, 60, 3000), spell(NOTE_OFF, 60, 0)])
+    state = GrammarState(now=0, notes=1)
+    grammar = MessageGrammar(stuck, "merge", 480, 9)
+    assert words_allowed(grammar, stuck, state, 1920, may_end=True) == {PIECE_END}
+
+
+def test_a_piece_ends_only_where_it_may():
+    grammar = MessageGrammar(FULL, "flatten", 480, max_tracks=2)
+    between = GrammarState(tracks=1)
+    assert PIECE_END not in words_allowed(grammar, FULL, between, None, may_end=False)
+    assert PIECE_END in words_allowed(grammar, FULL, between, None, may_end=True)
+    enough = GrammarState(tracks=2)
+    assert words_allowed(grammar, FULL, enough, None, may_end=True) == {PIECE_END}
+    further = words_allowed(grammar, FULL, enough, None, may_end=False)
+    assert further and all(parse(word)[0] == NOTE_ON for word in further)
+
+
+def test_a_vocabulary_without_a_word_that_may_follow_finishes_the_piece():
+    for words in ([], ["note-on-60-0"], ["note-off-60-0"], [TRACK_END]):
+        vocabulary = Vocabulary(words)
+        grammar = MessageGrammar(vocabulary, "flatten", 480, 9)
+        state = grammar.start()
+        assert words_allowed(grammar, vocabulary, state, None, may_end=True) == set()
+        assert state.finished
+
+
+def test_what_sounds_without_an_end_in_the_vocabulary_ends_with_its_track():
+    unending = GrammarState(now=10, sounding={60: 0}, notes=1)
+    for words, layout, way_out in (
+        ([PIECE_END, TRACK_END], "flatten", TRACK_END),
+        ([PIECE_END], "flatten", PIECE_END),
+        ([PIECE_END, TRACK_END], "merge", PIECE_END),
+    ):
+        vocabulary = Vocabulary(words)
+        grammar = MessageGrammar(vocabulary, layout, 480, 9)
+        assert words_allowed(grammar, vocabulary, unending, None, may_end=False) == {way_out}
+
+
+def test_the_end_of_a_track_or_piece_clears_what_was_in_it():
+    grammar = MessageGrammar(FULL, "flatten", 480, 9)
+    state = GrammarState(now=10, sounding={60: 0}, notes=1, tracks=1)
+    grammar.advance(state, FULL.id(TRACK_END))
+    assert state == GrammarState(tracks=2)
+    grammar.advance(state, FULL.id(PIECE_END))
+    assert state == GrammarState(tracks=2, finished=True)
+
+
+def test_a_copy_goes_its_own_way():
+    grammar = MessageGrammar(FULL, "merge", 480, 9)
+    state = grammar.start()
+    copy = state.copy()
+    grammar.advance(copy, FULL.id("note-on-60-60"))
+    assert (state.now, state.sounding, state.notes) == (0, {}, 0)
+    assert (copy.now, copy.sounding, copy.notes) == (60, {60: 60}, 1)
+
+
+def test_a_grammar_shows_what_its_words_mean():
+    grammar = MessageGrammar(Vocabulary([TRACK_END, "note-on-7-30", "note-off-9-0"]), "merge", 1, 1)
+    assert grammar.kind.tolist() == [2, NOTE_ON, NOTE_OFF]
+    assert grammar.pitch[1:].tolist() == [7, 9]
+    assert grammar.delta.tolist() == [0, 30, 0]
+
+
+def test_a_vocabulary_of_other_words_is_refused():
+    with pytest.raises(ValueError, match="not a message"):
+        MessageGrammar(Vocabulary(["60-64-67"]), "flatten", 480, 9)
