@@ -43,13 +43,13 @@ class Batch(NamedTuple):
     """One window of B streams.
 
     x (T, B) ids in; y (T, B) ids to predict, -1 for none; keep (T, B), 0 where a piece starts,
-    None where none does; count, the number of targets.
+    None where none does; targets, how many there are to predict.
     """
 
     x: Array
     y: Array
     keep: Array | None
-    count: int
+    targets: int
 
 
 class State(NamedTuple):
@@ -93,7 +93,7 @@ class Model:
             part(p, "head"),
             y.reshape(T * B, H),
             batch.y.reshape(-1),
-            1 / max(batch.count, 1),
+            1 / max(batch.targets, 1),
             self._head_work,
         )
         grads: Gradients = {f"head.{name}": g for name, g in head.items()}
@@ -108,7 +108,7 @@ class Model:
         grads["embedding.W"] = ops.embedding_backward(
             batch.x.reshape(-1), d.reshape(T * B, self.config.embedding)
         )
-        return float(losses.sum(dtype="float64")) / max(batch.count, 1), grads, final
+        return float(losses.sum(dtype="float64")) / max(batch.targets, 1), grads, final
 
     def losses(self, batch: Batch, state: State) -> tuple[Array, State]:
         """Return the nats of each target (T, B), 0 where there is none, and the next state."""

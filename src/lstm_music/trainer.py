@@ -198,12 +198,12 @@ class Trainer:
         self.optimizer.step(self.model.parameters, grads, self.annealing.lr, scale)
         took = time.monotonic() - begun
         at.step += 1
-        at.tokens += batch.count
+        at.tokens += batch.targets
         at.seconds += took
-        at.period_loss += loss * batch.count
+        at.period_loss += loss * batch.targets
         at.period_norm += norm
         at.period_steps += 1
-        at.period_tokens += batch.count
+        at.period_tokens += batch.targets
         at.period_seconds += took
         return loss
 
@@ -383,7 +383,7 @@ def on_device(ops: NumpyOps, batch: Batch) -> Batch:
         ops.asarray(batch.x, "int32"),
         ops.asarray(batch.y, "int32"),
         None if batch.keep is None else ops.asarray(batch.keep),
-        batch.count,
+        batch.targets,
     )
 
 
@@ -395,7 +395,7 @@ def mean_nats(model: Model, corpus: Corpus, split: str, B: int, T: int) -> float
     for batch in batches:
         losses, state = model.losses(on_device(model.ops, batch), state)
         total += float(losses.sum(dtype="float64"))
-        count += batch.count
+        count += batch.targets
     return total / max(count, 1)
 
 
