@@ -580,10 +580,10 @@ licensing agreement for further details".
 KERN_KEPT = (
     KERN_TERMS
     + """They are in the archive as {kern};
-`--without-kern` builds it without them, and no music is lost."""
+`--without-kern` builds it without them, and no chorale is lost."""
 )
 
-KERN_LEFT_OUT = KERN_TERMS + "They are left out for that reason; no music is lost."
+KERN_LEFT_OUT = KERN_TERMS + "They are left out for that reason; no chorale is lost."
 
 
 # ---------------------------------------------------------------------------------------------

@@ -66,9 +66,8 @@ def lstm_forward(
     h = work.array("h", (T + 1, B, H))
     c = work.array("c", (T + 1, B, H))
     h[0], c[0] = h0, c0
-    ops.xp.matmul(x.reshape(T * B, E), p["Wx"], out=gates.reshape(T * B, 4 * H))
-    gates += p["b"]
-    ops.lstm_sequence_forward(gates, p["Wh"], keep, c, h, work)
+    ops.matmul(x.reshape(T * B, E), p["Wx"], gates.reshape(T * B, 4 * H))
+    ops.lstm_sequence_forward(gates, p["Wh"], p["b"], keep, c, h, work)
     return h[1:], (h[T], c[T]), LSTMCache(x, keep, gates, c, h)
 
 
@@ -100,9 +99,9 @@ def lstm_backward(
     h_prev = h[:-1] if keep is None else h[:-1] * keep[:, :, None]
     dx = work.array("dx", (T, B, E))
     grads = {name: work.array("d" + name, p[name].shape) for name in ("Wx", "Wh", "b")}
-    ops.xp.matmul(dgates, p["Wx"].T, out=dx.reshape(T * B, E))
-    ops.xp.matmul(x.reshape(T * B, E).T, dgates, out=grads["Wx"])
-    ops.xp.matmul(h_prev.reshape(T * B, H).T, dgates, out=grads["Wh"])
+    ops.matmul(dgates, p["Wx"].T, dx.reshape(T * B, E))
+    ops.matmul(x.reshape(T * B, E).T, dgates, grads["Wx"])
+    ops.matmul(h_prev.reshape(T * B, H).T, dgates, grads["Wh"])
     ops.xp.sum(dgates, axis=0, out=grads["b"])
     return dx, (dh, dc), grads
 

@@ -75,10 +75,7 @@ class Optimizer:
         """Tieleman & Hinton 2012, with decay 0.99 as in torch.optim.RMSprop."""
         v = self.slots[f"v.{name}"]
         v *= 0.99
-        rows: Any = slice(None)
-        values = g
-        if isinstance(g, RowGradient):
-            rows, values = g.rows, g.values
+        rows, values = g if isinstance(g, RowGradient) else (slice(None), g)
         step = scale * values
         v[rows] += 0.01 * step * step
         p[rows] -= lr * step / (self.ops.xp.sqrt(v[rows]) + 1e-8)

@@ -13,9 +13,9 @@ import numpy as np
 from numba import config, get_num_threads, njit, prange, types
 from numba.extending import overload
 from numpy.typing import DTypeLike
-from scipy.linalg import blas
 
 from lstm_music.ops import philox
+from lstm_music.ops.blas import gemm, parallel_gemm, single_threaded_blas
 from lstm_music.ops.numpy_ops import (
     Array,
     NumpyOps,
@@ -90,75 +90,141 @@ def _fast_tanh(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH)
-def _lstm_cell_forward(gates, recurrent, keep, c_prev, c, h):  # type: ignore[no-untyped-def]
-    B, H = c.shape
-    one, half = gates.dtype.type(1), gates.dtype.type(0.5)
-    for n in range(B):
-        k = keep[n] if len(keep) > 0 else one
-        # Rows as one-dimensional arrays indexed from 0: the form that LLVM vectorises.
-        x, r = gates[n], recurrent[n]
-        for j in range(4 * H):
-            x[j] += k * r[j]
-        i, f, g, o = x[:H], x[H : 2 * H], x[2 * H : 3 * H], x[3 * H :]
-        for j in range(H):
-            i[j] = half + half * fast_tanh(half * i[j])
-        for j in range(H):
-            f[j] = half + half * fast_tanh(half * f[j])
-        for j in range(H):
-            g[j] = fast_tanh(g[j])
-        for j in range(H):
-            o[j] = half + half * fast_tanh(half * o[j])
-        before, after, out = c_prev[n], c[n], h[n]
-        for j in range(H):
-            after[j] = f[j] * k * before[j] + i[j] * g[j]
-        for j in range(H):
-            out[j] = o[j] * fast_tanh(after[j])
+def _cell_forward(x, before, k, after, out):  # type: ignore[no-untyped-def]
+    """Take one LSTM step of one row: x (4H,) pre-activations -> activations, c and h (H,).
+
+    Rows are one-dimensional and loops are short: the form that LLVM vectorises.
+    """
+    H = len(before)
+    half = x.dtype.type(0.5)
+    i, f, g, o = x[:H], x[H : 2 * H], x[2 * H : 3 * H], x[3 * H :]
+    for j in range(2 * H):
+        x[j] = half + half * fast_tanh(half * x[j])
+    for j in range(H):
+        g[j] = fast_tanh(g[j])
+    for j in range(H):
+        o[j] = half + half * fast_tanh(half * o[j])
+    for j in range(H):
+        after[j] = f[j] * k * before[j] + i[j] * g[j]
+    for j in range(H):
+        out[j] = o[j] * fast_tanh(after[j])
 
 
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _cell_backward(x, before, k, after, dout, dcell, scratch):  # type: ignore[no-untyped-def]
+    """Go back over one LSTM step of one row; scratch (2, H)."""
+    H = len(before)
+    one = x.dtype.type(1)
+    i, f, g, o = x[:H], x[H : 2 * H], x[2 * H : 3 * H], x[3 * H :]
+    tanh_c, d = scratch[0], scratch[1]
+    for j in range(H):
+        tanh_c[j] = fast_tanh(after[j])
+    for j in range(H):
+        d[j] = dcell[j] + dout[j] * o[j] * (one - tanh_c[j] * tanh_c[j])
+    for j in range(H):
+        o[j] = dout[j] * tanh_c[j] * o[j] * (one - o[j])
+    for j in range(H):
+        dcell[j] = d[j] * f[j] * k
+    for j in range(H):
+        f[j] = d[j] * k * before[j] * f[j] * (one - f[j])
+    for j in range(H):
+        tanh_c[j] = d[j] * i[j] * (one - g[j] * g[j])
+    for j in range(H):
+        i[j] = d[j] * g[j] * i[j] * (one - i[j])
+    for j in range(H):
+        g[j] = tanh_c[j]
+
+
+@njit(cache=True)
+def _lstm_cell_forward(gates, recurrent, keep, c_prev, c, h):  # type: ignore[no-untyped-def]
+    for n in range(len(c)):
+        k = keep[n] if len(keep) > 0 else gates.dtype.type(1)
+        x, r = gates[n], recurrent[n]
+        for j in range(len(x)):
+            x[j] += k * r[j]
+        _cell_forward(x, c_prev[n], k, c[n], h[n])
+
+
+@njit(cache=True)
 def _lstm_cell_backward(gates, keep, c_prev, c, dh, dc):  # type: ignore[no-untyped-def]
-    B, H = c.shape
-    one = gates.dtype.type(1)
-    tanh_c, d = np.empty_like(c[0]), np.empty_like(c[0])
-    for n in range(B):
-        k = keep[n] if len(keep) > 0 else one
-        x, before, after, dout, dcell = gates[n], c_prev[n], c[n], dh[n], dc[n]
-        i, f, g, o = x[:H], x[H : 2 * H], x[2 * H : 3 * H], x[3 * H :]
-        for j in range(H):
-            tanh_c[j] = fast_tanh(after[j])
-        for j in range(H):
-            d[j] = dcell[j] + dout[j] * o[j] * (one - tanh_c[j] * tanh_c[j])
-        for j in range(H):
-            o[j] = dout[j] * tanh_c[j] * o[j] * (one - o[j])
-        for j in range(H):
-            dcell[j] = d[j] * f[j] * k
-        for j in range(H):
-            f[j] = d[j] * k * before[j] * f[j] * (one - f[j])
-        for j in range(H):
-            di, dg = d[j] * g[j], d[j] * i[j]
-            g[j] = dg * (one - g[j] * g[j])
-            i[j] = di * i[j] * (one - i[j])
+    scratch = np.empty((2, c.shape[1]), c.dtype)
+    for n in range(len(c)):
+        k = keep[n] if len(keep) > 0 else gates.dtype.type(1)
+        _cell_backward(gates[n], c_prev[n], k, c[n], dh[n], dc[n], scratch)
+
+
+@njit(cache=True, parallel=True)
+def _lstm_sequence_forward(gates, Wh, b, keep, c, h, parts):  # type: ignore[no-untyped-def]
+    """Take T steps; each part of the batch goes through all of them without meeting the others."""
+    T, B, H4 = gates.shape
+    for part in prange(parts):
+        rows = slice(part * B // parts, (part + 1) * B // parts)
+        R = rows.stop - rows.start
+        recurrent = np.empty((R, H4), gates.dtype)
+        for t in range(T if R > 0 else 0):
+            gemm(h[t, rows], Wh, recurrent, 0)
+            for r in range(R):
+                n = rows.start + r
+                k = keep[t, n] if len(keep) > 0 else gates.dtype.type(1)
+                x, from_h = gates[t, n], recurrent[r]
+                for j in range(H4):
+                    x[j] += b[j] + k * from_h[j]
+                _cell_forward(x, c[t, n], k, c[t + 1, n], h[t + 1, n])
+
+
+@njit(cache=True, parallel=True)
+def _lstm_sequence_backward(gates, Wh, keep, c, dy, dh, dc, parts):  # type: ignore[no-untyped-def]
+    T, B, H4 = gates.shape
+    Wh_T = Wh.T
+    for part in prange(parts):
+        rows = slice(part * B // parts, (part + 1) * B // parts)
+        scratch = np.empty((2, H4 // 4), gates.dtype)
+        for back in range(T if rows.stop > rows.start else 0):
+            t = T - 1 - back
+            for n in range(rows.start, rows.stop):
+                k = keep[t, n] if len(keep) > 0 else gates.dtype.type(1)
+                dout, dlater = dh[n], dy[t, n]
+                for j in range(len(dout)):
+                    dout[j] += dlater[j]
+                _cell_backward(gates[t, n], c[t, n], k, c[t + 1, n], dout, dc[n], scratch)
+            gemm(gates[t, rows], Wh_T, dh[rows], 0)
+            if len(keep) > 0:
+                for n in range(rows.start, rows.stop):
+                    k, dout = keep[t, n], dh[n]
+                    for j in range(len(dout)):
+                        dout[j] *= k
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH | {"nnan"})
+def _add_bias_and_max(x, b):  # type: ignore[no-untyped-def]
+    """Add b to x; return the largest. (A NaN may be missed here; the sum that follows has it.)"""
+    top = x[0] + b[0]
+    for v in range(len(x)):
+        x[v] += b[v]
+        top = max(top, x[v])
+    return top
 
 
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH, inline="always")
-def _softmax_row(logits, b, target):  # type: ignore[no-untyped-def]
-    """Turn one row of logits into exp(logit + b - max); return the sum and the loss."""
+def _softmax_row(logits, b, target, floor):  # type: ignore[no-untyped-def]
+    """Turn one row of logits into exp(logit + b - max); return the sum and the loss.
+
+    What lies below max + floor counts as lying there: its gradient would be a denormal number,
+    and those slow the GEMMs tenfold.
+    """
     V = len(logits)
-    top = logits[0] + b[0]
-    for v in range(V):
-        logits[v] += b[v]
-        top = max(top, logits[v])
+    top = _add_bias_and_max(logits, b)
     at_target = logits[max(target, 0)] - top
     total = logits.dtype.type(0)
     for v in range(V):
-        e = fast_exp(logits[v] - top)
+        e = fast_exp(max(logits[v] - top, floor))
         logits[v] = e
         total += e
     return total, math.log(total) - at_target
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
-def _bias_softmax_xent(logits, b, targets, losses, scale, dbs):  # type: ignore[no-untyped-def]
+def _bias_softmax_xent(logits, b, targets, losses, scale, floor, dbs):  # type: ignore[no-untyped-def]
     """Add the bias, compute losses and gradients in one visit of each row.
 
     dbs (threads, V): each thread adds its rows' gradients to its own row of dbs.
@@ -174,7 +240,7 @@ def _bias_softmax_xent(logits, b, targets, losses, scale, dbs):  # type: ignore[
                 losses[n] = 0
                 x[:] = 0
                 continue
-            total, loss = _softmax_row(x, b, target)
+            total, loss = _softmax_row(x, b, target, floor)
             losses[n] = loss
             share = scale / total
             for v in range(V):
@@ -186,12 +252,12 @@ def _bias_softmax_xent(logits, b, targets, losses, scale, dbs):  # type: ignore[
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
-def _bias_softmax_nll(logits, b, targets, losses):  # type: ignore[no-untyped-def]
+def _bias_softmax_nll(logits, b, targets, losses, floor):  # type: ignore[no-untyped-def]
     for n in prange(len(logits)):
         if targets[n] < 0:
             losses[n] = 0
         else:
-            losses[n] = _softmax_row(logits[n], b, targets[n])[1]
+            losses[n] = _softmax_row(logits[n], b, targets[n], floor)[1]
 
 
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH)
@@ -286,14 +352,46 @@ class NumbaOps(NumpyOps):
     def __init__(self, dtype: DTypeLike = "float32") -> None:
         super().__init__(dtype)
         self._none = np.zeros(0, self.dtype)
-        self._gemm = blas.sgemm if self.dtype == np.float32 else blas.dgemm
+        self._no_keep = np.zeros((0, 0), self.dtype)
+        self._floor = self.dtype.type(-60 if self.dtype == np.float32 else -680)
+        single_threaded_blas()
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """As NumpyOps.matmul, each thread with its own part of out."""
+        parallel_gemm(a, b, out, 0.0, get_num_threads())
 
     def matmul_add(self, a: Array, b: Array, out: Array) -> None:
         """As NumpyOps.matmul_add, without a temporary: the BLAS adds to out itself."""
-        # The BLAS is column-major: out.T += b.T · a.T. A transposed view costs no copy.
-        left, left_t = (b.T, False) if b.flags.c_contiguous else (b, True)
-        right, right_t = (a.T, False) if a.flags.c_contiguous else (a, True)
-        self._gemm(1.0, left, right, 1.0, out.T, trans_a=left_t, trans_b=right_t, overwrite_c=True)
+        parallel_gemm(a, b, out, 1.0, get_num_threads())
+
+    def lstm_sequence_forward(
+        self,
+        gates: Array,
+        Wh: Array,
+        b: Array,
+        keep: Array | None,
+        c: Array,
+        h: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.lstm_sequence_forward, each thread with its own part of the batch."""
+        kept = self._no_keep if keep is None else keep
+        _lstm_sequence_forward(gates, Wh, b, kept, c, h, get_num_threads())
+
+    def lstm_sequence_backward(
+        self,
+        gates: Array,
+        Wh: Array,
+        keep: Array | None,
+        c: Array,
+        dy: Array,
+        dh: Array,
+        dc: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.lstm_sequence_backward, each thread with its own part of the batch."""
+        kept = self._no_keep if keep is None else keep
+        _lstm_sequence_backward(gates, Wh, kept, c, dy, dh, dc, get_num_threads())
 
     def lstm_cell_forward(
         self, gates: Array, recurrent: Array, keep: Array | None, c_prev: Array, c: Array, h: Array
@@ -319,7 +417,13 @@ class NumbaOps(NumpyOps):
         V = logits.shape[1]
         dbs = np.zeros((get_num_threads(), V), self.dtype)
         _bias_softmax_xent(
-            logits, np.zeros(V, self.dtype), targets, losses, self.dtype.type(scale), dbs
+            logits,
+            np.zeros(V, self.dtype),
+            targets,
+            losses,
+            self.dtype.type(scale),
+            self._floor,
+            dbs,
         )
 
     def linear_softmax_xent(
@@ -339,13 +443,12 @@ class NumbaOps(NumpyOps):
         dbs = work.array("dbs", (get_num_threads(), len(b)))
         dbs[...] = 0
         for rows, logits in logit_chunks(len(h), len(b), work):
-            np.matmul(h[rows], W, out=logits)
-            _bias_softmax_xent(logits, b, targets[rows], losses[rows], self.dtype.type(scale), dbs)
-            np.matmul(logits, W.T, out=dh[rows])
-            if rows.start == 0:
-                np.matmul(h[rows].T, logits, out=dW)
-            else:
-                self.matmul_add(h[rows].T, logits, dW)
+            self.matmul(h[rows], W, logits)
+            _bias_softmax_xent(
+                logits, b, targets[rows], losses[rows], self.dtype.type(scale), self._floor, dbs
+            )
+            self.matmul(logits, W.T, dh[rows])
+            parallel_gemm(h[rows].T, logits, dW, float(rows.start > 0), len(dbs))
         np.sum(dbs, axis=0, out=db)
 
     def linear_softmax_nll(
@@ -353,8 +456,8 @@ class NumbaOps(NumpyOps):
     ) -> None:
         """As NumpyOps.linear_softmax_nll, with the bias added on the way."""
         for rows, logits in logit_chunks(len(h), len(b), work):
-            np.matmul(h[rows], W, out=logits)
-            _bias_softmax_nll(logits, b, targets[rows], losses[rows])
+            self.matmul(h[rows], W, logits)
+            _bias_softmax_nll(logits, b, targets[rows], losses[rows], self._floor)
 
     def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
         """As NumpyOps.dropout, with the same bits."""

@@ -68,6 +68,10 @@ class NumpyOps:
         """Return an empty store of scratch arrays."""
         return Workspace(self.xp, self.dtype)
 
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """Write a·b to out. a (M, K), b (K, N), out (M, N); a and b may be transposed views."""
+        np.matmul(a, b, out=out)
+
     def matmul_add(self, a: Array, b: Array, out: Array) -> None:
         """Add a·b to out, in place. a (M, K), b (K, N), out (M, N)."""
         out += a @ b
@@ -118,14 +122,22 @@ class NumpyOps:
         dc *= f if keep is None else f * keep[:, None]
 
     def lstm_sequence_forward(
-        self, gates: Array, Wh: Array, keep: Array | None, c: Array, h: Array, work: Workspace
+        self,
+        gates: Array,
+        Wh: Array,
+        b: Array,
+        keep: Array | None,
+        c: Array,
+        h: Array,
+        work: Workspace,
     ) -> None:
         """Take T time steps.
 
-        gates (T, B, 4H): x·Wx + b, overwritten with activations. Wh (H, 4H). keep (T, B) or None.
-        c, h (T+1, B, H): slot 0 holds the initial state, the rest is overwritten.
+        gates (T, B, 4H): x·Wx, overwritten with activations. Wh (H, 4H). b (4H,). keep (T, B)
+        or None. c, h (T+1, B, H): slot 0 holds the initial state, the rest is overwritten.
         """
         T, B, H4 = gates.shape
+        gates += b
         recurrent = work.array("recurrent", (B, H4))
         for t in range(T):
             np.matmul(h[t], Wh, out=recurrent)
@@ -217,10 +229,10 @@ class NumpyOps:
         dW[...] = 0
         db[...] = 0
         for rows, logits in logit_chunks(len(h), len(b), work):
-            np.matmul(h[rows], W, out=logits)
+            self.matmul(h[rows], W, logits)
             logits += b
             self.softmax_xent(logits, targets[rows], losses[rows], scale)
-            np.matmul(logits, W.T, out=dh[rows])
+            self.matmul(logits, W.T, dh[rows])
             self.matmul_add(h[rows].T, logits, dW)
             db += logits.sum(axis=0)
 
@@ -229,7 +241,7 @@ class NumpyOps:
     ) -> None:
         """Compute the losses of `linear_softmax_xent` alone. Overwrites losses (N,)."""
         for rows, logits in logit_chunks(len(h), len(b), work):
-            np.matmul(h[rows], W, out=logits)
+            self.matmul(h[rows], W, logits)
             logits += b
             self.softmax_nll(logits, targets[rows], losses[rows])
 

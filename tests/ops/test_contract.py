@@ -1,0 +1,536 @@
+"""Every op of every backend against NumpyOps in float64, the reference.
+
+A Case is one call of an op: its arguments, and those among them that its docstring lists as
+overwritten. All other arguments must come back unchanged.
+"""
+
+import inspect
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_music.ops import NumpyOps, numpy_ops
+from lstm_music.ops.numpy_ops import RowGradient, logit_chunks
+
+REFERENCE = NumpyOps("float64")
+RTOL = {"float64": 1e-10, "float32": 1e-4}
+
+WORK = object()  # stands for scratch of the backend under test
+UNSET = np.nan  # what an array holds that an op has to fill
+
+
+class Case(NamedTuple):
+    """args by name; writes, the arguments to compare; scratch, overwritten with anything.
+
+    unit: the size of the results' terms, which bounds what cancellation may leave of them.
+    """
+
+    args: dict
+    writes: tuple[str, ...] = ()
+    scratch: tuple[str, ...] = ()
+    unit: float = 1.0
+
+
+# Running a case -------------------------------------------------------------------------------
+
+
+def dirty_workspace(ops):
+    """A workspace whose arrays hold NaN whenever they are asked for."""
+    work = ops.workspace()
+    clean = work.array
+
+    def array(*args, **kwargs):
+        a = clean(*args, **kwargs)
+        if a.dtype.kind == "f":
+            a.fill(np.nan)
+        return a
+
+    work.array = array
+    return work
+
+
+def on_device(ops, value):
+    """A copy of an argument on a backend, reals in its precision."""
+    if value is WORK:
+        return dirty_workspace(ops)
+    if isinstance(value, RowGradient):
+        return RowGradient(on_device(ops, value.rows), on_device(ops, value.values))
+    if isinstance(value, np.ndarray):
+        # A transposed argument stays transposed.
+        flat = value.T if value.ndim == 2 and not value.flags.c_contiguous else value
+        copy = ops.asarray(flat.copy(), flat.dtype if flat.dtype.kind in "iu" else None)
+        return copy if flat is value else copy.T
+    return value
+
+
+def on_host(ops, value):
+    """The arrays of an argument or result, by a suffix of its name."""
+    if isinstance(value, RowGradient):
+        return {".rows": ops.to_numpy(value.rows), ".values": ops.to_numpy(value.values)}
+    if hasattr(value, "dtype"):
+        return {"": ops.to_numpy(value)}
+    return {"": np.asarray(value)} if isinstance(value, int | float) else {}
+
+
+def run(ops, op, case):
+    """Call an op; return what it wrote and returned. Fails if it touched anything else."""
+    args = {name: on_device(ops, value) for name, value in case.args.items()}
+    before = {
+        name + suffix: a.copy()
+        for name, value in args.items()
+        for suffix, a in on_host(ops, value).items()
+    }
+    result = getattr(ops, op)(**args)
+    found = {f"return{suffix}": a for suffix, a in on_host(ops, result).items()}
+    for name, value in args.items():
+        for suffix, a in on_host(ops, value).items():
+            if name in case.writes:
+                found[name + suffix] = a
+            elif name not in case.scratch:
+                np.testing.assert_array_equal(
+                    a, before[name + suffix], f"{op} wrote to {name}{suffix}"
+                )
+    return found
+
+
+def rounded(case):
+    """The case with its reals rounded to float32, so that both precisions get the same."""
+
+    def convert(value):
+        if isinstance(value, RowGradient):
+            return RowGradient(value.rows, convert(value.values))
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            return value.astype(np.float32).astype(np.float64)
+        return value
+
+    return case._replace(args={name: convert(value) for name, value in case.args.items()})
+
+
+def assert_close(found, expected, rtol, unit=0.0, name=""):
+    """Elementwise to rtol, or to a tenth of that of the array's largest element or unit."""
+    assert found.shape == expected.shape, name
+    largest = np.abs(expected).max(initial=0)
+    np.testing.assert_allclose(found, expected, rtol, 0.1 * rtol * max(largest, unit), err_msg=name)
+
+
+def compare(ops, op, case):
+    case = rounded(case)
+    expected = run(REFERENCE, op, case)
+    found = run(ops, op, case)
+    assert set(found) == set(expected)
+    for name, a in expected.items():
+        if a.dtype.kind in "iu":
+            np.testing.assert_array_equal(found[name], a, name)
+        else:
+            assert np.isfinite(found[name]).all(), f"{op}: {name} isn't finite"
+            assert_close(found[name], a, RTOL[ops.dtype.name], case.unit, name)
+
+
+# Cases ----------------------------------------------------------------------------------------
+
+# Ones, sizes around those of vector units, none of them a multiple of anything.
+sizes = st.sampled_from([1, 2, 3, 5, 7, 13, 17, 35])
+rngs = st.integers(0, 2**32 - 1).map(np.random.default_rng)
+
+
+def draw_keep(draw, rng, shape):
+    """None, or an array of 0 (reset) and 1: all of one kind, or mixed."""
+    p = draw(st.sampled_from([None, 0.0, 0.6, 1.0]))
+    return None if p is None else (rng.random(shape) < p).astype(np.float64)
+
+
+def activations(rng, *shape):
+    """Gates as a forward pass leaves them: sigmoids i, f, o and a tanh g."""
+    *rest, H4 = shape
+    i, f, o = rng.random((3, *rest, H4 // 4))
+    g = np.tanh(rng.normal(0, 1, i.shape))
+    return np.concatenate([i, f, g, o], axis=-1)
+
+
+def factors(draw):
+    """Two matrices that can be multiplied, each stored as it is or transposed; and their shape."""
+    rng, M, K, N = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    a = rng.normal(size=(K, M)).T if draw(st.booleans()) else rng.normal(size=(M, K))
+    b = rng.normal(size=(N, K)).T if draw(st.booleans()) else rng.normal(size=(K, N))
+    return {"a": a, "b": b}, rng, (M, K, N)
+
+
+@st.composite
+def matmul(draw):
+    args, _, (M, K, N) = factors(draw)
+    return Case(args | {"out": np.full((M, N), UNSET)}, ("out",), unit=K)
+
+
+@st.composite
+def matmul_add(draw):
+    args, rng, (M, K, N) = factors(draw)
+    return Case(args | {"out": rng.normal(size=(M, N))}, ("out",), unit=K)
+
+
+@st.composite
+def lstm_cell_forward(draw):
+    rng, B, H = draw(rngs), draw(sizes), draw(sizes)
+    size = draw(st.sampled_from([1, 10, 80]))  # 80 saturates every gate
+    return Case(
+        {
+            "gates": size * rng.normal(size=(B, 4 * H)),
+            "recurrent": rng.normal(size=(B, 4 * H)),
+            "keep": draw_keep(draw, rng, B),
+            "c_prev": rng.normal(size=(B, H)),
+            "c": np.full((B, H), UNSET),
+            "h": np.full((B, H), UNSET),
+        },
+        ("gates", "c", "h"),
+    )
+
+
+@st.composite
+def lstm_cell_backward(draw):
+    rng, B, H = draw(rngs), draw(sizes), draw(sizes)
+    return Case(
+        {
+            "gates": activations(rng, B, 4 * H),
+            "keep": draw_keep(draw, rng, B),
+            "c_prev": rng.normal(size=(B, H)),
+            "c": rng.normal(size=(B, H)),
+            "dh": rng.normal(size=(B, H)),
+            "dc": rng.normal(size=(B, H)),
+        },
+        ("gates", "dc"),
+    )
+
+
+@st.composite
+def lstm_sequence_forward(draw):
+    rng, T, B, H = draw(rngs), draw(st.integers(1, 6)), draw(sizes), draw(sizes)
+    states = np.full((2, T + 1, B, H), UNSET)
+    states[:, 0] = rng.normal(size=(2, B, H))
+    return Case(
+        {
+            "gates": draw(st.sampled_from([1, 10])) * rng.normal(size=(T, B, 4 * H)),
+            "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
+            "b": rng.normal(size=4 * H),
+            "keep": draw_keep(draw, rng, (T, B)),
+            "c": states[0],
+            "h": states[1],
+            "work": WORK,
+        },
+        ("gates", "c", "h"),
+    )
+
+
+@st.composite
+def lstm_sequence_backward(draw):
+    rng, T, B, H = draw(rngs), draw(st.integers(1, 6)), draw(sizes), draw(sizes)
+    return Case(
+        {
+            "gates": activations(rng, T, B, 4 * H),
+            "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
+            "keep": draw_keep(draw, rng, (T, B)),
+            "c": rng.normal(size=(T + 1, B, H)),
+            "dy": rng.normal(size=(T, B, H)),
+            "dh": rng.normal(size=(B, H)),
+            "dc": rng.normal(size=(B, H)),
+            "work": WORK,
+        },
+        ("gates", "dh", "dc"),
+    )
+
+
+def draw_ids(draw, rng, V, N):
+    """Ids below V: any, or one repeated."""
+    if draw(st.booleans()):
+        return np.full(N, rng.integers(V), np.int32)
+    return rng.integers(V, size=N, dtype=np.int32)
+
+
+@st.composite
+def embedding_forward(draw):
+    rng, V, E, T, B = draw(rngs), draw(sizes), draw(sizes), draw(sizes), draw(sizes)
+    ids = draw_ids(draw, rng, V, T * B).reshape(T, B)
+    W, out = rng.normal(size=(V, E)), np.full((T, B, E), UNSET)
+    return Case({"W": W, "ids": ids, "out": out}, ("out",))
+
+
+@st.composite
+def embedding_backward(draw):
+    rng, V, E, N = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    return Case({"ids": draw_ids(draw, rng, V, N), "dx": rng.normal(size=(N, E))}, unit=N)
+
+
+def draw_targets(rng, N, V):
+    """Ids below V, about a quarter of them -1: no target."""
+    targets = rng.integers(V, size=N, dtype=np.int32)
+    targets[rng.random(N) < 0.25] = -1
+    return targets
+
+
+def draw_logits(draw, rng, N, V):
+    """Logits of a common size, or all of ±80, or as far apart as float32's exp underflows."""
+    kind = draw(st.sampled_from(["common", "shifted", "±80", "underflow"]))
+    logits = rng.normal(size=(N, V))
+    if kind == "shifted":
+        return logits + 500 * rng.normal(size=(N, 1))
+    if kind == "±80":
+        return 80 * np.sign(logits)
+    return 300 * logits if kind == "underflow" else logits
+
+
+@st.composite
+def softmax_xent(draw):
+    rng, N, V = draw(rngs), draw(sizes), draw(sizes)
+    scale = draw(st.sampled_from([1.0, 1 / 7]))
+    return Case(
+        {
+            "logits": draw_logits(draw, rng, N, V),
+            "targets": draw_targets(rng, N, V),
+            "losses": np.full(N, UNSET),
+            "scale": scale,
+        },
+        ("logits", "losses"),
+        unit=scale,
+    )
+
+
+@st.composite
+def softmax_nll(draw):
+    rng, N, V = draw(rngs), draw(sizes), draw(sizes)
+    logits, targets = draw_logits(draw, rng, N, V), draw_targets(rng, N, V)
+    args = {"logits": logits, "targets": targets, "losses": np.full(N, UNSET)}
+    return Case(args, ("losses",), scratch=("logits",))
+
+
+def linear_softmax(draw):
+    """The arguments that the two linear_softmax ops share, and the shape N, H, V."""
+    rng, N, H, V = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    args = {
+        "h": rng.normal(size=(N, H)),
+        "W": rng.normal(size=(H, V)) / np.sqrt(H),
+        "b": draw(st.sampled_from([1, 80])) * rng.normal(size=V),
+        "targets": draw_targets(rng, N, V),
+        "losses": np.full(N, UNSET),
+        "work": WORK,
+    }
+    return args, (N, H, V)
+
+
+@st.composite
+def linear_softmax_xent(draw):
+    args, (N, H, V) = linear_softmax(draw)
+    scale = draw(st.sampled_from([1.0, 1 / 7]))
+    unset = {name: np.full(s, UNSET) for name, s in {"dh": (N, H), "dW": (H, V), "db": V}.items()}
+    writes = ("losses", "dh", "dW", "db")
+    return Case(args | unset | {"scale": scale}, writes, unit=scale * np.sqrt(N))
+
+
+@st.composite
+def linear_softmax_nll(draw):
+    return Case(linear_softmax(draw)[0], ("losses",))
+
+
+@st.composite
+def dropout(draw):
+    rng, T, B, E = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    return Case(
+        {
+            "x": rng.normal(size=(T, B, E)),
+            "p": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])),
+            "seed": draw(st.integers(0, 2**64 - 1)),
+            "stream": draw(st.integers(0, 2**32 - 1)),
+            "step": draw(st.integers(0, 2**32 - 1)),
+        },
+        ("x",),
+    )
+
+
+@st.composite
+def sum_squares(draw):
+    rng, N, E = draw(rngs), draw(sizes), draw(sizes)
+    return Case({"g": rng.normal(size=(N, E))})
+
+
+def adam(draw, rng, shape):
+    return {
+        "p": rng.normal(size=shape),
+        "m": 0.1 * rng.normal(size=shape),
+        "v": 0.1 * rng.random(shape),
+        "lr": draw(st.sampled_from([1e-3, 0.5])),
+        "beta1": draw(st.sampled_from([0.9, 0.5])),
+        "beta2": draw(st.sampled_from([0.999, 0.9])),
+        "eps": draw(st.sampled_from([1e-8, 1e-3])),
+        "t": draw(st.sampled_from([1, 2, 10, 100_000])),
+        "scale": draw(st.sampled_from([1.0, 0.3])),
+    }
+
+
+@st.composite
+def adam_step(draw):
+    rng, V, E = draw(rngs), draw(sizes), draw(sizes)
+    shape = draw(st.sampled_from([(V, E), (V,)]))
+    g = rng.normal(size=shape)
+    return Case(adam(draw, rng, shape) | {"g": g}, ("p", "m", "v"), unit=0)
+
+
+@st.composite
+def adam_step_rows(draw):
+    rng, V, E = draw(rngs), draw(sizes), draw(sizes)
+    rows = np.unique(draw_ids(draw, rng, V, draw(sizes)))
+    g = RowGradient(rows, rng.normal(size=(len(rows), E)))
+    return Case(adam(draw, rng, (V, E)) | {"g": g}, ("p", "m", "v"), unit=0)
+
+
+CASES = {
+    case.__name__: case
+    for case in (
+        matmul,
+        matmul_add,
+        lstm_cell_forward,
+        lstm_cell_backward,
+        lstm_sequence_forward,
+        lstm_sequence_backward,
+        embedding_forward,
+        embedding_backward,
+        softmax_xent,
+        softmax_nll,
+        linear_softmax_xent,
+        linear_softmax_nll,
+        dropout,
+        sum_squares,
+        adam_step,
+        adam_step_rows,
+    )
+}
+
+
+# Tests ----------------------------------------------------------------------------------------
+
+
+def public_methods(cls):
+    return {
+        name: method
+        for name, method in inspect.getmembers(cls, inspect.isfunction)
+        if not name.startswith("_")
+    }
+
+
+def test_every_op_has_a_case():
+    assert set(CASES) == set(public_methods(NumpyOps)) - {"asarray", "to_numpy", "workspace"}
+
+
+def test_signatures_are_the_contracts(ops):
+    methods = public_methods(type(ops))
+    for name, method in public_methods(NumpyOps).items():
+        assert inspect.signature(methods[name]) == inspect.signature(method), name
+
+
+@pytest.mark.parametrize("op", CASES)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_op_agrees_with_the_reference(any_ops, op, data):
+    compare(any_ops, op, data.draw(CASES[op]()))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("op", ["linear_softmax_xent", "linear_softmax_nll"])
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_chunks_of_rows_give_what_the_whole_gives(any_ops, op, rows, data):
+    case = rounded(data.draw(CASES[op]()))
+    V = len(case.args["b"])
+    whole = run(any_ops, op, case)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_ops, "LOGITS_BYTES", rows * V * any_ops.dtype.itemsize)
+        chunked = run(any_ops, op, case)
+    for name, a in whole.items():
+        assert_close(chunked[name], a, RTOL[any_ops.dtype.name], case.unit, name)
+
+
+@settings(max_examples=50, deadline=None)
+@given(N=st.integers(1, 100), V=st.integers(1, 50), limit=st.integers(1, 10_000))
+def test_logit_chunks_cover_the_rows_once_within_the_limit(N, V, limit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_ops, "LOGITS_BYTES", limit)
+        chunks = list(logit_chunks(N, V, REFERENCE.workspace()))
+    covered = [n for rows, _ in chunks for n in range(N)[rows]]
+    assert covered == list(range(N))
+    for rows, logits in chunks:
+        assert logits.shape == (len(range(N)[rows]), V)
+        assert logits.nbytes <= limit or len(logits) == 1
+
+
+@pytest.mark.parametrize("op", ["matmul", "matmul_add"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_matmul_multiplies(any_ops, op, data):
+    case = rounded(data.draw(CASES[op]()))
+    expected = np.einsum("mk,kn->mn", case.args["a"], case.args["b"])
+    if op == "matmul_add":
+        expected += case.args["out"]
+    found = run(any_ops, op, case)["out"]
+    assert_close(found, expected, RTOL[any_ops.dtype.name], case.unit)
+
+
+def xent(ops, logits, targets, scale=1.0):
+    args = {
+        "logits": np.array(logits, np.float64),
+        "targets": np.array(targets, np.int32),
+        "losses": np.full(len(targets), UNSET),
+        "scale": scale,
+    }
+    found = run(ops, "softmax_xent", Case(args, ("logits", "losses")))
+    return found["losses"], found["logits"]
+
+
+def test_softmax_xent_of_one_row_by_hand(any_ops):
+    losses, gradient = xent(any_ops, np.log([[1, 2, 5]]), [1], scale=0.5)
+    np.testing.assert_allclose(losses, [np.log(4)], rtol=1e-6)
+    np.testing.assert_allclose(gradient, [[0.0625, -0.375, 0.3125]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("gap", [80, 120, 1000, 3e4])
+def test_a_target_whose_probability_underflows_has_its_finite_loss(any_ops, gap):
+    losses, gradient = xent(any_ops, [[0, -gap, -gap], [gap, 0, 0], [-gap, 0, -gap]], [1, 2, 0])
+    np.testing.assert_allclose(losses, gap, rtol=1e-6)
+    expected = [[1, -1, 0], [1, 0, -1], [-1, 1, 0]]
+    np.testing.assert_allclose(gradient, expected, atol=1e-12)
+
+
+def test_no_target_means_no_loss_and_no_gradient(any_ops):
+    losses, gradient = xent(any_ops, [[1, 2, 3], [80, -80, 0]], [-1, -1])
+    assert not losses.any()
+    assert not gradient.any()
+
+
+def test_one_word_is_certain(any_ops):
+    losses, gradient = xent(any_ops, [[3.0], [-80.0]], [0, -1])
+    assert not losses.any()
+    assert not gradient.any()
+
+
+def test_rows_of_an_embedding_gradient_are_sorted_unique_sums(any_ops):
+    ids = np.array([4, 0, 4, 2, 4], np.int32)
+    dx = np.array([[1, 2], [3, 4], [10, 20], [5, 6], [100, 200]], any_ops.dtype)
+    gradient = any_ops.embedding_backward(any_ops.asarray(ids, np.int32), any_ops.asarray(dx))
+    assert any_ops.to_numpy(gradient.rows).tolist() == [0, 2, 4]
+    assert any_ops.to_numpy(gradient.values).tolist() == [[3, 4], [5, 6], [111, 222]]
+
+
+def test_a_workspace_keeps_its_arrays_by_name_until_the_shape_changes(any_ops):
+    work = any_ops.workspace()
+    first = work.array("a", (2, 3))
+    assert (first.shape, first.dtype) == ((2, 3), any_ops.dtype)
+    assert work.array("b", (2, 3)) is not first
+    assert work.array("a", (2, 3)) is first
+    assert work.array("a", (3, 2)).shape == (3, 2)
+
+
+def test_asarray_converts_to_the_backends_precision_and_back(any_ops):
+    transposed = np.arange(6.0).reshape(2, 3).T
+    a = any_ops.asarray(transposed)
+    assert (a.dtype, a.flags.c_contiguous) == (any_ops.dtype, True)
+    assert any_ops.asarray([1, 2], np.int32).dtype == np.int32
+    assert type(any_ops.to_numpy(a)) is np.ndarray
+    np.testing.assert_array_equal(any_ops.to_numpy(a), transposed)
