@@ -176,7 +176,7 @@ def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
     """Return the parameters of a new model, in reading order, from a seed."""
     rng = np.random.default_rng(seed)
     p: Parameters = {
-        "embedding.W": ops.asarray(rng.normal(0, 0.1, (config.vocabulary, config.embedding)))
+        "embedding.W": ops.asarray(rng.normal(0, 1.0, (config.vocabulary, config.embedding)))
     }
     width = config.embedding
     for layer in range(config.layers):
