@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.model import Batch
+from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array
 
 NO_TARGET = -1
@@ -115,3 +116,13 @@ class Batches:
                     keep[t] = 0  # a piece cut by cut_streams: its first half is another stream's
             t += n
             k += 1
+
+
+def on_device(ops: NumpyOps, batch: Batch) -> Batch:
+    """Return a batch's arrays on a backend."""
+    return Batch(
+        ops.asarray(batch.x, "int32"),
+        ops.asarray(batch.y, "int32"),
+        None if batch.keep is None else ops.asarray(batch.keep),
+        batch.targets,
+    )

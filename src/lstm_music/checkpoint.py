@@ -2,13 +2,14 @@
 
 A checkpoint is a folder `step-00001000` with model.safetensors (all that sampling needs, with
 meta.json) and train.safetensors (what resuming needs besides). Each file's SHA-256 is in
-meta.json. Nothing is ever pickled.
+meta.json, its own included. Nothing is ever pickled.
 """
 
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,17 @@ class Checkpoint(NamedTuple):
     parameters: dict[str, Array]
 
 
+class DamagedCheckpoint(UserError):
+    """A file of a checkpoint isn't what was written; `reason` is the message without advice."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        self.reason = f"'{path}' is damaged ({' '.join(str(reason).split())})"
+        super().__init__(f"{self.reason}: use another checkpoint of the run")
+
+
+# Writing ----------------------------------------------------------------------------------------
+
+
 def write_checkpoint(
     run: Path, step: int, model: dict[str, Array], train: dict[str, Array], meta: dict[str, Any]
 ) -> Path:
@@ -44,25 +56,39 @@ def write_checkpoint(
     Raises OSError where the disk refuses; what was there before is then untouched.
     """
     folder = run / "checkpoints"
-    final = folder / f"step-{step:08d}"
-    made = folder / f".step-{step:08d}.{os.getpid()}.tmp"
+    final = folder / step_name(step)
+    made = folder / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(made, ignore_errors=True)
     made.mkdir(parents=True)
     try:
         files = {MODEL_FILE: save(model), TRAIN_FILE: save(train)}
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-        text = json.dumps({"format": FORMAT, **meta, "step": step, "sha256": hashes})
-        for name, data in (files | {META_FILE: text.encode()}).items():
+        files[META_FILE] = sealed({"format": FORMAT, **meta, "step": step, "sha256": hashes})
+        for name, data in files.items():
             write_synced(made / name, data)
-        if final.exists():  # of an earlier life of this run, and not the one it resumed from
-            shutil.rmtree(final)
-        made.rename(final)
-        sync_folder(folder)
+        sync_folder(made)
+        put_in_place(made, final)
     except BaseException:
         shutil.rmtree(made, ignore_errors=True)
         raise
     point(folder, "latest", final.name)
+    sync_folder(folder)
     return final
+
+
+def step_name(step: int) -> str:
+    """Return the name of the checkpoint of a step."""
+    return f"step-{step:08d}"
+
+
+def sealed(meta: dict[str, Any]) -> bytes:
+    """Return meta.json: the fields, and last their own SHA-256."""
+    return json.dumps({**meta, "seal": seal(meta)}).encode()
+
+
+def seal(meta: dict[str, Any]) -> str:
+    """Return the SHA-256 of fields as JSON, which reading and writing again doesn't change."""
+    return hashlib.sha256(json.dumps(meta).encode()).hexdigest()
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -71,6 +97,19 @@ def write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def put_in_place(made: Path, final: Path) -> None:
+    """Rename a folder to its final name, and remove what had that name before.
+
+    There is something only where a run, resumed from an older checkpoint because this one was
+    damaged, comes by again.
+    """
+    old = made.with_suffix(".old.tmp")
+    if final.exists():
+        final.rename(old)
+    made.rename(final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def sync_folder(path: Path) -> None:
@@ -91,22 +130,32 @@ def point(folder: Path, link: str, name: str) -> None:
 
 
 def prune(run: Path) -> None:
-    """Remove all but the best and the last few checkpoints of a run."""
+    """Remove all but the best and the last few checkpoints of a run, and what a crash left."""
     folder = run / "checkpoints"
     kept = {(folder / link).resolve().name for link in ("latest", "best")}
-    kept.update(path.name for path in checkpoints_of(run)[:KEEP_LAST])
-    for path in checkpoints_of(run):
+    checkpoints = checkpoints_of(run)
+    kept.update(path.name for path in checkpoints[:KEEP_LAST])
+    for path in checkpoints:
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
+    for path in folder.glob(".step-*.tmp"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# Reading ----------------------------------------------------------------------------------------
 
 
 def checkpoints_of(run: Path) -> list[Path]:
     """List a run's checkpoints, the newest first."""
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    found = [p for p in (run / "checkpoints").glob("step-*") if p.name[5:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Read and verify a checkpoint's model. Raises UserError, with the reason, if it is damaged."""
+    """Read and verify a checkpoint's model.
+
+    Raises UserError: DamagedCheckpoint, or where it is none or of a newer version's format.
+    """
     meta = read_meta(path)
     try:
         config = Config(**meta["model"])
@@ -114,29 +163,34 @@ def read_checkpoint(path: Path) -> Checkpoint:
         if len(vocabulary) != config.vocabulary:
             raise ValueError("vocabulary and model differ in size")
     except (KeyError, TypeError, ValueError, UserError) as error:
-        raise damaged(path / META_FILE, str(error)) from error
+        raise DamagedCheckpoint(path / META_FILE, error) from error
     parameters = read_arrays(path, MODEL_FILE, meta)
     shapes = {name: array.shape for name, array in parameters.items()}
     if shapes != parameter_shapes(config):
-        raise damaged(path / MODEL_FILE, "the arrays don't fit the model that meta.json describes")
+        raise DamagedCheckpoint(path / MODEL_FILE, "its arrays don't fit the model of meta.json")
     return Checkpoint(path, meta, config, vocabulary, parameters)
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """Read a checkpoint's meta.json and check its format version."""
-    if not (path / META_FILE).is_file():
+    """Read a checkpoint's meta.json, check its format version, then its seal."""
+    file = path / META_FILE
+    if not path.is_dir():
         raise UserError(f"no checkpoint at '{path}': give a run's folder, or a step-… folder in it")
     try:
-        meta = json.loads((path / META_FILE).read_bytes())
-        version = meta["format"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise damaged(path / META_FILE, str(error)) from error
-    if version != FORMAT:
+        meta = dict(json.loads(file.read_bytes()))
+        version = int(meta["format"])
+        if version <= FORMAT and meta.pop("seal") != seal(meta):
+            raise ValueError("its SHA-256 is not the one it was sealed with")
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(file, "it is missing") from error
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DamagedCheckpoint(file, error) from error
+    if version > FORMAT:
         raise UserError(
-            f"'{path}' has checkpoint format {version}, and this version reads {FORMAT}: "
+            f"'{path}' has checkpoint format {version}, and this version reads up to {FORMAT}: "
             "upgrade lstm-music"
         )
-    return dict(meta)
+    return meta
 
 
 def read_arrays(path: Path, name: str, meta: dict[str, Any]) -> dict[str, Array]:
@@ -146,18 +200,14 @@ def read_arrays(path: Path, name: str, meta: dict[str, Any]) -> dict[str, Array]
         if hashlib.sha256(data).hexdigest() != meta["sha256"][name]:
             raise ValueError("its SHA-256 is not the one in meta.json")
         return {key: np.asarray(value) for key, value in load(data).items()}
+    except FileNotFoundError as error:
+        raise DamagedCheckpoint(path / name, "it is missing") from error
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise damaged(path / name, str(error)) from error
+        raise DamagedCheckpoint(path / name, error) from error
 
 
-def damaged(path: Path, reason: str) -> UserError:
-    """Return the error for a damaged file."""
-    line = " ".join(reason.split())
-    return UserError(f"'{path}' is damaged ({line}): use another checkpoint of the run")
-
-
-def best_or_latest(run: Path, links: tuple[str, ...] = ("best", "latest")) -> list[Path]:
-    """List the checkpoints to try, in order: where the links point, then newest first."""
+def in_order(run: Path, links: Sequence[str]) -> list[Path]:
+    """List a run's checkpoints to try: where the links point, then the newest first."""
     folder = run / "checkpoints"
     order = [(folder / link).resolve() for link in links if (folder / link).exists()]
     order += [path.resolve() for path in checkpoints_of(run)]
@@ -165,24 +215,30 @@ def best_or_latest(run: Path, links: tuple[str, ...] = ("best", "latest")) -> li
 
 
 def read_run(
-    run: Path, warn: Any, links: tuple[str, ...] = ("best", "latest"), train: bool = False
+    run: Path,
+    warn: Callable[[str], None],
+    links: Sequence[str] = ("best", "latest"),
+    train: bool = False,
 ) -> tuple[Checkpoint, dict[str, Array]]:
     """Read the first whole checkpoint of a run, and its training arrays if asked for.
 
-    warn is called with a line for each damaged one passed over. Raises UserError if none is left.
+    warn is called with a line for each damaged one passed over. Raises UserError if none is
+    left, or if one is of a newer version's format: going on from an older one would lose it.
     """
-    paths = best_or_latest(run, links)
+    paths = in_order(run, links)
     if not paths:
-        raise UserError(f"'{run}' has no checkpoint: train it with bin/train --run {run}")
-    reasons = []
+        raise UserError(f"'{run}' has no checkpoint: train it first, with bin/train --run {run}")
+    reasons: list[str] = []
     for path in paths:
         try:
             checkpoint = read_checkpoint(path)
             arrays = read_arrays(path, TRAIN_FILE, checkpoint.meta) if train else {}
-        except UserError as error:
-            reasons.append(str(error))
+        except DamagedCheckpoint as error:
+            reasons.append(error.reason)
             continue
         for reason in reasons:
-            warn(f"{reason}; using {path.name}")
+            warn(f"{reason}: using {path.name} instead")
         return checkpoint, arrays
-    raise UserError(f"no whole checkpoint is left in '{run}': {reasons[0]}")
+    raise UserError(
+        f"no whole checkpoint is left in '{run}' ({reasons[0]}): train a new run, or copy one back"
+    )

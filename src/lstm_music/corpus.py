@@ -5,8 +5,10 @@ dropped silently: each file that can't be used is named with its reason in `skip
 """
 
 import hashlib
+import io
 import json
 import os
+import sys
 import tempfile
 import zipfile
 from collections import Counter
@@ -23,7 +25,7 @@ from lstm_music.batches import Batches, cut_streams, whole_streams
 from lstm_music.errors import UserError
 from lstm_music.midi import MidiError, Piece, notes_of, read_midi
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, Layout, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FORMAT = 1  # of prepared corpora; a new number makes old caches unused
@@ -31,6 +33,8 @@ SPLITS = ("train", "valid", "test")
 HELD_OUT = 0.1  # share of pieces in each of valid and test
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 NAMED = ("bach",)
+CACHE_FILES = ("ids.npy", "offsets.npy", "corpus.json")
+CACHE_HASH = "sha256"  # the file with the hash of these
 
 
 class Source(NamedTuple):
@@ -116,7 +120,7 @@ class Corpus:
 def load_corpus(
     name: str,
     data: Path | None = None,
-    layout: str = "flatten",
+    layout: Layout = "flatten",
     progress: bool = False,
 ) -> Corpus:
     """Return a corpus, from the cache where it was prepared before.
@@ -125,8 +129,8 @@ def load_corpus(
     a named corpus from instead. Raises UserError where there is nothing to read.
     """
     sources = find_sources(name, data)
-    tokenizer = MessageTokenizer(layout)  # type: ignore[arg-type]
-    key = content_key(sources, layout)
+    tokenizer = MessageTokenizer(layout)
+    key = content_key(sources, layout, progress)
     folder = cache_folder() / key
     cached = read_cache(folder, name, key, tokenizer)
     if cached is not None:
@@ -136,13 +140,16 @@ def load_corpus(
     return corpus
 
 
+# Files ------------------------------------------------------------------------------------------
+
+
 def find_sources(name: str, data: Path | None = None) -> list[Source]:
     """List the MIDI files of a corpus in a fixed order."""
     if data is not None:
         return files_at(data)
     if name == "bach":
         return zipped(resources.files("lstm_music").joinpath("data/bach.zip"))
-    if Path(name).exists():
+    if name and Path(name).exists():
         return files_at(Path(name))
     if os.sep in name or Path(name).suffix:
         raise UserError(f"no file or folder '{name}': check the path")
@@ -157,43 +164,71 @@ def files_at(path: Path) -> list[Source]:
     if not path.exists():
         raise UserError(f"no file or folder '{path}': check the path")
     if path.is_dir():
-        found = sorted(p for p in path.rglob("*") if p.suffix.lower() in MIDI_SUFFIXES)
-        sources = [Source(p.relative_to(path).as_posix(), p.read_bytes) for p in found]
+        sources = [
+            Source(printable(file.relative_to(path).as_posix()), file.read_bytes)
+            for file in sorted(path.rglob("*"))
+            if is_midi(file.name) and not file.is_dir()
+        ]
     elif path.suffix.lower() == ".zip":
         sources = zipped(path)
-    elif path.suffix.lower() in MIDI_SUFFIXES:
-        sources = [Source(path.name, path.read_bytes)]
+    elif is_midi(path.name):
+        sources = [Source(printable(path.name), path.read_bytes)]
     else:
-        raise UserError(f"'{path}' is not a MIDI file, a folder or a zip")
+        raise UserError(f"'{path}' is not a MIDI file, a folder or a zip: choose another")
     if not sources:
         raise UserError(f"no MIDI files (.mid, .midi, .kar) in '{path}': choose another")
     return sources
 
 
+def is_midi(name: str) -> bool:
+    """Return whether a file of this name should be a MIDI file."""
+    return name.lower().endswith(MIDI_SUFFIXES)
+
+
+def printable(name: str) -> str:
+    """Return a file's name as UTF-8 can hold it: not every name on a disk is text."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def zipped(path: Any) -> list[Source]:
     """List the MIDI files of a zip archive, in order of name."""
     try:
-        archive = zipfile.ZipFile(path.open("rb"))
-    except (zipfile.BadZipFile, OSError) as error:
+        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
+    except Exception as error:  # zipfile raises whatever the rubbish leads it to
         raise UserError(f"can't read the archive '{path}' ({error}): is it a whole zip?") from error
 
     def reader(member: str) -> Callable[[], bytes]:
-        return lambda: archive.read(member)
+        def read() -> bytes:
+            try:
+                return archive.read(member)
+            except Exception as error:  # here too
+                raise OSError(str(error) or type(error).__name__) from error
 
-    names = sorted(n for n in archive.namelist() if n.lower().endswith(MIDI_SUFFIXES))
-    return [Source(name, reader(name)) for name in names]
+        return read
+
+    return [Source(name, reader(name)) for name in sorted(filter(is_midi, archive.namelist()))]
 
 
-def content_key(sources: list[Source], layout: str) -> str:
+def content_key(sources: list[Source], layout: str, progress: bool = False) -> str:
     """Return a hash of every file's name and bytes, the settings and the format."""
     digest = hashlib.sha256(f"{FORMAT} message {layout} {HELD_OUT}".encode())
-    for source in sources:
-        digest.update(source.name.encode("utf-8", "surrogateescape"))
+    for source in watched(sources, "looking for changes", progress):
+        digest.update(hashlib.sha256(source.name.encode()).digest())
         try:
             digest.update(hashlib.sha256(source.read()).digest())
-        except (OSError, zipfile.BadZipFile):
+        except OSError:
             digest.update(b"unreadable")
     return digest.hexdigest()[:32]
+
+
+def watched(sources: list[Source], what: str, progress: bool) -> Iterable[Source]:
+    """Return the sources, with a progress bar for those who wait longer than two seconds."""
+    return tqdm(
+        sources, what, unit="file", disable=not progress, leave=False, delay=2, file=sys.stderr
+    )
+
+
+# Preparing --------------------------------------------------------------------------------------
 
 
 def prepare(
@@ -205,18 +240,21 @@ def prepare(
     skipped: list[Skipped] = []
     counts: Counter[str] = Counter()
     longest, max_tracks = 0, 1
-    for piece in read_pieces(sources, skipped, progress, name):
+    for piece in read_pieces(watched(sources, f"reading {name}", progress), skipped):
         piece_words = tokenizer.words(piece)
+        if all(word in SPECIALS for word in piece_words):
+            skipped.append(Skipped(piece.name, "has only notes of length zero"))
+            continue
         words.append(piece_words)
         names.append(piece.name)
         counts.update(piece_words)
-        longest = max(longest, max(longest_note(track) for track in piece.tracks))
+        longest = max(longest, *map(longest_note, piece.tracks))
         max_tracks = max(max_tracks, len(piece.tracks))
     if not words:
-        reason = f", for example {skipped[0].file}: {skipped[0].reason}" if skipped else ""
-        raise UserError(f"no usable MIDI file among {len(sources)} in '{name}'{reason}")
-    for special in SPECIALS:
-        counts.pop(special, None)
+        example = f", for example {skipped[0].file}: {skipped[0].reason}" if skipped else ""
+        raise UserError(
+            f"no usable MIDI file among {len(sources)} in '{name}', choose another{example}"
+        )
     vocabulary = Vocabulary.from_counts(counts, SPECIALS)
     index = {word: i for i, word in enumerate(vocabulary.words)}
     ids = np.fromiter((index[w] for piece_words in words for w in piece_words), np.int32)
@@ -236,18 +274,15 @@ def prepare(
     )
 
 
-def read_pieces(
-    sources: list[Source], skipped: list[Skipped], progress: bool, name: str
-) -> Iterator[Piece]:
+def read_pieces(sources: Iterable[Source], skipped: list[Skipped]) -> Iterator[Piece]:
     """Yield every piece that can be read; append the others to skipped."""
-    bar = tqdm(sources, f"reading {name}", unit="file", disable=not progress, leave=False, delay=2)
-    for source in bar:
+    for source in sources:
         try:
             yield read_midi(source.read(), source.name)
         except MidiError as error:
             skipped.append(Skipped(source.name, str(error)))
-        except (OSError, zipfile.BadZipFile) as error:
-            skipped.append(Skipped(source.name, f"can't be read: {error}"))
+        except OSError as error:
+            skipped.append(Skipped(source.name, f"can't be read: {error.strerror or error}"))
 
 
 def longest_note(track: Array) -> int:
@@ -271,18 +306,26 @@ def split_pieces(names: Sequence[str]) -> dict[str, list[int]]:
     return {"train": sorted(ranked[2 * held :]), "valid": sorted(valid), "test": sorted(test)}
 
 
+# The cache --------------------------------------------------------------------------------------
+
+
 def cache_folder() -> Path:
     """Return the folder of prepared corpora: $LSTM_MUSIC_CACHE, else the user's cache folder."""
     own = os.environ.get("LSTM_MUSIC_CACHE")
     if own:
         return Path(own)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "lstm-music"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "lstm-music"
+    except RuntimeError:  # a user without a home
+        return Path(tempfile.gettempdir()) / "lstm-music"
 
 
 def read_cache(folder: Path, name: str, key: str, tokenizer: MessageTokenizer) -> Corpus | None:
     """Return a prepared corpus, memory-mapped, or None where the cache has no whole one."""
     try:
+        if (folder / CACHE_HASH).read_text("ascii") != cache_hash(folder):
+            return None
         meta = json.loads((folder / "corpus.json").read_text("utf-8"))
         return Corpus(
             name,
@@ -319,6 +362,17 @@ def write_cache(folder: Path, corpus: Corpus) -> None:
             np.save(new / "ids.npy", corpus.ids)
             np.save(new / "offsets.npy", corpus.offsets)
             (new / "corpus.json").write_text(json.dumps(meta), "utf-8")
+            (new / CACHE_HASH).write_text(cache_hash(new), "ascii")
+            if folder.exists():  # a damaged one, or another process was quicker
+                folder.rename(Path(made) / "old")
             new.rename(folder)
     except OSError:
         return
+
+
+def cache_hash(folder: Path) -> str:
+    """Return a hash of what a prepared corpus consists of."""
+    digest = hashlib.sha256()
+    for name in CACHE_FILES:
+        digest.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return digest.hexdigest()

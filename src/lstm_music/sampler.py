@@ -1,22 +1,26 @@
 """Sampling: prime the network, draw token after token, decode to a piece.
 
-Each piece draws from its own counter-based random numbers, so that piece k of a seed is the
-same music whatever the number of pieces drawn beside it.
+Each piece draws from its own counter-based random numbers and is computed in a batch of a fixed
+size, so that piece k of a seed is the same music whatever the number of pieces drawn beside it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER
 from lstm_music.model import Model
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import uniform
-from lstm_music.tokenizers.grammar import GrammarState, MessageGrammar
+from lstm_music.tokenizers.grammar import SPECIAL, GrammarState, Mask, MessageGrammar
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS
 
+ROWS = 8  # pieces computed at once; a BLAS gives a row other last bits in a batch of another size
 DRAWS = 1024  # random numbers made at once
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
-WITHIN_LIMIT = 20_000  # tokens at most where a length in bars or seconds is
+WITHIN_LIMIT = 20_000  # tokens at most where a length in ticks is, or
+PER_QUARTER = 128  # so many for each quarter note of it
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,90 @@ class Options:
         """Return the largest number of tokens that a piece may have."""
         if self.length is not None:
             return self.length
-        return WHOLE_PIECE if self.limit is None else WITHIN_LIMIT
+        if self.limit is None:
+            return WHOLE_PIECE
+        return max(WITHIN_LIMIT, self.limit * PER_QUARTER // TICKS_PER_QUARTER)
+
+
+class FreeGrammar(MessageGrammar):
+    """The rules of `bin/sample --free`: any token may come at any time, and the decoder repairs.
+
+    Only what was asked for binds: the first token begins a note, so that no piece is empty, and
+    a length holds.
+    """
+
+    def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
+        """Return which of the V words may come next, (V,) bool; see MessageGrammar."""
+        is_end = self.kind == SPECIAL
+        is_piece_end = is_end & (self.pitch == SPECIALS.index(PIECE_END))
+        if not state.notes and not state.tracks:
+            mask: Mask = self.kind == NOTE_ON
+        elif may_end:
+            mask = np.ones(len(self.kind), np.bool_)
+        else:
+            mask = ~is_piece_end
+        if limit is None:
+            return mask
+        left = limit - state.now
+        between_tracks = state.tracks > 0 and state.now == 0
+        if left > TICKS_PER_QUARTER:
+            mask = mask & (~is_end | (is_piece_end & between_tracks))
+        return mask & (is_end | (self.delta <= left - (self.kind == NOTE_ON)))
+
+
+class Draft:
+    """A piece in the making: its ids so far, without the end symbol.
+
+    number chooses its random numbers; primer is how it begins; start is the id of the start
+    symbol, which also ends a piece.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        primer: Sequence[int],
+        grammar: MessageGrammar,
+        options: Options,
+        start: int,
+    ) -> None:
+        self.number, self.primer, self.grammar = number, primer, grammar
+        self.options, self.start = options, start
+        self.rules = grammar.start()
+        self.ids: list[int] = []
+        self.ended = False
+        self._draws: Array = np.empty(0)
+
+    def extend(self, logits: Array) -> None:
+        """Take the primer's next id, or one by the logits (V,) where the primer is over."""
+        n = len(self.ids)
+        id = self.primer[n] if n < len(self.primer) else self._drawn(logits)
+        if id == self.start:
+            self.ended = True
+            return
+        self.ids.append(id)
+        self.grammar.advance(self.rules, id)
+
+    def _drawn(self, logits: Array) -> int:
+        """Draw an id among those that the rules allow; the end of the piece where they allow none.
+
+        A piece of a given number of tokens doesn't end before it has them. Where no note of the
+        vocabulary fits the limit, the piece becomes too long rather than empty.
+        """
+        options, grammar, rules = self.options, self.grammar, self.rules
+        may_end = options.length is None
+        mask = grammar.allowed(rules, options.limit, may_end)
+        is_empty = not rules.notes and not rules.tracks
+        if is_empty and not mask[grammar.kind == NOTE_ON].any():
+            mask = grammar.allowed(rules, None, may_end)
+        allowed = np.flatnonzero(mask)
+        return choose(logits, allowed, self._uniform(), options) if len(allowed) else self.start
+
+    def _uniform(self) -> float:
+        """Return the random number of this piece and this position."""
+        block, n = divmod(len(self.ids), DRAWS)
+        if n == 0 or not len(self._draws):
+            self._draws = uniform(self.options.seed, self.number, block, DRAWS)
+        return float(self._draws[n])
 
 
 def sample(
@@ -48,60 +135,57 @@ def sample(
     start: int,
     primers: Sequence[Sequence[int]],
     options: Options,
-    grammar: MessageGrammar | None,
+    grammar: MessageGrammar,
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
-    """Draw one piece for each primer (which may be empty), all in one batch.
+    """Draw one piece for each primer (which may be empty).
 
-    start: the id of the start symbol, which also ends a piece. grammar: what may follow, or None
-    for no rules. show is called with the tokens drawn and the most there can be.
+    start: the id of the start symbol, which also ends a piece. grammar: what may follow.
+    show is called with the tokens drawn and the most there can be.
     Returns the ids of each piece, its primer included, without start and end symbols.
     """
-    N = len(primers)
-    pieces: list[list[int]] = [[] for _ in range(N)]
-    rules = [grammar.start() if grammar else None for _ in range(N)]
-    draws = np.empty((N, 0))
-    x = model.ops.asarray(np.full(N, start), "int32")
-    state = model.zero_state(N)
-    alive = set(range(N))
-    for t in range(options.most):
-        if t % DRAWS == 0:
-            draws = np.stack([uniform(options.seed, k, t // DRAWS, DRAWS) for k in range(N)])
-        logits, state = model.step(x, state)
-        rows = model.ops.to_numpy(logits)
-        following = np.full(N, start, np.int32)
-        for k in sorted(alive):
-            if t < len(primers[k]):
-                id = primers[k][t]
-            else:
-                allowed = allowed_ids(grammar, rules[k], options, start)
-                id = choose(rows[k], allowed, float(draws[k, t % DRAWS]), options)
-            if id == start:
-                alive.discard(k)
-                continue
-            if grammar is not None:
-                grammar.advance(rules[k], id)  # type: ignore[arg-type]
-            pieces[k].append(id)
-            following[k] = id
-        if not alive:
-            break
-        x = model.ops.asarray(following, "int32")
-        show(t + 1, options.most)
+    pieces: list[list[int]] = []
+    most = options.most * -(-len(primers) // ROWS)
+    for first in range(0, len(primers), ROWS):
+        drafts = [
+            Draft(first + k, primer, grammar, options, start)
+            for k, primer in enumerate(primers[first : first + ROWS])
+        ]
+        before = first // ROWS * options.most
+        for done in _write(model, drafts):
+            show(before + done, most)
+        pieces += [draft.ids for draft in drafts]
     return pieces
 
 
-def allowed_ids(
-    grammar: MessageGrammar | None, rules: GrammarState | None, options: Options, start: int
-) -> Array | None:
-    """Return the ids that may come next, None for all of them.
+def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
+    """Extend up to ROWS drafts to their ends; yield the number of tokens after each step."""
+    start, most = drafts[0].start, drafts[0].options.most
+    following = np.full(ROWS, start, np.int32)
+    state = model.zero_state(ROWS)
+    for t in range(most):
+        logits, state = model.step(model.ops.asarray(following, "int32"), state)
+        rows = model.ops.to_numpy(logits)
+        for k, draft in enumerate(drafts):
+            if not draft.ended:
+                draft.extend(rows[k])
+                following[k] = start if draft.ended else draft.ids[-1]
+        if all(draft.ended for draft in drafts):
+            return
+        yield t + 1
 
-    A piece of a given number of tokens may not end before; without rules, neither may an empty one.
-    """
-    if grammar is None or rules is None:
-        return None
-    mask = grammar.allowed(rules, options.limit, may_end=options.length is None)
-    ids = np.flatnonzero(mask)
-    return ids if len(ids) else np.array([start])
+
+def within(
+    primer: Sequence[int], grammar: MessageGrammar, length: int | None, limit: int | None
+) -> list[int]:
+    """Cut a primer to so many tokens, and where a track of it goes past a limit in ticks."""
+    cut = list(primer[:length])
+    state = grammar.start()
+    for n, id in enumerate(cut):
+        grammar.advance(state, id)
+        if limit is not None and state.now > limit:
+            return cut[:n]
+    return cut
 
 
 def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> int:
@@ -114,14 +198,13 @@ def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> 
     x = logits[ids].astype(np.float64)
     if options.greedy:
         return int(ids[np.argmax(x)])
-    x = (x - x.max()) / options.temperature
-    order = np.argsort(-x, kind="stable") if options.top_k or options.top_p < 1 else None
-    if order is not None:
-        ids, x = ids[order], x[order]
-        if options.top_k:
-            ids, x = ids[: options.top_k], x[: options.top_k]
-    p = np.exp(x)
-    total = np.cumsum(p)
+    with np.errstate(over="ignore"):  # a temperature near 0 leaves the likeliest alone
+        x = (x - x.max()) / options.temperature
+    if options.top_k or options.top_p < 1:
+        order = np.argsort(-x, kind="stable")
+        kept = order[: options.top_k] if options.top_k else order
+        ids, x = ids[kept], x[kept]
+    total = np.cumsum(np.exp(x))
     if options.top_p < 1:
         n = int(np.searchsorted(total, options.top_p * total[-1])) + 1
         ids, total = ids[:n], total[:n]

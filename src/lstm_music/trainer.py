@@ -1,11 +1,13 @@
 """Training: the loop, validation, annealing, metrics.csv and checkpoints."""
 
 import csv
-import io
+import errno
 import json
 import math
 import os
+import shutil
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +16,18 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from lstm_music.checkpoint import point, prune, read_run, write_checkpoint
+from lstm_music.batches import Batches, on_device
+from lstm_music.checkpoint import (
+    checkpoints_of,
+    point,
+    prune,
+    read_run,
+    step_name,
+    write_checkpoint,
+)
 from lstm_music.corpus import Corpus
 from lstm_music.errors import UserError
+from lstm_music.evaluate import mean_nats
 from lstm_music.model import Batch, Config, Model, State
 from lstm_music.ops import NumpyOps
 from lstm_music.optim import Annealing, Optimizer, clip_scale, global_norm
@@ -24,9 +35,7 @@ from lstm_music.optim import Annealing, Optimizer, clip_scale, global_norm
 FORMAT = 1  # of config.json
 VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
 PRIMERS, PRIMER_IDS = 32, 64
-COLUMNS = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second".split(
-    ","
-)
+HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
 
 
 @dataclass(frozen=True)
@@ -69,12 +78,13 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
-        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
+        return {**asdict(self), "best": None if math.isinf(self.best) else self.best}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":
         """Return what `to_json` wrote."""
-        return cls(**{k: math.inf if v is None else v for k, v in fields.items()})
+        best = fields["best"]
+        return cls(**{**fields, "best": math.inf if best is None else best})
 
 
 @dataclass(frozen=True)
@@ -87,11 +97,12 @@ class Report:
     learning_rate: float
     tokens_per_second: float
     share: float  # of the work that is done, 0 to 1
+    seconds_left: float
     validated: bool
 
 
 class Interrupted(Exception):
-    """A signal asked training to stop; the run is saved."""
+    """The signal of this number asked training to stop; the run is saved."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -125,44 +136,47 @@ class Trainer:
         self._signal = 0
         self._saved = time.monotonic()
         self._last: tuple[int, Path] | None = None  # the last checkpoint written: step, path
+        self._begun = time.monotonic(), 0  # when this process began to train, and at which step
 
     def train(self) -> str:
-        """Train until a limit is reached; return which one. The run is saved whatever happens.
+        """Train until a limit is reached; return which one. The run is then saved.
 
-        Raises Interrupted after SIGINT or SIGTERM, UserError where the loss is no number or the
-        last checkpoint can't be written.
+        Raises Interrupted after SIGINT or SIGTERM, also with the run saved; UserError where the
+        loss is no number or the last checkpoint can't be written.
         """
+        self._begun = time.monotonic(), self.progress.step
         with self._signals():
             reason = self._loop()
             path = self.save(final=True)
             if path is not None and self.progress.period_steps:
                 self._judge_last(path)
+            if self._signal:
+                raise Interrupted(self._signal)
         return reason
 
     def _loop(self) -> str:
-        at = self.progress
+        at, s = self.progress, self.settings
         while True:
-            batches = self.corpus.training_batches(
-                self.settings.batch, self.settings.seq, self.settings.seed, at.epoch
-            )
+            batches = self.corpus.training_batches(s.batch, s.seq, s.seed, at.epoch)
             if self.state is None:
                 self.state = self.model.zero_state(len(batches.streams))
-            if self.settings.epochs is not None:
-                total = self.settings.epochs * len(batches)
-            else:
-                total = 0
             while at.window < len(batches):
                 reason = self._limit()
                 if reason:
                     return reason
-                loss = self._step(batches[at.window])
-                at.window += 1
-                ended = at.window == len(batches) or at.window % VALIDATE_STEPS == 0
-                if ended:
-                    self._end_period()
-                self._show(loss, total, ended)
-                self._save_if_due()
+                self._advance(batches)
             at.epoch, at.window, self.state = at.epoch + 1, 0, None
+
+    def _advance(self, batches: Batches) -> None:
+        """Take the step of the next window, and what is due after it."""
+        at = self.progress
+        loss = self._step(batches[at.window])
+        at.window += 1
+        ended = at.window == len(batches) or at.window % VALIDATE_STEPS == 0
+        if ended:
+            self._end_period()
+        self._show(loss, len(batches), ended)
+        self._save_if_due()
 
     def _limit(self) -> str:
         """Return the limit that is reached, or "" while there is none."""
@@ -174,7 +188,7 @@ class Trainer:
         if s.max_minutes is not None and self._elapsed() >= s.max_minutes * 60:
             return f"{s.max_minutes:g} minutes"
         if s.early_stop and at.since_best >= s.early_stop:
-            return f"no better validation loss in {s.early_stop} validations"
+            return f"{s.early_stop} validations without a better loss (--early-stop 0 goes on)"
         return ""
 
     def _elapsed(self) -> float:
@@ -191,8 +205,8 @@ class Trainer:
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise UserError(
                 f"the {'loss' if not math.isfinite(loss) else 'gradient'} is no finite number at "
-                f"step {at.step + 1}: continue from the last checkpoint with a lower --lr "
-                f"than {self.annealing.lr:g}, or a lower --clip"
+                f"step {at.step + 1}: train a new run with an --lr lower than "
+                f"{self.annealing.lr:g}, or a lower --clip"
             )
         scale = clip_scale(norm, self.settings.clip)
         self.optimizer.step(self.model.parameters, grads, self.annealing.lr, scale)
@@ -253,25 +267,35 @@ class Trainer:
             "" if norm is None else f"{norm:.6g}",
             "" if speed is None else f"{speed:.0f}",
         ]
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(row)
         try:
-            with (self.run / "metrics.csv").open("a", encoding="utf-8") as file:
-                file.write(text.getvalue())
+            append(self.run / "metrics.csv", ",".join(map(str, row)) + "\n")
             at.rows += 1
         except OSError as error:
             self.warn(f"can't write metrics.csv ({error.strerror}): training goes on without")
 
-    def _show(self, loss: float, total: int, validated: bool) -> None:
-        at, s = self.progress, self.settings
-        shares = [at.step / total] if total else []
-        if s.max_steps:
-            shares.append(at.step / s.max_steps)
-        if s.max_minutes:
-            shares.append(self._elapsed() / (s.max_minutes * 60))
+    def _show(self, loss: float, windows: int, validated: bool) -> None:
+        at = self.progress
         speed = at.tokens / max(at.seconds, 1e-9)
-        share = min(1.0, max(shares, default=0.0))
-        self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, validated))
+        left, share = self._outlook(windows)
+        self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, left, validated))
+
+    def _outlook(self, windows: int) -> tuple[float, float]:
+        """Return the seconds left and the share that is done, by the limit reached first.
+
+        windows is the number of steps in an epoch. Without any limit, both are 0.
+        """
+        at, s = self.progress, self.settings
+        then, step = self._begun
+        pace = (time.monotonic() - then) / max(at.step - step, 1)
+        outlooks = [
+            (max(0.0, (steps - at.step) * pace), min(1.0, at.step / steps))
+            for steps in (s.max_steps, s.epochs and s.epochs * windows)
+            if steps
+        ]
+        if s.max_minutes is not None:
+            spent, bound = self._elapsed(), s.max_minutes * 60
+            outlooks.append((max(0.0, bound - spent), min(1.0, spent / bound)))
+        return min(outlooks, default=(0.0, 0.0))
 
     # Saving -----------------------------------------------------------------------------------
 
@@ -304,8 +328,11 @@ class Trainer:
         except OSError as error:
             line = f"can't write a checkpoint in '{self.run}' ({error.strerror or error})"
             if final:
+                before = checkpoints_of(self.run)
+                there = f"; {before[0].name} is whole" if before else ""
                 raise UserError(
-                    f"{line}: free some space, then continue from the one before with --resume"
+                    f"{line}{there}: free some space, then go on with "
+                    f"bin/train --resume --run {self.run}"
                 ) from error
             self.warn(f"{line}: training goes on and tries again later")
             return None
@@ -339,12 +366,22 @@ class Trainer:
         }
 
     def resume(self) -> None:
-        """Take up the run where its newest whole checkpoint stands."""
+        """Take up the run where its newest whole checkpoint stands, or at step 0 without any."""
+        if checkpoints_of(self.run):
+            self._take_up()
+        self.progress.rows = cut_metrics(self.run / "metrics.csv", self.progress.rows)
+
+    def _take_up(self) -> None:
         checkpoint, arrays = read_run(self.run, self.warn, ("latest",), train=True)
         meta = checkpoint.meta
         if meta["corpus"]["key"] != self.corpus.key:
             raise UserError(
-                f"the corpus has changed since '{self.run}' was begun: "
+                f"this is not the corpus that '{self.run}' was begun with, or it has changed: "
+                "train a new run with another --run"
+            )
+        if checkpoint.config != self.model.config:
+            raise UserError(
+                f"'{self.run / 'config.json'}' doesn't describe the run's checkpoints: "
                 "train a new run with another --run"
             )
         for name, value in checkpoint.parameters.items():
@@ -358,11 +395,28 @@ class Trainer:
             self.state = State(
                 self.ops.asarray(arrays["state.h"]), self.ops.asarray(arrays["state.c"])
             )
-        cut_metrics(self.run / "metrics.csv", self.progress.rows)
+        self._last = self.progress.step, checkpoint.path
+        self._point_best()
+
+    def _point_best(self) -> None:
+        """Point `best` where the run that goes on would have it.
+
+        A run that stopped inside an epoch judged its last checkpoint, and one that fell back to
+        an older checkpoint forgets what came after.
+        """
+        folder = self.run / "checkpoints"
+        name = step_name(self.progress.best_step)
+        if math.isinf(self.progress.best):
+            (folder / "best").unlink(missing_ok=True)
+        elif (folder / name).is_dir():
+            point(folder, "best", name)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
         """Turn the first SIGINT or SIGTERM into a wish to stop; the second stops at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may handle signals
+            return
 
         def ask(number: int, frame: FrameType | None) -> None:
             if self._signal:
@@ -377,35 +431,13 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def on_device(ops: NumpyOps, batch: Batch) -> Batch:
-    """Return a batch's arrays on a backend."""
-    return Batch(
-        ops.asarray(batch.x, "int32"),
-        ops.asarray(batch.y, "int32"),
-        None if batch.keep is None else ops.asarray(batch.keep),
-        batch.targets,
-    )
-
-
-def mean_nats(model: Model, corpus: Corpus, split: str, B: int, T: int) -> float:
-    """Return the mean nats per token of a split, each piece read whole from an empty state."""
-    batches = corpus.evaluation_batches(split, B, T)
-    state = model.zero_state(len(batches.streams))
-    total, count = 0.0, 0
-    for batch in batches:
-        losses, state = model.losses(on_device(model.ops, batch), state)
-        total += float(losses.sum(dtype="float64"))
-        count += batch.targets
-    return total / max(count, 1)
-
-
 def primers_of(corpus: Corpus) -> list[dict[str, Any]]:
     """Return the openings of some validation pieces, for samplers that want a seed sequence."""
-    chosen = corpus.splits["valid"][:PRIMERS]
-    return [
-        {"name": corpus.pieces[p], "ids": [int(i) for i in corpus.piece_ids(p)[:PRIMER_IDS]]}
-        for p in chosen
-    ]
+    primers = []
+    for piece in corpus.splits["valid"][:PRIMERS]:
+        ids = corpus.piece_ids(piece)[:-1]  # a primer doesn't end the piece
+        primers.append({"name": corpus.pieces[piece], "ids": ids[:PRIMER_IDS].tolist()})
+    return primers
 
 
 def new_run(
@@ -416,39 +448,74 @@ def new_run(
     Raises UserError where the folder exists or can't be made.
     """
     try:
-        run.mkdir(parents=True, exist_ok=False)
-        (run / "checkpoints").mkdir()
-        described = {
-            "format": FORMAT,
-            "source": source,
-            "corpus": {"name": corpus.name, "key": corpus.key, **corpus.summary()},
-            "tokenizer": {"name": corpus.tokenizer.name, "layout": corpus.tokenizer.layout},
-            "model": config.to_json(),
-            "training": asdict(settings),
-        }
-        del described["corpus"]["skipped"]  # type: ignore[attr-defined]
-        (run / "config.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-        vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
-        (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
-        (run / "metrics.csv").write_text(",".join(COLUMNS) + "\n", "utf-8")
-        with (run / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(("file", "reason"))
-            writer.writerows(corpus.skipped)
+        run.mkdir(parents=True)
     except FileExistsError as error:
-        raise UserError(
-            f"the run '{run}' exists: continue it with --resume, or choose another --run"
-        ) from error
+        raise run_exists(run) from error
     except OSError as error:
-        raise UserError(
-            f"can't write the run '{run}' ({error.strerror}): choose another place with --run"
-        ) from error
+        raise not_writable(run, error) from error
+    try:
+        describe_run(run, config, corpus, settings, source)
+    except OSError as error:
+        shutil.rmtree(run, ignore_errors=True)
+        raise not_writable(run, error) from error
 
 
-def cut_metrics(path: Path, rows: int) -> None:
-    """Drop the rows of metrics.csv that were written after a checkpoint that had seen `rows`."""
-    header = ",".join(COLUMNS)
-    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+def run_exists(run: Path) -> UserError:
+    """Return the error for a new run in the place of another."""
+    return UserError(f"the run '{run}' exists: continue it with --resume, or choose another --run")
+
+
+def not_writable(run: Path, error: OSError) -> UserError:
+    """Return the error for a run's folder that can't be written."""
+    return UserError(
+        f"can't write the run '{run}' ({error.strerror}): choose another place with --run"
+    )
+
+
+def describe_run(
+    run: Path, config: Config, corpus: Corpus, settings: Settings, source: dict[str, Any]
+) -> None:
+    """Write what a run's folder holds before the first step."""
+    counts = {key: value for key, value in corpus.summary().items() if key != "skipped"}
+    described = {
+        "format": FORMAT,
+        "source": source,
+        "corpus": {"name": corpus.name, "key": corpus.key, **counts},
+        "tokenizer": {"name": corpus.tokenizer.name, "layout": corpus.tokenizer.layout},
+        "model": config.to_json(),
+        "training": asdict(settings),
+    }
+    (run / "checkpoints").mkdir()
+    (run / "config.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
+    vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
+    (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
+    (run / "metrics.csv").write_text(HEADER + "\n", "utf-8")
+    with (run / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("file", "reason"))
+        writer.writerows(corpus.skipped)
+
+
+def append(path: Path, line: str) -> None:
+    """Append a line to a file. Raises OSError, with the file as it was, where the disk refuses."""
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        data = line.encode()
+        if file.write(data) != len(data):  # a full disk takes what fits
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def cut_metrics(path: Path, rows: int) -> int:
+    """Cut metrics.csv to so many rows, those that a checkpoint had seen; return how many are left.
+
+    What a run wrote after the checkpoint it resumes from, it writes again.
+    """
+    lines = path.read_text("utf-8").splitlines()[1 : rows + 1] if path.exists() else []
     made = path.with_suffix(f".{os.getpid()}.tmp")
-    made.write_text("\n".join([header, *lines[1 : rows + 1]]) + "\n", "utf-8")
-    made.replace(path)
+    try:
+        made.write_text("\n".join([HEADER, *lines]) + "\n", "utf-8")
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+    return len(lines)

@@ -21,7 +21,8 @@ for _name in ("sgemm", "dgemm"):
 
 
 def _external(name: str, real: Any) -> Any:
-    char, integer, reals = (types.CPointer(t) for t in (types.uint8, types.int32, real))
+    pointer: Any = types.CPointer
+    char, integer, reals = (pointer(t) for t in (types.uint8, types.int32, real))
     return types.ExternalFunction(
         name,
         types.void(

@@ -26,7 +26,7 @@ from lstm_music.ops.numpy_ops import (
 )
 
 # Numba's own pool of threads sleeps between calls; OpenMP's spins beside the BLAS's threads.
-config.THREADING_LAYER = "workqueue"
+config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 # Sums may be reordered and multiply-adds contracted; NaN and infinity keep their meaning.
 FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
@@ -276,40 +276,49 @@ def _embedding_backward(ids, order, dx, rows, values):  # type: ignore[no-untype
     return n + 1
 
 
-@njit(cache=True)
-def _philox_word(c0, c1, c2, lane, k0, k1):  # type: ignore[no-untyped-def]
-    """Return one of the four 32-bit words of a Philox4x32-10 block."""
-    low, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
-    a, b, c, d = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(0)
-    x, y = np.uint64(k0), np.uint64(k1)
-    for _ in range(10):
-        p0 = a * np.uint64(0xD2511F53)
-        p1 = c * np.uint64(0xCD9E8D57)
-        a, b, c, d = (p1 >> shift) ^ b ^ x, p1 & low, (p0 >> shift) ^ d ^ y, p0 & low
-        x = (x + np.uint64(0x9E3779B9)) & low
-        y = (y + np.uint64(0xBB67AE85)) & low
-    return a, b, c, d
+@njit(cache=True, error_model="numpy")
+def _philox_blocks(first, stream, step, k0, k1, words):  # type: ignore[no-untyped-def]
+    """Write the blocks first, first + 1, … of Philox4x32-10 to words (4, n) uint32.
+
+    As philox.philox; round by round over all blocks, so that LLVM vectorises each round.
+    """
+    a, b, c, d = words[0], words[1], words[2], words[3]
+    n = len(a)
+    for j in range(n):
+        a[j], b[j], c[j], d[j] = first + j, stream, step, 0
+    shift = np.uint64(32)
+    for _ in range(philox.ROUNDS):
+        x, y = np.uint32(k0), np.uint32(k1)
+        for j in range(n):
+            p0 = np.uint64(a[j]) * np.uint64(philox.MULTIPLIERS[0])
+            p1 = np.uint64(c[j]) * np.uint64(philox.MULTIPLIERS[1])
+            a[j] = np.uint32(p1 >> shift) ^ b[j] ^ x
+            b[j] = np.uint32(p1)
+            c[j] = np.uint32(p0 >> shift) ^ d[j] ^ y
+            d[j] = np.uint32(p0)
+        k0 = (k0 + philox.WEYL[0]) & philox.MASK32
+        k1 = (k1 + philox.WEYL[1]) & philox.MASK32
 
 
-@njit(cache=True)
-def _dropout(x, threshold, scale, stream, step, k0, k1):  # type: ignore[no-untyped-def]
-    n = len(x)
+DROPOUT_BLOCKS = 64  # made at once: 256 elements, a fit for the first-level cache
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _dropout(x, threshold, scale, stream, step, k0, k1, parts):  # type: ignore[no-untyped-def]
     zero = x.dtype.type(0)
-    for block in range((n + 3) // 4):
-        words = _philox_word(block, stream, step, 0, k0, k1)
-        for lane in range(min(4, n - 4 * block)):
-            k = 4 * block + lane
-            x[k] = x[k] * scale if words[lane] >= threshold else zero
-
-
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
-def _sum_squares(g, partial):  # type: ignore[no-untyped-def]
-    n, parts = len(g), len(partial)
-    for k in prange(parts):
-        total = 0.0
-        for j in range(k * n // parts, (k + 1) * n // parts):
-            total += g[j] * g[j]
-        partial[k] = total
+    groups = (len(x) + 4 * DROPOUT_BLOCKS - 1) // (4 * DROPOUT_BLOCKS)
+    for part in prange(parts):
+        words = np.empty((4, DROPOUT_BLOCKS), np.uint32)
+        factors = np.empty((DROPOUT_BLOCKS, 4), x.dtype)
+        flat = factors.reshape(-1)
+        for group in range(part * groups // parts, (part + 1) * groups // parts):
+            _philox_blocks(group * DROPOUT_BLOCKS, stream, step, k0, k1, words)
+            for lane in range(4):
+                for j in range(DROPOUT_BLOCKS):
+                    factors[j, lane] = scale if words[lane, j] >= threshold else zero
+            some = x[group * 4 * DROPOUT_BLOCKS : (group + 1) * 4 * DROPOUT_BLOCKS]
+            for j in range(len(some)):
+                some[j] *= flat[j]
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
@@ -353,7 +362,7 @@ class NumbaOps(NumpyOps):
         super().__init__(dtype)
         self._none = np.zeros(0, self.dtype)
         self._no_keep = np.zeros((0, 0), self.dtype)
-        self._floor = self.dtype.type(-60 if self.dtype == np.float32 else -680)
+        self._floor = self.real(-60 if self.dtype == np.float32 else -680)
         single_threaded_blas()
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
@@ -421,7 +430,7 @@ class NumbaOps(NumpyOps):
             np.zeros(V, self.dtype),
             targets,
             losses,
-            self.dtype.type(scale),
+            self.real(scale),
             self._floor,
             dbs,
         )
@@ -445,7 +454,7 @@ class NumbaOps(NumpyOps):
         for rows, logits in logit_chunks(len(h), len(b), work):
             self.matmul(h[rows], W, logits)
             _bias_softmax_xent(
-                logits, b, targets[rows], losses[rows], self.dtype.type(scale), self._floor, dbs
+                logits, b, targets[rows], losses[rows], self.real(scale), self._floor, dbs
             )
             self.matmul(logits, W.T, dh[rows])
             parallel_gemm(h[rows].T, logits, dW, float(rows.start > 0), len(dbs))
@@ -462,14 +471,9 @@ class NumbaOps(NumpyOps):
     def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
         """As NumpyOps.dropout, with the same bits."""
         k0, k1 = philox.split_seed(seed)
-        scale = self.dtype.type(1 / (1 - p))
-        _dropout(x.reshape(-1), np.uint64(dropout_threshold(p)), scale, stream, step, k0, k1)
-
-    def sum_squares(self, g: Array) -> float:
-        """As NumpyOps.sum_squares, summed in float64 by parts of a fixed order."""
-        partial = np.zeros(get_num_threads())
-        _sum_squares(g.reshape(-1), partial)
-        return float(partial.sum())
+        scale = self.real(1 / (1 - p))
+        threshold = dropout_threshold(p)
+        _dropout(x.reshape(-1), threshold, scale, stream, step, k0, k1, get_num_threads())
 
     def adam_step(
         self,
@@ -485,19 +489,20 @@ class NumbaOps(NumpyOps):
         scale: float,
     ) -> None:
         """As NumpyOps.adam_step, in one pass."""
-        real = self.dtype.type
         _adam_step(
             p.reshape(-1),
             g.reshape(-1),
             m.reshape(-1),
             v.reshape(-1),
-            real(lr / (1 - beta1**t)),
-            real(beta1),
-            real(beta2),
-            real(eps),
-            real(1 / (1 - beta2**t)),
-            real(scale),
+            *self._adam_scalars(lr, beta1, beta2, eps, t, scale),
         )
+
+    def _adam_scalars(
+        self, lr: float, beta1: float, beta2: float, eps: float, t: int, scale: float
+    ) -> list[Any]:
+        """Return what the compiled steps take, in the arrays' type: the bias corrections too."""
+        correct1, correct2 = 1 / (1 - beta1**t), 1 / (1 - beta2**t)
+        return [self.real(x) for x in (lr * correct1, beta1, beta2, eps, correct2, scale)]
 
     def adam_step_rows(
         self,
@@ -513,7 +518,6 @@ class NumbaOps(NumpyOps):
         scale: float,
     ) -> None:
         """As NumpyOps.adam_step_rows, without a dense gradient."""
-        real = self.dtype.type
         where = np.full(len(p), -1, np.int32)
         where[g.rows] = np.arange(len(g.rows), dtype=np.int32)
         _adam_step_rows(
@@ -522,10 +526,5 @@ class NumbaOps(NumpyOps):
             g.values,
             m,
             v,
-            real(lr / (1 - beta1**t)),
-            real(beta1),
-            real(beta2),
-            real(eps),
-            real(1 / (1 - beta2**t)),
-            real(scale),
+            *self._adam_scalars(lr, beta1, beta2, eps, t, scale),
         )

@@ -53,6 +53,7 @@ class NumpyOps:
 
     def __init__(self, dtype: DTypeLike = "float32") -> None:
         self.dtype = np.dtype(dtype)
+        self.real: Any = self.dtype.type  # makes a scalar of the arrays' type
 
     # Arrays -----------------------------------------------------------------------------------
 
@@ -254,7 +255,7 @@ class NumpyOps:
         output gives the gradient of the input. Source: Srivastava et al. 2014.
         """
         bits = philox.random_bits(seed, stream, step, x.size).reshape(x.shape)
-        x *= (bits >= dropout_threshold(p)) * self.dtype.type(1 / (1 - p))
+        x *= (bits >= dropout_threshold(p)) * self.real(1 / (1 - p))
 
     # Optimiser --------------------------------------------------------------------------------
 
@@ -280,7 +281,7 @@ class NumpyOps:
 
         Overwrites p and the moments m, v; all of one shape.
         """
-        g = g * self.dtype.type(scale)
+        g = g * self.real(scale)
         m *= beta1
         m += (1 - beta1) * g
         v *= beta2

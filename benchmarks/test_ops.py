@@ -1,0 +1,116 @@
+"""Each fused op, NumPy's beside Numba's, at the paper's sizes: `pytest --benchmark`.
+
+Numba overrides an op only where this table shows that it wins.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lstm_music.ops import NumpyOps, get_ops
+
+T, B, E, H = 50, 50, 128, 128
+N = T * B
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def ops(request: pytest.FixtureRequest) -> NumpyOps:
+    return get_ops(request.param)
+
+
+@pytest.fixture
+def real() -> Callable[..., np.ndarray]:
+    rng = np.random.default_rng(0)
+    return lambda *shape: rng.normal(0, 0.1, shape).astype(np.float32)
+
+
+def measure(benchmark, op: str, call: Callable[[], object]) -> None:
+    benchmark.group = op
+    benchmark.pedantic(call, rounds=15, warmup_rounds=2)
+
+
+def test_matmul(benchmark, ops, real):
+    x, Wx, out = real(N, E), real(E, 4 * H), real(N, 4 * H)
+    measure(benchmark, "matmul (2500, 128)·(128, 512)", lambda: ops.matmul(x, Wx, out))
+
+
+def test_lstm_sequence_forward(benchmark, ops, real):
+    gates, Wh, b, work = real(T, B, 4 * H), real(H, 4 * H), real(4 * H), ops.workspace()
+    c, h = real(T + 1, B, H), real(T + 1, B, H)
+    measure(
+        benchmark,
+        "lstm_sequence_forward",
+        lambda: ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work),
+    )
+
+
+def test_lstm_sequence_backward(benchmark, ops, real):
+    gates, Wh, work = real(T, B, 4 * H), real(H, 4 * H), ops.workspace()
+    c, dy, dh, dc = real(T + 1, B, H), real(T, B, H), real(B, H), real(B, H)
+
+    def call():
+        gates[...] = 0.1  # activations; the op leaves gradients in their place
+        ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)
+
+    measure(benchmark, "lstm_sequence_backward", call)
+
+
+@pytest.mark.parametrize("V", [951, 35_509])
+def test_linear_softmax_xent(benchmark, ops, real, V):
+    h, W, b, work = real(N, H), real(H, V), real(V), ops.workspace()
+    targets = np.random.default_rng(1).integers(0, V, N, dtype=np.int32)
+    losses, dh, dW, db = real(N), real(N, H), real(H, V), real(V)
+    measure(
+        benchmark,
+        f"linear_softmax_xent V={V}",
+        lambda: ops.linear_softmax_xent(h, W, b, targets, 1 / N, losses, dh, dW, db, work),
+    )
+
+
+@pytest.mark.parametrize("V", [951, 35_509])
+def test_linear_softmax_nll(benchmark, ops, real, V):
+    h, W, b, work, losses = real(N, H), real(H, V), real(V), ops.workspace(), real(N)
+    targets = np.random.default_rng(1).integers(0, V, N, dtype=np.int32)
+    measure(
+        benchmark,
+        f"linear_softmax_nll V={V}",
+        lambda: ops.linear_softmax_nll(h, W, b, targets, losses, work),
+    )
+
+
+def test_embedding_backward(benchmark, ops, real):
+    ids, dx = np.random.default_rng(1).integers(0, 951, N, dtype=np.int32), real(N, E)
+    measure(benchmark, "embedding_backward", lambda: ops.embedding_backward(ids, dx))
+
+
+def test_dropout(benchmark, ops, real):
+    x = real(N, H)
+    measure(benchmark, "dropout", lambda: ops.dropout(x, 0.2, 0, 1, 2))
+
+
+@pytest.mark.parametrize("V", [951, 35_509])
+def test_adam_step(benchmark, ops, real, V):
+    p, g, m, v = real(V, H), real(V, H), real(V, H), real(V, H) ** 2
+    measure(
+        benchmark,
+        f"adam_step V={V}",
+        lambda: ops.adam_step(p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 1, 1.0),
+    )
+
+
+@pytest.mark.parametrize("V", [951, 35_509])
+def test_adam_step_rows(benchmark, ops, real, V):
+    p, m, v = real(V, E), real(V, E), real(V, E) ** 2
+    ids = np.random.default_rng(1).integers(0, V, N, dtype=np.int32)
+    g = ops.embedding_backward(ids, real(N, E))
+    measure(
+        benchmark,
+        f"adam_step_rows V={V}",
+        lambda: ops.adam_step_rows(p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 1, 1.0),
+    )
+
+
+def test_sum_squares(benchmark, ops, real):
+    g = real(H, 35_509)
+    measure(benchmark, "sum_squares (128, 35509)", lambda: ops.sum_squares(g))

@@ -1,0 +1,380 @@
+import json
+
+import numpy as np
+import pytest
+from gradcheck import check_gradients, dense
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_music.errors import UserError
+from lstm_music.model import Batch, Config, Model, State, init_parameters, parameter_shapes
+from lstm_music.ops import NumpyOps, numpy_ops
+from lstm_music.ops.numpy_ops import RowGradient
+
+
+def random_parameters(config, seed=0):
+    """Parameters large enough that everything has an effect."""
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(0, 0.7, shape) for name, shape in parameter_shapes(config).items()}
+
+
+def random_state(config, B, seed=0):
+    h, c = np.random.default_rng(seed).normal(size=(2, config.layers, B, config.hidden))
+    return State(h, c)
+
+
+def random_batch(config, T, B, resets=None, seed=0):
+    """Random ids, a fifth of the targets masked; resets gives keep as a function of T and B."""
+    rng = np.random.default_rng(seed)
+    x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
+    y[rng.random((T, B)) < 0.2] = -1
+    y[-1, -1] = config.vocabulary - 1
+    return Batch(x, y, resets(T, B) if resets else None, int((y >= 0).sum()))
+
+
+def model_of(config, ops, parameters):
+    return Model(config, ops, parameters={n: ops.asarray(p) for n, p in parameters.items()})
+
+
+def batch_on(ops, batch):
+    keep = None if batch.keep is None else ops.asarray(batch.keep)
+    return Batch(
+        ops.asarray(batch.x, np.int32), ops.asarray(batch.y, np.int32), keep, batch.targets
+    )
+
+
+def state_on(ops, state):
+    return State(ops.asarray(state.h), ops.asarray(state.c))
+
+
+def on_host(ops, state):
+    return State(ops.to_numpy(state.h).copy(), ops.to_numpy(state.c).copy())
+
+
+def dense_grads(ops, grads, parameters):
+    """The gradients as whole arrays on the host."""
+    found = {}
+    for name, g in grads.items():
+        if isinstance(g, RowGradient):
+            rows = RowGradient(ops.to_numpy(g.rows), ops.to_numpy(g.values))
+            found[name] = dense(rows, parameters[name].shape)
+        else:
+            found[name] = ops.to_numpy(g).copy()
+    return found
+
+
+def losses(model, batch, state):
+    """Losses (T, B) and the next state, on the host."""
+    ops = model.ops
+    found, final = model.losses(batch_on(ops, batch), state_on(ops, state))
+    return ops.to_numpy(found).copy(), on_host(ops, final)
+
+
+def loss_and_grads(model, batch, state, seed=0, step=0):
+    """The mean loss, dense gradients, and the next state, on the host."""
+    ops = model.ops
+    loss, grads, final = model.loss_and_grads(
+        batch_on(ops, batch), state_on(ops, state), seed, step
+    )
+    return loss, dense_grads(ops, grads, model.parameters), on_host(ops, final)
+
+
+def some_resets(T, B):
+    """A reset at t = 0 in the first row, in the middle of the second, both in the third."""
+    keep = np.ones((T, B))
+    keep[0, 0] = keep[T // 2, 1 % B] = keep[0, 2 % B] = keep[T - 1, 2 % B] = 0
+    return keep
+
+
+# Gradients ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_gradients(ops, layers, dropout):
+    config = Config(vocabulary=6, embedding=2, hidden=3, layers=layers, dropout=dropout)
+    check_model(config, ops, random_batch(config, T=5, B=3, resets=some_resets))
+
+
+@pytest.mark.parametrize(
+    ("T", "B", "V", "E", "H"),
+    [(1, 1, 1, 1, 1), (1, 3, 5, 2, 3), (4, 1, 7, 5, 2), (3, 5, 3, 1, 4)],
+)
+def test_gradients_of_other_shapes(ops, T, B, V, E, H):
+    config = Config(vocabulary=V, embedding=E, hidden=H, layers=2, dropout=0.25)
+    check_model(config, ops, random_batch(config, T, B))
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_gradients_in_chunks_of_logits(ops, monkeypatch, rows):
+    config = Config(vocabulary=5, embedding=2, hidden=3, layers=1)
+    monkeypatch.setattr(numpy_ops, "LOGITS_BYTES", rows * config.vocabulary * 8)
+    check_model(config, ops, random_batch(config, T=5, B=3, resets=some_resets))
+
+
+def check_model(config, ops, batch):
+    T, B = batch.x.shape
+    parameters, state = random_parameters(config), random_state(config, B)
+    model = model_of(config, ops, parameters)
+
+    def run():
+        model.parameters = {name: ops.asarray(p) for name, p in parameters.items()}
+        return loss_and_grads(model, batch, state, seed=11, step=5)
+
+    check_gradients(lambda: run()[0], parameters, run()[1])
+
+
+def test_the_loss_is_the_mean_over_targets(ops):
+    config = Config(vocabulary=6, embedding=2, hidden=3)
+    model = model_of(config, ops, random_parameters(config))
+    batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
+    found, final = losses(model, batch, state)
+    loss, _, trained_final = loss_and_grads(model, batch, state)
+    assert found.shape == (5, 3)
+    assert (found[batch.y >= 0] > 0).all()
+    assert not found[batch.y < 0].any()
+    assert loss == pytest.approx(found.sum() / batch.targets, rel=1e-12)
+    np.testing.assert_array_equal(trained_final, final)
+
+
+def test_a_batch_without_targets_has_no_loss_and_no_gradient(ops):
+    config = Config(vocabulary=6, embedding=2, hidden=3)
+    model = model_of(config, ops, random_parameters(config))
+    batch = random_batch(config, T=2, B=2)
+    batch = batch._replace(y=np.full_like(batch.y, -1), targets=0)
+    loss, grads, _ = loss_and_grads(model, batch, random_state(config, 2))
+    assert loss == 0
+    assert not any(g.any() for g in grads.values())
+
+
+def test_the_embeddings_gradient_has_only_the_rows_that_occur(ops):
+    config = Config(vocabulary=50, embedding=2, hidden=3)
+    model = model_of(config, ops, random_parameters(config))
+    batch = random_batch(config, T=3, B=2)
+    _, grads, _ = model.loss_and_grads(batch_on(ops, batch), model.zero_state(2))
+    assert ops.to_numpy(grads["embedding.W"].rows).tolist() == sorted(set(batch.x.flat))
+    assert set(grads) == set(parameter_shapes(config))
+
+
+def test_a_returned_state_stays_and_nothing_given_is_changed(ops):
+    config = Config(vocabulary=6, embedding=2, hidden=3, dropout=0.3)
+    parameters = random_parameters(config)
+    model = model_of(config, ops, {n: p.copy() for n, p in parameters.items()})
+    batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
+    given_batch, given_state = batch_on(ops, Batch(*map(np.copy, batch))), on_host(ops, state)
+    _, _, final = model.loss_and_grads(given_batch, state_on(ops, given_state))
+    kept = on_host(ops, final)
+    model.losses(given_batch, final)
+    model.loss_and_grads(given_batch, final, step=1)
+    np.testing.assert_array_equal(on_host(ops, final), kept)
+    for name, p in parameters.items():
+        np.testing.assert_array_equal(ops.to_numpy(model.parameters[name]), p)
+    np.testing.assert_array_equal(ops.to_numpy(given_batch.x), batch.x)
+    np.testing.assert_array_equal(ops.to_numpy(given_batch.y), batch.y)
+    np.testing.assert_array_equal(ops.to_numpy(given_batch.keep), batch.keep)
+    np.testing.assert_array_equal(given_state, state)
+
+
+# Dropout --------------------------------------------------------------------------------------
+
+
+def test_only_training_drops(ops):
+    """Losses and steps are those of the same parameters without dropout."""
+    plain = Config(vocabulary=6, embedding=4, hidden=5)
+    wet = Config(vocabulary=6, embedding=4, hidden=5, dropout=0.5)
+    parameters, batch = random_parameters(plain), random_batch(plain, 4, 3)
+    state = random_state(plain, 3)
+    models = [model_of(config, ops, parameters) for config in (plain, wet)]
+    (a, a_final), (b, b_final) = (losses(model, batch, state) for model in models)
+    np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(a_final, b_final)
+    device_state = state_on(ops, state)
+    (a, _), (b, _) = (model.step(batch_on(ops, batch).x[0], device_state) for model in models)
+    np.testing.assert_array_equal(ops.to_numpy(a), ops.to_numpy(b))
+    a, b = (loss_and_grads(model, batch, state)[0] for model in models)
+    assert a != b
+
+
+def test_seed_and_step_choose_the_masks(ops):
+    config = Config(vocabulary=6, embedding=8, hidden=8, dropout=0.5)
+    model = model_of(config, ops, random_parameters(config))
+    batch, state = random_batch(config, T=4, B=3), random_state(config, 3)
+
+    def loss(seed, step):
+        return loss_and_grads(model, batch, state, seed, step)[0]
+
+    assert loss(1, 1) == loss(1, 1)
+    assert len({loss(1, 1), loss(1, 2), loss(2, 1)}) == 3
+
+
+def test_the_sites_of_dropout_have_masks_of_their_own(ops):
+    """Embedding and layers draw from streams 0 … L, once forwards and once backwards."""
+    config = Config(vocabulary=6, embedding=4, hidden=4, layers=3, dropout=0.5)
+    model = model_of(config, ops, random_parameters(config))
+    calls, dropout = [], ops.dropout
+
+    def recorded(x, p, seed, stream, step):
+        calls.append((p, seed, stream, step))
+        dropout(x, p, seed, stream, step)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "dropout", recorded)
+        loss_and_grads(model, random_batch(config, 4, 3), random_state(config, 3), 9, 7)
+    streams = [0, 1, 2, 3, 3, 2, 1, 0]
+    assert calls == [(0.5, 9, stream, 7) for stream in streams]
+
+
+# Steps and windows ----------------------------------------------------------------------------
+
+
+@st.composite
+def cases(draw):
+    config = Config(
+        vocabulary=draw(st.integers(1, 9)),
+        embedding=draw(st.integers(1, 5)),
+        hidden=draw(st.integers(1, 9)),
+        layers=draw(st.integers(1, 3)),
+    )
+    T, B, seed = draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(0, 1000))
+    resets = draw(st.sampled_from([None, some_resets]))
+    return (
+        config,
+        random_parameters(config, seed),
+        random_batch(config, T, B, resets, seed),
+        random_state(config, B, seed),
+    )
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_steps_predict_what_the_losses_judge(ops, case):
+    config, parameters, batch, state = case
+    batch = batch._replace(keep=None)
+    model = model_of(config, ops, parameters)
+    found, final = losses(model, batch, state)
+    state = state_on(ops, state)
+    expected = np.zeros_like(found)
+    for t, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        logits, state = model.step(ops.asarray(x, np.int32), state)
+        logits = ops.to_numpy(logits)
+        assert logits.shape == (len(x), config.vocabulary)
+        p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+        expected[t] = np.where(y < 0, 0, -np.log(p[np.arange(len(y)), y]))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(on_host(ops, state), final, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.data())
+def test_two_windows_are_one_long_window(ops, case, data):
+    config, parameters, batch, state = case
+    cut = data.draw(st.integers(1, len(batch.x)), "cut")
+    model = model_of(config, ops, parameters)
+    whole, whole_final = losses(model, batch, state)
+
+    def window(part):
+        keep = None if batch.keep is None else batch.keep[part]
+        return Batch(batch.x[part], batch.y[part], keep, int((batch.y[part] >= 0).sum()))
+
+    found, final = losses(model, window(slice(0, cut)), state)
+    if cut < len(batch.x):
+        rest, final = losses(model, window(slice(cut, None)), final)
+        found = np.concatenate([found, rest])
+    np.testing.assert_allclose(found, whole, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(final, whole_final, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.randoms(use_true_random=False))
+def test_permuting_the_batch_permutes_losses_and_state(ops, case, random):
+    config, parameters, batch, state = case
+    order = list(range(batch.x.shape[1]))
+    random.shuffle(order)
+    model = model_of(config, ops, parameters)
+    found, final = losses(model, batch, state)
+    keep = None if batch.keep is None else batch.keep[:, order]
+    permuted = Batch(batch.x[:, order], batch.y[:, order], keep, batch.targets)
+    other, other_final = losses(model, permuted, State(state.h[:, order], state.c[:, order]))
+    np.testing.assert_allclose(other, found[:, order], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(other_final, np.stack(final)[:, :, order], rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(), st.data())
+def test_a_reset_starts_from_the_zero_state(ops, case, data):
+    config, parameters, batch, state = case
+    T, B = batch.x.shape
+    t = data.draw(st.integers(0, T - 1), "t")
+    keep = np.ones((T, B))
+    keep[t] = 0
+    model = model_of(config, ops, parameters)
+    found, final = losses(model, batch._replace(keep=keep), state)
+    new = Batch(batch.x[t:], batch.y[t:], None, int((batch.y[t:] >= 0).sum()))
+    expected, expected_final = losses(model, new, on_host(ops, model.zero_state(B)))
+    np.testing.assert_allclose(found[t:], expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(final, expected_final, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_backends_agree_on_a_training_step_in_float32(any_ops, dropout):
+    config = Config(vocabulary=40, embedding=17, hidden=33, layers=2, dropout=dropout)
+    parameters = init_parameters(config, NumpyOps("float32"), seed=3)
+    batch, state = random_batch(config, T=7, B=5, resets=some_resets), random_state(config, 5)
+    reference = model_of(config, NumpyOps("float64"), parameters)
+    expected, expected_grads, expected_final = loss_and_grads(reference, batch, state, 1, 2)
+    model = model_of(config, any_ops, parameters)
+    loss, grads, final = loss_and_grads(model, batch, state, 1, 2)
+    assert loss == pytest.approx(expected, rel=1e-5)
+    for name, g in expected_grads.items():
+        np.testing.assert_allclose(grads[name], g, rtol=1e-3, atol=1e-4 * np.abs(g).max())
+    np.testing.assert_allclose(final, expected_final, rtol=1e-4, atol=1e-5)
+
+
+# Configuration and parameters -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_parameters_have_the_shapes_of_the_configuration(ops, layers):
+    config = Config(vocabulary=7, embedding=3, hidden=5, layers=layers)
+    p = Model(config, ops, seed=1).parameters
+    assert {name: value.shape for name, value in p.items()} == parameter_shapes(config)
+    assert list(p) == list(parameter_shapes(config))
+    assert {value.dtype for value in p.values()} == {ops.dtype}
+
+
+def test_the_seed_chooses_the_parameters(ops):
+    config = Config(vocabulary=7, embedding=3, hidden=5)
+    a, again, b = (init_parameters(config, ops, seed) for seed in (1, 1, 2))
+    for name, value in a.items():
+        np.testing.assert_array_equal(ops.to_numpy(value), ops.to_numpy(again[name]))
+        if not name.endswith(".b"):
+            assert (ops.to_numpy(value) != ops.to_numpy(b[name])).all()
+
+
+def test_the_zero_state_is_zero(ops):
+    state = Model(Config(vocabulary=7, embedding=3, hidden=5, layers=2), ops).zero_state(4)
+    for a in state:
+        assert (a.shape, a.dtype) == ((2, 4, 5), ops.dtype)
+        assert not ops.to_numpy(a).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"vocabulary": 0}, "vocabulary is 0"),
+        ({"embedding": -1}, "embedding is -1"),
+        ({"hidden": 1.5}, "hidden is 1.5"),
+        ({"layers": 0}, "layers is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+    ],
+)
+def test_an_impossible_configuration_is_refused(change, message):
+    with pytest.raises(UserError, match=message):
+        Config(**({"vocabulary": 10} | change))
+
+
+def test_a_configuration_survives_json():
+    config = Config(vocabulary=10, embedding=3, hidden=4, layers=5, dropout=0.25)
+    assert Config(**json.loads(json.dumps(config.to_json()))) == config
