@@ -1,6 +1,6 @@
-import gradcheck
 import pytest
 
+import gradcheck
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
 
@@ -14,14 +14,14 @@ def usable_ops(backend, dtype):
         pytest.skip(str(error))
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def ops(request):
     """Each backend in float64."""
     return usable_ops(request.param, "float64")
 
 
 @pytest.fixture(
-    scope="session",
+    scope="module",
     params=[(name, dtype) for name in BACKENDS for dtype in ("float64", "float32")],
     ids="-".join,
 )

@@ -2,10 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from gradcheck import check_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gradcheck import check_gradients
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 
 NAMES = ("Wx", "Wh", "b", "x", "h0", "c0")

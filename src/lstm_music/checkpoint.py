@@ -24,6 +24,7 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FORMAT = 1
 MODEL_FILE, TRAIN_FILE, META_FILE = "model.safetensors", "train.safetensors", "meta.json"
+CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 KEEP_LAST = 2  # checkpoints kept besides the best
 
 
@@ -55,7 +56,7 @@ def write_checkpoint(
 
     Raises OSError where the disk refuses; what was there before is then untouched.
     """
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     final = folder / step_name(step)
     made = folder / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(made, ignore_errors=True)
@@ -131,7 +132,7 @@ def point(folder: Path, link: str, name: str) -> None:
 
 def prune(run: Path) -> None:
     """Remove all but the best and the last few checkpoints of a run, and what a crash left."""
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     kept = {(folder / link).resolve().name for link in ("latest", "best")}
     checkpoints = checkpoints_of(run)
     kept.update(path.name for path in checkpoints[:KEEP_LAST])
@@ -147,7 +148,7 @@ def prune(run: Path) -> None:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """List a run's checkpoints, the newest first."""
-    found = [p for p in (run / "checkpoints").glob("step-*") if p.name[5:].isdecimal()]
+    found = [p for p in (run / CHECKPOINTS).glob("step-*") if p.name[5:].isdecimal()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
@@ -208,7 +209,7 @@ def read_arrays(path: Path, name: str, meta: dict[str, Any]) -> dict[str, Array]
 
 def in_order(run: Path, links: Sequence[str]) -> list[Path]:
     """List a run's checkpoints to try: where the links point, then the newest first."""
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     order = [(folder / link).resolve() for link in links if (folder / link).exists()]
     order += [path.resolve() for path in checkpoints_of(run)]
     return list(dict.fromkeys(order))

@@ -23,13 +23,14 @@ from tqdm import tqdm
 
 from lstm_music.batches import Batches, cut_streams, whole_streams
 from lstm_music.errors import UserError
-from lstm_music.midi import MidiError, Piece, notes_of, read_midi
+from lstm_music.midi import KIND, NOTE_ON, MidiError, Piece, notes_of, read_midi
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, Layout, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
-FORMAT = 1  # of prepared corpora; a new number makes old caches unused
+FORMAT = 2  # of prepared corpora; a new number makes old caches unused
 SPLITS = ("train", "valid", "test")
+NOTE_LENGTHS_KEPT, VOICES_KEPT = 0.999, 0.99  # of notes: the rest are slips or rare effects
 HELD_OUT = 0.1  # share of pieces in each of valid and test
 MIDI_SUFFIXES = (".mid", ".midi", ".kar")
 NAMED = ("bach",)
@@ -56,7 +57,8 @@ class Corpus:
     """Prepared pieces.
 
     ids (tokens,) int32, all pieces end to end; offsets (pieces + 1,) int64; pieces: names;
-    splits: train, valid, test -> piece numbers; longest_note in ticks; max_tracks of a piece;
+    splits: train, valid, test -> piece numbers; longest_note in ticks, most_notes at
+    once in a track, max_tracks of a piece: the habits that --strict sampling keeps;
     key: a hash of content and settings.
     """
 
@@ -70,6 +72,7 @@ class Corpus:
     splits: dict[str, list[int]]
     skipped: list[Skipped]
     longest_note: int
+    most_notes: int
     max_tracks: int
 
     @property
@@ -239,7 +242,9 @@ def prepare(
     names: list[str] = []
     skipped: list[Skipped] = []
     counts: Counter[str] = Counter()
-    longest, max_tracks = 0, 1
+    lengths: Counter[int] = Counter()
+    voices: Counter[int] = Counter()
+    max_tracks = 1
     for piece in read_pieces(watched(sources, f"reading {name}", progress), skipped):
         piece_words = tokenizer.words(piece)
         if all(word in SPECIALS for word in piece_words):
@@ -248,7 +253,9 @@ def prepare(
         words.append(piece_words)
         names.append(piece.name)
         counts.update(piece_words)
-        longest = max(longest, *map(longest_note, piece.tracks))
+        for track in tokenizer.tracks(piece):
+            lengths.update(note_lengths(track))
+            voices.update(voices_at_onsets(track))
         max_tracks = max(max_tracks, len(piece.tracks))
     if not words:
         example = f", for example {skipped[0].file}: {skipped[0].reason}" if skipped else ""
@@ -269,7 +276,8 @@ def prepare(
         names,
         split_pieces(names),
         skipped,
-        longest,
+        share_below(lengths, NOTE_LENGTHS_KEPT),
+        share_below(voices, VOICES_KEPT),
         max_tracks,
     )
 
@@ -285,10 +293,22 @@ def read_pieces(sources: Iterable[Source], skipped: list[Skipped]) -> Iterator[P
             skipped.append(Skipped(source.name, f"can't be read: {error.strerror or error}"))
 
 
-def longest_note(track: Array) -> int:
-    """Return the length of a track's longest note, in ticks."""
+def note_lengths(track: Array) -> list[int]:
+    """Return the length of each note of a track, in ticks."""
     notes = notes_of(track)
-    return int((notes[:, 1] - notes[:, 0]).max()) if len(notes) else 0
+    return [int(n) for n in notes[:, 1] - notes[:, 0]]
+
+
+def voices_at_onsets(track: Array) -> list[int]:
+    """Return how many notes sound after each note-on of a track."""
+    on = track[:, KIND] == NOTE_ON
+    return [int(n) for n in np.cumsum(np.where(on, 1, -1))[on]]
+
+
+def share_below(counts: Counter[int], share: float) -> int:
+    """Return the smallest value that at least a share of what was counted doesn't exceed."""
+    values = np.sort(np.fromiter(counts.elements(), np.int64))
+    return int(values[int(np.ceil(share * len(values))) - 1]) if len(values) else 1
 
 
 def split_pieces(names: Sequence[str]) -> dict[str, list[int]]:
@@ -338,6 +358,7 @@ def read_cache(folder: Path, name: str, key: str, tokenizer: MessageTokenizer) -
             meta["splits"],
             [Skipped(**s) for s in meta["skipped"]],
             meta["longest_note"],
+            meta["most_notes"],
             meta["max_tracks"],
         )
     except (OSError, ValueError, KeyError, TypeError, UserError):
@@ -352,6 +373,7 @@ def write_cache(folder: Path, corpus: Corpus) -> None:
         "splits": corpus.splits,
         "skipped": [s._asdict() for s in corpus.skipped],
         "longest_note": corpus.longest_note,
+        "most_notes": corpus.most_notes,
         "max_tracks": corpus.max_tracks,
     }
     try:

@@ -96,7 +96,10 @@ def lstm_backward(
     ops.lstm_sequence_backward(gates, p["Wh"], keep, c, dy, dh, dc, work)
 
     dgates = gates.reshape(T * B, 4 * H)
-    h_prev = h[:-1] if keep is None else h[:-1] * keep[:, :, None]
+    h_prev = h[:-1]
+    if keep is not None:
+        h_prev = work.array("h_prev", (T, B, H))
+        ops.xp.multiply(h[:-1], keep[:, :, None], out=h_prev)
     dx = work.array("dx", (T, B, E))
     grads = {name: work.array("d" + name, p[name].shape) for name in ("Wx", "Wh", "b")}
     ops.matmul(dgates, p["Wx"].T, dx.reshape(T * B, E))

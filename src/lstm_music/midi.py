@@ -158,6 +158,25 @@ def notes_of(track: Messages) -> Notes:
     return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
 
 
+def tidy_track(track: Messages, longest_note: int, most_notes: int) -> Messages:
+    """Return a repaired track in which no note lasts too long and not too many sound at once.
+
+    A note longer than longest_note ticks ends at that age. Where a note-on would make more than
+    most_notes sound, the oldest that began before it end there (the lowest first, of one age).
+    Notes of length zero are dropped, unless there are no others.
+    """
+    notes = notes_of(track)
+    notes[:, 1] = np.minimum(notes[:, 1], notes[:, 0] + max(longest_note, 1))
+    sounding: list[int] = []
+    for n, (start, _, _) in enumerate(notes.tolist()):
+        sounding = [m for m in sounding if notes[m, 1] > start]
+        sounding.append(n)
+        while len(sounding) > most_notes and notes[sounding[0], 0] < start:
+            notes[sounding.pop(0), 1] = start
+    heard = notes[notes[:, 0] < notes[:, 1]].astype(np.int64)
+    return _sorted_messages(*heard.T) if len(heard) else track
+
+
 def merge_tracks(piece: Piece) -> Messages:
     """Return all tracks on one time line, ordered by tick, then off before on, then pitch.
 

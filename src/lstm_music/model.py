@@ -9,7 +9,7 @@ import numpy as np
 from lstm_music.errors import UserError
 from lstm_music.heads import SoftmaxHead
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
-from lstm_music.ops import NumpyOps, Workspace
+from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
 
 Parameters = dict[str, Array]
@@ -85,6 +85,13 @@ class Model:
 
         (seed, step) choose the dropout masks. The gradients live until the next call.
         """
+        losses, grads, final = self.losses_and_grads(batch, state, seed, step)
+        return float(losses.sum(dtype="float64")) / max(batch.targets, 1), grads, final
+
+    def losses_and_grads(
+        self, batch: Batch, state: State, seed: int = 0, step: int = 0
+    ) -> tuple[Array, Gradients, State]:
+        """As `loss_and_grads`, with the nats of each target (T·B,), nothing read from a device."""
         ops, p = self.ops, self.parameters
         y, caches, final = self._forward(batch, state, seed, step, train=True)
         T, B, H = y.shape
@@ -108,7 +115,7 @@ class Model:
         grads["embedding.W"] = ops.embedding_backward(
             batch.x.reshape(-1), d.reshape(T * B, self.config.embedding)
         )
-        return float(losses.sum(dtype="float64")) / max(batch.targets, 1), grads, final
+        return losses, grads, final
 
     def losses(self, batch: Batch, state: State) -> tuple[Array, State]:
         """Return the nats of each target (T, B), 0 where there is none, and the next state."""

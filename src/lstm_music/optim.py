@@ -10,7 +10,7 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
-DEFAULT_LR = {"adam": 3e-3, "rmsprop": 2e-3, "sgd": 1.0}
+DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 
 CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 

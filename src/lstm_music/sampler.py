@@ -6,16 +6,29 @@ size, so that piece k of a seed is the same music whatever the number of pieces 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
-from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER
+from lstm_music.midi import (
+    KIND,
+    NOTE_OFF,
+    NOTE_ON,
+    TICK,
+    TICKS_PER_QUARTER,
+    Messages,
+    Piece,
+    repaired_tracks,
+    tidy_track,
+)
 from lstm_music.model import Model
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import uniform
 from lstm_music.tokenizers.grammar import SPECIAL, GrammarState, Mask, MessageGrammar
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer
+from lstm_music.tokenizers.vocabulary import Vocabulary
 
+BAR = 4 * TICKS_PER_QUARTER
 ROWS = 8  # pieces computed at once; a BLAS gives a row other last bits in a batch of another size
 DRAWS = 1024  # random numbers made at once
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
@@ -66,20 +79,22 @@ class FreeGrammar(MessageGrammar):
             mask = np.ones(len(self.kind), np.bool_)
         else:
             mask = ~is_piece_end
-        if limit is None:
-            return mask
-        left = limit - state.now
-        between_tracks = state.tracks > 0 and state.now == 0
-        if left > TICKS_PER_QUARTER:
-            mask = mask & (~is_end | (is_piece_end & between_tracks))
-        return mask & (is_end | (self.delta <= left - (self.kind == NOTE_ON)))
+        if limit is not None:
+            left = limit - state.now
+            if left > TICKS_PER_QUARTER and self.layout == "flatten":
+                between_tracks = state.tracks > 0 and state.now == 0
+                mask &= ~is_end | (is_piece_end & between_tracks)
+            mask &= is_end | (self.delta <= left - (self.kind == NOTE_ON))
+        return mask
 
 
 class Draft:
-    """A piece in the making: its ids so far, without the end symbol.
+    """Music in the making: its ids so far, without the end symbol.
 
     number chooses its random numbers; primer is how it begins; start is the id of the start
-    symbol, which also ends a piece.
+    symbol, which also ends a piece. Where a piece ends before the length that was asked for,
+    another follows, as the network learnt to begin one: after the start symbol, remembering
+    nothing. (Made to go on beyond a piece's end, it knows no music to write there.)
     """
 
     def __init__(
@@ -95,27 +110,49 @@ class Draft:
         self.rules = grammar.start()
         self.ids: list[int] = []
         self.ended = False
+        self.before = 0  # ticks of the pieces before this one
         self._draws: Array = np.empty(0)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a piece begins, so that the network is to remember nothing."""
+        return not self.ids or self.ids[-1] == self.start
 
     def extend(self, logits: Array) -> None:
         """Take the primer's next id, or one by the logits (V,) where the primer is over."""
         n = len(self.ids)
         id = self.primer[n] if n < len(self.primer) else self._drawn(logits)
-        if id == self.start:
+        if id != self.start:
+            self.ids.append(id)
+            self.grammar.advance(self.rules, id)
+        elif self._wants_another():
+            self.ids.append(id)
+            self.before += to_next_bar(self.rules.now)
+            self.rules = self.grammar.start()
+        else:
             self.ended = True
-            return
-        self.ids.append(id)
-        self.grammar.advance(self.rules, id)
+
+    def _wants_another(self) -> bool:
+        """Whether the piece that ends here leaves something to be written."""
+        if self.options.length is not None:
+            return len(self.ids) + 1 < self.options.length
+        limit = self._limit()
+        merged = self.grammar.layout == "merge"
+        return merged and limit is not None and limit - to_next_bar(self.rules.now) >= BAR
+
+    def _limit(self) -> int | None:
+        """Return the limit from where this piece begins, in ticks, or None without one."""
+        return None if self.options.limit is None else self.options.limit - self.before
 
     def _drawn(self, logits: Array) -> int:
         """Draw an id among those that the rules allow; the end of the piece where they allow none.
 
-        A piece of a given number of tokens doesn't end before it has them. Where no note of the
-        vocabulary fits the limit, the piece becomes too long rather than empty.
+        The last of a given number of tokens is no end. Where no note of the vocabulary fits the
+        limit, the piece becomes too long rather than empty.
         """
         options, grammar, rules = self.options, self.grammar, self.rules
-        may_end = options.length is None
-        mask = grammar.allowed(rules, options.limit, may_end)
+        may_end = options.length is None or len(self.ids) + 1 < options.length
+        mask = grammar.allowed(rules, self._limit(), may_end)
         is_empty = not rules.notes and not rules.tracks
         if is_empty and not mask[grammar.kind == NOTE_ON].any():
             mask = grammar.allowed(rules, None, may_end)
@@ -142,7 +179,8 @@ def sample(
 
     start: the id of the start symbol, which also ends a piece. grammar: what may follow.
     show is called with the tokens drawn and the most there can be.
-    Returns the ids of each piece, its primer included, without start and end symbols.
+    Returns the ids of each, its primer included, without start and end symbols but where one
+    piece ends and another follows.
     """
     pieces: list[list[int]] = []
     most = options.most * -(-len(primers) // ROWS)
@@ -170,9 +208,45 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
             if not draft.ended:
                 draft.extend(rows[k])
                 following[k] = start if draft.ended else draft.ids[-1]
+                if draft.fresh:
+                    state.h[:, k], state.c[:, k] = 0, 0
         if all(draft.ended for draft in drafts):
             return
         yield t + 1
+
+
+def to_next_bar(tick: int) -> int:
+    """Return the first bar line at or after a tick."""
+    return -(-tick // BAR) * BAR
+
+
+def decode(
+    ids: Sequence[int],
+    vocabulary: Vocabulary,
+    tokenizer: MessageTokenizer,
+    grammar: MessageGrammar,
+    name: str,
+) -> Piece:
+    """Turn what `sample` returned into one piece, tidied to the habits that the grammar keeps.
+
+    Pieces that follow one another begin at bar lines, their tracks in the same order.
+    """
+    start = vocabulary.id(PIECE_END)
+    tracks: list[list[Messages]] = []
+    offset = 0
+    for begins, group in groupby(ids, lambda id: id == start):
+        if begins:
+            continue
+        piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
+        end = 0
+        for number, track in enumerate(piece.tracks):
+            tidied = tidy_track(track, grammar.longest_note, grammar.most_notes)
+            end = max(end, int(tidied[-1, TICK]))
+            if number == len(tracks):
+                tracks.append([])
+            tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
+        offset += to_next_bar(end)
+    return Piece(name, [np.concatenate(parts) for parts in tracks])
 
 
 def within(
@@ -186,6 +260,20 @@ def within(
         if limit is not None and state.now > limit:
             return cut[:n]
     return cut
+
+
+def clipped(piece: Piece, limit: int) -> Piece:
+    """End a piece at a limit in ticks, past which a note rings on that no token could end sooner.
+
+    A piece that begins only then stays as it is: better too long than empty.
+    """
+    shorter = []
+    for track in piece.tracks:
+        kept = track[(track[:, KIND] == NOTE_OFF) | (track[:, TICK] < limit)]
+        kept[:, TICK] = np.minimum(kept[:, TICK], limit)
+        shorter.append(kept)
+    tracks = repaired_tracks(shorter)
+    return Piece(piece.name, tracks) if tracks else piece
 
 
 def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> int:

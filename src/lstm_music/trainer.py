@@ -18,6 +18,7 @@ from typing import Any
 
 from lstm_music.batches import Batches, on_device
 from lstm_music.checkpoint import (
+    CHECKPOINTS,
     checkpoints_of,
     point,
     prune,
@@ -28,11 +29,13 @@ from lstm_music.checkpoint import (
 from lstm_music.corpus import Corpus
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats
+from lstm_music.graph import GraphStep, graph_step
 from lstm_music.model import Batch, Config, Model, State
 from lstm_music.ops import NumpyOps
 from lstm_music.optim import Annealing, Optimizer, clip_scale, global_norm
 
 FORMAT = 1  # of config.json
+READ_STEPS = 32  # on a GPU, between reads of the losses: a read waits for the device
 VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
 PRIMERS, PRIMER_IDS = 32, 64
 HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
@@ -133,13 +136,17 @@ class Trainer:
         self.progress = Progress()
         self.state: State | None = None
         self.valid = math.inf
+        s = self.settings
+        self._graph = graph_step(self.model, self.optimizer, s.clip, s.seed)
+        self._unread = 0  # steps of the graph whose losses are still on the device
+        self._loss = math.nan  # the last one read
         self._signal = 0
         self._saved = time.monotonic()
         self._last: tuple[int, Path] | None = None  # the last checkpoint written: step, path
         self._begun = time.monotonic(), 0  # when this process began to train, and at which step
 
     def train(self) -> str:
-        """Train until a limit is reached; return which one. The run is then saved.
+        """Train until a limit is reached; return the option that set it. The run is then saved.
 
         Raises Interrupted after SIGINT or SIGTERM, also with the run saved; UserError where the
         loss is no number or the last checkpoint can't be written.
@@ -179,16 +186,16 @@ class Trainer:
         self._save_if_due()
 
     def _limit(self) -> str:
-        """Return the limit that is reached, or "" while there is none."""
+        """Return the option whose limit is reached, or "" while none is."""
         s, at = self.settings, self.progress
         if s.epochs is not None and at.epoch >= s.epochs:
-            return f"{s.epochs} epochs"
+            return f"--epochs {s.epochs}"
         if s.max_steps is not None and at.step >= s.max_steps:
-            return f"{s.max_steps} steps"
+            return f"--max-steps {s.max_steps}"
         if s.max_minutes is not None and self._elapsed() >= s.max_minutes * 60:
-            return f"{s.max_minutes:g} minutes"
+            return f"--max-minutes {s.max_minutes:g}"
         if s.early_stop and at.since_best >= s.early_stop:
-            return f"{s.early_stop} validations without a better loss (--early-stop 0 goes on)"
+            return f"--early-stop {s.early_stop}"
         return ""
 
     def _elapsed(self) -> float:
@@ -196,33 +203,70 @@ class Trainer:
 
     def _step(self, batch: Batch) -> float:
         """Take one optimiser step; return the loss."""
+        if self._graph is not None:
+            return self._graph_step(self._graph, batch)
         at, begun = self.progress, time.monotonic()
         assert self.state is not None
         loss, grads, self.state = self.model.loss_and_grads(
             on_device(self.ops, batch), self.state, self.settings.seed, at.step
         )
         norm = global_norm(self.ops, grads)
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise UserError(
-                f"the {'loss' if not math.isfinite(loss) else 'gradient'} is no finite number at "
-                f"step {at.step + 1}: train a new run with an --lr lower than "
-                f"{self.annealing.lr:g}, or a lower --clip"
-            )
+        self._check_finite(loss, norm, at.step + 1)
         scale = clip_scale(norm, self.settings.clip)
         self.optimizer.step(self.model.parameters, grads, self.annealing.lr, scale)
-        took = time.monotonic() - begun
+        at.period_loss += loss * batch.targets
+        at.period_norm += norm
+        self._count(batch, time.monotonic() - begun)
+        return loss
+
+    def _count(self, batch: Batch, took: float) -> None:
+        """Count a step that took so many seconds."""
+        at = self.progress
         at.step += 1
         at.tokens += batch.targets
         at.seconds += took
-        at.period_loss += loss * batch.targets
-        at.period_norm += norm
         at.period_steps += 1
         at.period_tokens += batch.targets
         at.period_seconds += took
-        return loss
+
+    def _check_finite(self, loss: float, norm: float, step: int) -> None:
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise UserError(
+                f"the {'loss' if not math.isfinite(loss) else 'gradient'} is no finite number at "
+                f"step {step}: train a new run with an --lr lower than "
+                f"{self.annealing.lr:g}, or a lower --clip"
+            )
+
+    def _graph_step(self, graph: GraphStep, batch: Batch) -> float:
+        """Launch one optimiser step on the GPU; return the last loss that was read from there."""
+        begun = time.monotonic()
+        if self.state is not graph.state:
+            graph.reset(self.state)
+        graph.run(batch, self.annealing.lr, self.progress.step)
+        self.state = graph.state
+        self._unread += 1
+        self._count(batch, time.monotonic() - begun)
+        if self._unread >= READ_STEPS or math.isnan(self._loss):
+            self._read_graph()
+        return self._loss
+
+    def _read_graph(self) -> None:
+        """Wait for the GPU; add the losses and norms of its steps to the period."""
+        if self._graph is None or not self._unread:
+            return
+        at, begun = self.progress, time.monotonic()
+        totals, self._unread = self._graph.read(), 0
+        took = time.monotonic() - begun
+        at.seconds += took
+        at.period_seconds += took
+        self._loss = totals.loss
+        self._check_finite(totals.loss, math.nan if totals.failed else totals.norm, at.step)
+        at.period_loss += totals.loss_sum
+        at.period_norm += totals.norm_sum
 
     def _end_period(self) -> None:
         """Validate, anneal, record, and keep the model if it is the best yet."""
+        self._read_graph()
         at = self.progress
         train = at.period_loss / max(at.period_tokens, 1)
         norm = at.period_norm / at.period_steps
@@ -245,7 +289,7 @@ class Trainer:
         self.valid = self.validate()
         self._record("valid", self.valid, self.annealing.lr, None, None)
         if self.valid < self.progress.best:
-            point(self.run / "checkpoints", "best", path.name)
+            point(self.run / CHECKPOINTS, "best", path.name)
 
     def validate(self) -> float:
         """Return the mean nats per token of the validation split."""
@@ -311,6 +355,7 @@ class Trainer:
 
         Where the disk refuses: warn, return None and go on, unless it is the last one (UserError).
         """
+        self._read_graph()
         self._saved = time.monotonic()
         if self._last is not None and self._last[0] == self.progress.step:
             return self._last[1]
@@ -323,7 +368,7 @@ class Trainer:
                 self._meta(),
             )
             if best:
-                point(self.run / "checkpoints", "best", path.name)
+                point(self.run / CHECKPOINTS, "best", path.name)
             prune(self.run)
         except OSError as error:
             line = f"can't write a checkpoint in '{self.run}' ({error.strerror or error})"
@@ -356,6 +401,7 @@ class Trainer:
                 "name": corpus.name,
                 "key": corpus.key,
                 "longest_note": corpus.longest_note,
+                "most_notes": corpus.most_notes,
                 "max_tracks": corpus.max_tracks,
             },
             "primers": primers_of(corpus),
@@ -404,7 +450,7 @@ class Trainer:
         A run that stopped inside an epoch judged its last checkpoint, and one that fell back to
         an older checkpoint forgets what came after.
         """
-        folder = self.run / "checkpoints"
+        folder = self.run / CHECKPOINTS
         name = step_name(self.progress.best_step)
         if math.isinf(self.progress.best):
             (folder / "best").unlink(missing_ok=True)
@@ -485,7 +531,7 @@ def describe_run(
         "model": config.to_json(),
         "training": asdict(settings),
     }
-    (run / "checkpoints").mkdir()
+    (run / CHECKPOINTS).mkdir()
     (run / "config.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
     vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
     (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
@@ -511,7 +557,8 @@ def cut_metrics(path: Path, rows: int) -> int:
 
     What a run wrote after the checkpoint it resumes from, it writes again.
     """
-    lines = path.read_text("utf-8").splitlines()[1 : rows + 1] if path.exists() else []
+    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+    lines = text.splitlines()[1 : rows + 1]
     made = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         made.write_text("\n".join([HEADER, *lines]) + "\n", "utf-8")

@@ -371,7 +371,7 @@ def adam_step(draw):
     rng, V, E = draw(rngs), draw(sizes), draw(sizes)
     shape = draw(st.sampled_from([(V, E), (V,)]))
     g = rng.normal(size=shape)
-    return Case(adam(draw, rng, shape) | {"g": g}, ("p", "m", "v"), unit=0)
+    return Case(adam(draw, rng, shape) | {"g": g}, ("p", "m", "v"), unit=0.1)
 
 
 @st.composite
@@ -379,7 +379,7 @@ def adam_step_rows(draw):
     rng, V, E = draw(rngs), draw(sizes), draw(sizes)
     rows = np.unique(draw_ids(draw, rng, V, draw(sizes)))
     g = RowGradient(rows, rng.normal(size=(len(rows), E)))
-    return Case(adam(draw, rng, (V, E)) | {"g": g}, ("p", "m", "v"), unit=0)
+    return Case(adam(draw, rng, (V, E)) | {"g": g}, ("p", "m", "v"), unit=0.1)
 
 
 CASES = {
@@ -508,6 +508,47 @@ def test_one_word_is_certain(any_ops):
     losses, gradient = xent(any_ops, [[3.0], [-80.0]], [0, -1])
     assert not losses.any()
     assert not gradient.any()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("op", ["softmax_xent", "softmax_nll"])
+def test_a_loss_shows_that_a_logit_is_no_number(any_ops, op, bad):
+    """Training stops at such a loss; wherever it is hidden, it must come out."""
+    V = 35
+    logits = np.zeros((V, V))
+    np.fill_diagonal(logits, bad)
+    args = {
+        "logits": logits,
+        "targets": np.full(V, 3, np.int32),
+        "losses": np.zeros(V),
+    } | ({"scale": 1.0} if op == "softmax_xent" else {})
+    found = run(any_ops, op, Case(args, ("losses",), scratch=("logits",)))
+    assert not np.isfinite(found["losses"]).any()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_state_shows_that_a_gate_is_no_number(any_ops):
+    H = 35
+    gates = np.zeros((4 * H, 4 * H))
+    np.fill_diagonal(gates, np.nan)
+    args = {
+        "gates": gates,
+        "recurrent": np.zeros((4 * H, 4 * H)),
+        "keep": None,
+        "c_prev": np.zeros((4 * H, H)),
+        "c": np.zeros((4 * H, H)),
+        "h": np.zeros((4 * H, H)),
+    }
+    h = run(any_ops, "lstm_cell_forward", Case(args, ("gates", "c", "h")))["h"]
+    assert np.isnan(h[np.arange(4 * H), np.arange(4 * H) % H]).all()
+
+
+def test_a_sum_of_squares_shows_that_an_element_is_no_number(any_ops):
+    for k in range(35):
+        g = np.zeros(35)
+        g[k] = np.nan
+        assert np.isnan(any_ops.sum_squares(any_ops.asarray(g)))
 
 
 def test_rows_of_an_embedding_gradient_are_sorted_unique_sums(any_ops):

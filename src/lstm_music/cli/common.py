@@ -1,17 +1,22 @@
 """What the commands share: argument types, errors in one line, where runs are, progress."""
 
 import argparse
+import math
 import os
+import shlex
 import sys
-import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_checkpoint, read_run
 from lstm_music.errors import UserError
-from lstm_music.trainer import Interrupted
+from lstm_music.ops import BACKENDS
 
 RUNS = Path("runs")
+
+
+# Arguments --------------------------------------------------------------------------------------
 
 
 class Parser(argparse.ArgumentParser):
@@ -23,7 +28,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Print one line to standard error and exit with status 2."""
+        """Raise the error that `run` prints in one line."""
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
@@ -31,12 +36,14 @@ class Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionH
     """Defaults beside each option, and examples as they are written."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        unset = action.default in (None, False, argparse.SUPPRESS)
-        return (action.help or "") if unset else (super()._get_help_string(action) or "")
+        if action.default is None or action.default is False:
+            return action.help or ""
+        return super()._get_help_string(action) or ""
 
 
 def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
     """Return an argument type: a whole number from low to high."""
+    upper = f" to {high}" if high < 2**31 - 1 else " up"
 
     def parse(text: str) -> int:
         try:
@@ -44,54 +51,82 @@ def whole(low: int, high: int = 2**31 - 1) -> Callable[[str], int]:
         except ValueError:
             value = low - 1
         if not low <= value <= high:
-            upper = f" to {high}" if high < 2**31 - 1 else " up"
             raise argparse.ArgumentTypeError(f"'{text}' is not a whole number from {low}{upper}")
         return value
 
     return parse
 
 
-def number(low: float, high: float = float("inf"), above: bool = False) -> Callable[[str], float]:
-    """Return an argument type: a number from low (or above it) to high."""
+def number(low: float, high: float = math.inf, above: bool = False) -> Callable[[str], float]:
+    """Return an argument type: a finite number from low (or above it) to high."""
+    start = f"above {low:g}" if above else f"from {low:g}"
+    upper = f" to {high:g}" if high < math.inf else " up" * (not above)
 
     def parse(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
-            value = float("nan")
-        if (
-            not (low < value if above else low <= value)
-            or not value <= high
-            or value == float("inf")
-        ):
-            start = f"above {low:g}" if above else f"from {low:g}"
-            upper = f" to {high:g}" if high < float("inf") else " up" * (not above)
+            value = math.nan
+        low_enough = value <= high and value < math.inf
+        if not (low_enough and (low < value if above else low <= value)):
             raise argparse.ArgumentTypeError(f"'{text}' is not a number {start}{upper}")
         return value
 
     return parse
 
 
+def add_backend_options(parser: argparse.ArgumentParser) -> None:
+    """Add --backend and --threads."""
+    parser.add_argument(
+        "--backend",
+        choices=BACKENDS,
+        default="auto",
+        help="where to compute; auto takes the fastest that works here",
+    )
+    parser.add_argument(
+        "--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: all cores)"
+    )
+
+
+def limit_threads(threads: int | None, backend: str) -> None:
+    """Limit the BLAS's and Numba's threads; None leaves them at all cores."""
+    if threads is None:
+        return
+    import threadpoolctl
+
+    threadpoolctl.threadpool_limits(threads)
+    if backend != "numpy":
+        import numba
+
+        numba.set_num_threads(min(threads, numba.get_num_threads()))
+
+
+# Running ----------------------------------------------------------------------------------------
+
+
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Run a command: one line `error: …` and status 2 for bad input, 130/143 after a signal."""
+    """Run a command: one line `error: …` and status 2 for bad input, 130 after Ctrl-C."""
     try:
-        return main(argv)
+        status = main(argv)
+        sys.stdout.flush()  # here a broken pipe can still be caught
     except UserError as error:
-        return fail(str(error))
-    except Interrupted as stopped:
-        return 128 + stopped.number
+        status = fail(str(error))
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return 130
+        status = 130
     except BrokenPipeError:
+        # Nobody reads on: whatever Python still has to flush goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        status = 141
     except MemoryError:
-        return fail("not enough memory: lower --hidden, --embedding, --batch or --seq")
-    except (OSError, zipfile.BadZipFile) as error:
-        where = f" '{error.filename}'" if getattr(error, "filename", None) else ""
-        reason = getattr(error, "strerror", None) or error
-        return fail(f"{reason}{where}: check the path and the free space")
+        status = fail(
+            "not enough memory: close other programs, or train with a lower --hidden, "
+            "--embedding, --batch or --seq"
+        )
+    except OSError as error:
+        where = f" '{error.filename}'" if error.filename else ""
+        status = fail(f"{error.strerror or error}{where}: check the path and the free space")
+    return status
 
 
 def fail(message: str) -> int:
@@ -104,43 +139,46 @@ def warn(line: str) -> None:
     """Print a line on standard error without breaking a progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(f"warning: {line}", file=sys.stderr)
+    tqdm.write(f"warning: {' '.join(line.split())}", file=sys.stderr)
+
+
+# Runs -------------------------------------------------------------------------------------------
 
 
 def run_folder(name: str) -> Path:
-    """Return the folder of a run: a path as it is, a bare name in runs/."""
+    """Return the folder of a run: a path as it is, a bare name in runs/.
+
+    A bare name may also be a run in the current folder, where runs/ has none of that name.
+    """
     path = Path(name)
-    bare = len(path.parts) == 1 and not path.is_absolute() and name not in (".", "..")
-    return RUNS / name if bare and not (path / "checkpoints").is_dir() else path
+    if os.sep in name or path.is_absolute() or name in (".", ".."):
+        return path
+    here = (path / CHECKPOINTS).is_dir() and not (RUNS / name).exists()
+    return path if here else RUNS / name
+
+
+def typed(folder: Path) -> str:
+    """Return what to type for a run's folder so that `run_folder` finds it again."""
+    return str(folder) if len(folder.parts) > 1 else os.path.join(".", folder)
 
 
 def newest_run() -> Path | None:
     """Return the run in runs/ whose checkpoints changed last, or None."""
-    found = [path.parent.parent for path in RUNS.glob("*/checkpoints/latest") if path.exists()]
-    return max(found, key=lambda run: (run / "checkpoints").stat().st_mtime, default=None)
+    found = [path.parent.parent for path in RUNS.glob(f"*/{CHECKPOINTS}/latest") if path.exists()]
+    return max(found, key=lambda run: (run / CHECKPOINTS).stat().st_mtime, default=None)
 
 
-def add_backend_options(parser: argparse.ArgumentParser) -> None:
-    """Add --backend and --threads."""
-    from lstm_music.ops import BACKENDS
+def open_run(name: str) -> tuple[Checkpoint, Path | None]:
+    """Return the checkpoint that an argument names, and the run that it belongs to, if any.
 
-    parser.add_argument(
-        "--backend",
-        choices=BACKENDS,
-        default="auto",
-        help="where to compute; auto takes the fastest that works here",
-    )
-    parser.add_argument(
-        "--threads", type=whole(1, 1024), metavar="N", help="CPU threads (default: all cores)"
-    )
-
-
-def limit_threads(threads: int | None) -> None:
-    """Limit the BLAS's and Numba's threads; None leaves them at all cores."""
-    if threads is None:
-        return
-    import numba
-    import threadpoolctl
-
-    threadpoolctl.threadpool_limits(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    name: a run, whose best checkpoint is taken, or a checkpoint's folder.
+    """
+    path = Path(name)
+    if (path / META_FILE).is_file() or path.parent.name == CHECKPOINTS:
+        place = path.resolve().parent
+        return read_checkpoint(path), place.parent if place.name == CHECKPOINTS else None
+    run = run_folder(name)
+    if not run.is_dir():
+        train = f"bin/train bach --run {shlex.quote(name)}"
+        raise UserError(f"no run or checkpoint '{name}': train one with {train}")
+    return read_run(run, warn)[0], run

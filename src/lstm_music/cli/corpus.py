@@ -14,8 +14,6 @@ def main(argv: Sequence[str]) -> int:
     args = make_parser().parse_args(argv)
     corpus = load_corpus(args.corpus, args.data, args.tracks, progress=sys.stderr.isatty())
     summary = corpus.summary()
-    if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     print(f"{args.corpus}, {args.tracks} tracks")
     print(f"{'split':8}{'pieces':>10}{'tokens':>14}{'unique':>10}")
     for split in SPLITS:
@@ -23,6 +21,8 @@ def main(argv: Sequence[str]) -> int:
     print_row("all", summary)
     for skipped in corpus.skipped:
         print(f"skipped {skipped.file}: {skipped.reason}")
+    if args.json:
+        args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     return 0
 
 

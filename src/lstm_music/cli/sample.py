@@ -1,35 +1,37 @@
 """bin/sample: compose with a trained model and write MIDI files."""
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstm_music.checkpoint import Checkpoint, read_checkpoint, read_run
+from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     limit_threads,
     newest_run,
     number,
+    open_run,
     run,
-    run_folder,
     warn,
     whole,
 )
 from lstm_music.errors import UserError
-from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, read_midi, write_midi
+from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, notes_of, read_midi, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import get_ops
-from lstm_music.sampler import Options, sample
+from lstm_music.sampler import BAR, FreeGrammar, Options, clipped, decode, sample, within
 from lstm_music.tokenizers.grammar import MessageGrammar
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer, NearestWord
+from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
 
-BAR = 4 * TICKS_PER_QUARTER
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens
 BUNDLED = "data/bach-model"
 EXAMPLES = """examples:
@@ -43,24 +45,21 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str]) -> int:
     """Write the pieces and print their paths; return the exit status."""
     args = make_parser().parse_args(argv)
-    limit_threads(args.threads)
+    limit_threads(args.threads, args.backend)
     checkpoint, folder = find_checkpoint(args.run)
-    # One piece at a time is a matter of small matrices: nothing there for Numba to win.
-    model = Model(
-        checkpoint.config,
-        get_ops("numpy" if args.backend == "auto" else args.backend),
-        parameters=checkpoint.parameters,
-    )
-    tokenizer = MessageTokenizer(checkpoint.meta["tokenizer"]["layout"])
-    options = options_of(args)
-    primers, origins = primers_of(args, checkpoint, tokenizer)
+    model = model_of(checkpoint, args.backend)
+    options, grammar = options_of(args), grammar_of(args, checkpoint)
+    primers, origins = primers_of(args, checkpoint, grammar, options)
     start = checkpoint.vocabulary.id(PIECE_END)
     with Bar(args.quiet) as bar:
-        pieces = sample(model, start, primers, options, grammar_of(args, checkpoint), bar.show)
+        pieces = sample(model, start, primers, options, grammar, bar.show)
+    tokenizer = MessageTokenizer(checkpoint.meta["tokenizer"]["layout"])
     for path, ids, origin in zip(out_paths(args, folder), pieces, origins, strict=True):
-        piece = tokenizer.piece([checkpoint.vocabulary.word(id) for id in ids], path.stem)
+        piece = decode(ids, checkpoint.vocabulary, tokenizer, grammar, path.stem)
+        if options.limit is not None:
+            piece = clipped(piece, options.limit)
         write(piece, path, args)
-        print(describe(piece, path, len(ids), origin, args) if not args.quiet else path)
+        print(path if args.quiet else describe(piece, path, len(ids), origin, args))
     return 0
 
 
@@ -69,20 +68,26 @@ def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
     if name is None:
         newest = newest_run()
         if newest is None:
-            bundled = Path(str(resources.files("lstm_music").joinpath(BUNDLED)))
-            return read_checkpoint(bundled), Path("samples")
-        return read_run(newest, warn)[0], newest / "samples"
-    path = run_folder(name)
-    if (Path(name) / "meta.json").is_file():
-        checkpoint = Path(name)
-        inside = checkpoint.resolve().parent.name == "checkpoints"
-        samples = checkpoint.resolve().parent.parent / "samples" if inside else Path("samples")
-        return read_checkpoint(checkpoint), samples
-    if not path.is_dir():
-        raise UserError(
-            f"no run or checkpoint '{name}': train one with bin/train bach --run {name}"
-        )
-    return read_run(path, warn)[0], path / "samples"
+            return read_checkpoint(bundled_model()), Path("samples")
+        name = str(newest)
+    checkpoint, folder = open_run(name)
+    return checkpoint, (folder or Path()) / "samples"
+
+
+def bundled_model() -> Path:
+    """Return the folder of the checkpoint that comes with the package."""
+    folder = Path(str(resources.files("lstm_music").joinpath(BUNDLED)))
+    if not folder.is_dir():
+        raise UserError("no run in runs/ to sample from: train one with bin/train bach")
+    return folder
+
+
+def model_of(checkpoint: Checkpoint, backend: str) -> Model:
+    """Return a checkpoint's model on a backend."""
+    # A few pieces at a time are a matter of small matrices: nothing there for Numba to win.
+    ops = get_ops("numpy" if backend == "auto" else backend)
+    parameters = {name: ops.asarray(value) for name, value in checkpoint.parameters.items()}
+    return Model(checkpoint.config, ops, parameters=parameters)
 
 
 def options_of(args: argparse.Namespace) -> Options:
@@ -97,57 +102,85 @@ def options_of(args: argparse.Namespace) -> Options:
     )
 
 
-def grammar_of(args: argparse.Namespace, checkpoint: Checkpoint) -> MessageGrammar | None:
-    """Return the rules of --strict, or None for --free."""
-    if args.free:
-        return None
+def grammar_of(args: argparse.Namespace, checkpoint: Checkpoint) -> MessageGrammar:
+    """Return the rules of --strict or --free."""
     corpus = checkpoint.meta["corpus"]
     layout = checkpoint.meta["tokenizer"]["layout"]
-    return MessageGrammar(
-        checkpoint.vocabulary, layout, corpus["longest_note"], corpus["max_tracks"]
-    )
+    rules = FreeGrammar if args.free else MessageGrammar
+    habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
+    return rules(checkpoint.vocabulary, layout, *habits)
 
 
 def primers_of(
-    args: argparse.Namespace, checkpoint: Checkpoint, tokenizer: MessageTokenizer
+    args: argparse.Namespace, checkpoint: Checkpoint, grammar: MessageGrammar, options: Options
 ) -> tuple[list[list[int]], list[str]]:
     """Return the primer of each piece, and where it comes from in words."""
     if args.primer:
-        n = PRIMER_FROM_FILE if args.primer_length is None else args.primer_length
-        ids = file_primer(args.primer, checkpoint, tokenizer)[:n]
-        return [ids] * args.num, [f"the first {len(ids)} tokens of {args.primer}"] * args.num
-    n = PRIMER_FROM_CORPUS if args.primer_length is None else args.primer_length
-    known = checkpoint.meta["primers"]
-    if n == 0 or not known:
-        return [[] for _ in range(args.num)], [""] * args.num
-    chosen = np.random.default_rng(args.seed).integers(len(known), size=args.num)
-    primers = [[int(id) for id in known[k]["ids"][:n]] for k in chosen]
-    names = [known[k]["name"] for k in chosen]
-    return primers, [
-        f"the first {len(p)} tokens of {m}" for p, m in zip(primers, names, strict=True)
-    ]
+        candidates = [(str(args.primer), file_primer(args.primer, checkpoint))]
+        usual = PRIMER_FROM_FILE
+    else:
+        known = checkpoint.meta["primers"]
+        candidates = [(primer["name"], primer["ids"]) for primer in known] or [("", [])]
+        usual = PRIMER_FROM_CORPUS
+    length, limit, n = options.length, options.limit, args.primer_length
+    if n is None:  # then the model composes at least half of what was asked for
+        n = usual
+        length, limit = length and length // 2, limit and limit // 2
+    n = n if length is None else min(n, length)
+    chosen = np.random.default_rng(args.seed).integers(len(candidates), size=args.num)
+    primers, origins = [], []
+    for name, ids in (candidates[k] for k in chosen):
+        primer = within(ids, grammar, n, limit)
+        primers.append(primer)
+        origins.append(f"the first {len(primer)} tokens of {name}" if primer else "")
+    return primers, origins
 
 
-def file_primer(path: Path, checkpoint: Checkpoint, tokenizer: MessageTokenizer) -> list[int]:
-    """Return the ids of a MIDI file's tokens, unseen durations replaced by the nearest seen."""
-    if not path.is_file():
-        raise UserError(f"no file '{path}': give --primer a MIDI file")
-    words = [w for w in tokenizer.words(read_midi(path, path.name)) if w not in SPECIALS]
+def file_primer(path: Path, checkpoint: Checkpoint) -> list[int]:
+    """Return the ids of a MIDI file's tokens, unseen durations replaced by the nearest seen.
+
+    The time that a note left out would have taken goes to the next one of its track.
+    """
+    words = file_words(path, MessageTokenizer(checkpoint.meta["tokenizer"]["layout"]))
     nearest = NearestWord(checkpoint.vocabulary)
-    found = [nearest(word) for word in words]
-    known = [word for word in found if word is not None]
-    if not known:
+    ids: list[int] = []
+    changed, owed, notes, notes_in_track = 0, 0, 0, 0
+    for word in words:
+        message = parse(word)
+        if message is None:  # the end of a track, which stays if something is left of it
+            found = nearest(word) if notes_in_track else None
+            owed, notes_in_track = 0, 0
+        else:
+            kind, pitch, delta = message
+            found = nearest(spell(kind, pitch, delta + owed))
+            owed = 0 if found else owed + delta
+            notes_in_track += found is not None
+            notes += found is not None
+        changed += found != word
+        if found is not None:
+            ids.append(checkpoint.vocabulary.id(found))
+    if not notes:
         raise UserError(
             f"the model knows none of the notes in '{path}': choose another --primer, "
             "or train a model on music like it"
         )
-    changed = sum(a != b for a, b in zip(words, found, strict=True))
     if changed:
         warn(
             f"{changed} of {len(words)} tokens of {path} are new to the model: "
             "its nearest ones stand in, or they are left out"
         )
-    return [checkpoint.vocabulary.id(word) for word in known]
+    return ids
+
+
+def file_words(path: Path, tokenizer: MessageTokenizer) -> list[str]:
+    """Return the words of a MIDI file, without the end of the piece."""
+    if not path.is_file():
+        raise UserError(f"no file '{path}': give --primer a MIDI file")
+    try:
+        piece = read_midi(path, path.name)
+    except MidiError as error:
+        raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    return [word for word in tokenizer.words(piece) if word != PIECE_END]
 
 
 def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
@@ -163,9 +196,21 @@ def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def write(piece: Piece, path: Path, args: argparse.Namespace) -> None:
-    """Write a piece as a MIDI file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_midi(piece, path, args.tempo, args.program)
+    """Write a piece as a MIDI file; where the disk refuses, what was there stays."""
+    content = io.BytesIO()
+    write_midi(piece, content, args.tempo, args.program)
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(content.getvalue())
+        made.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            made.unlink()
+        raise UserError(
+            f"can't write '{path}' ({error.strerror}): choose another place with --out, "
+            "or free some space"
+        ) from error
 
 
 def describe(piece: Piece, path: Path, tokens: int, origin: str, args: argparse.Namespace) -> str:
@@ -204,26 +249,40 @@ class Bar:
 def make_parser() -> Parser:
     """Return the command's options."""
     parser = Parser("sample", "Compose with a trained model and write MIDI files.", EXAMPLES)
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         "run",
         nargs="?",
         metavar="RUN|CHECKPOINT",
-        help="default: the newest run, else the bundled model",
+        help="a run, or one of its checkpoints (default: the newest run, else the bundled model)",
     )
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument(
+    add_length_options(parser)
+    add_drawing_options(parser)
+    add_primer_options(parser)
+    add_file_options(parser)
+    add_backend_options(parser)
+    return parser
+
+
+def add_length_options(parser: Parser) -> None:
+    """Add what says how much to compose."""
+    parser.add_argument(
+        "--num", type=whole(1, 100_000), default=1, metavar="N", help="number of pieces"
+    )
+    add = parser.add_mutually_exclusive_group().add_argument
+    add(
         "--length",
         type=whole(1, 1_000_000),
         metavar="N",
-        help="exactly N tokens (default: a whole piece, at most 2000)",
+        help="exactly N tokens a piece (default: to its end, at most 2000)",
     )
-    length.add_argument("--bars", type=whole(1, 10_000), metavar="N", help="N bars of 4/4")
-    length.add_argument(
-        "--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo"
-    )
-    add("--num", type=whole(1, 100_000), default=1, metavar="N", help="pieces")
-    add("--seed", type=whole(0), default=0, metavar="N", help="another seed is another piece")
+    add("--bars", type=whole(1, 10_000), metavar="N", help="N bars of 4/4")
+    add("--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo")
+
+
+def add_drawing_options(parser: Parser) -> None:
+    """Add what says how to choose each token."""
+    add = parser.add_argument
+    add("--seed", type=whole(0), default=0, metavar="N", help="another seed gives other pieces")
     add(
         "--temperature",
         type=number(0, 100, above=True),
@@ -241,30 +300,36 @@ def make_parser() -> Parser:
     add(
         "--top-p",
         type=number(0, 1, above=True),
-        default=1.0,
+        default=0.9,
         metavar="P",
-        help="draw among the likeliest that hold a share P",
+        help="draw among the likeliest tokens that hold a share P; 1 for all",
     )
     add("--greedy", action="store_true", help="always take the likeliest token")
-    rules = parser.add_mutually_exclusive_group()
-    rules.add_argument(
-        "--strict", action="store_true", help="no token that breaks the grammar (the default)"
-    )
-    rules.add_argument(
-        "--free", action="store_true", help="every token may come at any time; the decoder repairs"
-    )
-    add(
+    rules = parser.add_mutually_exclusive_group().add_argument
+    rules("--strict", action="store_true", help="no token that breaks the grammar (the default)")
+    rules("--free", action="store_true", help="any token at any time; the decoder repairs")
+
+
+def add_primer_options(parser: Parser) -> None:
+    """Add what says how a piece begins."""
+    parser.add_argument(
         "--primer",
         type=Path,
         metavar="FILE.mid",
         help="continue this file (default: the opening of a held-out piece)",
     )
-    add(
+    parser.add_argument(
         "--primer-length",
         type=whole(0),
         metavar="N",
-        help="tokens to take of it; 0 for none (default: 16 of the corpus, 64 of a file)",
+        help="tokens to take of it, 0 for none (default: 16 of a held-out piece, 64 of a file, "
+        "but at most half of the length asked for)",
     )
+
+
+def add_file_options(parser: Parser) -> None:
+    """Add what says how and where to write."""
+    add = parser.add_argument
     add(
         "--tempo",
         type=number(10, 1000),
@@ -277,7 +342,7 @@ def make_parser() -> Parser:
         type=whole(0, 127),
         default=0,
         metavar="N",
-        help="General MIDI instrument, 0 piano, 19 organ",
+        help="General MIDI instrument: 0 piano, 19 organ",
     )
     add(
         "--out",
@@ -285,9 +350,7 @@ def make_parser() -> Parser:
         metavar="DIR|FILE.mid",
         help="where to write (default: the run's samples/)",
     )
-    add("--quiet", action="store_true", help="print the paths alone")
-    add_backend_options(parser)
-    return parser
+    add("--quiet", action="store_true", help="print nothing but the paths")
 
 
 if __name__ == "__main__":

@@ -2,12 +2,17 @@
 
 import argparse
 import json
+import math
+import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
+
+from tqdm import tqdm
 
 from lstm_music.cli.common import (
     RUNS,
@@ -18,18 +23,26 @@ from lstm_music.cli.common import (
     number,
     run,
     run_folder,
+    typed,
     warn,
     whole,
 )
+from lstm_music.cli.sample import main as sample
+from lstm_music.corpus import Corpus, load_corpus
 from lstm_music.errors import UserError
+from lstm_music.model import Config, Model
+from lstm_music.ops import get_ops
+from lstm_music.optim import DEFAULT_LR, OPTIMIZERS
+from lstm_music.trainer import FORMAT, Interrupted, Report, Settings, Trainer, new_run, run_exists
 
 MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
+SKIPPED_SHOWN = 5  # files that a warning names one by one
 DEFAULTS: dict[str, Any] = {
-    "tracks": "flatten",
+    "tracks": "merge",
     "layers": 2,
     "hidden": 128,
     "embedding": 128,
-    "dropout": 0.0,
+    "dropout": 0.2,
     "batch": 50,
     "seq": 50,
     "optimizer": "adam",
@@ -38,10 +51,15 @@ DEFAULTS: dict[str, Any] = {
     "anneal_factor": 0.5,
     "anneal_patience": 2,
     "early_stop": 8,
+    "epochs": None,
+    "max_steps": None,
+    "max_minutes": None,
     "seed": 0,
     "checkpoint_minutes": 2.0,
 }
-FREE = ("epochs", "max_steps", "max_minutes", "early_stop", "checkpoint_minutes")
+SHAPE = ("layers", "hidden", "embedding", "dropout")
+LIMITS = ("epochs", "max_steps", "max_minutes")
+FREE = (*LIMITS, "early_stop", "checkpoint_minutes")  # what --resume may change
 EXAMPLES = """examples:
   bin/train bach                          the bundled chorales, at most 9 minutes
   bin/train bach --tracks merge           voices interleaved by time
@@ -54,81 +72,79 @@ def main(argv: Sequence[str]) -> int:
     """Train; return the exit status."""
     started = time.monotonic()
     args = make_parser().parse_args(argv)
-    limit_threads(args.threads)
-    from lstm_music.corpus import load_corpus
-    from lstm_music.model import Model
-    from lstm_music.ops import get_ops
-    from lstm_music.trainer import Trainer, new_run
-
-    folder, options = described_run(args) if args.resume else new_options(args)
+    limit_threads(args.threads, args.backend)
+    folder, options = resumed_options(args) if args.resume else new_options(args)
     corpus = load_corpus(
         options["corpus"],
         Path(options["data"]) if options["data"] else None,
         options["tracks"],
         progress=not args.quiet and sys.stderr.isatty(),
     )
-    for skipped in corpus.skipped[:5]:
-        warn(f"skipped {skipped.file}: {skipped.reason}")
-    if len(corpus.skipped) > 5:
-        warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
-    ops = get_ops(args.backend)
-    settings, config = settings_of(options), config_of(options, len(corpus.vocabulary))
-    model = Model(config, ops, settings.seed)
-    screen = Screen(args.quiet, settings)
+    if not args.quiet:
+        warn_of_skipped(corpus, folder)
+    settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
+    config = Config(len(corpus.vocabulary), **{name: options[name] for name in SHAPE})
+    model = Model(config, get_ops(args.backend), settings.seed)
+    screen = Screen(args.quiet)
     trainer = Trainer(corpus, model, settings, folder, screen.show, warn, started)
     if args.resume:
         trainer.resume()
     else:
-        new_run(folder, config, corpus, settings, source_of(options))
-    say(args.quiet, describe(corpus, model, folder, trainer.progress.step))
+        new_run(folder, config, corpus, settings, {k: options[k] for k in ("corpus", "data")})
+    say(args.quiet, describe(trainer))
+    return train(trainer, screen, args)
+
+
+def train(trainer: Trainer, screen: "Screen", args: argparse.Namespace) -> int:
+    """Run a trainer to its end, write a sample, and return the exit status."""
+    at, folder = trainer.progress, trainer.run
     try:
-        reason = trainer.train()
-    finally:
-        screen.close()
-    at = trainer.progress
-    say(
-        args.quiet,
-        f"stopped after {reason}: step {at.step}, epoch {at.epoch}, "
-        f"best validation loss {min(at.best, trainer.valid):.4f} nats per token",
-    )
-    write_sample(folder, args)
+        with screen:
+            reason = trainer.train()
+    except Interrupted as stopped:
+        again = go_on(folder, limits_of(trainer.settings))
+        print(f"stopped at step {at.step} and saved; go on with {again}", file=sys.stderr)
+        return 128 + stopped.number
+    except BaseException:
+        if not args.resume and not at.step:
+            shutil.rmtree(folder, ignore_errors=True)  # a run that never began: nothing is lost
+        raise
+    say(args.quiet, f"stopped by {reason}: {standing(trainer)}")
+    sample([typed(folder), "--backend", args.backend, *["--quiet"] * args.quiet])
+    limits = {"max_minutes": 30, **({"early_stop": 0} if "early-stop" in reason else {})}
+    say(args.quiet, f"more:  bin/sample {shlex.quote(typed(folder))} --num 4 --temperature 0.9")
+    say(args.quiet, f"go on: {go_on(folder, limits)}")
     return 0
 
 
-def write_sample(folder: Path, args: argparse.Namespace) -> None:
-    """Write one sample of the best checkpoint and print its path and what to type next."""
-    from lstm_music.cli.sample import main as sample
-
-    quiet = ["--quiet"] if args.quiet else []
-    sample([str(folder), "--backend", args.backend, *quiet])
-    say(args.quiet, f"more:  bin/sample {folder} --num 4 --temperature 0.9")
-    say(args.quiet, f"go on: bin/train --resume --run {folder} --max-minutes 30")
+# Options ----------------------------------------------------------------------------------------
 
 
 def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """Return the folder and the full options of a new run."""
     if args.corpus is None:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
-    options = {
-        k: v if getattr(args, k, None) is None else getattr(args, k) for k, v in DEFAULTS.items()
-    }
+    given = {name: getattr(args, name) for name in DEFAULTS}
+    options = {**DEFAULTS, **{k: v for k, v in given.items() if v is not None}, **source_of(args)}
     if options["lr"] is None:
-        from lstm_music.optim import DEFAULT_LR
-
         options["lr"] = DEFAULT_LR[options["optimizer"]]
-    for name in ("epochs", "max_steps", "max_minutes"):
-        options[name] = getattr(args, name)
-    if options["epochs"] is None and options["max_steps"] is None and args.max_minutes is None:
+    if all(options[name] is None for name in LIMITS):
         options["max_minutes"] = MINUTES
-    options["corpus"] = args.corpus
-    if Path(args.corpus).exists() and args.corpus != "bach":
-        options["corpus"] = str(Path(args.corpus).resolve())
-    options["data"] = str(args.data.resolve()) if args.data else None
-    if args.run:
-        return run_folder(args.run), options
-    stem = Path(args.corpus).stem or "run"
-    folder = RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
-    return free_name(folder), options
+    if not args.run:
+        stem = Path(options["corpus"]).stem or "run"
+        return free_name(RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"), options
+    folder = run_folder(args.run)
+    if folder.exists():
+        raise run_exists(folder)
+    return folder, options
+
+
+def source_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return where to read the corpus, in words that hold in any working folder."""
+    corpus = args.corpus
+    if corpus != "bach" and corpus and Path(corpus).exists():
+        corpus = str(Path(corpus).resolve())
+    return {"corpus": corpus, "data": str(args.data.resolve()) if args.data else None}
 
 
 def free_name(folder: Path) -> Path:
@@ -139,71 +155,101 @@ def free_name(folder: Path) -> Path:
     return path
 
 
-def described_run(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and options of the run to resume, with new limits from the arguments."""
+def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and options of the run to resume, with new limits from the arguments.
+
+    A corpus that is given may be the old one at another place: the trainer compares the contents.
+    """
     folder = run_folder(args.run) if args.run else newest_run()
     if folder is None:
         raise UserError("no run to resume in runs/: begin one with bin/train bach")
-    try:
-        config = json.loads((folder / "config.json").read_text("utf-8"))
-        options = {
-            **config["training"],
-            **{
-                name: config["model"][name] for name in ("layers", "hidden", "embedding", "dropout")
-            },
-            "tracks": config["tokenizer"]["layout"],
-            **config["source"],
-        }
-    except FileNotFoundError as error:
-        raise UserError(f"no run at '{folder}': begin it without --resume") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"'{folder / 'config.json'}' is damaged: start a new run") from error
-    for name, value in options.items():
-        given = getattr(args, name, None)
-        if given is None or name == "corpus" or (name == "data" and str(given.resolve()) == value):
+    options = described_options(folder)
+    for name in DEFAULTS:
+        given = getattr(args, name)
+        if given is None or given == options[name]:
             continue
-        if name not in FREE and given != value:
+        if name not in FREE:
             raise UserError(
-                f"the run '{folder}' was begun with --{name.replace('_', '-')} {value}: "
+                f"the run '{folder}' was begun with {flag_of(name)} {options[name]}: "
                 "leave the option out, or start a new run"
             )
         options[name] = given
-    if all(getattr(args, name) is None for name in ("epochs", "max_steps", "max_minutes")):
-        options["max_minutes"] = options["max_minutes"] or MINUTES
-    elif args.max_minutes is None:
-        options["max_minutes"] = None
+    limits = {name: getattr(args, name) for name in LIMITS}
+    if any(limit is not None for limit in limits.values()):
+        options |= limits  # a limit that isn't given no longer holds
+    if args.corpus is not None:
+        options |= source_of(args)
+    elif args.data is not None:
+        options["data"] = source_of(args)["data"]
     return folder, options
 
 
-def settings_of(options: dict[str, Any]) -> Any:
-    """Return the trainer's settings among the options."""
-    from lstm_music.trainer import Settings
+def described_options(folder: Path) -> dict[str, Any]:
+    """Return the options that a run was begun with, from its config.json."""
+    path = folder / "config.json"
+    try:
+        described = json.loads(path.read_text("utf-8"))
+        if described["format"] > FORMAT:
+            raise UserError(f"'{path}' is of a newer version: upgrade lstm-music")
+        options = {
+            **{field.name: described["training"][field.name] for field in fields(Settings)},
+            **{name: described["model"][name] for name in SHAPE},
+            "tracks": described["tokenizer"]["layout"],
+            **{name: described["source"][name] for name in ("corpus", "data")},
+        }
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"no run at '{folder}': begin it without --resume") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged: train a new run with another --run") from error
+    return options
 
-    return Settings(**{f.name: options[f.name] for f in fields(Settings)})
+
+# What is printed --------------------------------------------------------------------------------
 
 
-def config_of(options: dict[str, Any], vocabulary: int) -> Any:
-    """Return the model's shape among the options."""
-    from lstm_music.model import Config
-
-    names = [f.name for f in fields(Config) if f.name != "vocabulary"]
-    return replace(Config(vocabulary), **{name: options[name] for name in names})
-
-
-def source_of(options: dict[str, Any]) -> dict[str, Any]:
-    """Return where the corpus came from, so that --resume finds it again."""
-    return {"corpus": options["corpus"], "data": options["data"]}
-
-
-def describe(corpus: Any, model: Any, folder: Path, step: int) -> str:
+def describe(trainer: Trainer) -> str:
     """Return the line that opens a run."""
+    corpus, model, step = trainer.corpus, trainer.model, trainer.progress.step
     size = sum(p.size for p in model.parameters.values())
     tokens = sum(corpus.lengths[p] for p in corpus.splits["train"])
-    begun = f"resumed at step {step}" if step else "new run"
+    begun = f"resumed at step {step:,}" if step else "new run"
     return (
-        f"{begun} {folder}: {len(corpus.splits['train'])} pieces, {tokens:,} tokens, "
+        f"{begun} {trainer.run}: {len(corpus.splits['train']):,} pieces, {tokens:,} tokens, "
         f"{len(corpus.vocabulary):,} unique; {size:,} parameters; {model.ops.name} backend"
     )
+
+
+def warn_of_skipped(corpus: Corpus, folder: Path) -> None:
+    """Name the first files that can't be used, and where the others are named."""
+    for skipped in corpus.skipped[:SKIPPED_SHOWN]:
+        warn(f"skipped {skipped.file}: {skipped.reason}")
+    if len(corpus.skipped) > SKIPPED_SHOWN:
+        warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
+
+
+def standing(trainer: Trainer) -> str:
+    """Return where a run stands when it ends."""
+    at = trainer.progress
+    best = min(at.best, trainer.valid)
+    validated = f", best validation loss {best:.4f} nats per token" if best < math.inf else ""
+    return f"step {at.step:,}{validated}"
+
+
+def go_on(folder: Path, limits: dict[str, Any]) -> str:
+    """Return the command that goes on with a run to new limits."""
+    words = ["bin/train", "--resume", "--run", shlex.quote(typed(folder))]
+    return " ".join([*words, *(f"{flag_of(name)} {value}" for name, value in limits.items())])
+
+
+def limits_of(settings: Settings) -> dict[str, Any]:
+    """Return a run's limits."""
+    limits = {name: getattr(settings, name) for name in LIMITS}
+    return {name: limit for name, limit in limits.items() if limit is not None}
+
+
+def flag_of(name: str) -> str:
+    """Return the option that sets a field."""
+    return f"--{name.replace('_', '-')}"
 
 
 def say(quiet: bool, line: str) -> None:
@@ -215,36 +261,40 @@ def say(quiet: bool, line: str) -> None:
 class Screen:
     """A progress bar on a terminal; elsewhere a line at each validation."""
 
-    def __init__(self, quiet: bool, settings: Any) -> None:
-        from tqdm import tqdm
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: tqdm[Any] | None = None
 
-        self.quiet, self.started = quiet, time.monotonic()
-        self.bar: Any = None
-        if not quiet and sys.stderr.isatty():
+    def __enter__(self) -> "Screen":
+        if not self.quiet and sys.stderr.isatty():
             form = "{percentage:3.0f}%|{bar}| {postfix}"
-            self.bar = tqdm(total=1.0, bar_format=form, mininterval=0.2)
+            self.bar = tqdm(total=1.0, bar_format=form, mininterval=0.2, file=sys.stderr)
+        return self
 
-    def show(self, report: Any) -> None:
-        """Show where training stands."""
-        if self.quiet or not (self.bar is not None or report.validated):
-            return
-        spent = time.monotonic() - self.started
-        left = spent * (1 - report.share) / report.share if report.share else 0
-        valid = f"{report.valid:.3f}" if report.valid < float("inf") else "-"
-        line = (
-            f"epoch {report.progress.epoch + 1}, loss {report.loss:.3f}, validation {valid}, "
-            f"{report.tokens_per_second:,.0f} tokens/s, {left // 60:.0f}:{left % 60:02.0f} left"
-        )
-        if self.bar is None:
-            print(f"step {report.progress.step}, {line}", flush=True)
-        else:
-            self.bar.set_postfix_str(line, refresh=False)
-            self.bar.update(report.share - self.bar.n)
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
+    def __exit__(self, *error: object) -> None:
         if self.bar is not None:
             self.bar.close()
+
+    def show(self, report: Report) -> None:
+        """Show where training stands."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(line_of(report), refresh=False)
+            self.bar.update(report.share - self.bar.n)
+        elif report.validated and not self.quiet:
+            print(f"step {report.progress.step}, {line_of(report)}", flush=True)
+
+
+def line_of(report: Report) -> str:
+    """Return where training stands, in a line."""
+    valid = f"{report.valid:.3f}" if report.valid < math.inf else "-"
+    minutes, seconds = divmod(round(report.seconds_left), 60)
+    return (
+        f"epoch {report.progress.epoch + 1}, loss {report.loss:.3f}, validation {valid}, "
+        f"{report.tokens_per_second:,.0f} tokens/s, {minutes}:{seconds:02} left"
+    )
+
+
+# The options ------------------------------------------------------------------------------------
 
 
 def make_parser() -> Parser:
@@ -252,111 +302,99 @@ def make_parser() -> Parser:
     parser = Parser(
         "train", "Train a model, keep it in a run's folder, and write a sample.", EXAMPLES
     )
-    add = parser.add_argument
-    add("corpus", nargs="?", metavar="CORPUS", help="bach, or a MIDI file, folder or zip")
-    add("--data", type=Path, metavar="FILE", help="read a named corpus from this file or folder")
-    add(
-        "--tracks",
-        choices=("flatten", "merge"),
-        help=with_default("tracks", "tracks end to end (the paper's), or interleaved by time"),
+    parser.add_argument(
+        "corpus", nargs="?", metavar="CORPUS", help="bach, or a MIDI file, folder or zip"
     )
-    add("--layers", type=whole(1, 64), metavar="N", help=with_default("layers", "LSTM layers"))
-    add("--hidden", type=whole(1, 65536), metavar="N", help=with_default("hidden", "units a layer"))
-    add(
-        "--embedding",
-        type=whole(1, 65536),
-        metavar="N",
-        help=with_default("embedding", "size of a token's embedding"),
-    )
-    add(
-        "--dropout",
-        type=number(0, 0.95),
-        metavar="P",
-        help=with_default("dropout", "share of activations dropped between layers"),
-    )
-    add(
-        "--batch",
-        type=whole(1, 100_000),
-        metavar="N",
-        help=with_default("batch", "streams trained on in parallel"),
-    )
-    add(
-        "--seq",
-        type=whole(1, 100_000),
-        metavar="N",
-        help=with_default("seq", "time steps that gradients reach back"),
-    )
-    add(
-        "--optimizer",
-        choices=("adam", "rmsprop", "sgd"),
-        help=with_default("optimizer", "how to update weights"),
-    )
-    add(
-        "--lr",
-        type=number(0, above=True),
-        metavar="X",
-        help="learning rate (default: adam 0.003, rmsprop 0.002, sgd 1)",
-    )
-    add(
-        "--clip",
-        type=number(0),
-        metavar="X",
-        help=with_default("clip", "largest norm of all gradients together; 0 for no bound"),
-    )
-    add(
-        "--anneal-factor",
-        type=number(0, 1, above=True),
-        metavar="X",
-        help=with_default("anneal_factor", "multiplies the learning rate when training stalls"),
-    )
-    add(
-        "--anneal-patience",
-        type=whole(1),
-        metavar="N",
-        help=with_default("anneal_patience", "slow epochs in a row that count as stalling"),
-    )
-    add(
-        "--early-stop",
-        type=whole(0),
-        metavar="N",
-        help=with_default(
-            "early_stop", "stop after so many validations without a better one; 0 for never"
-        ),
-    )
-    add("--epochs", type=whole(1), metavar="N", help="stop after so many passes over the corpus")
-    add("--max-steps", type=whole(1), metavar="N", help="stop after so many optimiser steps")
-    add(
-        "--max-minutes",
-        type=number(0, above=True),
-        metavar="X",
-        help=f"stop after so many minutes (default: {MINUTES:g}, or no bound where --epochs or --max-steps is given)",
-    )
-    add(
-        "--seed",
-        type=whole(0),
-        metavar="N",
-        help=with_default("seed", "of weights, order and dropout"),
-    )
-    add(
-        "--run",
-        metavar="NAME|PATH",
-        help="the run's folder; a bare name is in runs/ (default: corpus and time)",
-    )
-    add("--resume", action="store_true", help="go on with --run, or with the newest run")
-    add(
-        "--checkpoint-minutes",
-        type=number(0, above=True),
-        metavar="X",
-        help=with_default("checkpoint_minutes", "minutes between checkpoints"),
-    )
-    add("--quiet", action="store_true", help="print nothing but errors and the sample's path")
+    add_corpus_options(parser)
+    add_model_options(parser)
+    add_training_options(parser)
+    add_limits(parser)
+    add_run_options(parser)
     add_backend_options(parser)
     return parser
 
 
-def with_default(name: str, text: str) -> str:
-    """Return an option's help with its default."""
-    return f"{text} (default: {DEFAULTS[name]})"
+def add_corpus_options(parser: Parser) -> None:
+    """Add what says how to read the corpus."""
+    add(parser, "--data FILE", "read a named corpus from this file or folder", type=Path)
+    add(
+        parser,
+        "--tracks",
+        "tracks end to end (the paper's), or interleaved by time",
+        choices=("flatten", "merge"),
+    )
+
+
+def add_model_options(parser: Parser) -> None:
+    """Add what gives the network its shape."""
+    add(parser, "--layers N", "LSTM layers", type=whole(1, 64))
+    add(parser, "--hidden N", "units a layer", type=whole(1, 65536))
+    add(parser, "--embedding N", "size of a token's embedding", type=whole(1, 65536))
+    add(parser, "--dropout X", "share of activations dropped between layers", type=number(0, 0.95))
+
+
+def add_training_options(parser: Parser) -> None:
+    """Add what says how weights are found."""
+    add(parser, "--batch N", "streams trained on in parallel", type=whole(1, 100_000))
+    add(parser, "--seq N", "time steps that gradients reach back", type=whole(1, 100_000))
+    add(parser, "--optimizer", "how to update weights", choices=OPTIMIZERS)
+    rates = ", ".join(f"{name} {lr:g}" for name, lr in DEFAULT_LR.items())
+    add(parser, "--lr X", f"learning rate (default: {rates})", type=number(0, above=True))
+    add(parser, "--clip X", "largest norm of all gradients together, 0 for any", type=number(0))
+    add(
+        parser,
+        "--anneal-factor X",
+        "multiplies the learning rate when training stalls",
+        type=number(0, 1, above=True),
+    )
+    add(parser, "--anneal-patience N", "slow epochs in a row that count as stalling", type=whole(1))
+    add(parser, "--seed N", "of weights, order and dropout", type=whole(0))
+
+
+def add_limits(parser: Parser) -> None:
+    """Add what ends training."""
+    add(parser, "--epochs N", "stop after so many passes over the corpus", type=whole(1))
+    add(parser, "--max-steps N", "stop after so many optimiser steps", type=whole(1))
+    add(
+        parser,
+        "--max-minutes X",
+        f"stop after so many minutes (default: {MINUTES:g} where no other limit is given)",
+        type=number(0, above=True),
+    )
+    add(
+        parser,
+        "--early-stop N",
+        "stop after so many validations in a row without a better one, 0 for never",
+        type=whole(0),
+    )
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add what says where the run is kept."""
+    add(
+        parser,
+        "--run NAME|PATH",
+        "the run's folder; a bare name is in runs/ (default: corpus and time)",
+    )
+    add(parser, "--resume", "go on with --run, or with the newest run", action="store_true")
+    add(parser, "--checkpoint-minutes X", "minutes between checkpoints", type=number(0, above=True))
+    add(
+        parser,
+        "--quiet",
+        "print nothing but warnings, errors and the sample's path",
+        action="store_true",
+    )
+
+
+def add(parser: Parser, usage: str, text: str, **settings: Any) -> None:
+    """Add an option, written as in a usage line, with its default in its help."""
+    flag, _, value = usage.partition(" ")
+    default = DEFAULTS.get(flag.removeprefix("--").replace("-", "_"))
+    if default is not None:
+        text = f"{text} (default: {default})"
+    if value:
+        settings["metavar"] = value
+    parser.add_argument(flag, help=text, **settings)
 
 
 if __name__ == "__main__":

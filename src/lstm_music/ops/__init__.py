@@ -3,33 +3,64 @@
 `ops` is always an explicit first argument; nothing in the package holds a global backend.
 """
 
+import importlib.util
+import shutil
+import sys
 from typing import Any, Literal
 
 from lstm_music.errors import UserError
 from lstm_music.ops.numpy_ops import NumpyOps, Workspace
 
-Backend = Literal["auto", "numpy", "numba"]
-BACKENDS: tuple[Backend, ...] = ("auto", "numpy", "numba")
+Backend = Literal["auto", "numpy", "numba", "cupy"]
+BACKENDS: tuple[Backend, ...] = ("auto", "numpy", "numba", "cupy")
 
 __all__ = ["BACKENDS", "Backend", "NumpyOps", "Workspace", "get_ops"]
 
 
-def get_ops(backend: str = "auto", dtype: Any = "float32") -> NumpyOps:
-    """Return the ops of a backend: "auto" (the fastest that works here), "numpy" or "numba".
+def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp32") -> NumpyOps:
+    """Return the ops of a backend: "auto" (the fastest that works here) or one of BACKENDS.
 
-    Raises UserError for an unknown name, or for "numba" where Numba can't be imported.
+    precision: of the GEMMs of float32 models on a GPU: fp32, tf32 or bf16; elsewhere always fp32.
+    Raises UserError for an unknown name, or for a backend that can't be used here.
     """
     if backend == "numpy":
         return NumpyOps(dtype)
-    if backend in ("auto", "numba"):
-        try:
-            from lstm_music.ops.numba_ops import NumbaOps
-        except ImportError as error:
-            if backend == "auto":
-                return NumpyOps(dtype)
-            raise UserError(
-                f"the numba backend is not usable here ({error}): "
-                "use --backend numpy, or reinstall with pip install numba"
-            ) from error
-        return NumbaOps(dtype)
+    if backend == "numba":
+        return on_numba(dtype)
+    if backend == "cupy":
+        from lstm_music.ops.cupy_ops import CupyOps
+
+        return CupyOps(dtype, precision)
+    if backend == "auto":
+        return fastest_ops(dtype, precision)
     raise UserError(f"unknown backend '{backend}': choose one of {', '.join(BACKENDS)}")
+
+
+def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
+    """Return cupy where a GPU answers, else numba, else numpy.
+
+    Where there seems to be a GPU that can't be used, a line on standard error says why.
+    """
+    if importlib.util.find_spec("cupy") or shutil.which("nvidia-smi"):
+        from lstm_music.ops.cupy_ops import CupyOps
+
+        try:
+            return CupyOps(dtype, precision)
+        except UserError as error:
+            print(f"note: using the CPU: {error}", file=sys.stderr)
+    try:
+        return on_numba(dtype)
+    except UserError:
+        return NumpyOps(dtype)
+
+
+def on_numba(dtype: Any) -> NumpyOps:
+    """Return the ops of Numba; raises UserError where it can't be imported."""
+    try:
+        from lstm_music.ops.numba_ops import NumbaOps
+    except ImportError as error:
+        raise UserError(
+            f"the numba backend is not usable here ({error}): "
+            "use --backend numpy, or reinstall with pip install numba"
+        ) from error
+    return NumbaOps(dtype)

@@ -1,4 +1,4 @@
-"""Which words may follow: no orphan note-offs, no endless notes, no empty tracks."""
+"""Which words may follow: no orphan note-offs, no endless notes, no empty tracks or pieces."""
 
 from dataclasses import dataclass, field, replace
 
@@ -47,16 +47,22 @@ class MessageGrammar:
     """The rules of `bin/sample --strict` for words of the message representation.
 
     Holds kind, pitch and delta of all V words as (V,) arrays; a special word has kind 2, its
-    number among SPECIALS as pitch, and delta 0. longest_note is in ticks. Raises ValueError for a
-    vocabulary that holds other words.
+    number among SPECIALS as pitch, and delta 0. longest_note is in ticks; most_notes is how many
+    may sound at once in a track. Raises ValueError for a vocabulary that holds other words.
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, layout: Layout, longest_note: int, max_tracks: int
+        self,
+        vocabulary: Vocabulary,
+        layout: Layout,
+        longest_note: int,
+        max_tracks: int,
+        most_notes: int = PITCHES,
     ) -> None:
         self.layout = layout
         self.longest_note = longest_note
         self.max_tracks = max_tracks
+        self.most_notes = most_notes
         table = np.array([_row(word) for word in vocabulary.words], dtype=np.int32).reshape(-1, 3)
         self.kind, self.pitch, self.delta = (np.ascontiguousarray(column) for column in table.T)
         self._class = (self.kind * PITCHES + self.pitch).astype(np.intp)
@@ -71,11 +77,17 @@ class MessageGrammar:
     def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
         """Return which of the V words may come next, (V,) bool.
 
+        A note-off needs its pitch to sound. A note-on is free: one that strikes a sounding pitch
+        ends it, and one past most_notes ends the oldest, as `midi.tidy_track` then writes it. A
+        track or piece may end over sounding notes but not without a note. (A network that slips
+        believes notes over that sound, and the other way round; a rule that makes it wait for
+        them leads it into sequences that it has never seen.)
+
         limit is the tick at which a track should end, if any: notes begin before it and end by
-        it, and a track goes on until its last quarter note, if it can. may_end says whether the
-        piece may end here. Where the rules leave nothing, the quickest end of a sounding note is
-        allowed; failing that, the end of the track or piece. Where the vocabulary has none of
-        these either, the state is marked finished and nothing is allowed.
+        it, and one of several tracks goes on until its last quarter note, if it can. may_end
+        says whether the piece may end here. Where the rules leave nothing, the end of the track
+        or piece is allowed. Where the vocabulary has neither, the state is marked finished and
+        nothing is allowed.
         """
         if state.finished:
             return np.zeros(len(self.delta), dtype=np.bool_)
@@ -94,11 +106,20 @@ class MessageGrammar:
             self._end(state, SPECIALS[pitch])
             return
         state.now = min(state.now + int(self.delta[id]), LAST_TICK)
+        sounding = state.sounding
+        sounding.pop(pitch, None)
         if kind == NOTE_ON:
-            state.sounding[pitch] = state.now
+            sounding[pitch] = state.now
             state.notes += 1
-        else:
-            state.sounding.pop(pitch, None)
+        # As midi.tidy_track: notes end of old age, and the oldest make room.
+        for old in [p for p, start in sounding.items() if start + self.longest_note <= state.now]:
+            if sounding[old] < state.now:
+                del sounding[old]
+        while len(sounding) > self.most_notes:
+            oldest = min(sounding, key=lambda p: (sounding[p], p))
+            if sounding[oldest] == state.now:
+                break
+            del sounding[oldest]
 
     @staticmethod
     def _end(state: GrammarState, special: str) -> None:
@@ -118,34 +139,23 @@ class MessageGrammar:
         if between_tracks and may_end and state.tracks >= self.max_tracks:
             return longest
         to_limit = FAR if limit is None else limit - state.now
-        # No note may grow too old while others begin or end: the oldest of these decides.
-        to_old = [start + self.longest_note - state.now for start in state.sounding.values()]
-        oldest, second = sorted([*to_old, FAR, FAR])[:2]
-        longest[ONS] = np.where(self._can_end, _clip(min(to_limit - 1, oldest)), NEVER)
-        for pitch, own in zip(state.sounding, to_old, strict=True):
-            others = second if own == oldest else oldest
-            longest[ONS][pitch] = NEVER
-            longest[OFFS][pitch] = _clip(min(to_limit, others))
+        longest[ONS] = np.where(self._can_end, _clip(to_limit - 1), NEVER)
+        for pitch, start in state.sounding.items():
+            longest[OFFS][pitch] = _clip(min(to_limit, start + self.longest_note - state.now))
         return longest
 
     def _ends(self, state: GrammarState, limit: int | None, may_end: bool) -> list[str]:
         """Return the special words that the rules allow; where no note fits, see _way_out."""
         early = limit is not None and state.now < limit - TICKS_PER_QUARTER
-        complete = state.notes > 0 and not state.sounding and not early
         if self.layout == "merge":
-            return [PIECE_END] if complete and may_end else []
+            return [PIECE_END] if state.notes > 0 and may_end else []
         if state.notes == 0 and state.tracks > 0 and may_end:
             return [PIECE_END]
-        return [TRACK_END] if complete else []
+        return [TRACK_END] if state.notes > 0 and not early else []
 
     def _way_out(self, state: GrammarState) -> Ticks:
         """Return the longest delta by class, (CLASSES,), of the words that lead on regardless."""
         longest = np.full(CLASSES, NEVER, dtype=np.int32)
-        pitches = list(state.sounding)
-        quickest = self._shortest[OFFS][pitches].min(initial=NONE)
-        if quickest < NONE:
-            longest[OFFS][pitches] = quickest
-            return longest
         in_track = self.layout == "flatten" and state.notes > 0
         for special in (TRACK_END, PIECE_END) if in_track else (PIECE_END,):
             if self._shortest[SPECIAL_CLASS[special]] < NONE:

@@ -73,9 +73,13 @@ class MessageTokenizer:
     def words(self, piece: Piece) -> list[str]:
         """Return a piece's words, which end with piece-end; flatten ends tracks with track-end."""
         if self.layout == "merge":
-            return [*track_words(merge_tracks(piece)), PIECE_END]
-        tracks = ([*track_words(track), TRACK_END] for track in piece.tracks)
+            return [*chain.from_iterable(map(track_words, self.tracks(piece))), PIECE_END]
+        tracks = ([*track_words(track), TRACK_END] for track in self.tracks(piece))
         return [*chain.from_iterable(tracks), PIECE_END]
+
+    def tracks(self, piece: Piece) -> list[Messages]:
+        """Return the tracks that the layout lays out: the piece's own, or all of them merged."""
+        return [merge_tracks(piece)] if self.layout == "merge" else piece.tracks
 
     def piece(self, words: Iterable[str], name: str) -> Piece:
         """Decode words, whatever their order, into a piece of repaired tracks, perhaps none.

@@ -1,0 +1,127 @@
+"""Registers, shared memory, spills and occupancy of each kernel: the compiler's report, no GPU.
+
+Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown table of docs/gpu.md.
+Needs NVRTC (pip install nvidia-cuda-nvrtc) and the package itself.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from host_cuda import nvrtc
+
+from lstm_music.ops import cuda_source
+from lstm_music.ops.cupy_ops import sequence_options, sequence_plan, sequence_shared
+
+SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
+WARPS = {"sm_75": 32, "sm_80": 64, "sm_90": 64}  # of a multiprocessor, at most
+BLOCKS = {"sm_75": 16, "sm_80": 32, "sm_90": 32}
+REGISTERS = 65_536
+THREADS = {
+    "adam_forward": 256,
+    "clip_forward": 1024,
+    "column_sum": 1024,
+    "dropout_forward": 256,
+    "embedding_backward": 256,
+    "embedding_forward": 256,
+    "embedding_sort": 256,
+    "lstm_cell_backward": 128,
+    "lstm_cell_forward": 128,
+    "sample_advance": 32,
+    "sample_forward": 512,
+    "sigmoid_xent_backward": 128,
+    "softmax_xent_backward": 512,
+    "softmax_xent_forward": 512,
+    "sum_squares_forward": 256,
+}
+ENTRY = re.compile(
+    r"entry function '(?P<name>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
+    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
+    re.DOTALL,
+)
+
+
+class Kernel(NamedTuple):
+    """A kernel as the compiler sees it; shared is static and dynamic bytes together."""
+
+    name: str
+    threads: int
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+def kernels(file: str, arch: str, options: tuple[str, ...] = ()) -> list[Kernel]:
+    """Compile a source for float and return what the compiler reports."""
+    flags = ("-DREAL=float", "--ptxas-options=-v", *options)
+    _, log = nvrtc.compile_cubin(cuda_source.source(file), arch, flags)
+    found = []
+    for entry in ENTRY.finditer(log):
+        shared = re.search(r"(\d+) bytes smem", entry["rest"])
+        found.append(
+            Kernel(
+                entry["name"],
+                THREADS.get(entry["name"], 0),
+                int(entry["registers"]),
+                int(shared[1]) if shared else 0,
+                int(entry["stack"]),
+                int(entry["stores"]) + int(entry["loads"]),
+            )
+        )
+    return found
+
+
+def sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
+    """Return the persistent kernel's report at a size."""
+    plan = sequence_plan(B, H, 4, 132, SHARED_BYTES[arch])
+    if plan is None:
+        return []
+    shared = sequence_shared(plan, H, 4)
+    far = max(0, H - plan.registers - 4 * plan.held)
+    label = f" (H={H}, {plan.rows} row{'s' * (plan.rows > 1)} a block; weights of a thread: "
+    label += f"{plan.registers} in registers, {H - plan.registers - far} shared, {far} from L2)"
+    return [
+        k._replace(name=k.name + label, threads=plan.threads, shared=shared)
+        for k in kernels("lstm_sequence", arch, sequence_options(plan))
+    ]
+
+
+def occupancy(k: Kernel, arch: str) -> float:
+    """Return the predicted share of a multiprocessor's warps that can live at once."""
+    warps = -(-k.threads // 32)
+    granted = -(-k.registers // 8) * 8  # registers are granted by eights
+    by_registers = REGISTERS // (granted * 32 * warps)
+    # The system keeps 1 KiB of each block's shared memory; shared memory is at most 1 KiB more.
+    by_shared = (SHARED_BYTES[arch] + 1024) // (k.shared + 1024)
+    blocks = min(by_registers, by_shared, WARPS[arch] // warps, BLOCKS[arch])
+    return blocks * warps / WARPS[arch]
+
+
+def table(arch: str) -> str:
+    """Return the report as Markdown."""
+    found = [
+        k for file in cuda_source.names() if file != "lstm_sequence" for k in kernels(file, arch)
+    ]
+    for B, H in ((50, 128), (200, 128), (600, 128), (50, 256)):
+        found += sequence_kernels(arch, B, H)
+    lines = [
+        "| kernel | threads | registers | shared, bytes | stack, bytes | spills, bytes | occupancy |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
+    ]
+    for k in sorted(found, key=lambda k: k.name):
+        lines.append(
+            f"| {k.name} | {k.threads} | {k.registers} | {k.shared:,} | {k.stack} | {k.spills} "
+            f"| {occupancy(k, arch):.0%} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if nvrtc.library() is None:
+        sys.exit("error: NVRTC isn't here: pip install nvidia-cuda-nvrtc")
+    print(table(sys.argv[1] if len(sys.argv) > 1 else "sm_90"))

@@ -1,0 +1,114 @@
+// What every kernel shares. REAL is float or double; names are those of the Python code.
+//
+// Arrays are row-major and time-major (T, B, ...). The same source is compiled by NVRTC for the
+// GPU and, with tests/host_cuda/host_cuda.h in front, by a C++ compiler for the CPU.
+
+#ifndef REAL
+#define REAL float
+#endif
+
+typedef unsigned int uint32;
+typedef unsigned long long uint64;
+
+#ifndef HOST_CUDA
+// A block's dynamic shared memory, as an array of a type. On the host it comes from the harness.
+#define SHARED_ARRAY(type, name)                                  \
+    extern __shared__ __align__(16) unsigned char shared_bytes[]; \
+    type* name = reinterpret_cast<type*>(shared_bytes)
+#endif
+
+#define FULL_WARP 0xffffffffu
+
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)  // NVRTC has no <math.h>
+#endif
+
+// __expf is the hardware's 2^x: its error, about 2 units in the last place near 0, is far inside
+// what single precision training needs. Double precision takes the library's.
+__device__ __forceinline__ float exp_of(float x) { return __expf(x); }
+__device__ __forceinline__ double exp_of(double x) { return exp(x); }
+__device__ __forceinline__ float log_of(float x) { return logf(x); }
+__device__ __forceinline__ double log_of(double x) { return log(x); }
+__device__ __forceinline__ float sqrt_of(float x) { return sqrtf(x); }
+__device__ __forceinline__ double sqrt_of(double x) { return sqrt(x); }
+
+// Neither can overflow: exp_of(large) is infinity and 1 / infinity is 0.
+__device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+__device__ __forceinline__ double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+__device__ __forceinline__ float tanh_of(float x)
+{
+    // exp(2x) beyond 2^126 is where __fdividef gives up; tanh is 1 long before.
+    const float e = __expf(2 * fminf(x, 40.0f));
+    return 1 - __fdividef(2.0f, 1.0f + e);
+}
+__device__ __forceinline__ double tanh_of(double x) { return tanh(x); }
+
+template <typename T>
+__device__ __forceinline__ T warp_sum(T x)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) x += __shfl_xor_sync(FULL_WARP, x, offset);
+    return x;
+}
+
+template <typename T>
+__device__ __forceinline__ T warp_max(T x)
+{
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        const T other = __shfl_xor_sync(FULL_WARP, x, offset);
+        x = other > x ? other : x;
+    }
+    return x;
+}
+
+// The sum of x over a block of whole warps, in a fixed order, known to every thread.
+// scratch: 32 elements that no thread is still reading.
+template <typename T>
+__device__ __forceinline__ T block_sum(T x, T* scratch)
+{
+    x = warp_sum(x);
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+    __syncthreads();
+    const unsigned lane = threadIdx.x % 32;
+    x = warp_sum(lane < blockDim.x / 32 ? scratch[lane] : T(0));
+    __syncthreads();  // scratch may be used again
+    return x;
+}
+
+template <typename T>
+__device__ __forceinline__ T block_max(T x, T* scratch)
+{
+    x = warp_max(x);
+    if (threadIdx.x % 32 == 0) scratch[threadIdx.x / 32] = x;
+    __syncthreads();
+    const unsigned lane = threadIdx.x % 32;
+    x = warp_max(scratch[lane < blockDim.x / 32 ? lane : 0]);
+    __syncthreads();
+    return x;
+}
+
+struct Four {
+    uint32 word[4];
+};
+
+// Philox4x32-10 (Salmon et al. 2011): the same bits as lstm_music/ops/philox.py.
+__device__ __forceinline__ Four philox(uint32 block, uint32 stream, uint32 step, uint32 k0, uint32 k1)
+{
+    uint32 c0 = block, c1 = stream, c2 = step, c3 = 0;
+#pragma unroll
+    for (int round = 0; round < 10; ++round) {
+        const uint64 p0 = (uint64)c0 * 0xD2511F53u;
+        const uint64 p1 = (uint64)c2 * 0xCD9E8D57u;
+        const uint32 c1_before = c1, c3_before = c3;
+        c0 = (uint32)(p1 >> 32) ^ c1_before ^ k0;
+        c1 = (uint32)p1;
+        c2 = (uint32)(p0 >> 32) ^ c3_before ^ k1;
+        c3 = (uint32)p0;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    Four out;
+    out.word[0] = c0, out.word[1] = c1, out.word[2] = c2, out.word[3] = c3;
+    return out;
+}

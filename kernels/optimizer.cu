@@ -1,0 +1,105 @@
+// The norm of all gradients, clipping and Adam: a launch each, whatever the number of parameters.
+#include "common.cuh"
+
+#define CHUNK 4096  // elements of a block
+
+// One parameter. A dense gradient has rows = null; one of rows is as embedding_backward leaves it.
+struct Tensor {
+    REAL* p;
+    const REAL* g;
+    REAL* m;
+    REAL* v;
+    const int* rows;   // (slots,)
+    const int* where;  // (V,)
+    uint64 size;       // elements of p
+    uint64 width;      // E, the length of a row
+    uint64 slots;      // slots * width elements of g, where it is one of rows
+    uint64 first;      // the first block of this tensor, of Adam
+    uint64 first_g;    // the same of sum_squares
+};
+
+// What a step needs beside the gradients, in device memory: a captured graph reads it anew each time.
+struct Scalars {
+    double lr, correct1, correct2;  // learning rate; 1 / (1 - beta^t)
+    double gradient_scale;          // what turns g into the gradient of the mean loss: 1 / targets
+    double clip;                    // largest norm, 0 for any
+    double norm, scale;             // written by clip_forward
+    double loss;                    // written by clip_forward: the mean
+    double loss_sum, norm_sum;      // added to by clip_forward until the host reads and clears them
+    double failed;                  // set where loss or norm isn't finite: Adam then changes nothing
+};
+
+// partial (blocks,): each block's sum of squares, in double from the warp up.
+extern "C" __global__ void sum_squares_forward(const Tensor* tensors, int count, double* partial)
+{
+    __shared__ double scratch[32];
+    int k = 0;
+    while (k + 1 < count && tensors[k + 1].first_g <= blockIdx.x) ++k;
+    const Tensor& tensor = tensors[k];
+    const uint64 size = tensor.rows ? tensor.slots * tensor.width : tensor.size;
+    const uint64 start = (blockIdx.x - tensor.first_g) * CHUNK;
+    const uint64 stop = start + CHUNK < size ? start + CHUNK : size;
+    double sum = 0;
+    for (uint64 n = start + threadIdx.x; n < stop; n += blockDim.x) {
+        const double g = tensor.g[n];
+        sum += g * g;
+    }
+    sum = block_sum(sum, scratch);
+    if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+// One block: the norm from the partial sums in a fixed order, the loss, and the factor of the gradients.
+extern "C" __global__ void clip_forward(
+    const double* partial, int parts, const REAL* losses, int N, Scalars* s)
+{
+    __shared__ double scratch[32];
+    double sum = 0, loss = 0;
+    for (int n = threadIdx.x; n < parts; n += blockDim.x) sum += partial[n];
+    for (int n = threadIdx.x; n < N; n += blockDim.x) loss += (double)losses[n];
+    sum = block_sum(sum, scratch);
+    loss = block_sum(loss, scratch);
+    if (threadIdx.x != 0) return;
+    const double norm = sqrt(sum) * s->gradient_scale;
+    const double clipped = s->clip > 0 ? s->clip / (norm + 1e-6) : 1.0;
+    s->norm = norm;
+    s->loss = loss * s->gradient_scale;
+    s->scale = s->gradient_scale * (clipped < 1 ? clipped : 1.0);
+    s->loss_sum += loss;
+    s->norm_sum += norm;
+    if (!(norm < INFINITY) || !(loss < INFINITY)) s->failed = 1;
+}
+
+// Adam (Kingma & Ba 2015, algorithm 1) over all parameters. Rows without a gradient move too: by
+// their decaying moments, as in dense Adam.
+extern "C" __global__ void adam_forward(
+    const Tensor* tensors, int count, const Scalars* s, double beta1, double beta2, double eps)
+{
+    if (s->failed != 0) return;
+    int k = 0;
+    while (k + 1 < count && tensors[k + 1].first <= blockIdx.x) ++k;
+    const Tensor tensor = tensors[k];
+    const REAL rate = (REAL)(s->lr * s->correct1), correct2 = (REAL)s->correct2;
+    const REAL scale = (REAL)s->scale, small = (REAL)eps;
+    // 1 - beta in double: in float it would lose what it has in digits.
+    const REAL keep1 = (REAL)beta1, add1 = (REAL)(1 - beta1);
+    const REAL keep2 = (REAL)beta2, add2 = (REAL)(1 - beta2);
+    const uint64 start = (blockIdx.x - tensor.first) * CHUNK;
+    const uint64 stop = start + CHUNK < tensor.size ? start + CHUNK : tensor.size;
+    for (uint64 n = start + threadIdx.x; n < stop; n += blockDim.x) {
+        REAL g = 0;
+        if (tensor.rows) {
+            const uint64 r = n / tensor.width;
+            const uint64 slot = (uint32)tensor.where[r];
+            if (slot < tensor.slots && tensor.rows[slot] == (int)r)
+                g = tensor.g[slot * tensor.width + (n - r * tensor.width)];
+        } else {
+            g = tensor.g[n];
+        }
+        g *= scale;
+        const REAL m = keep1 * tensor.m[n] + add1 * g;
+        const REAL v = keep2 * tensor.v[n] + add2 * g * g;
+        tensor.m[n] = m;
+        tensor.v[n] = v;
+        tensor.p[n] -= rate * m / (sqrt_of(v * correct2) + small);
+    }
+}

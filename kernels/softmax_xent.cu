@@ -1,0 +1,106 @@
+// Softmax cross-entropy of rows of logits: bias, loss and gradient in two visits of a row, one block
+// each. Called on a chunk of rows that fits the L2 cache, so the second visit finds them there.
+#include "common.cuh"
+
+struct Running {
+    REAL largest, total;  // total = sum of exp(x - largest)
+};
+
+// Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
+__device__ __forceinline__ Running joined(Running a, Running b)
+{
+    Running out;
+    out.largest = a.largest > b.largest ? a.largest : b.largest;
+    // Equal ones, even two of minus infinity, need no correction.
+    const REAL scale_a = a.largest == out.largest ? REAL(1) : exp_of(a.largest - out.largest);
+    const REAL scale_b = b.largest == out.largest ? REAL(1) : exp_of(b.largest - out.largest);
+    out.total = a.total * scale_a + b.total * scale_b;
+    return out;
+}
+
+__device__ __forceinline__ Running read_row(const REAL* logits, const REAL* b, int V)
+{
+    // Four chains, so that loads are in flight together.
+    Running part[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) part[k].largest = -INFINITY, part[k].total = 0;
+    const int stride = blockDim.x;
+    for (int v = threadIdx.x; v < V; v += 4 * stride) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const int at = v + k * stride;
+            if (at >= V) break;
+            const REAL x = logits[at] + (b ? b[at] : REAL(0));
+            if (x > part[k].largest) {
+                part[k].total = part[k].total * exp_of(part[k].largest - x) + 1;
+                part[k].largest = x;
+            } else {
+                part[k].total += exp_of(x - part[k].largest);
+            }
+        }
+    }
+    return joined(joined(part[0], part[1]), joined(part[2], part[3]));
+}
+
+__device__ __forceinline__ Running block_joined(Running x)
+{
+    __shared__ REAL largest[32], total[32];
+#pragma unroll
+    for (int offset = 16; offset > 0; offset >>= 1) {
+        Running other;
+        other.largest = __shfl_xor_sync(FULL_WARP, x.largest, offset);
+        other.total = __shfl_xor_sync(FULL_WARP, x.total, offset);
+        x = joined(x, other);
+    }
+    if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = x.largest, total[threadIdx.x / 32] = x.total;
+    __syncthreads();
+    x.largest = largest[0], x.total = total[0];
+    for (int warp = 1; warp < blockDim.x / 32; ++warp) {
+        Running other;
+        other.largest = largest[warp], other.total = total[warp];
+        x = joined(x, other);
+    }
+    return x;
+}
+
+__device__ __forceinline__ void write_loss(
+    const Running& row, const REAL* logits, const REAL* b, int target, REAL* loss)
+{
+    if (threadIdx.x != 0) return;
+    const REAL at_target = target < 0 ? REAL(0) : logits[target] + (b ? b[target] : REAL(0));
+    *loss = target < 0 ? REAL(0) : log_of(row.total) - (at_target - row.largest);
+}
+
+// logits (N, V), b (V,) or null, targets (N,) with -1 for none -> losses (N,). logits stay as they are.
+extern "C" __global__ void softmax_xent_forward(
+    const REAL* logits, const REAL* b, const int* targets, REAL* losses, int V)
+{
+    const REAL* row = logits + (size_t)blockIdx.x * V;
+    const int target = targets[blockIdx.x];
+    if (target < 0) {
+        if (threadIdx.x == 0) losses[blockIdx.x] = 0;
+        return;
+    }
+    write_loss(block_joined(read_row(row, b, V)), row, b, target, losses + blockIdx.x);
+}
+
+// As above, and logits become scale · (softmax - one_hot(target)), 0 where there is no target.
+extern "C" __global__ void softmax_xent_backward(
+    REAL* logits, const REAL* b, const int* targets, REAL* losses, REAL scale, int V)
+{
+    REAL* row = logits + (size_t)blockIdx.x * V;
+    const int target = targets[blockIdx.x];
+    if (target < 0) {
+        if (threadIdx.x == 0) losses[blockIdx.x] = 0;
+        for (int v = threadIdx.x; v < V; v += blockDim.x) row[v] = 0;
+        return;
+    }
+    const Running all = block_joined(read_row(row, b, V));
+    write_loss(all, row, b, target, losses + blockIdx.x);
+    __syncthreads();  // the loss reads the target's logit before it is overwritten
+    const REAL factor = scale / all.total;
+    for (int v = threadIdx.x; v < V; v += blockDim.x) {
+        const REAL x = row[v] + (b ? b[v] : REAL(0));
+        row[v] = factor * exp_of(x - all.largest) - (v == target ? scale : REAL(0));
+    }
+}

@@ -1,0 +1,211 @@
+"""A whole training step as one CUDA graph: captured once for each shape of batch, then replayed.
+
+A replay costs one small copy to the device (the batch and a few numbers) and one launch. Loss and
+gradient norm stay on the device, added up until `read` asks for them.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_music.errors import UserError
+from lstm_music.model import Batch, Gradients, Model, State
+from lstm_music.ops.cupy_ops import (
+    BETA1,
+    BETA2,
+    SCALARS,
+    Allocator,
+    CupyOps,
+    Parameter,
+    Table,
+    named,
+)
+from lstm_music.ops.numpy_ops import Array
+from lstm_music.optim import Optimizer
+
+GIVEN = 5  # the first of SCALARS come from the host
+STEP_AT = 8 * GIVEN  # of dropout's step, in bytes from the start of what is sent
+BATCH_AT = 64
+
+
+class Totals(NamedTuple):
+    """What steps since the last read added up to.
+
+    loss, norm: of the last step; loss_sum: nats of all targets; norm_sum: of all steps' norms.
+    failed: a loss or norm was no finite number; no step since then changed the parameters.
+    """
+
+    loss: float
+    norm: float
+    loss_sum: float
+    norm_sum: float
+    failed: bool
+
+
+class Sent:
+    """What a step gets from the host, in one array so that one copy sends it."""
+
+    def __init__(self, ops: CupyOps, T: int, B: int) -> None:
+        size = ops.dtype.itemsize
+        self.parts = {
+            "x": (BATCH_AT, 4, np.dtype(np.int32)),
+            "y": (BATCH_AT + 16 * -(-4 * T * B // 16), 4, np.dtype(np.int32)),
+            "keep": (BATCH_AT + 32 * -(-4 * T * B // 16), size, ops.dtype),
+        }
+        start = self.parts["keep"][0]
+        self.host = np.zeros(start + size * T * B, np.uint8)
+        self.device = ops.asarray(self.host, np.uint8)
+        self.given = self.device[:STEP_AT].view(np.float64)
+        self.step = self.device[STEP_AT : STEP_AT + 4].view(np.uint32)
+        x, y, keep = (self._view(self.device, name, T, B) for name in self.parts)
+        # One target: the gradient is of the sum, and `gradient_scale` makes it the mean's.
+        self.batch = Batch(x, y, keep, 1)
+
+    def _view(self, whole: Array, name: str, T: int, B: int) -> Array:
+        start, size, dtype = self.parts[name]
+        return whole[start : start + size * T * B].view(dtype).reshape(T, B)
+
+    def send(self, batch: Batch, given: list[float], step: int) -> None:
+        """Copy a batch of the host, the first of SCALARS and dropout's step to the device."""
+        T, B = batch.x.shape
+        self.host[:STEP_AT].view(np.float64)[:] = given
+        self.host[STEP_AT : STEP_AT + 4].view(np.uint32)[:] = step & 0xFFFFFFFF
+        self._view(self.host, "x", T, B)[...] = batch.x
+        self._view(self.host, "y", T, B)[...] = batch.y
+        self._view(self.host, "keep", T, B)[...] = 1 if batch.keep is None else batch.keep
+        device: Any = self.device
+        device.set(self.host)
+
+
+class Captured(NamedTuple):
+    """A graph, what it reads, and all that must live as long as it does."""
+
+    graph: Any
+    sent: Sent
+    alive: tuple[Any, ...]
+
+
+class GraphStep:
+    """Training steps of a model on a GPU, each one graph launch. Adam only.
+
+    clip: the largest norm, 0 for any. seed: of the dropout masks. The optimiser's moments and
+    count of steps, and the model's parameters, are those that it was made with.
+    """
+
+    def __init__(self, model: Model, optimizer: Optimizer, clip: float, seed: int = 0) -> None:
+        if not isinstance(model.ops, CupyOps) or optimizer.kind != "adam":
+            raise UserError("a step is one CUDA graph with the cupy backend and Adam alone")
+        self.ops: CupyOps = model.ops
+        self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
+        xp = self.xp = self.ops.xp
+        # Work in the default stream (validation, say) waits for this one, and the reverse.
+        self.stream = xp.cuda.Stream(non_blocking=False)
+        self.pool = xp.cuda.MemoryPool()
+        self.where = xp.zeros(model.config.vocabulary, np.int32)
+        self.scalars = xp.zeros(len(SCALARS), np.float64)
+        self.state: State | None = None
+        self._graphs: dict[tuple[int, int], Captured] = {}
+
+    def reset(self, state: State | None = None) -> None:
+        """Go on from a state (L, B, H), or from an empty one."""
+        if self.state is None or (state is not None and state.h.shape != self.state.h.shape):
+            self.state = state
+            self._graphs.clear()  # they hold the old state's arrays
+            return
+        with self.stream:
+            self.state.h[...] = 0 if state is None else state.h
+            self.state.c[...] = 0 if state is None else state.c
+
+    def run(self, batch: Batch, lr: float, step: int) -> None:
+        """Take a step with a batch of the host; step is dropout's. Returns before it is done."""
+        shape = (batch.x.shape[0], batch.x.shape[1])
+        with self.stream:
+            if shape not in self._graphs:
+                self._graphs[shape] = self._capture(*shape, batch)
+            captured = self._graphs[shape]
+            self.optimizer.t += 1
+            t = self.optimizer.t
+            scale = 1 / max(batch.targets, 1)
+            given = [lr, 1 / (1 - BETA1**t), 1 / (1 - BETA2**t), scale, self.clip]
+            captured.sent.send(batch, given, step)
+            captured.graph.launch(self.stream)
+
+    def read(self) -> Totals:
+        """Wait for the steps taken; return what they added up to, and begin to add anew."""
+        with self.stream:
+            found = named(self.ops.to_numpy(self.scalars))
+            self.scalars[SCALARS.index("loss_sum") :] = 0
+        return Totals(
+            found["loss"],
+            found["norm"],
+            found["loss_sum"],
+            found["norm_sum"],
+            bool(found["failed"]),
+        )
+
+    # Capturing --------------------------------------------------------------------------------
+
+    def _capture(self, T: int, B: int, batch: Batch) -> Captured:
+        """Run the step's maths once, so that everything is compiled and allocated; record it."""
+        if self.state is None:
+            self.state = self.model.zero_state(B)
+        # Memory of its own: what one capture frees, nobody else may get.
+        with self.xp.cuda.using_allocator(Allocator(self.xp, self.pool)):
+            # A model of its own: its scratch must not move when another shape is run.
+            twin = Model(self.model.config, self.ops, parameters=self.model.parameters)
+            sent, slots = Sent(self.ops, T, B), dict[str, Array]()
+            sent.send(batch, [0.0] * GIVEN, 0)
+            _, grads, _ = self._gradients(twin, sent, slots)
+            table = self._table(grads)
+            partial = self.xp.empty(table.norm_blocks, np.float64)
+            # Compiled before the capture. A failed step leaves the parameters as they are.
+            self.scalars[SCALARS.index("failed")] = 1
+            self._update(twin, sent, slots, table, partial, keep_state=True)
+            self.scalars[...] = 0
+            self.stream.synchronize()
+            self.stream.begin_capture(self.xp.cuda.runtime.streamCaptureModeRelaxed)
+            self._update(twin, sent, slots, table, partial)
+            graph = self.stream.end_capture()
+        return Captured(graph, sent, (twin, table, partial, slots))
+
+    def _gradients(
+        self, twin: Model, sent: Sent, slots: dict[str, Array]
+    ) -> tuple[Array, Gradients, State]:
+        assert self.state is not None
+        with self.ops.recording(sent.step, self.where, slots):
+            return twin.losses_and_grads(sent.batch, self.state, self.seed)
+
+    def _update(
+        self,
+        twin: Model,
+        sent: Sent,
+        slots: dict[str, Array],
+        table: Table,
+        partial: Array,
+        keep_state: bool = False,
+    ) -> None:
+        """Do what a step does, all of it on the device."""
+        assert self.state is not None
+        self.scalars[:GIVEN] = sent.given
+        losses, _, final = self._gradients(twin, sent, slots)
+        self.ops.clip_all(table, losses, self.scalars, partial)
+        self.ops.adam_all(table, self.scalars)
+        if not keep_state:
+            self.state.h[...] = final.h
+            self.state.c[...] = final.c
+
+    def _table(self, grads: Gradients) -> Table:
+        slots = self.optimizer.slots
+        return self.ops.table(
+            [
+                Parameter(p, grads[name], slots[f"m.{name}"], slots[f"v.{name}"], self.where)
+                for name, p in self.model.parameters.items()
+            ]
+        )
+
+
+def graph_step(model: Model, optimizer: Optimizer, clip: float, seed: int) -> GraphStep | None:
+    """Return a model's steps as graphs, None where they can't be: another backend or optimiser."""
+    if isinstance(model.ops, CupyOps) and optimizer.kind == "adam":
+        return GraphStep(model, optimizer, clip, seed)
+    return None

@@ -1,0 +1,671 @@
+"""CUDA through CuPy: our own kernels for everything but the GEMMs, which are cuBLAS's.
+
+Kernels are compiled by NVRTC at first use and cached on disk by CuPy; nvcc isn't needed.
+Nothing here reads from the device but what a contract returns as a number (`sum_squares`) or as an
+array of unknown length (`embedding_backward`); inside `recording` not even these do, so that a
+whole training step can be captured as one CUDA graph (lstm_music/graph.py).
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from lstm_music.errors import UserError
+from lstm_music.ops import cuda_source, philox
+from lstm_music.ops.numpy_ops import (
+    Array,
+    NumpyOps,
+    RowGradient,
+    Workspace,
+    dropout_threshold,
+    logit_chunks,
+    row,
+)
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+NULL = np.uint64(0)  # a null pointer, as an argument of a kernel
+CHUNK = 4096  # as in optimizer.cu
+LARGEST_H = 256  # of the persistent LSTM kernel
+HOPPER_SHARED = 200 << 10  # bytes a block: more than any earlier architecture has
+
+# cuBLAS: types of matrices, and what it computes in.
+REAL_TYPES = {"float32": 0, "float64": 1}
+COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75, "float64": 70}
+
+# Fields of Scalars in optimizer.cu.
+SCALARS = (
+    "lr", "correct1", "correct2", "gradient_scale", "clip", "norm", "scale", "loss", "loss_sum",
+    "norm_sum", "failed",
+)  # fmt: skip
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
+
+
+class SequencePlan(NamedTuple):
+    """How lstm_sequence.cu runs: threads and rows a block, where each thread's weights lie."""
+
+    threads: int
+    bound: int  # what the compiler is told is the most of threads
+    registers: int  # weights in registers
+    rows: int
+    held: int  # quads of weights in shared memory
+
+
+class Parameter(NamedTuple):
+    """What Adam needs of one parameter; where is for a gradient of slots alone."""
+
+    p: Array
+    g: Array | RowGradient
+    m: Array
+    v: Array
+    where: Array | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Parameters as optimizer.cu reads them; blocks of Adam and of the sum of squares."""
+
+    tensors: Array
+    count: int
+    blocks: int
+    norm_blocks: int
+    alive: tuple[Parameter, ...]  # the pointers' arrays, kept from being freed
+
+
+class CupyOps(NumpyOps):
+    """The ops on an NVIDIA GPU.
+
+    precision: of the GEMMs of float32 models. "fp32" is strict; "tf32" and "bf16" let the tensor
+    cores round the factors, and add up in fp32. State, losses and weights are fp32 in all three.
+    cupy: the module to use, for tests.
+    """
+
+    name = "cupy"
+
+    def __init__(
+        self, dtype: DTypeLike = "float32", precision: str = "fp32", cupy: Any = None
+    ) -> None:
+        super().__init__(dtype)
+        if precision not in PRECISIONS:
+            raise UserError(
+                f"unknown precision '{precision}': choose one of {', '.join(PRECISIONS)}"
+            )
+        self.precision = precision
+        self.xp = usable_cupy() if cupy is None else cupy
+        attributes = self.xp.cuda.Device().attributes
+        self.multiprocessors = int(attributes["MultiProcessorCount"])
+        self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
+        self._kernels: dict[tuple[str, tuple[str, ...]], Any] = {}
+        self._step: Array | None = None
+        self._where: Array | None = None
+        self._slots: dict[str, Array] = {}
+
+    # Arrays -----------------------------------------------------------------------------------
+
+    def asarray(self, a: Any, dtype: DTypeLike | None = None) -> Array:
+        """As NumpyOps.asarray, on the device."""
+        array: Array = self.xp.ascontiguousarray(self.xp.asarray(a, dtype=dtype or self.dtype))
+        return array
+
+    def to_numpy(self, a: Array) -> Array:
+        """As NumpyOps.to_numpy: waits for the device and copies."""
+        host: Array = self.xp.asnumpy(a)
+        return host
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """As NumpyOps.matmul, by cuBLAS."""
+        self._gemm(a, b, out, 0.0)
+
+    def matmul_add(self, a: Array, b: Array, out: Array) -> None:
+        """As NumpyOps.matmul_add, by cuBLAS, which adds to out itself."""
+        self._gemm(a, b, out, 1.0)
+
+    def _gemm(self, a: Array, b: Array, out: Array, beta: float) -> None:
+        """Compute out = a·b + beta·out. cuBLAS is column-major: it computes out.T = b.T·a.T."""
+        M, K = a.shape
+        N = b.shape[1]
+        real = REAL_TYPES[self.dtype.name]
+        compute = COMPUTE_TYPES["float64" if self.dtype == np.float64 else self.precision]
+        transpose_b, ldb = leading(b)
+        transpose_a, lda = leading(a)
+        # Read by cuBLAS before the call returns.
+        scalars = np.array([1, beta], self.dtype)
+        one = scalars.ctypes.data
+        cublas = self.xp.cuda.cublas
+        cublas.gemmEx(
+            self.xp.cuda.device.get_cublas_handle(),
+            transpose_b, transpose_a, N, M, K,
+            one, pointer(b), real, ldb, pointer(a), real, lda,
+            one + self.dtype.itemsize, pointer(out), real, max(out.strides[0] // out.itemsize, N),
+            compute, -1,
+        )  # fmt: skip
+
+    # Launching --------------------------------------------------------------------------------
+
+    def _kernel(self, file: str, name: str, options: tuple[str, ...] = ()) -> Any:
+        """Return a kernel of kernels/FILE.cu, compiled at first use."""
+        key = (name, options)
+        if key not in self._kernels:
+            flags = (cuda_source.real_option(self.dtype), "-std=c++17", *options)
+            try:
+                module = self.xp.RawModule(code=cuda_source.source(file), options=flags)
+                self._kernels[key] = module.get_function(name)
+            except self.xp.cuda.compiler.CompileException as error:
+                first = str(error).strip().splitlines()[0]
+                raise UserError(
+                    f"the kernel {name} doesn't compile for this GPU ({first}): "
+                    "use --backend numba, or update CuPy and the driver"
+                ) from error
+        return self._kernels[key]
+
+    def launch(
+        self, file: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], *args: Any
+    ) -> None:
+        """Launch a kernel of kernels/FILE.cu; None is a null pointer."""
+        kernel = self._kernel(file, name)
+        kernel(grid, block, tuple(NULL if a is None else a for a in args))
+
+    def _real(self, x: float) -> Any:
+        kind: Any = self.dtype.type
+        return kind(x)
+
+    @contextmanager
+    def recording(self, step: Array, where: Array, slots: dict[str, Array]) -> Iterator[None]:
+        """Run what follows without a read from the device, as a graph's capture asks for.
+
+        step (1,) uint32: dropout's step, read from here instead of from its argument. where (V,)
+        int32: `embedding_backward` returns slots, one for each id of the batch, of which those
+        with row -1 are empty, and writes here the slot of each row that occurs. slots: where the
+        slots' arrays are kept from one call to the next, empty at first.
+        """
+        self._step, self._where, self._slots = step, where, slots
+        try:
+            yield
+        finally:
+            self._step, self._where, self._slots = None, None, {}
+
+    # LSTM -------------------------------------------------------------------------------------
+
+    def lstm_cell_forward(
+        self, gates: Array, recurrent: Array, keep: Array | None, c_prev: Array, c: Array, h: Array
+    ) -> None:
+        """As NumpyOps.lstm_cell_forward, in one launch."""
+        self._cell_forward(gates, recurrent, None, keep, c_prev, c, h)
+
+    def _cell_forward(
+        self,
+        gates: Array,
+        recurrent: Array,
+        b: Array | None,
+        keep: Array | None,
+        c_prev: Array,
+        c: Array,
+        h: Array,
+    ) -> None:
+        B, H = c.shape
+        self.launch(
+            "lstm_cell", "lstm_cell_forward", (blocks(B * H, 128),), (128,),
+            gates, recurrent, b, keep, c_prev, c, h, np.int32(B), np.int32(H),
+        )  # fmt: skip
+
+    def lstm_cell_backward(
+        self, gates: Array, keep: Array | None, c_prev: Array, c: Array, dh: Array, dc: Array
+    ) -> None:
+        """As NumpyOps.lstm_cell_backward, in one launch."""
+        self._cell_backward(gates, keep, c_prev, c, None, dh, dc)
+
+    def _cell_backward(
+        self,
+        gates: Array,
+        keep: Array | None,
+        c_prev: Array,
+        c: Array,
+        dy: Array | None,
+        dh: Array,
+        dc: Array,
+    ) -> None:
+        B, H = c.shape
+        self.launch(
+            "lstm_cell", "lstm_cell_backward", (blocks(B * H, 128),), (128,),
+            gates, keep, c_prev, c, dy, dh, dc, np.int32(B), np.int32(H),
+        )  # fmt: skip
+
+    def lstm_sequence_forward(
+        self,
+        gates: Array,
+        Wh: Array,
+        b: Array,
+        keep: Array | None,
+        c: Array,
+        h: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
+        T, B, H4 = gates.shape
+        H = H4 // 4
+        plan = self._plan(B, H)
+        if plan is not None:
+            self._launch_sequence(
+                "lstm_sequence_forward", plan, B, H,
+                gates, Wh, b, keep, c, h,
+                np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
+            )  # fmt: skip
+            return
+        recurrent = work.array("recurrent", (B, H4))
+        for t in range(T):
+            self.matmul(h[t], Wh, recurrent)
+            self._cell_forward(gates[t], recurrent, b, row(keep, t), c[t], c[t + 1], h[t + 1])
+
+    def lstm_sequence_backward(
+        self,
+        gates: Array,
+        Wh: Array,
+        keep: Array | None,
+        c: Array,
+        dy: Array,
+        dh: Array,
+        dc: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step."""
+        T, B, H = dy.shape
+        plan = self._plan(B, H)
+        if plan is not None:
+            self._launch_sequence(
+                "lstm_sequence_backward", plan, B, H,
+                gates, Wh, keep, c, dy, dh, dc,
+                np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
+            )  # fmt: skip
+            return
+        for t in reversed(range(T)):
+            kept = row(keep, t)
+            self._cell_backward(gates[t], kept, c[t], c[t + 1], dy[t], dh, dc)
+            self.matmul(gates[t], Wh.T, dh)
+            if kept is not None:
+                self.xp.multiply(dh, kept[:, None], out=dh)
+
+    def _launch_sequence(self, name: str, plan: SequencePlan, B: int, H: int, *args: Any) -> None:
+        kernel = self._kernel("lstm_sequence", name, sequence_options(plan))
+        shared = sequence_shared(plan, H, self.dtype.itemsize)
+        kernel.max_dynamic_shared_size_bytes = shared
+        arguments = tuple(NULL if a is None else a for a in args)
+        kernel((blocks(B, plan.rows),), (plan.threads,), arguments, shared_mem=shared)
+
+    def _plan(self, B: int, H: int) -> SequencePlan | None:
+        """Return how to run the persistent kernel, None where H is too large for it."""
+        return sequence_plan(B, H, self.dtype.itemsize, self.multiprocessors, self.shared_bytes)
+
+    # Embedding --------------------------------------------------------------------------------
+
+    def embedding_forward(self, W: Array, ids: Array, out: Array) -> None:
+        """As NumpyOps.embedding_forward, in one launch."""
+        V, E = W.shape
+        self.launch(
+            "embedding", "embedding_forward", (blocks(ids.size * E, 256),), (256,),
+            W, ids, out, np.int32(ids.size), np.int32(V), np.int32(E),
+        )  # fmt: skip
+
+    def embedding_backward(self, ids: Array, dx: Array) -> RowGradient:
+        """As NumpyOps.embedding_backward; inside `recording`, with slots that may be empty."""
+        N, E = dx.shape
+        slots = self._slots if self._where is not None else {}
+        if not slots:
+            slots["order"] = self.xp.empty(N, np.int32)
+            slots["rows"] = self.xp.empty(N, np.int32)
+            slots["values"] = self.xp.empty((N, E), self.dtype)
+        order, rows, values = slots["order"], slots["rows"], slots["values"]
+        self.launch(
+            "embedding", "embedding_sort", (blocks(N, 256),), (256,), ids, order, np.int32(N)
+        )
+        self.launch(
+            "embedding", "embedding_backward", (N,), (32, 8),
+            ids, order, dx, rows, values, self._where, np.int32(N), np.int32(E),
+        )  # fmt: skip
+        if self._where is not None:
+            return RowGradient(rows, values)
+        owned = self.xp.flatnonzero(rows >= 0)
+        return RowGradient(rows[owned], values[owned])
+
+    # Losses -----------------------------------------------------------------------------------
+
+    def softmax_xent(self, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+        """As NumpyOps.softmax_xent, in one launch."""
+        self._softmax_xent(logits, None, targets, losses, scale)
+
+    def _softmax_xent(
+        self, logits: Array, b: Array | None, targets: Array, losses: Array, scale: float
+    ) -> None:
+        N, V = logits.shape
+        self.launch(
+            "softmax_xent", "softmax_xent_backward", (N,), (row_threads(V),),
+            logits, b, targets, losses, self._real(scale), np.int32(V),
+        )  # fmt: skip
+
+    def softmax_nll(self, logits: Array, targets: Array, losses: Array) -> None:
+        """As NumpyOps.softmax_nll, in one launch."""
+        self._softmax_nll(logits, None, targets, losses)
+
+    def _softmax_nll(self, logits: Array, b: Array | None, targets: Array, losses: Array) -> None:
+        N, V = logits.shape
+        self.launch(
+            "softmax_xent", "softmax_xent_forward", (N,), (row_threads(V),),
+            logits, b, targets, losses, np.int32(V),
+        )  # fmt: skip
+
+    def linear_softmax_xent(
+        self,
+        h: Array,
+        W: Array,
+        b: Array,
+        targets: Array,
+        scale: float,
+        losses: Array,
+        dh: Array,
+        dW: Array,
+        db: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache."""
+        for rows, logits in logit_chunks(len(h), len(b), work):
+            later = rows.start > 0
+            self.matmul(h[rows], W, logits)
+            self._softmax_xent(logits, b, targets[rows], losses[rows], scale)
+            self.matmul(logits, W.T, dh[rows])
+            self._gemm(h[rows].T, logits, dW, float(later))
+            self.column_sum(logits, db, later)
+
+    def linear_softmax_nll(
+        self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
+    ) -> None:
+        """As NumpyOps.linear_softmax_nll, with the bias added on the way."""
+        for rows, logits in logit_chunks(len(h), len(b), work):
+            self.matmul(h[rows], W, logits)
+            self._softmax_nll(logits, b, targets[rows], losses[rows])
+
+    def column_sum(self, a: Array, out: Array, add: bool = False) -> None:
+        """Write the sums of the columns of a (N, C) to out (C,), or add them to it."""
+        N, C = a.shape
+        self.launch(
+            "column_sum", "column_sum", (blocks(C, 32),), (32, 32),
+            a, out, np.int32(N), np.int32(C), np.int32(add),
+        )  # fmt: skip
+
+    # Dropout ----------------------------------------------------------------------------------
+
+    def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
+        """As NumpyOps.dropout, with the same bits; inside `recording` the step is the device's."""
+        k0, k1 = philox.split_seed(seed)
+        self.launch(
+            "dropout", "dropout_forward", (blocks(x.size, 4 * 256),), (256,),
+            x, np.uint64(x.size), dropout_threshold(p), self._real(1 / (1 - p)),
+            np.uint32(k0), np.uint32(k1), np.uint32(stream & philox.MASK32),
+            np.uint32(step & philox.MASK32), self._step,
+        )  # fmt: skip
+
+    # Optimiser --------------------------------------------------------------------------------
+
+    def sum_squares(self, g: Array) -> float:
+        """As NumpyOps.sum_squares: waits for the device."""
+        table = self.table([Parameter(g, g, g, g)])
+        partial = self.xp.empty(table.norm_blocks, np.float64)
+        self._sum_squares(table, partial)
+        return float(partial.sum())
+
+    def adam_step(
+        self,
+        p: Array,
+        g: Array,
+        m: Array,
+        v: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+        scale: float,
+    ) -> None:
+        """As NumpyOps.adam_step, in one launch."""
+        self._adam(self.table([Parameter(p, g, m, v)]), lr, beta1, beta2, eps, t, scale)
+
+    def adam_step_rows(
+        self,
+        p: Array,
+        g: RowGradient,
+        m: Array,
+        v: Array,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+        scale: float,
+    ) -> None:
+        """As NumpyOps.adam_step_rows, without a dense gradient."""
+        where = self.xp.zeros(len(p), np.int32)
+        where[g.rows] = self.xp.arange(len(g.rows), dtype=np.int32)
+        rows = self.asarray(g.rows, np.int32)
+        parameter = Parameter(p, RowGradient(rows, g.values), m, v, where)
+        self._adam(self.table([parameter]), lr, beta1, beta2, eps, t, scale)
+
+    def _adam(
+        self,
+        table: Table,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+        scale: float,
+    ) -> None:
+        scalars = np.zeros(len(SCALARS))
+        scalars[: len(SCALARS)] = 0
+        scalars[:3] = lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t)
+        scalars[SCALARS.index("scale")] = scale
+        self.adam_all(table, self.asarray(scalars, np.float64), beta1, beta2, eps)
+
+    def table(self, parameters: list[Parameter]) -> Table:
+        """Return parameters as `clip_all` and `adam_all` take them; pointers must stay valid."""
+        rows = []
+        first = first_norm = 0
+        for each in parameters:
+            entry, size = table_entry(each)
+            rows.append([*entry, first, first_norm])
+            first += blocks(each.p.size, CHUNK)
+            first_norm += blocks(size, CHUNK)
+        tensors = self.asarray(np.array(rows, np.uint64), np.uint64)
+        return Table(tensors, len(rows), first, first_norm, tuple(parameters))
+
+    def _sum_squares(self, table: Table, partial: Array) -> None:
+        self.launch(
+            "optimizer", "sum_squares_forward", (table.norm_blocks,), (256,),
+            table.tensors, np.int32(table.count), partial,
+        )  # fmt: skip
+
+    def clip_all(self, table: Table, losses: Array, scalars: Array, partial: Array) -> None:
+        """Write the loss, the norm of all gradients and their factor to scalars (SCALARS,).
+
+        partial (table.norm_blocks,) float64 is scratch.
+        """
+        self._sum_squares(table, partial)
+        self.launch(
+            "optimizer", "clip_forward", (1,), (1024,),
+            partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), scalars,
+        )  # fmt: skip
+
+    def adam_all(
+        self,
+        table: Table,
+        scalars: Array,
+        beta1: float = BETA1,
+        beta2: float = BETA2,
+        eps: float = EPS,
+    ) -> None:
+        """Take a step of Adam with every parameter, in one launch."""
+        self.launch(
+            "optimizer", "adam_forward", (table.blocks,), (256,),
+            table.tensors, np.int32(table.count), scalars,
+            np.float64(beta1), np.float64(beta2), np.float64(eps),
+        )  # fmt: skip
+
+    # Sigmoid ----------------------------------------------------------------------------------
+
+    def sigmoid_xent(
+        self,
+        logits: Array,
+        targets: Array,
+        losses: Array,
+        scale: float,
+        counted: Array | None = None,
+    ) -> None:
+        """Compute sigmoid cross-entropy and its gradient.
+
+        logits (N, D): overwritten with scale · (sigmoid - target). targets (N, D) in 0 … 1.
+        losses (N,): nats summed over D, overwritten. counted (N,): 0 for rows without loss.
+        """
+        N, D = logits.shape
+        self.launch(
+            "sigmoid_xent", "sigmoid_xent_backward", (N,), (128,),
+            logits, targets, counted, losses, self._real(scale), np.int32(D),
+        )  # fmt: skip
+
+
+# Arithmetic that tests and tools use without a device ------------------------------------------
+
+
+def blocks(n: int, size: int) -> int:
+    """Return how many blocks of a size n elements need."""
+    return -(-n // size)
+
+
+def row_threads(V: int) -> int:
+    """Return the threads of a block that goes over a row of V logits."""
+    return 128 if V <= 1024 else 512
+
+
+def leading(a: Array) -> tuple[int, int]:
+    """Return (transposed, leading dimension) of a row-major matrix or a transposed view of one."""
+    rows, columns = a.shape
+    down, across = (stride // a.itemsize for stride in a.strides)
+    if across == 1:
+        return 0, max(down, columns)
+    return 1, max(across, rows)
+
+
+def sequence_plan(
+    B: int, H: int, itemsize: int, multiprocessors: int, shared_bytes: int
+) -> SequencePlan | None:
+    """Return how the persistent LSTM kernel runs, None for a hidden size that it isn't for.
+
+    A multiprocessor has 65,536 registers of 4 bytes. Rows are shared out one a block while
+    there are multiprocessors, for the step's latency; then two, then (H <= 128) four.
+    """
+    if H > LARGEST_H:
+        return None
+    bound = 512 if H <= 128 else 1024
+    most = 4 if bound == 512 else 2
+    rows = min(most, 1 if multiprocessors >= B else 2 if 2 * multiprocessors >= B else 4)
+    # The most that compiles without spills on every architecture; sm_90 has room for more.
+    single = {(512, 1): 60, (512, 2): 56, (512, 4): 48, (1024, 1): 24, (1024, 2): 12}
+    hopper = shared_bytes >= HOPPER_SHARED
+    registers = 80 if hopper and (bound, rows) == (512, 1) else single[bound, rows]
+    if itemsize == 8:
+        registers = 16 if bound == 512 else 4
+    threads = 32 * blocks(4 * H, 32)
+    plan = SequencePlan(threads, bound, registers, rows, 0)
+    quads = max(0, blocks(H, 4) - registers // 4)
+    free = shared_bytes - sequence_shared(plan, H, itemsize)
+    if free < 0:
+        return None
+    return plan._replace(held=min(quads, free // (4 * itemsize * threads)))
+
+
+def sequence_options(plan: SequencePlan) -> tuple[str, ...]:
+    """Return the compiler's options for a plan."""
+    return (
+        f"-DLSTM_THREADS={plan.bound}",
+        f"-DLSTM_REG={plan.registers}",
+        f"-DLSTM_ROWS={plan.rows}",
+    )
+
+
+def sequence_shared(plan: SequencePlan, H: int, itemsize: int) -> int:
+    """Return the bytes of shared memory of a plan; enough for either direction."""
+    width = max(plan.registers, 4 * blocks(H, 4))
+    return itemsize * (4 * plan.held * plan.threads + plan.rows * 4 * (width + H))
+
+
+def table_entry(each: Parameter) -> tuple[list[int], int]:
+    """Return a parameter's fields of optimizer.cu's Tensor, and the elements of its gradient."""
+    slots, width, rows, where = 0, 0, 0, 0
+    values = each.g
+    if isinstance(values, RowGradient):
+        assert each.where is not None
+        slots, width = values.values.shape
+        rows, where = pointer(values.rows), pointer(each.where)
+        values = values.values
+    pointers = [pointer(a) for a in (each.p, values, each.m, each.v)]
+    return [*pointers, rows, where, each.p.size, width, slots], values.size
+
+
+def pointer(a: Any) -> int:
+    """Return where a device array lies."""
+    return int(a.data.ptr)
+
+
+# Finding a GPU ----------------------------------------------------------------------------------
+
+
+def usable_cupy() -> Any:
+    """Return the module cupy, where it finds a GPU; raises UserError that says what is missing."""
+    try:
+        import cupy
+    except ImportError as error:
+        raise UserError(
+            f"the cupy backend needs CuPy ({error}): pip install 'lstm-music[cuda13]' "
+            "(or [cuda12] for a driver older than 580), or use --backend numba"
+        ) from error
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise UserError(driver_message(str(error))) from error
+    if not count:
+        raise UserError("there is no CUDA device here: use --backend numba")
+    cupy.cuda.set_allocator(Allocator(cupy, cupy.get_default_memory_pool()))
+    return cupy
+
+
+def driver_message(what: str) -> str:
+    """Return what to do about an error of the CUDA runtime."""
+    if "InsufficientDriver" in what:
+        return (
+            "the NVIDIA driver is missing or older than CuPy: install a newer driver, or the CuPy "
+            "that fits it (pip install 'lstm-music[cuda12]'), or use --backend numba"
+        )
+    return f"no CUDA device answers ({what}): check nvidia-smi, or use --backend numba"
+
+
+class Allocator:
+    """A pool's malloc that says in one line what to lower where the GPU's memory is full."""
+
+    def __init__(self, cupy: Any, pool: Any) -> None:
+        self.cupy, self.pool = cupy, pool
+
+    def __call__(self, size: int) -> Any:
+        """Return device memory of a size."""
+        try:
+            return self.pool.malloc(size)
+        except self.cupy.cuda.memory.OutOfMemoryError as error:
+            used = self.pool.used_bytes() / 2**20
+            raise UserError(
+                f"the GPU has no {size / 2**20:,.0f} MB left beside the {used:,.0f} MB in use: "
+                "lower --batch, --seq or --hidden, or use --backend numba"
+            ) from error
+
+
+def named(scalars: Array) -> Mapping[str, float]:
+    """Return scalars read from the device by name."""
+    return dict(zip(SCALARS, (float(x) for x in scalars), strict=True))

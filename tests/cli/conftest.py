@@ -1,0 +1,69 @@
+from types import SimpleNamespace
+
+import pytest
+
+from lstm_music.cli import corpus, evaluate, sample, train
+from lstm_music.cli.common import run
+from small import COMPUTE, SMALL, write_music
+
+COMMANDS = {"corpus": corpus, "evaluate": evaluate, "sample": sample, "train": train}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working folder with a cache of its own and a small corpus, `music`."""
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    work = tmp_path / "work"
+    write_music(work / "music")
+    monkeypatch.chdir(work)
+    return work
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command in this process: its status, and the lines it printed."""
+
+    def call(name, *words):
+        words = [str(word) for word in words]
+        if name != "corpus":
+            words += COMPUTE
+        capsys.readouterr()
+        status = run(COMMANDS[name].main, words)
+        out, err = capsys.readouterr()
+        return SimpleNamespace(status=status, out=out.splitlines(), err=err.splitlines())
+
+    return call
+
+
+@pytest.fixture
+def ok(command):
+    """Run a command that should succeed without a word of complaint; return its lines."""
+
+    def call(*words):
+        done = command(*words)
+        assert done.status == 0
+        assert not done.err
+        return done.out
+
+    return call
+
+
+@pytest.fixture
+def fails(command):
+    """Run a command that should fail; return its one line, without `error: `."""
+
+    def call(*words):
+        done = command(*words)
+        assert done.status == 2
+        assert not done.out
+        (line,) = done.err
+        assert line.startswith("error: ")
+        return line.removeprefix("error: ")
+
+    return call
+
+
+@pytest.fixture
+def train_small(ok):
+    """Train a small model on `music`: train_small("--max-steps", 9, "--run", "a")."""
+    return lambda *words: ok("train", "music", *SMALL, *words)

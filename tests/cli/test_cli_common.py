@@ -1,0 +1,143 @@
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from lstm_music.cli import COMMANDS, common
+from lstm_music.cli.common import Parser, number, run, run_folder, typed, whole
+from lstm_music.errors import UserError
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_shows_every_default(name, capsys):
+    module = __import__(f"lstm_music.cli.{name}", fromlist=["make_parser"])
+    parser = module.make_parser()
+    with pytest.raises(SystemExit) as stop:
+        run(module.main, ["--help"])
+    assert stop.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    for action in parser._actions:
+        for flag in action.option_strings:
+            assert flag in text
+        has_default = (
+            action.default not in (None, argparse.SUPPRESS) and action.default is not False
+        )
+        if has_default:
+            assert f"(default: {action.default})" in text
+
+
+def test_zero_is_a_default_that_is_shown(capsys):
+    parser = Parser("x", "y")
+    parser.add_argument("--seed", type=int, default=0, help="of chance")
+    parser.add_argument("--loud", action="store_true", help="say more")
+    parser.print_help()
+    out = capsys.readouterr().out
+    assert "of chance (default: 0)" in out
+    assert "say more\n" in out
+
+
+@given(low=st.integers(-9, 9), size=st.integers(0, 9), value=st.integers(-30, 30))
+@hypothesis_settings(deadline=None)
+def test_whole_numbers(low, size, value):
+    parse = whole(low, low + size)
+    if low <= value <= low + size:
+        assert parse(str(value)) == value
+    else:
+        with pytest.raises(argparse.ArgumentTypeError, match=f"from {low} to {low + size}"):
+            parse(str(value))
+
+
+@pytest.mark.parametrize("text", ["", "x", "1.5", "nan", "9" * 5000])
+def test_what_is_no_whole_number(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="from 1 up"):
+        whole(1)(text)
+
+
+@pytest.mark.parametrize("text", ["", "x", "nan", "inf", "-inf", "1e999", "0", "-1"])
+def test_what_is_no_number_above_0(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"is not a number above 0$"):
+        number(0, above=True)(text)
+
+
+def test_the_bounds_of_numbers():
+    assert number(0, 1)("0") == 0
+    assert number(0, 1)("1") == 1
+    assert number(0, 1, above=True)("1e-300") == 1e-300
+    with pytest.raises(argparse.ArgumentTypeError, match="from 0 to 1"):
+        number(0, 1)("1.01")
+    with pytest.raises(argparse.ArgumentTypeError, match="from 0 up"):
+        number(0)("-0.1")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "says"),
+    [
+        (UserError("two\nlines"), 2, "error: two lines\n"),
+        (MemoryError(), 2, "error: not enough memory: "),
+        (FileNotFoundError(2, "No such file", "x"), 2, "error: No such file 'x': check the path"),
+        (OSError("odd"), 2, "error: odd: check the path and the free space\n"),
+        (KeyboardInterrupt(), 130, "\n"),
+    ],
+)
+def test_errors_become_a_line_and_a_status(capsys, error, status, says):
+    def main(argv):
+        raise error
+
+    assert run(main, []) == status
+    out, err = capsys.readouterr()
+    assert not out
+    assert err.startswith(says)
+    assert err.count("\n") == 1
+
+
+def test_a_bug_is_not_hidden():
+    def main(argv):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(main, [])
+
+
+def test_where_runs_are(folder):
+    assert run_folder("a") == Path("runs/a")
+    assert run_folder("./a") == Path("a")
+    assert run_folder("x/a") == Path("x/a")
+    assert run_folder("/a") == Path("/a")
+    (folder / "a" / "checkpoints").mkdir(parents=True)
+    assert run_folder("a") == Path("a")
+    (folder / "runs" / "a").mkdir(parents=True)
+    assert run_folder("a") == Path("runs/a")
+
+
+@pytest.mark.parametrize("name", ["a", "./a", "x/a", "/a", "../a", "."])
+def test_what_is_typed_is_found_again(name):
+    assert run_folder(typed(run_folder(name))) == run_folder(name)
+
+
+def test_threads_are_limited(monkeypatch):
+    import threadpoolctl
+
+    limits = []
+    monkeypatch.setattr(threadpoolctl, "threadpool_limits", limits.append)
+    common.limit_threads(None, "numpy")
+    common.limit_threads(3, "numpy")
+    assert limits == [3]
+
+
+def test_a_warning_is_one_line(capsys):
+    common.warn("a\nb")
+    assert capsys.readouterr().err == "warning: a b\n"
+
+
+def test_a_broken_pipe_is_no_error(monkeypatch):
+    def main(argv):
+        raise BrokenPipeError
+
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        monkeypatch.setattr(sys, "stdout", nowhere)
+        assert run(main, []) == 141

@@ -1,0 +1,58 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from small import write_music
+
+
+def test_the_counts_as_a_table_and_as_json(ok, folder):
+    (folder / "music" / "bad.mid").write_bytes(b"rubbish")
+    lines = ok("corpus", "music", "--json", "counts.json")
+    with open("counts.json", encoding="utf-8") as file:
+        counts = json.load(file)
+    assert list(counts) == ["pieces", "tokens", "unique_tokens", "skipped", "splits"]
+    assert list(counts["splits"]) == ["train", "valid", "test"]
+    for part in counts["splits"].values():
+        assert list(part) == ["pieces", "tokens", "unique_tokens"]
+    assert sum(part["tokens"] for part in counts["splits"].values()) == counts["tokens"] == 8 * 40
+    (skipped,) = counts["skipped"]
+    assert list(skipped) == ["file", "reason"]
+    assert lines[0] == "music, flatten tracks"
+    rows = {line.split()[0]: line.split()[1:] for line in lines[2:6]}
+    for name, part in (counts["splits"] | {"all": counts}).items():
+        assert rows[name] == [str(part[k]) for k in ("pieces", "tokens", "unique_tokens")]
+    assert lines[6:] == [f"skipped bad.mid: {skipped['reason']}"]
+
+
+def test_the_layout_of_tracks(ok):
+    flatten, merge = ok("corpus", "music"), ok("corpus", "music", "--tracks", "merge")
+    assert merge[0] == "music, merge tracks"
+    assert flatten[2:] != merge[2:]
+
+
+def test_a_named_corpus_from_a_file(ok, folder):
+    write_music(folder / "three", pieces=3)
+    assert ok("corpus", "bach", "--data", "three")[-1].split()[:2] == ["all", "3"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "the following arguments are required: CORPUS (see bin/corpus --help)"),
+        (["bahc"], "unknown corpus 'bahc'"),
+        (["music", "--tracks", "sideways"], "invalid choice: 'sideways'"),
+        (["music", "--data", "none"], "no file or folder 'none'"),
+    ],
+)
+def test_bad_input_is_one_line(fails, words, says):
+    assert says in fails("corpus", *words)
+
+
+def test_the_exit_status_reaches_the_shell(folder):
+    for words, status in ((["music"], 0), (["bahc"], 2), (["--help"], 0)):
+        command = [sys.executable, "-m", "lstm_music.cli.corpus", *words]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == status
+        assert len(done.stderr.splitlines()) == (status == 2)

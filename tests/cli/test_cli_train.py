@@ -1,0 +1,396 @@
+import os
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from lstm_music.cli import train
+from lstm_music.trainer import Progress, Report, Trainer
+from small import COMPUTE, SMALL, flip, metrics, target, write_music
+
+TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
+
+
+def sample_bytes(run):
+    """The content of a run's samples."""
+    return [path.read_bytes() for path in sorted((run / "samples").glob("*.mid"))]
+
+
+def start(*words, **options):
+    """Begin training in a process of its own."""
+    return subprocess.Popen(
+        [*TRAIN, *map(str, words), *COMPUTE],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+# A run ------------------------------------------------------------------------------------------
+
+
+def test_a_first_run(train_small, folder):
+    lines = train_small("--max-steps", 20)
+    (run,) = (folder / "runs").iterdir()
+    assert re.fullmatch(r"music-\d{8}-\d{6}", run.name)
+    assert lines[0].startswith(f"new run runs/{run.name}: 6 pieces, 258 tokens, ")
+    assert lines[1].startswith("step 18, epoch 1, loss ")
+    assert lines[2].startswith("stopped by --max-steps 20: step 20, best validation loss ")
+    assert lines[3].startswith(f"runs/{run.name}/samples/sample-0001.mid  (")
+    assert lines[4:] == [
+        f"more:  bin/sample runs/{run.name} --num 4 --temperature 0.9",
+        f"go on: bin/train --resume --run runs/{run.name} --max-minutes 30",
+    ]
+    assert len(sample_bytes(run)) == 1
+
+
+def test_quiet_prints_the_samples_path_alone(train_small):
+    assert train_small("--max-steps", 20, "--run", "a", "--quiet") == [
+        "runs/a/samples/sample-0001.mid"
+    ]
+
+
+def test_runs_that_begin_in_one_second_have_names_of_their_own(train_small, folder, monkeypatch):
+    monkeypatch.setattr(train.time, "strftime", lambda _: "now")
+    for _ in range(3):
+        train_small("--max-steps", 1)
+    assert sorted(os.listdir("runs")) == ["music-now", "music-now-2", "music-now-3"]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [("a", "runs/a"), ("./a", "a"), ("x/y", "x/y"), ("{}/a", "a"), ("a b", "runs/a b")],
+)
+def test_where_a_run_is_kept(train_small, ok, folder, name, place):
+    lines = train_small("--max-steps", 1, "--run", name.format(folder))
+    assert (folder / place / "config.json").is_file()
+    _, go_on = lines[-1].split("bin/train ")
+    again = ok("train", *shlex.split(go_on), "--max-steps", 2)
+    assert again[0].startswith("resumed at step 1 ")
+
+
+def test_the_console_script_finds_every_command(folder):
+    call = "import sys; from lstm_music.cli import main; sys.exit(main())"
+    for words, status in ((["corpus", "music"], 0), (["--help"], 0), (["sing"], 2), ([], 2)):
+        command = [sys.executable, "-c", call, *words]
+        done = subprocess.run(command, check=False, capture_output=True, text=True)
+        assert done.returncode == status
+        assert len(done.stderr.splitlines()) == (status == 2)
+
+
+# Going on ---------------------------------------------------------------------------------------
+
+
+def test_a_run_resumed_is_the_run_that_never_stopped(train_small, ok, folder):
+    train_small("--max-steps", 50, "--run", "a")
+    train_small("--max-steps", 23, "--run", "b")
+    shutil.rmtree("runs/b/samples")
+    lines = ok("train", "--resume", "--run", "b", "--max-steps", 50)
+    assert lines[0].startswith("resumed at step 23 runs/b: ")
+    a, b = folder / "runs" / "a", folder / "runs" / "b"
+    assert metrics(a) == metrics(b)
+    assert sample_bytes(a) == sample_bytes(b)
+    for link in ("latest", "best"):
+        assert target(a, link) == target(b, link)
+        files = [run / "checkpoints" / link / "model.safetensors" for run in (a, b)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_resume_takes_the_newest_run(train_small, ok):
+    for name in ("b", "a"):
+        train_small("--max-steps", 1, "--run", name)
+    os.utime("runs/b/checkpoints", (9e9, 9e9))
+    assert ok("train", "--resume", "--max-steps", 2)[0].startswith("resumed at step 1 runs/b: ")
+
+
+def test_new_limits_replace_the_old(train_small, ok):
+    train_small("--epochs", 1, "--run", "a")
+    assert "stopped by --epochs 1: step 18" in ok("train", "--resume")[1]
+    assert "--max-steps 20" in ok("train", "--resume", "--max-steps", 20)[1]
+    assert "stopped by --max-minutes 0.001" in ok("train", "--resume", "--max-minutes", 0.001)[-4]
+
+
+def test_after_early_stopping_the_way_on_is_said(train_small, ok):
+    stop = ("--early-stop", 1, "--lr", 2)
+    lines = train_small("--run", "a", *stop)
+    assert lines[-4].startswith("stopped by --early-stop 1")
+    assert lines[-1].endswith("--max-minutes 30 --early-stop 0")
+    assert (
+        "stopped by --max-steps"
+        in ok("train", "--resume", "--early-stop", 0, "--max-steps", 200)[-4]
+    )
+
+
+def test_a_corpus_that_moved_is_taken_from_its_new_place(train_small, ok, fails, folder):
+    train_small("--max-steps", 2, "--run", "a")
+    (folder / "music").rename(folder / "moved")
+    assert "no file or folder" in fails("train", "--resume", "--max-steps", 3)
+    ok("train", "moved", "--resume", "--max-steps", 3)
+    ok("train", "bach", "--data", "moved", "--resume", "--max-steps", 4)
+    write_music(folder / "other", notes=5)
+    assert "not the corpus" in fails("train", "other", "--resume", "--max-steps", 5)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, command, folder):
+    train_small("--max-steps", 20, "--run", "a")
+    flip(folder / "runs/a/checkpoints/step-00000020/model.safetensors", 0.9)
+    done = command("train", "--resume", "--max-steps", 21)
+    assert done.status == 0
+    assert done.out[0].startswith("resumed at step 18 ")
+    (line,) = done.err
+    assert line.startswith("warning: ")
+    assert "step-00000020/model.safetensors' is damaged" in line
+    assert line.endswith("using step-00000018 instead")
+
+
+# Bad input --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "say what to train on"),
+        (["bahc"], "unknown corpus 'bahc': use bach"),
+        (["no/such.mid"], "no file or folder 'no/such.mid': check the path"),
+        (["empty"], "no MIDI files"),
+        (["rubbish"], "no usable MIDI file among 1 in"),
+        (["rubbish.zip"], "is it a whole zip?"),
+        (["music", "--data", "none"], "/none': check the path"),
+        (["music", "--hidden", "0"], "--hidden: '0' is not a whole number from 1 to 65536"),
+        (["music", "--hidden", "many"], "'many' is not a whole number"),
+        (["music", "--lr", "nan"], "--lr: 'nan' is not a number above 0"),
+        (["music", "--lr", "0"], "'0' is not a number above 0"),
+        (["music", "--lr", "inf"], "'inf' is not a number"),
+        (["music", "--dropout", "1"], "'1' is not a number from 0 to 0.95"),
+        (["music", "--max-minutes", "-1"], "'-1' is not a number above 0"),
+        (["music", "--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["music", "--volume", "11"], "unrecognized arguments: --volume 11"),
+        (["--resume"], "no run to resume in runs/: begin one with bin/train bach"),
+        (["--resume", "--run", "a"], "no run at 'runs/a': begin it without --resume"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(fails, folder, words, says):
+    (folder / "empty").mkdir()
+    (folder / "rubbish").mkdir()
+    (folder / "rubbish" / "a.mid").write_bytes(b"rubbish")
+    (folder / "rubbish.zip").write_bytes(b"rubbish")
+    assert says in fails("train", *words)
+    assert not (folder / "runs").exists()
+
+
+def test_an_existing_run_is_not_replaced(train_small, fails, folder):
+    train_small("--max-steps", 2, "--run", "a")
+    assert "'runs/a' exists: continue it with --resume" in fails("train", "music", "--run", "a")
+    (folder / "runs" / "b").mkdir()
+    assert "exists" in fails("train", "music", "--run", "b")
+    assert target(folder / "runs" / "a", "latest")
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "was"),
+    [
+        ("--hidden", 9, "8"), ("--layers", 1, "2"), ("--embedding", 4, "8"),
+        ("--dropout", 0, "0.3"), ("--tracks", "merge", "flatten"), ("--batch", 2, "3"),
+        ("--seq", 4, "5"), ("--lr", 0.1, "0.003"), ("--optimizer", "sgd", "adam"),
+        ("--clip", 1, "5.0"), ("--seed", 1, "0"), ("--anneal-factor", 0.1, "0.5"),
+        ("--anneal-patience", 5, "2"),
+    ],
+)  # fmt: skip
+def test_options_that_contradict_the_run_are_refused(train_small, fails, flag, value, was):
+    train_small("--max-steps", 2, "--run", "a")
+    line = fails("train", "--resume", flag, value)
+    assert f"the run 'runs/a' was begun with {flag} {was}: leave the option out" in line
+
+
+def test_options_that_agree_with_the_run_are_taken(train_small, ok):
+    train_small("--max-steps", 2, "--run", "a")
+    ok("train", "music", *SMALL, "--resume", "--max-steps", 3)
+
+
+@pytest.mark.parametrize("damage", ["cut", "newer", "empty"])
+def test_a_damaged_description_is_an_error(train_small, fails, folder, damage):
+    train_small("--max-steps", 2, "--run", "a")
+    path = folder / "runs/a/config.json"
+    text = path.read_text()
+    changed = {"cut": text[:50], "newer": text.replace('"format": 1', '"format": 2'), "empty": "{}"}
+    path.write_text(changed[damage])
+    says = "upgrade lstm-music" if damage == "newer" else "is damaged: train a new run"
+    assert says in fails("train", "--resume")
+
+
+def test_too_little_memory_is_one_line_and_leaves_no_run(fails, folder, monkeypatch):
+    def greedy(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(Trainer, "_step", greedy)
+    assert "not enough memory" in fails("train", "music", "--run", "a", "--quiet")
+    assert not (folder / "runs" / "a").exists()
+
+
+def test_too_large_a_model_is_one_line(fails, folder):
+    """A model of about 100 PB, which no machine has."""
+    words = ("--hidden", 65536, "--embedding", 65536, "--layers", 64)
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+
+    done = start("music", *words, "--run", "a", preexec_fn=limited)
+    out, err = done.communicate(timeout=60)
+    assert done.returncode == 2
+    assert err.startswith("error: not enough memory")
+    assert len(err.splitlines()) == 1
+    assert not out
+    assert not (folder / "runs").exists()
+
+
+def test_skipped_files_are_named(command, folder):
+    for n in range(7):
+        (folder / "music" / f"bad-{n}.mid").write_bytes(b"rubbish")
+    words = ("train", "music", *SMALL, "--max-steps", 1, "--run")
+    done = command(*words, "a")
+    assert done.status == 0
+    assert [line[:27] for line in done.err[:5]] == [
+        f"warning: skipped bad-{n}.mid:" for n in range(5)
+    ]
+    assert done.err[5:] == ["warning: skipped 7 files in all: see runs/a/skipped.csv"]
+    rows = (folder / "runs/a/skipped.csv").read_text().splitlines()
+    assert len(rows) == 8
+    assert rows[1].startswith("bad-0.mid,")
+    assert command(*words, "b", "--quiet").err == []
+
+
+# Signals and disks, in processes of their own ----------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_go_on(train_small, ok, folder, number):
+    process = start("music", *SMALL, "--early-stop", 0, "--max-steps", 10**6, "--run", "a")
+    lines = [process.stdout.readline() for _ in range(3)]  # it has validated twice
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    (line,) = err.splitlines()
+    step, command = re.fullmatch(r"stopped at step (\d+) and saved; go on with (.*)", line).groups()
+    assert command == "bin/train --resume --run runs/a --max-steps 1000000"
+    assert lines[2].startswith("step 36, ")
+    a, b = folder / "runs" / "a", folder / "runs" / "b"
+    steps = int(step) + 30
+    ok("train", "--resume", "--run", "a", "--max-steps", steps)
+    train_small("--early-stop", 0, "--max-steps", steps, "--run", "b")
+    assert metrics(a) == metrics(b)
+    assert sample_bytes(a) == sample_bytes(b)
+
+
+def test_an_interrupt_before_training_is_silent(command, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "load_corpus", interrupted)
+    done = command("train", "music")
+    assert (done.status, done.out, done.err) == (130, [], [""])
+
+
+def test_a_disk_that_fills_up(ok, folder):
+    """Files may grow to 64 KiB: what describes the run fits, the model does not."""
+
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+    words = ("music", *SMALL, "--hidden", 64, "--early-stop", 0, "--run", "a")
+    ok("train", *words, "--max-steps", 30)
+    process = start("--resume", "--run", "a", "--max-steps", 60, preexec_fn=limited)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert "step 54, " in out  # training went on to the end
+    *warnings, error = err.splitlines()
+    assert all(line.startswith("warning: can't write a checkpoint") for line in warnings)
+    assert warnings
+    assert error.startswith("error: can't write a checkpoint in 'runs/a' (File too large)")
+    assert error.endswith("then go on with bin/train --resume --run runs/a")
+    ok("train", "--resume", "--max-steps", 60)
+    ok("train", *words[:-1], "b", "--max-steps", 60)
+    assert metrics(folder / "runs/a") == metrics(folder / "runs/b")
+
+
+def test_a_reader_that_goes_away_is_no_error(folder):
+    """As in `bin/train … | head -n 1`."""
+    process = start("music", *SMALL, "--max-steps", 400, "--early-stop", 0)
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+# The screen -------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A stand-in for standard error that is a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
+def report(step=1, share=0.25, seconds_left=119.6, valid=2.25, validated=False):
+    return Report(Progress(step), 1.5, valid, 0.1, 1234.5, share, seconds_left, validated)
+
+
+def test_a_terminal_shows_a_bar(monkeypatch, capsys):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with train.Screen(quiet=False) as screen:
+        screen.bar.mininterval = 0
+        screen.show(report())
+        assert " 25%|" in terminal.text
+        assert "epoch 1, loss 1.500, validation 2.250, 1,234 tokens/s, 2:00 left" in terminal.text
+        screen.show(report(share=1.0, seconds_left=0.0, valid=float("inf"), validated=True))
+    last = terminal.text.rstrip("\n").split("\r")[-1]
+    assert last.startswith("100%|")
+    assert "validation -" in last
+    assert last.endswith("0:00 left")
+    assert terminal.text.endswith("\n")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_elsewhere_there_is_a_line_for_a_validation(quiet, capsys):
+    with train.Screen(quiet) as screen:
+        for n in range(1, 5):
+            screen.show(report(step=n, validated=n == 3))
+    out, err = capsys.readouterr()
+    line = "step 3, epoch 1, loss 1.500, validation 2.250, 1,234 tokens/s, 2:00 left\n"
+    assert out == ("" if quiet else line)
+    assert err == ""
+
+
+def test_the_bar_is_closed_before_the_way_on_is_said(train_small, monkeypatch, folder):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    real = train.Screen.show
+
+    def show(self, report):
+        real(self, report)
+        if report.progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(train.Screen, "show", show)
+    assert train.main(["music", *SMALL, "--run", "a", *COMPUTE]) == 130
+    assert terminal.text.splitlines()[-1].startswith("stopped at step 3 and saved; go on with ")

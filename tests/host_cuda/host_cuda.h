@@ -1,0 +1,321 @@
+// Stands in for CUDA's built-ins, so that a .cu file runs on the CPU as C++.
+//
+// A block's threads are fibres of one thread of the system, so that barriers are real: a fibre stops at
+// a barrier until all of its warp or block have come. The scheduler is the worst there is: it runs a warp
+// as far as it can before the next one starts, lane after lane, in ascending, descending or shuffled order
+// (`host_cuda_order`). What passes only because threads happen to run side by side fails here. Shared
+// memory is filled with NaN before each block.
+#pragma once
+#define HOST_CUDA 1
+
+#include <setjmp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <cmath>
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+struct uint3 {
+    unsigned x, y, z;
+};
+
+namespace host_cuda {
+
+constexpr int WARP = 32;
+constexpr size_t STACK = 64 << 10;
+
+// A barrier: a fibre waits while `generation` is what it was when it came.
+struct Barrier {
+    int arrived = 0, line = 0;
+    unsigned generation = 0;
+};
+
+struct Fibre {
+    ucontext_t start;
+    jmp_buf at;
+    bool begun, finished;
+    const unsigned* waits_for;  // null while it can run
+    unsigned generation;
+    uint3 index;
+};
+
+struct Warp {
+    Barrier barrier;
+    int alive;
+    unsigned turn[WARP];         // exchanges a lane has made
+    uint64_t slot[2][WARP];      // what lanes exchange; two sets, so that one barrier is enough
+};
+
+static std::vector<Fibre> fibres;
+static std::vector<Warp> warps;
+static char* const stacks = (char*)malloc(1024 * STACK);  // touched only where used
+static Barrier block_barrier;
+static int alive, current, order;
+static jmp_buf scheduler;
+static std::function<void()> body;
+static std::string failure;
+static std::vector<unsigned char> dynamic_shared;
+static unsigned random_state;
+
+inline void fail(const std::string& what)
+{
+    if (failure.empty()) failure = what;
+}
+
+inline void pause()
+{
+    if (!_setjmp(fibres[current].at)) _longjmp(scheduler, 1);
+}
+
+inline void release(Barrier& barrier)
+{
+    barrier.arrived = 0;
+    ++barrier.generation;
+}
+
+inline void arrive(Barrier& barrier, int members, int line, const char* what)
+{
+    if (barrier.arrived == 0) barrier.line = line;
+    if (barrier.line != line)
+        fail(std::string(what) + ": threads meet at lines " + std::to_string(barrier.line) + " and "
+             + std::to_string(line));
+    Fibre& self = fibres[current];
+    self.waits_for = &barrier.generation;
+    self.generation = barrier.generation;
+    if (++barrier.arrived >= members) release(barrier);
+    // Even the last to come stops: the others may run first.
+    pause();
+}
+
+inline void sync_block(int line) { arrive(block_barrier, alive, line, "__syncthreads"); }
+inline void sync_warp(int line)
+{
+    Warp& warp = warps[current / WARP];
+    arrive(warp.barrier, warp.alive, line, "warp barrier");
+}
+
+// Give a value to the warp's other lanes; returns the set of slots where all of theirs stand.
+template <typename T>
+inline uint64_t* exchange(T value, int line)
+{
+    static_assert(sizeof(T) <= 8, "a lane exchanges at most 8 bytes");
+    Warp& warp = warps[current / WARP];
+    const int lane = current % WARP;
+    uint64_t* set = warp.slot[warp.turn[lane]++ % 2];
+    memcpy(&set[lane], &value, sizeof(T));
+    sync_warp(line);
+    return set;
+}
+
+template <typename T>
+inline T shuffle(unsigned mask, T value, int from, int line)
+{
+    uint64_t* set = exchange(value, line);
+    if (!(mask >> (current % WARP) & 1)) fail("a lane outside its own mask shuffles");
+    T out;
+    memcpy(&out, &set[from & (WARP - 1)], sizeof(T));
+    return out;
+}
+
+inline unsigned ballot(bool vote, int line)
+{
+    Warp& warp = warps[current / WARP];
+    uint64_t* set = exchange<uint64_t>(vote, line);
+    unsigned out = 0;
+    for (int lane = 0; lane < warp.alive && lane < WARP; ++lane) out |= (unsigned)(set[lane] & 1) << lane;
+    return out;
+}
+
+inline void enter()
+{
+    body();
+    Fibre& self = fibres[current];
+    self.finished = true;
+    --alive;
+    Warp& warp = warps[current / WARP];
+    --warp.alive;
+    // Threads that have returned no longer count at barriers.
+    if (block_barrier.arrived && block_barrier.arrived >= alive) release(block_barrier);
+    if (warp.barrier.arrived && warp.barrier.arrived >= warp.alive) release(warp.barrier);
+    _longjmp(scheduler, 1);
+}
+
+inline bool can_run(const Fibre& f)
+{
+    return !f.finished && (!f.waits_for || *f.waits_for != f.generation);
+}
+
+inline void run(int k)
+{
+    Fibre& f = fibres[k];
+    current = k;
+    f.waits_for = nullptr;
+    if (_setjmp(scheduler)) return;
+    if (f.begun) _longjmp(f.at, 1);
+    f.begun = true;
+    setcontext(&f.start);
+}
+
+inline unsigned random_below(unsigned n)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % n;
+}
+
+inline std::vector<int> sequence(int n)
+{
+    std::vector<int> out(n);
+    for (int k = 0; k < n; ++k) out[k] = order == 1 ? n - 1 - k : k;
+    if (order == 2)
+        for (int k = n - 1; k > 0; --k) std::swap(out[k], out[random_below(k + 1)]);
+    return out;
+}
+
+inline void run_block(int threads, uint3 shape)
+{
+    const int count = (threads + WARP - 1) / WARP;
+    alive = threads;
+    block_barrier = Barrier();
+    fibres.resize(threads);
+    warps.assign(count, Warp());
+    for (int k = 0; k < threads; ++k) {
+        Fibre& f = fibres[k];
+        f.begun = f.finished = false, f.waits_for = nullptr;
+        f.index = {k % shape.x, k / shape.x % shape.y, k / (shape.x * shape.y)};
+        ++warps[k / WARP].alive;
+        getcontext(&f.start);
+        f.start.uc_stack.ss_sp = stacks + k * STACK;
+        f.start.uc_stack.ss_size = STACK;
+        f.start.uc_link = nullptr;
+        makecontext(&f.start, (void (*)())enter, 0);
+    }
+    const std::vector<int> warp_order = sequence(count), lane_order = sequence(WARP);
+    while (alive > 0) {
+        bool moved = false;
+        for (int w : warp_order)
+            for (bool again = true; again;) {
+                again = false;
+                for (int lane : lane_order) {
+                    const int k = w * WARP + lane;
+                    if (k < threads && can_run(fibres[k])) run(k), again = moved = true;
+                }
+            }
+        if (!moved) return fail("deadlock: threads wait at a barrier that the others don't reach");
+        if (!failure.empty()) return;
+    }
+}
+
+}  // namespace host_cuda
+
+// Static shared memory lies in a section of its own, so that it can be filled before each block.
+#define __shared__ static __attribute__((section("host_shared")))
+extern "C" unsigned char __start_host_shared[] __attribute__((weak));
+extern "C" unsigned char __stop_host_shared[] __attribute__((weak));
+#define SHARED_ARRAY(type, name) type* name = reinterpret_cast<type*>(host_cuda::dynamic_shared.data())
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+#define threadIdx (host_cuda::fibres[host_cuda::current].index)
+static uint3 blockIdx, blockDim, gridDim;
+
+#define __syncthreads() host_cuda::sync_block(__LINE__)
+#define __syncwarp(...) host_cuda::sync_warp(__LINE__)
+#define __shfl_sync(mask, x, lane) host_cuda::shuffle(mask, x, lane, __LINE__)
+#define __shfl_xor_sync(mask, x, bits) \
+    host_cuda::shuffle(mask, x, (host_cuda::current % 32) ^ (bits), __LINE__)
+#define __shfl_up_sync(mask, x, by)                                                               \
+    host_cuda::shuffle(mask, x,                                                                   \
+        host_cuda::current % 32 < (int)(by) ? host_cuda::current % 32 : host_cuda::current % 32 - (int)(by), \
+        __LINE__)
+#define __shfl_down_sync(mask, x, by)                                                              \
+    host_cuda::shuffle(mask, x,                                                                    \
+        host_cuda::current % 32 + (int)(by) > 31 ? host_cuda::current % 32 : host_cuda::current % 32 + (int)(by), \
+        __LINE__)
+#define __ballot_sync(mask, vote) host_cuda::ballot(vote, __LINE__)
+
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return b > 8.5e37f ? 0.0f : a / b; }
+inline float __int_as_float(int x) { float out; memcpy(&out, &x, 4); return out; }
+inline unsigned __float_as_uint(float x) { unsigned out; memcpy(&out, &x, 4); return out; }
+inline long long __double_as_longlong(double x) { long long out; memcpy(&out, &x, 8); return out; }
+template <typename T> inline T __ldg(const T* at) { return *at; }
+// Fibres change only at barriers, so that a plain addition is atomic.
+template <typename T, typename U> inline T atomicAdd(T* at, U x) { T old = *at; *at += (T)x; return old; }
+
+// Launching ----------------------------------------------------------------------------------------
+
+namespace host_cuda {
+
+template <typename T>
+char kind()
+{
+    return std::is_pointer<T>::value ? 'P' : std::is_floating_point<T>::value ? 'f'
+        : std::is_signed<T>::value ? 'i' : 'u';
+}
+
+// What a kernel takes: a letter (P pointer, f real, i signed, u unsigned) and a size in bytes each.
+template <typename... A>
+std::string signature(void (*)(A...))
+{
+    std::string out;
+    ((out += kind<A>(), out += std::to_string(sizeof(A)), out += ' '), ...);
+    return out;
+}
+
+template <typename... A, size_t... K>
+void call(void (*kernel)(A...), void** args, std::index_sequence<K...>)
+{
+    kernel(*static_cast<std::remove_cv_t<A>*>(args[K])...);
+}
+
+template <typename... A>
+const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* block, size_t shared, void** args)
+{
+    failure.clear();
+    gridDim = {grid[0], grid[1], grid[2]};
+    blockDim = {block[0], block[1], block[2]};
+    const int threads = block[0] * block[1] * block[2];
+    if (threads < 1 || threads > 1024 || grid[0] < 1 || grid[1] < 1 || grid[2] < 1)
+        fail("a launch of no blocks, no threads, or more than 1024 threads a block");
+    const unsigned blocks = grid[0] * grid[1] * grid[2];
+    // 64 guard bytes behind what was asked for.
+    dynamic_shared.resize(shared + 64);
+    body = [&] { call(kernel, args, std::index_sequence_for<A...>()); };
+    random_state = 1;
+    for (int k : sequence(failure.empty() ? blocks : 0)) {
+        memset(dynamic_shared.data(), 0xff, dynamic_shared.size());
+        if (__start_host_shared) memset(__start_host_shared, 0xff, __stop_host_shared - __start_host_shared);
+        blockIdx = {k % grid[0], k / grid[0] % grid[1], k / (grid[0] * grid[1])};
+        run_block(threads, blockDim);
+        for (size_t n = shared; n < dynamic_shared.size(); ++n)
+            if (dynamic_shared[n] != 0xff) fail("a write beyond the dynamic shared memory");
+        if (!failure.empty()) break;
+    }
+    return failure.c_str();
+}
+
+}  // namespace host_cuda
+
+extern "C" void host_cuda_order(int order) { host_cuda::order = order; }
+
+#define HOST_KERNEL(name)                                                                              \
+    extern "C" const char* launch_##name(                                                              \
+        const unsigned* grid, const unsigned* block, size_t shared, void** args)                       \
+    {                                                                                                  \
+        return host_cuda::launch(name, grid, block, shared, args);                                     \
+    }                                                                                                  \
+    extern "C" const char* signature_##name()                                                          \
+    {                                                                                                  \
+        static std::string out = host_cuda::signature(name);                                           \
+        return out.c_str();                                                                            \
+    }

@@ -1,0 +1,139 @@
+"""Bugs planted in the kernels' text: each must make the checks of test_cuda_ops.py fail."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import test_contract as contract
+import test_cuda_ops
+
+from host_cuda.compile import COMPILER
+from host_cuda.host_cupy import HostCupy
+from lstm_music.ops.cupy_ops import CupyOps
+
+pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
+
+
+class Mutation(NamedTuple):
+    """What to replace in a source's text, and the op that must then fail."""
+
+    op: str
+    before: str
+    after: str
+
+
+MUTATIONS = {
+    "the barrier before the new state": Mutation(
+        "lstm_sequence_forward", "__syncthreads();  // all gates are known", "//"
+    ),
+    "the barrier before the next step": Mutation(
+        "lstm_sequence_forward", "__syncthreads();  // the new h is whole", ""
+    ),
+    "the barrier between dgates and dh": Mutation(
+        "lstm_sequence_backward", "__syncthreads();  // all of this step's dgates are known", ""
+    ),
+    "a stride of H for 4H": Mutation(
+        "lstm_sequence_forward", "load_weights(own, near, Wh + column, 4 * H,",
+        "load_weights(own, near, Wh + column, H,",
+    ),
+    "a reset dropped going forward": Mutation(
+        "lstm_sequence_forward", "k[r] = real && keep ? keep[row] : REAL(1);", "k[r] = REAL(1);"
+    ),
+    "a reset dropped going back": Mutation(
+        "lstm_sequence_backward", "shares[r * 4 * H + j] = k * share[r];",
+        "shares[r * 4 * H + j] = share[r];",
+    ),
+    "a cell's bound off by a row": Mutation(
+        "lstm_cell_forward", "if (n >= B * H) return;", "if (n >= (B + 1) * H) return;"
+    ),
+    "the barrier of the loss": Mutation(
+        "softmax_xent", "__syncthreads();  // the loss reads the target's logit", "//"
+    ),
+    "the barrier of the joined sums": Mutation(
+        "softmax_xent", "total[threadIdx.x / 32] = x.total;\n    __syncthreads();",
+        "total[threadIdx.x / 32] = x.total;",
+    ),
+    "a row of the embedding gradient cut short": Mutation(
+        "embedding_backward", "n = k + y; n < N; n += 8", "n = k + y; n < k + 2; n += 8"
+    ),
+    "ties of ids in any order": Mutation(
+        "embedding_backward", "|| (tile[k] == own && start + k < n)", ""
+    ),
+    "the barrier of the transposed sums": Mutation(
+        "linear_softmax_xent", "parts[y][x] = sum;\n    __syncthreads();", "parts[y][x] = sum;"
+    ),
+    "Adam that forgets rows without a gradient": Mutation(
+        "adam_step_rows", "g = tensor.g[slot * tensor.width + (n - r * tensor.width)];",
+        "g = tensor.g[slot * tensor.width + (n - r * tensor.width)];\n            else continue;",
+    ),
+    "a dropout word off by one": Mutation(
+        "dropout", "bits.word[n] >= threshold", "bits.word[(n + 1) % 4] >= threshold"
+    ),
+}  # fmt: skip
+
+
+def cases(op):
+    """Some fixed cases of an op that are hard on its kernel."""
+    rng = np.random.default_rng(0)
+    T, B, H, V, N = 3, 5, 13, 67, 40
+    reals = rng.normal
+    ids = rng.integers(4, size=N, dtype=np.int32)
+    keep = (rng.random((T, B)) < 0.6).astype(float)
+    if op == "lstm_sequence_forward":
+        return [test_cuda_ops.forward_case(rng, T, B, h, True) for h in (H, 37)]
+    if op == "lstm_sequence_backward":
+        return [test_cuda_ops.backward_case(rng, T, B, h, True) for h in (H, 37)]
+    unset = np.full((B, H), contract.UNSET)
+    logits, targets = 3 * reals(size=(B, V)), np.array([3, 66, -1, 0, 40], np.int32)
+    adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "t": 3, "scale": 0.5}
+    moments = {"p": reals(size=(9, H)), "m": reals(size=(9, H)), "v": rng.random((9, H))}
+    made = {
+        "lstm_cell_forward": (
+            {"gates": reals(size=(B, 4 * H)), "recurrent": reals(size=(B, 4 * H)), "keep": keep[0],
+             "c_prev": reals(size=(B, H)), "c": unset, "h": unset.copy()},
+            ("gates", "c", "h"),
+        ),
+        "softmax_xent": (
+            {"logits": logits, "targets": targets, "losses": np.full(B, np.nan), "scale": 0.3},
+            ("logits", "losses"),
+        ),
+        "embedding_backward": ({"ids": ids, "dx": reals(size=(N, H))}, ()),
+        "linear_softmax_xent": (
+            {"h": reals(size=(B, H)), "W": reals(size=(H, V)), "b": reals(size=V),
+             "targets": targets, "scale": 0.3, "losses": np.full(B, np.nan), "dh": unset,
+             "dW": np.full((H, V), np.nan), "db": np.full(V, np.nan), "work": contract.WORK},
+            ("losses", "dh", "dW", "db"),
+        ),
+        "adam_step_rows": (
+            moments | adam | {"g": contract.RowGradient(np.array([2, 5]), reals(size=(2, H)))},
+            ("p", "m", "v"),
+        ),
+        "dropout": ({"x": reals(size=(B, H)), "p": 0.4, "seed": 1, "stream": 2, "step": 3}, ("x",)),
+    }[op]  # fmt: skip
+    return [contract.Case(*made)]
+
+
+def check(op, mutate):
+    cupy = HostCupy(multiprocessors=2)
+    cupy.mutate = mutate
+    ops = CupyOps("float64", cupy=cupy)
+    for case in cases(op):
+        contract.compare(ops, op, case)
+
+
+@pytest.mark.parametrize("op", sorted({m.op for m in MUTATIONS.values()}))
+def test_the_checks_pass_without_a_mutation(op):
+    check(op, lambda code: code)
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
+def test_mutations_are_caught(mutation):
+    planted = []
+
+    def mutate(code):
+        planted.append(mutation.before in code)
+        return code.replace(mutation.before, mutation.after)
+
+    with pytest.raises(AssertionError):
+        check(mutation.op, mutate)
+    assert any(planted), "the text to change is no longer in the kernel"

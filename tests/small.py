@@ -1,0 +1,105 @@
+"""Small music, small corpora and small runs for the tests."""
+
+import csv
+import os
+from pathlib import Path
+
+import numpy as np
+
+from lstm_music.checkpoint import CHECKPOINTS
+from lstm_music.corpus import load_corpus
+from lstm_music.midi import Piece, write_midi
+from lstm_music.model import Config, Model
+from lstm_music.ops import get_ops
+from lstm_music.trainer import Settings, Trainer, new_run
+
+COMPUTE = ("--backend", "numpy", "--threads", "1")
+SMALL = ("--hidden", "8", "--embedding", "8", "--batch", "3", "--seq", "5", "--dropout", "0.3")
+
+DURATIONS = (120, 240, 480)
+PITCHES = (60, 62, 64, 65, 67)
+
+
+def track_of(notes):
+    """A track's messages from (start, end, pitch)."""
+    rows = [(start, 1, pitch) for start, _, pitch in notes]
+    rows += [(end, 0, pitch) for _, end, pitch in notes]
+    return np.array(sorted(rows), np.int32)
+
+
+def melody(rng, notes, low=0):
+    """A track of notes one after the other, now and then a rest between."""
+    now, made = 0, []
+    for _ in range(notes):
+        now += int(rng.choice((0, 0, 0, 240)))
+        end = now + int(rng.choice(DURATIONS))
+        made.append((now, end, int(rng.choice(PITCHES)) + low))
+        now = end
+    return track_of(made)
+
+
+def piece_of(seed, tracks=2, notes=10):
+    """A random piece."""
+    rng = np.random.default_rng(seed)
+    return Piece(f"piece-{seed}", [melody(rng, notes, -12 * k) for k in range(tracks)])
+
+
+def write_music(folder, pieces=8, tracks=2, notes=10):
+    """A folder of small MIDI files; every call writes the same."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in range(pieces):
+        write_midi(piece_of(seed, tracks, notes), folder / f"{seed}.mid")
+    return folder
+
+
+def small_corpus(folder, layout="flatten", **music):
+    """A prepared corpus of small music."""
+    path = folder / "music"
+    return load_corpus(str(path if path.exists() else write_music(path, **music)), layout=layout)
+
+
+def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0):
+    """An untrained model for a corpus, on NumPy."""
+    config = Config(len(corpus.vocabulary), hidden, hidden, layers, dropout)
+    return Model(config, get_ops("numpy"), seed)
+
+
+def small_trainer(corpus, run, dropout=0.3, resume=False, show=None, **settings):
+    """A trainer of a small model, 18 windows an epoch; its warnings are a list, `warnings`."""
+    chosen = Settings(**{"batch": 3, "seq": 5, "early_stop": 0, "seed": 1, "lr": 0.02} | settings)
+    model = small_model(corpus, chosen.seed, dropout=dropout)
+    warnings = []
+    trainer = Trainer(corpus, model, chosen, Path(run), show or nothing, warnings.append)
+    trainer.warnings = warnings
+    if resume:
+        trainer.resume()
+    else:
+        new_run(Path(run), model.config, corpus, chosen, {"corpus": corpus.name, "data": None})
+    return trainer
+
+
+def nothing(report):
+    """Show nothing."""
+
+
+def metrics(run):
+    """The rows of metrics.csv without what the clock says."""
+    with (Path(run) / "metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+TIMES = ("seconds", "tokens_per_second")
+
+
+def target(run, link):
+    """The name of the checkpoint that a link of a run points to, or None."""
+    path = Path(run) / CHECKPOINTS / link
+    return os.readlink(path) if path.is_symlink() else None
+
+
+def flip(path, at):
+    """Change a bit of the byte at a share, 0 to 1, of a file's length."""
+    data = bytearray(path.read_bytes())
+    data[int(at * (len(data) - 1))] ^= 1
+    path.write_bytes(data)

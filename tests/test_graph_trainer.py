@@ -1,0 +1,74 @@
+"""A run on the stand-in for the GPU writes what a run on the CPU writes."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from host_cuda.compile import COMPILER
+from host_cuda.host_cupy import HostCupy
+from lstm_music.errors import UserError
+from lstm_music.model import Config, Model
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.trainer import Settings, Trainer, new_run
+from small import small_corpus
+
+pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return small_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+def trainer_of(ops, corpus, run, resume=False, **settings):
+    chosen = Settings(**{"batch": 3, "seq": 5, "early_stop": 0, "seed": 1, "lr": 0.02} | settings)
+    model = Model(Config(len(corpus.vocabulary), 8, 8, 2, 0.3), ops, 1)
+    trainer = Trainer(corpus, model, chosen, run)
+    if resume:
+        trainer.resume()
+    else:
+        new_run(run, model.config, corpus, chosen, {"corpus": corpus.name, "data": None})
+    return trainer
+
+
+def host_gpu():
+    return CupyOps("float64", cupy=HostCupy(("ascending",)))
+
+
+def rows(run):
+    with (run / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def assert_same(found, expected, ops):
+    for name, p in expected.model.parameters.items():
+        on_host = ops.to_numpy(found.model.parameters[name])
+        np.testing.assert_allclose(on_host, p, rtol=1e-6, atol=1e-8, err_msg=name)
+    for a, b in zip(rows(found.run), rows(expected.run), strict=True):
+        assert (a["step"], a["split"], a["tokens"]) == (b["step"], b["split"], b["tokens"])
+        assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=2e-6)
+
+
+def test_a_run_is_the_cpus_and_resumes(corpus, tmp_path):
+    ops = host_gpu()
+    expected = trainer_of(NumpyOps("float64"), corpus, tmp_path / "cpu", epochs=2)
+    expected.train()
+    whole = trainer_of(ops, corpus, tmp_path / "gpu", epochs=2)
+    whole.train()
+    assert_same(whole, expected, ops)
+    # Stopped in the middle of an epoch, and taken up by a new process.
+    trainer_of(ops, corpus, tmp_path / "parts", max_steps=25).train()
+    again = trainer_of(ops, corpus, tmp_path / "parts", resume=True, epochs=2)
+    again.train()
+    for name, p in whole.model.parameters.items():
+        on_host = ops.to_numpy(again.model.parameters[name])
+        np.testing.assert_allclose(on_host, ops.to_numpy(p), rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def test_a_run_whose_loss_is_no_number_stops_with_a_line(corpus, tmp_path):
+    trainer = trainer_of(host_gpu(), corpus, tmp_path / "gpu", max_steps=40)
+    trainer.model.parameters["head.b"][...] = np.nan
+    with pytest.raises(UserError, match="finite"):
+        trainer.train()

@@ -1,0 +1,380 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+
+from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER, Piece, notes_of
+from lstm_music.model import Config, Model
+from lstm_music.ops import get_ops
+from lstm_music.ops.philox import uniform
+from lstm_music.sampler import (
+    BAR,
+    ROWS,
+    FreeGrammar,
+    Options,
+    choose,
+    clipped,
+    decode,
+    sample,
+    within,
+)
+from lstm_music.tokenizers.grammar import MessageGrammar
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, TRACK_END, parse
+from lstm_music.tokenizers.vocabulary import Vocabulary
+from small import small_corpus, small_model, track_of
+
+LAYOUTS = ("flatten", "merge")
+GRAMMARS = (MessageGrammar, FreeGrammar)
+
+
+class Composer:
+    """An untrained model of a small corpus, which tries whatever the rules let it."""
+
+    def __init__(self, folder, layout):
+        self.corpus = small_corpus(folder, layout, pieces=4)
+        self.model = small_model(self.corpus, seed=5)
+        self.layout = layout
+
+    def grammar(self, kind):
+        corpus = self.corpus
+        habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
+        return kind(corpus.vocabulary, self.layout, *habits)
+
+    def sample(self, num=1, kind=MessageGrammar, primers=None, **options):
+        primers = [()] * num if primers is None else primers
+        return sample(self.model, 0, primers, Options(**options), self.grammar(kind))
+
+    def words(self, ids):
+        return [self.corpus.vocabulary.word(id) for id in ids]
+
+    def piece(self, ids):
+        corpus = self.corpus
+        grammar = self.grammar(MessageGrammar)
+        return decode(ids, corpus.vocabulary, corpus.tokenizer, grammar, "piece")
+
+
+@pytest.fixture(scope="module")
+def composers(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return {layout: Composer(tmp_path_factory.mktemp(layout), layout) for layout in LAYOUTS}
+
+
+@pytest.fixture(params=LAYOUTS)
+def composer(composers, request):
+    return composers[request.param]
+
+
+any_layout = st.sampled_from(LAYOUTS)
+any_grammar = st.sampled_from(GRAMMARS)
+any_seed = st.integers(0, 2**31 - 1)
+options = settings(deadline=None, max_examples=25)
+
+
+# Choosing ---------------------------------------------------------------------------------------
+
+LOGITS = np.array([1.5, -0.5, 0.3, 2.0, 0.3, -3.0, 1.0], np.float32)
+DRAWS = 20_000
+
+
+def exact(temperature=1.0, top_k=0, top_p=1.0, allowed=None):
+    """The distribution that `choose` should draw from, by its definition."""
+    p = np.exp(LOGITS.astype(np.float64) / temperature)
+    if allowed is not None:
+        p[np.setdiff1d(np.arange(len(p)), allowed)] = 0
+    order = np.argsort(-p, kind="stable")
+    if top_k:
+        p[order[top_k:]] = 0
+    p /= p.sum()
+    if top_p < 1:
+        n = 1
+        while p[order[:n]].sum() < top_p:
+            n += 1
+        p[order[n:]] = 0
+    return p / p.sum()
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 3.0},
+        {"top_k": 1},
+        {"top_k": 3},
+        {"top_k": 5, "temperature": 2.0},  # of two that are equal, the first is kept
+        {"top_k": 100},
+        {"top_p": 0.4},
+        {"top_p": 0.7},
+        {"top_p": 0.9, "temperature": 1.5},
+        {"top_p": 1e-9},
+        {"top_k": 4, "top_p": 0.8},
+        {"allowed": np.array([1, 2, 5])},
+        {"allowed": np.array([0, 2, 4, 6]), "top_k": 3, "top_p": 0.9, "temperature": 0.8},
+    ],
+    ids=str,
+)
+def test_draws_follow_the_exact_distribution(how):
+    expected = exact(**how)
+    allowed = how.get("allowed")
+    drawing = Options(**{k: v for k, v in how.items() if k != "allowed"})
+    draws = [choose(LOGITS, allowed, u, drawing) for u in uniform(1, 2, 3, DRAWS)]
+    counts = np.bincount(draws, minlength=len(LOGITS))
+    assert counts[expected == 0].sum() == 0
+    possible = expected > 0
+    if possible.sum() > 1:
+        assert chisquare(counts[possible], DRAWS * expected[possible]).pvalue > 1e-3
+
+
+@given(u=st.floats(0, 1, exclude_max=True), temperature=st.floats(1e-320, 100))
+@settings(deadline=None)
+def test_greedy_takes_the_likeliest_whatever_the_rest(u, temperature):
+    drawing = Options(greedy=True, temperature=temperature)
+    assert choose(LOGITS, None, u, drawing) == 3
+    assert choose(LOGITS, np.array([1, 2, 4, 5]), u, drawing) == 2
+
+
+@given(u=st.floats(2**-32, 1, exclude_max=True), temperature=st.floats(5e-324, 1e-3))
+@settings(deadline=None)
+@pytest.mark.filterwarnings("error")
+def test_a_temperature_near_zero_is_greedy(u, temperature):
+    assert choose(LOGITS, None, u, Options(temperature=temperature)) == 3
+
+
+@given(
+    logits=st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=1, max_size=9),
+    u=st.sampled_from([0.0, 0.5, 1 - 2**-32, 1 - 2**-53]),
+    top_k=st.integers(0, 9),
+    top_p=st.floats(1e-9, 1),
+)
+@settings(deadline=None)
+def test_any_logits_give_an_id_of_some_probability(logits, u, top_k, top_p):
+    logits = np.array(logits, np.float32)
+    id = choose(logits, None, u, Options(top_k=top_k, top_p=top_p))
+    assert logits[id] >= logits.max() - 1e3
+
+
+# Pieces -----------------------------------------------------------------------------------------
+
+
+def test_the_number_of_pieces_changes_none_of_them(composer):
+    primers = [tuple(composer.corpus.piece_ids(0)[: k % 4].tolist()) for k in range(2 * ROWS + 3)]
+    many = composer.sample(primers=primers, length=60, seed=9)
+    for n in (1, 2, ROWS, ROWS + 1):
+        assert composer.sample(primers=primers[:n], length=60, seed=9) == many[:n]
+    assert len({tuple(ids) for ids in many}) == len(many)
+
+
+def test_a_piece_of_many_has_the_logits_of_a_piece_alone(composer, monkeypatch):
+    """Not only the same tokens, which differ rarely, but the same bits."""
+    seen = []
+    real = composer.model.step
+
+    def spy(x, state):
+        logits, state = real(x, state)
+        seen.append(logits[0].copy())
+        return logits, state
+
+    monkeypatch.setattr(composer.model, "step", spy)
+    composer.sample(num=1, length=30)
+    alone = np.array(seen)
+    seen.clear()
+    composer.sample(num=ROWS, length=30)
+    assert np.array_equal(alone, seen)
+
+
+def test_a_seed_repeats_and_another_differs(composer):
+    once = composer.sample(length=80, seed=1)
+    assert once == composer.sample(length=80, seed=1)
+    assert once != composer.sample(length=80, seed=2)
+
+
+def test_a_longer_piece_begins_as_the_shorter(composer):
+    """Past 1024 draws, when new random numbers are made, as before."""
+    shorter, longer = (composer.sample(length=n, seed=3)[0] for n in (1000, 1300))
+    assert longer[:1000] == shorter
+    assert composer.sample(primers=[longer[:1100]], length=1300, seed=3) == [longer]
+
+
+def test_greedy_pieces_are_the_same_for_every_seed(composer):
+    a, b = (composer.sample(greedy=True, length=50, seed=seed) for seed in (1, 2))
+    assert a == b
+
+
+@given(layout=any_layout, kind=any_grammar, length=st.integers(1, 120), seed=any_seed)
+@options
+def test_a_length_is_exact(composers, layout, kind, length, seed):
+    for ids in composers[layout].sample(2, kind, length=length, seed=seed):
+        assert len(ids) == length
+        assert ids[0] != 0 and ids[-1] != 0  # 0 stands where another piece follows
+
+
+@given(layout=any_layout, kind=any_grammar, limit=st.integers(1, 6000), seed=any_seed)
+@options
+def test_a_limit_is_kept_within_a_quarter_note_or_two_bars_where_pieces_follow(
+    composers, layout, kind, limit, seed
+):
+    composer = composers[layout]
+    for ids in composer.sample(2, kind, limit=limit, seed=seed):
+        piece = composer.piece(ids)
+        starts = [int(notes_of(track)[0, 0]) for track in piece.tracks]
+        if min(starts) >= limit:
+            continue  # no note of the vocabulary began sooner: better late than empty
+        ends = [int(track[:, 0].max()) for track in clipped(piece, limit).tracks]
+        shortest = limit - (2 * BAR if layout == "merge" else TICKS_PER_QUARTER)
+        assert shortest <= max(ends) <= limit
+
+
+@given(layout=any_layout, seed=any_seed, primed=st.booleans())
+@options
+def test_strict_pieces_keep_every_rule(composers, layout, seed, primed):
+    composer = composers[layout]
+    primer = composer.corpus.piece_ids(0)[:7].tolist() if primed else []
+    (ids,) = composer.sample(primers=[primer], seed=seed, temperature=2.0)
+    grammar = composer.grammar(MessageGrammar)
+    rules, sounding = grammar.start(), set()
+    for n, (id, word) in enumerate(zip(ids, composer.words(ids), strict=True)):
+        assert n < len(primer) or grammar.allowed(rules, None, may_end=True)[id]
+        grammar.advance(rules, id)
+        message = parse(word)
+        if message is None:
+            assert layout == "flatten"
+            sounding.clear()
+        elif message[0] == NOTE_ON:
+            sounding.add(message[1])
+        else:
+            sounding.remove(message[1])  # no orphan
+    if len(ids) < Options().most:
+        assert grammar.allowed(rules, None, may_end=True)[0]  # the piece ended where it may
+
+
+@given(
+    layout=any_layout,
+    kind=any_grammar,
+    seed=any_seed,
+    how=st.sampled_from([{}, {"length": 1}, {"length": 2}, {"limit": 1}, {"limit": 500}]),
+)
+@options
+def test_no_piece_is_empty(composers, layout, kind, seed, how):
+    composer = composers[layout]
+    for ids in composer.sample(3, kind, seed=seed, temperature=5.0, **how):
+        assert composer.piece(ids).tracks
+
+
+@pytest.mark.parametrize("kind", GRAMMARS)
+def test_a_model_that_would_end_at_once_composes_something(composer, monkeypatch, kind):
+    bias = composer.model.parameters["head.b"].copy()
+    bias[composer.corpus.vocabulary.id(PIECE_END)] = 100
+    bias[composer.corpus.vocabulary.id(TRACK_END)] = 99
+    monkeypatch.setitem(composer.model.parameters, "head.b", bias)
+    for ids in composer.sample(4, kind):
+        assert composer.piece(ids).tracks
+        assert len(ids) <= 10
+
+
+@pytest.mark.parametrize("kind", GRAMMARS)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_note_that_fits_no_limit_is_late_rather_than_missing(kind, layout):
+    vocabulary = Vocabulary([PIECE_END, TRACK_END, "note-on-60-300", "note-off-60-100"])
+    model = Model(Config(len(vocabulary), 4, 4, 1), get_ops("numpy"))
+    grammar = kind(vocabulary, layout, 480, 1)
+    for ids in sample(model, 0, [()] * 5, Options(limit=100), grammar):
+        assert ids[0] == vocabulary.id("note-on-60-300")
+
+
+def test_free_pieces_break_the_rules(composer):
+    """Otherwise they would be strict ones."""
+    kinds = [parse(word) for word in composer.words(composer.sample(1, FreeGrammar, length=60)[0])]
+    sounding, broken = set(), 0
+    for kind, pitch, _ in filter(None, kinds):
+        broken += (pitch in sounding) == (kind == NOTE_ON)
+        (sounding.add if kind == NOTE_ON else sounding.discard)(pitch)
+    assert broken
+
+
+def test_a_primer_begins_the_piece_and_moves_the_network(composer):
+    a, b = (composer.corpus.piece_ids(p)[:9].tolist() for p in (0, 1))
+    assert a != b
+    first, second, third = composer.sample(primers=[a, b, ()], length=40)
+    assert first[:9] == a
+    assert second[:9] == b
+    primed = composer.model.zero_state(ROWS)
+    for id in [0, *a]:
+        logits, primed = composer.model.step(np.full(ROWS, id), primed)
+    (greedy,) = composer.sample(primers=[a], length=10, greedy=True)
+    grammar = composer.grammar(MessageGrammar)
+    rules = grammar.start()
+    for id in a:
+        grammar.advance(rules, id)
+    allowed = np.flatnonzero(grammar.allowed(rules, None, may_end=False))
+    assert greedy[9] == allowed[np.argmax(logits[0][allowed])]
+    assert third[:9] not in (a, b)
+
+
+def test_progress_is_shown_to_the_end(composer):
+    shown = []
+    grammar = composer.grammar(MessageGrammar)
+    primers = [()] * (ROWS + 1)
+    sample(composer.model, 0, primers, Options(length=5), grammar, lambda *a: shown.append(a))
+    assert shown == [(n, 10) for n in range(1, 11)]
+
+
+# Cutting ----------------------------------------------------------------------------------------
+
+
+def test_a_primer_is_cut_to_its_length_and_where_a_track_goes_past_the_limit(composer):
+    grammar = composer.grammar(MessageGrammar)
+    ids = composer.corpus.piece_ids(0)[:-1].tolist()
+    assert within(ids, grammar, None, None) == ids
+    assert within(ids, grammar, 3, None) == ids[:3]
+    assert within(ids, grammar, 0, None) == []
+    cut = within(ids, grammar, None, 1000)
+    assert cut == ids[: len(cut)]
+    state = grammar.start()
+    for id in cut:
+        grammar.advance(state, id)
+        assert state.now <= 1000
+    grammar.advance(state, ids[len(cut)])
+    assert state.now > 1000
+
+
+def test_clipping_ends_notes_at_the_limit():
+    long = track_of([(0, 480, 60), (480, 2000, 62), (1000, 1100, 64)])
+    piece = Piece("x", [long, track_of([(1500, 1600, 60)])])
+    clip = clipped(piece, 1000)
+    (track,) = clip.tracks
+    assert notes_of(track).tolist() == [[0, 480, 60], [480, 1000, 62]]
+    assert clipped(piece, 5000).tracks[0].tolist() == long.tolist()
+    late = Piece("x", [track_of([(1500, 1600, 60)])])
+    assert clipped(late, 1000) is late
+    assert long[:, 0].max() == 2000  # the piece itself is as it was
+
+
+def test_the_most_tokens_grow_with_the_limit():
+    assert Options().most == 2000
+    assert Options(length=7).most == 7
+    assert Options(limit=480).most == 20_000
+    assert Options(limit=480 * 1000).most == 128_000
+
+
+def test_where_a_piece_ends_early_another_follows_at_a_bar_line(composers):
+    corpus = composers["flatten"].corpus
+    vocabulary = Vocabulary([*SPECIALS, "note-on-60-0", "note-off-60-480", "note-on-64-240"])
+    grammar = MessageGrammar(vocabulary, "flatten", 480, 4)
+    end, on, off, late = 1, 2, 3, 4
+    ids = [on, off, end, on, off, on, off, end, 0, late, off, end]
+    piece = decode(ids, vocabulary, corpus.tokenizer, grammar, "two")
+    first, second = (notes_of(track).tolist() for track in piece.tracks)
+    assert first == [[0, 480, 60], [1920 + 240, 1920 + 720, 64]]
+    assert second == [[0, 480, 60], [480, 960, 60]]
+
+
+def test_a_piece_that_follows_begins_from_nothing(composers):
+    composer = composers["merge"]
+    (ids,) = composer.sample(length=400, seed=1, temperature=3.0)
+    assert 0 in ids  # the test's network ends its pieces early
+    after = ids[: ids.index(0) + 1]
+    (again,) = composer.sample(primers=[after], length=len(after) + 1, greedy=True)
+    (alone,) = composer.sample(primers=[()], length=2, greedy=True)
+    assert again[-1] == alone[0]

@@ -1,0 +1,139 @@
+"""Count what can be wrong with samples, and how they sound by numbers, beside real pieces.
+
+    python tools/check_samples.py RUN [--num 100] [--length 600] [--temperature 1.0]
+
+An orphan is a note-off for a silent note, looked for among the sampled tokens; a stuck note lasts
+longer in the MIDI file, read back, than all but a thousandth of the corpus's. Harmony: at each onset where three or more pitch classes
+sound, whether they are a triad or seventh chord of common practice.
+"""
+
+import argparse
+import io
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+
+from lstm_music.cli.sample import find_checkpoint
+from lstm_music.corpus import load_corpus
+from lstm_music.midi import Piece, notes_of, raw_tracks, write_midi
+from lstm_music.model import Model
+from lstm_music.ops import get_ops
+from lstm_music.sampler import Options, decode, sample
+from lstm_music.tokenizers.grammar import MessageGrammar
+from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer, parse
+
+# Intervals above the root: major, minor, diminished, augmented triads; the usual sevenths.
+CHORDS = (
+    (0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8),
+    (0, 4, 7, 10), (0, 3, 7, 10), (0, 4, 7, 11), (0, 3, 6, 10), (0, 3, 6, 9),
+)  # fmt: skip
+KNOWN = {frozenset((root + i) % 12 for i in chord) for chord in CHORDS for root in range(12)}
+
+
+def faults(words: Sequence[str]) -> tuple[int, int]:
+    """Return the orphan note-offs and the empty tracks among a sample's tokens."""
+    sounding: set[int] = set()
+    orphans = empty = struck = 0
+    for word in words:
+        message = parse(word)
+        if message is None:
+            empty += struck == 0 and word == TRACK_END
+            sounding, struck = set(), 0
+            continue
+        kind, pitch, _ = message
+        orphans += not kind and pitch not in sounding
+        (sounding.add if kind else sounding.discard)(pitch)
+        struck += kind
+    return orphans, empty
+
+
+def stuck(piece: Piece, longest_note: int) -> int:
+    """Return how many notes last too long, once written as MIDI and read."""
+    file = io.BytesIO()
+    write_midi(piece, file)
+    tracks = map(notes_of, raw_tracks(file.getvalue()))
+    return sum(int((notes[:, 1] - notes[:, 0] > longest_note).sum()) for notes in tracks)
+
+
+def harmony(piece: Piece) -> tuple[int, int, list[int]]:
+    """Return the sonorities of three or more pitch classes, the known ones, and voices sounding."""
+    notes = np.concatenate([notes_of(track) for track in piece.tracks])
+    onsets = np.unique(notes[:, 0])
+    full = known = 0
+    voices = []
+    for onset in onsets:
+        pitches = notes[(notes[:, 0] <= onset) & (notes[:, 1] > onset), 2]
+        voices.append(len(pitches))
+        classes = frozenset(int(p) % 12 for p in pitches)
+        if len(classes) >= 3:
+            full += 1
+            known += classes in KNOWN
+    return full, known, voices
+
+
+def report(name: str, pieces: Iterable[Piece]) -> None:
+    """Print one line on the harmony of some pieces."""
+    rows = [harmony(piece) for piece in pieces]
+    full, known = sum(r[0] for r in rows), sum(r[1] for r in rows)
+    voices = np.array(list(chain.from_iterable(r[2] for r in rows)))
+    print(
+        f"{name}: {len(rows)} pieces, {voices.mean():.2f} voices at an onset, "
+        f"{full / len(voices):.0%} of onsets with 3 or more pitch classes, "
+        f"{known / max(full, 1):.1%} of those known chords"
+    )
+
+
+def main() -> None:
+    """Sample, count, print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--num", type=int, default=100)
+    parser.add_argument("--length", type=lambda n: int(n) or None, default=600)
+    parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--top-p", type=float, default=0.9)
+    parser.add_argument("--corpus", default="bach")
+    args = parser.parse_args()
+    checkpoint, _ = find_checkpoint(args.run)
+    layout = checkpoint.meta["tokenizer"]["layout"]
+    tokenizer = MessageTokenizer(layout)
+    about = checkpoint.meta["corpus"]
+    grammar = MessageGrammar(
+        checkpoint.vocabulary,
+        layout,
+        about["longest_note"],
+        about["max_tracks"],
+        about["most_notes"],
+    )
+    model = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
+    options = Options(args.length, None, args.temperature, top_p=args.top_p, seed=1)
+    start = checkpoint.vocabulary.id(PIECE_END)
+    ids = sample(model, start, [[] for _ in range(args.num)], options, grammar)
+    words = [[checkpoint.vocabulary.word(id) for id in piece] for piece in ids]
+    found = [faults(piece) for piece in words]
+    pieces = [decode(piece, checkpoint.vocabulary, tokenizer, grammar, "sample") for piece in ids]
+    pitches = [
+        len(np.unique(np.concatenate([notes_of(t)[:, 2] for t in p.tracks]))) for p in pieces
+    ]
+    endless = [stuck(piece, about["longest_note"]) for piece in pieces]
+    print(f"{args.num} samples of {args.length or 'a piece of'} tokens, {layout} tracks:")
+    print(
+        f"  with an orphan note-off {sum(f[0] > 0 for f in found)}, a stuck note "
+        f"{sum(n > 0 for n in endless)}, an empty track {sum(f[1] > 0 for f in found)}, "
+        f"fewer than 8 pitches {sum(n < 8 for n in pitches)}"
+    )
+    print(
+        f"  different pitches: fewest {min(pitches)}, median {np.median(pitches):.0f}; "
+        f"tracks {np.mean([len(p.tracks) for p in pieces]):.1f}"
+    )
+    report("  sampled", pieces)
+    corpus = load_corpus(args.corpus, layout=layout)
+    held = [
+        tokenizer.piece([corpus.vocabulary.word(int(i)) for i in corpus.piece_ids(p)], "real")
+        for p in corpus.splits["valid"]
+    ]
+    report("  held out", held)
+
+
+if __name__ == "__main__":
+    main()
