@@ -12,7 +12,6 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from host_cuda import nvrtc
-
 from lstm_music.ops import cuda_source
 from lstm_music.ops.cupy_ops import sequence_options, sequence_plan, sequence_shared
 
@@ -110,7 +109,8 @@ def table(arch: str) -> str:
     for B, H in ((50, 128), (200, 128), (600, 128), (50, 256)):
         found += sequence_kernels(arch, B, H)
     lines = [
-        "| kernel | threads | registers | shared, bytes | stack, bytes | spills, bytes | occupancy |",
+        "| kernel | threads | registers | shared, bytes | stack, bytes | spills, bytes "
+        "| occupancy |",
         "| --- | --: | --: | --: | --: | --: | --: |",
     ]
     for k in sorted(found, key=lambda k: k.name):

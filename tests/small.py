@@ -14,7 +14,15 @@ from lstm_music.ops import get_ops
 from lstm_music.trainer import Settings, Trainer, new_run
 
 COMPUTE = ("--backend", "numpy", "--threads", "1")
-SMALL = ("--hidden", "8", "--embedding", "8", "--batch", "3", "--seq", "5", "--dropout", "0.3")
+SMALL = tuple(  # every option whose default may change
+    word
+    for option in (
+        ("--tracks", "flatten"), ("--hidden", "8"), ("--embedding", "8"), ("--layers", "2"),
+        ("--dropout", "0.3"), ("--batch", "3"), ("--seq", "5"), ("--optimizer", "adam"),
+        ("--lr", "0.003"), ("--clip", "5"), ("--anneal-factor", "0.5"), ("--anneal-patience", "2"),
+    )
+    for word in option
+)  # fmt: skip
 
 DURATIONS = (120, 240, 480)
 PITCHES = (60, 62, 64, 65, 67)

@@ -72,3 +72,18 @@ def test_a_run_whose_loss_is_no_number_stops_with_a_line(corpus, tmp_path):
     trainer.model.parameters["head.b"][...] = np.nan
     with pytest.raises(UserError, match="finite"):
         trainer.train()
+
+
+@pytest.mark.parametrize("first", ["gpu", "cpu"])
+def test_a_run_begun_on_one_backend_goes_on_with_the_other(corpus, tmp_path, first):
+    cpu, gpu = NumpyOps("float64"), host_gpu()
+    one, other = (gpu, cpu) if first == "gpu" else (cpu, gpu)
+    expected = trainer_of(cpu, corpus, tmp_path / "whole", max_steps=15)
+    expected.train()
+    trainer_of(one, corpus, tmp_path / "parts", max_steps=7).train()
+    found = trainer_of(other, corpus, tmp_path / "parts", resume=True, max_steps=15)
+    found.train()
+    for name, p in expected.model.parameters.items():
+        on_host = other.to_numpy(found.model.parameters[name])
+        # A checkpoint holds what the run computed in, so nothing is lost on the way.
+        np.testing.assert_allclose(on_host, p, rtol=1e-5, atol=1e-7, err_msg=name)

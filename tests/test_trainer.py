@@ -191,9 +191,10 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(corpus, straight,
     assert_same_run(run, straight)
 
 
-def test_a_run_at_its_limit_stays_as_it_is(corpus, straight, tmp_path):
+def test_a_run_at_its_limit_stays_as_it_is(corpus, straight, tmp_path, monkeypatch):
     run = tmp_path / "run"
     small_trainer(corpus, run, max_steps=STEPS).train()
+    monkeypatch.setattr(training, "write_checkpoint", None)  # not even written again
     small_trainer(corpus, run, resume=True, max_steps=STEPS).train()
     assert_same_run(run, straight)
 
@@ -267,14 +268,15 @@ def test_the_recorded_loss_is_that_of_the_best_checkpoint(corpus, straight):
 
 def test_the_best_is_kept_and_early_stopping_counts_from_it(corpus, tmp_path):
     run = tmp_path / "run"
-    trainer = small_trainer(corpus, run, lr=0.2, dropout=0.0, early_stop=3)
+    how = {"lr": 0.2, "dropout": 0.0, "early_stop": 3, "max_steps": 2000}
+    trainer = small_trainer(corpus, run, **how)
     assert trainer.train() == "--early-stop 3"
     losses = [float(row["loss"]) for row in metrics(run) if row["split"] == "valid"]
     best = int(np.argmin(losses))
     assert best == len(losses) - 4
     assert target(run, "best") == f"step-{18 * (best + 1):08d}"
     assert len(checkpoints_of(run)) <= 3
-    resumed = small_trainer(corpus, run, resume=True, lr=0.2, dropout=0.0, early_stop=3)
+    resumed = small_trainer(corpus, run, resume=True, **how)
     assert resumed.train() == "--early-stop 3"
     assert len(metrics(run)) == 2 * len(losses)
 

@@ -23,6 +23,7 @@ from lstm_music.ops.cupy_ops import (
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Optimizer
 
+BUFFERS = 4  # of the host, so that a batch can be written while others are on their way
 GIVEN = 5  # the first of SCALARS come from the host
 STEP_AT = 8 * GIVEN  # of dropout's step, in bytes from the start of what is sent
 BATCH_AT = 64
@@ -53,8 +54,14 @@ class Sent:
             "keep": (BATCH_AT + 32 * -(-4 * T * B // 16), size, ops.dtype),
         }
         start = self.parts["keep"][0]
-        self.host = np.zeros(start + size * T * B, np.uint8)
-        self.device = ops.asarray(self.host, np.uint8)
+        whole = start + size * T * B
+        cuda = self.cuda = ops.xp.cuda
+        # Page-locked: copies from other memory would wait for the device.
+        self.memory = [cuda.alloc_pinned_memory(whole) for _ in range(BUFFERS)]
+        self.hosts = [np.frombuffer(memory, np.uint8, whole) for memory in self.memory]
+        self.copied: list[Any] = [None] * BUFFERS
+        self.turn = 0
+        self.device = ops.xp.zeros(whole, np.uint8)
         self.given = self.device[:STEP_AT].view(np.float64)
         self.step = self.device[STEP_AT : STEP_AT + 4].view(np.uint32)
         x, y, keep = (self._view(self.device, name, T, B) for name in self.parts)
@@ -65,16 +72,22 @@ class Sent:
         start, size, dtype = self.parts[name]
         return whole[start : start + size * T * B].view(dtype).reshape(T, B)
 
-    def send(self, batch: Batch, given: list[float], step: int) -> None:
+    def send(self, batch: Batch, given: list[float], step: int, stream: Any) -> None:
         """Copy a batch of the host, the first of SCALARS and dropout's step to the device."""
         T, B = batch.x.shape
-        self.host[:STEP_AT].view(np.float64)[:] = given
-        self.host[STEP_AT : STEP_AT + 4].view(np.uint32)[:] = step & 0xFFFFFFFF
-        self._view(self.host, "x", T, B)[...] = batch.x
-        self._view(self.host, "y", T, B)[...] = batch.y
-        self._view(self.host, "keep", T, B)[...] = 1 if batch.keep is None else batch.keep
+        self.turn = (self.turn + 1) % BUFFERS
+        host, copied = self.hosts[self.turn], self.copied[self.turn]
+        if copied is not None:
+            copied.synchronize()
+        host[:STEP_AT].view(np.float64)[:] = given
+        host[STEP_AT : STEP_AT + 4].view(np.uint32)[:] = step & 0xFFFFFFFF
+        self._view(host, "x", T, B)[...] = batch.x
+        self._view(host, "y", T, B)[...] = batch.y
+        self._view(host, "keep", T, B)[...] = 1 if batch.keep is None else batch.keep
         device: Any = self.device
-        device.set(self.host)
+        device.set(host, stream)
+        self.copied[self.turn] = copied or self.cuda.Event(disable_timing=True)
+        self.copied[self.turn].record(stream)
 
 
 class Captured(NamedTuple):
@@ -127,7 +140,7 @@ class GraphStep:
             t = self.optimizer.t
             scale = 1 / max(batch.targets, 1)
             given = [lr, 1 / (1 - BETA1**t), 1 / (1 - BETA2**t), scale, self.clip]
-            captured.sent.send(batch, given, step)
+            captured.sent.send(batch, given, step, self.stream)
             captured.graph.launch(self.stream)
 
     def read(self) -> Totals:
@@ -154,7 +167,7 @@ class GraphStep:
             # A model of its own: its scratch must not move when another shape is run.
             twin = Model(self.model.config, self.ops, parameters=self.model.parameters)
             sent, slots = Sent(self.ops, T, B), dict[str, Array]()
-            sent.send(batch, [0.0] * GIVEN, 0)
+            sent.send(batch, [0.0] * GIVEN, 0, self.stream)
             _, grads, _ = self._gradients(twin, sent, slots)
             table = self._table(grads)
             partial = self.xp.empty(table.norm_blocks, np.float64)

@@ -32,6 +32,7 @@ BAR = 4 * TICKS_PER_QUARTER
 ROWS = 8  # pieces computed at once; a BLAS gives a row other last bits in a batch of another size
 DRAWS = 1024  # random numbers made at once
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
+SHORTEST = 8 * BAR  # such a piece's least time, if tracks are merged: an early cadence is no end
 WITHIN_LIMIT = 20_000  # tokens at most where a length in ticks is, or
 PER_QUARTER = 128  # so many for each quarter note of it
 
@@ -79,6 +80,8 @@ class FreeGrammar(MessageGrammar):
             mask = np.ones(len(self.kind), np.bool_)
         else:
             mask = ~is_piece_end
+        if self.layout == "merge":
+            mask &= ~is_end | is_piece_end  # there is but one track
         if limit is not None:
             left = limit - state.now
             if left > TICKS_PER_QUARTER and self.layout == "flatten":
@@ -140,6 +143,13 @@ class Draft:
         merged = self.grammar.layout == "merge"
         return merged and limit is not None and limit - to_next_bar(self.rules.now) >= BAR
 
+    def _may_end(self) -> bool:
+        """Whether the piece may end here: the last of a given number of tokens is no end."""
+        if self.options.length is not None:
+            return len(self.ids) + 1 < self.options.length
+        merged = self.grammar.layout == "merge"
+        return not merged or self.options.limit is not None or self.rules.now >= SHORTEST
+
     def _limit(self) -> int | None:
         """Return the limit from where this piece begins, in ticks, or None without one."""
         return None if self.options.limit is None else self.options.limit - self.before
@@ -147,11 +157,11 @@ class Draft:
     def _drawn(self, logits: Array) -> int:
         """Draw an id among those that the rules allow; the end of the piece where they allow none.
 
-        The last of a given number of tokens is no end. Where no note of the vocabulary fits the
+        Where no note of the vocabulary fits the
         limit, the piece becomes too long rather than empty.
         """
         options, grammar, rules = self.options, self.grammar, self.rules
-        may_end = options.length is None or len(self.ids) + 1 < options.length
+        may_end = self._may_end()
         mask = grammar.allowed(rules, self._limit(), may_end)
         is_empty = not rules.notes and not rules.tracks
         if is_empty and not mask[grammar.kind == NOTE_ON].any():

@@ -99,10 +99,10 @@ class HostArray(np.ndarray):
     def fill(self, value):
         self[...] = value
 
-    def set(self, host):
+    def set(self, host, stream=None):
         """Copy from the host, as cupy.ndarray.set."""
-        assert host.dtype == self.dtype and host.shape == self.shape
-        self[...] = host
+        assert (host.dtype, host.shape) == (self.dtype, self.shape)
+        self[...] = host.copy()
 
     def get(self):
         return asnumpy(self)
@@ -282,6 +282,19 @@ class Stream:
         host_read("synchronize")
 
 
+class Event:
+    """A cupy.cuda.Event; everything asked for is done."""
+
+    def __init__(self, disable_timing=False) -> None:
+        pass
+
+    def record(self, stream):
+        pass
+
+    def synchronize(self):
+        host_read("synchronize")
+
+
 class Pool:
     def malloc(self, size):
         raise AssertionError("the stand-in's arrays come from NumPy")
@@ -315,6 +328,8 @@ class HostCupy:
             device=SimpleNamespace(get_cublas_handle=lambda: 1),
             compiler=SimpleNamespace(CompileException=CompileException),
             Stream=Stream,
+            Event=Event,
+            alloc_pinned_memory=bytearray,
             MemoryPool=Pool,
             using_allocator=lambda malloc: Stream(),
             runtime=SimpleNamespace(streamCaptureModeRelaxed=2),

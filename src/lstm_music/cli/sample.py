@@ -59,6 +59,8 @@ def main(argv: Sequence[str]) -> int:
         if options.limit is not None:
             piece = clipped(piece, options.limit)
         write(piece, path, args)
+        if args.png:
+            draw(piece, path.with_suffix(".png"))
         print(path if args.quiet else describe(piece, path, len(ids), origin, args))
     return 0
 
@@ -213,6 +215,13 @@ def write(piece: Piece, path: Path, args: argparse.Namespace) -> None:
         ) from error
 
 
+def draw(piece: Piece, path: Path) -> None:
+    """Draw a piece's piano roll."""
+    from lstm_music.figures import piano_roll  # Matplotlib takes longer to load than to draw
+
+    piano_roll(piece, path)
+
+
 def describe(piece: Piece, path: Path, tokens: int, origin: str, args: argparse.Namespace) -> str:
     """Return one line on a piece that was written."""
     notes = [notes_of(track) for track in piece.tracks]
@@ -350,6 +359,7 @@ def add_file_options(parser: Parser) -> None:
         metavar="DIR|FILE.mid",
         help="where to write (default: the run's samples/)",
     )
+    add("--png", action="store_true", help="draw the piano roll beside each MIDI file")
     add("--quiet", action="store_true", help="print nothing but the paths")
 
 

@@ -62,7 +62,7 @@ LIMITS = ("epochs", "max_steps", "max_minutes")
 FREE = (*LIMITS, "early_stop", "checkpoint_minutes")  # what --resume may change
 EXAMPLES = """examples:
   bin/train bach                          the bundled chorales, at most 9 minutes
-  bin/train bach --tracks merge           voices interleaved by time
+  bin/train bach --tracks flatten         voices end to end, as in the paper
   bin/train ~/my-midi --max-minutes 60    your own music
   bin/train --resume --max-minutes 30     go on with the newest run
 """
