@@ -216,11 +216,11 @@ def test_a_newer_checkpoint_is_never_passed_over(tmp_path):
 
 
 def test_checkpoints_are_in_order_of_their_steps(tmp_path):
-    for step in (999_999_999, 5, 100_000_000, 20):
+    for step in (99_999_999, 5, 100_000_000, 20):
         (tmp_path / CHECKPOINTS / f"step-{step:08d}").mkdir(parents=True)
     (tmp_path / CHECKPOINTS / "step-by-step").mkdir()
     names = [path.name for path in checkpoints_of(tmp_path)]
-    assert names == ["step-999999999", "step-100000000", "step-00000020", "step-00000005"]
+    assert names == ["step-100000000", "step-99999999", "step-00000020", "step-00000005"]
 
 
 def test_pruning_keeps_the_best_the_latest_and_one_more(tmp_path):

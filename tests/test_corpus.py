@@ -3,6 +3,7 @@ import io
 import json
 import os
 import zipfile
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lstm_music.corpus import load_corpus, split_pieces
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece, write_midi
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS
-from small import flip, piece_of, write_music
+from small import flip, piece_of, track_of, write_music
 
 
 @pytest.fixture(autouse=True)
@@ -209,6 +210,32 @@ def test_a_file_name_that_is_no_text(tmp_path):
     assert len(corpus.pieces) == 3
 
 
+# Habits -----------------------------------------------------------------------------------------
+
+
+def test_the_habits_of_a_corpus_leave_out_rare_slips(tmp_path):
+    """Nearly all chords have three notes; in one of the files, one note is endless."""
+    chords = [(480 * n, 480 * n + 240, 60 + k) for n in range(700) for k in range(3)]
+    chords += [(480 * n, 480 * n + 240, 70) for n in range(5)]
+    (tmp_path / "m").mkdir()
+    for name, extra in (("a", []), ("b", [(0, 99_999, 40)])):
+        write_midi(Piece("", [track_of(chords + extra)]), tmp_path / "m" / f"{name}.mid")
+    corpus = load_corpus(str(tmp_path / "m"))
+    assert corpus.longest_note == 240
+    # The endless note is a fourth voice under three in ten of its piece's chords.
+    assert corpus.most_notes == 4
+    assert load_corpus(str(tmp_path / "m" / "a.mid")).most_notes == 3
+
+
+@given(st.lists(st.integers(0, 20), min_size=1), st.floats(0.01, 1))
+@settings(deadline=None)
+def test_the_share_below_is_the_least_that_holds_it(values, share):
+    bound = corpora.share_below(Counter(values), share)
+    assert bound in values
+    assert sum(v <= bound for v in values) >= share * len(values) - 1e-9
+    assert sum(v < bound for v in values) < share * len(values)
+
+
 # Splits -----------------------------------------------------------------------------------------
 
 
@@ -267,7 +294,7 @@ def test_another_name_or_place_of_the_same_content_is_the_same_corpus(music, unp
 
 def test_other_content_or_settings_is_another_corpus(music):
     keys = {load_corpus(str(music)).key, load_corpus(str(music), layout="merge").key}
-    (music / "0.mid").rename(music / "zero.mid")
+    (music / "7.mid").rename(music / "8.mid")
     keys.add(load_corpus(str(music)).key)
     flip(music / "1.mid", 0.9)
     keys.add(load_corpus(str(music)).key)

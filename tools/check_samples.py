@@ -3,8 +3,9 @@
     python tools/check_samples.py RUN [--num 100] [--length 600] [--temperature 1.0]
 
 An orphan is a note-off for a silent note, looked for among the sampled tokens; a stuck note lasts
-longer in the MIDI file, read back, than all but a thousandth of the corpus's. Harmony: at each onset where three or more pitch classes
-sound, whether they are a triad or seventh chord of common practice.
+longer in the MIDI file, read back, than all but a thousandth of the corpus's. Harmony: at each
+onset where three or more pitch classes sound, whether they are a triad or seventh chord of common
+practice.
 """
 
 import argparse

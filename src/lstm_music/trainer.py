@@ -35,6 +35,7 @@ from lstm_music.ops import NumpyOps
 from lstm_music.optim import Annealing, Optimizer, clip_scale, global_norm
 
 FORMAT = 1  # of config.json
+LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
 READ_STEPS = 32  # on a GPU, between reads of the losses: a read waits for the device
 VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
 PRIMERS, PRIMER_IDS = 32, 64
@@ -71,7 +72,8 @@ class Progress:
     seconds: float = 0.0
     best: float = math.inf
     best_step: int = 0
-    since_best: int = 0
+    to_beat: float = math.inf  # a validation loss below this is worth going on for
+    since_best: int = 0  # validations since there was one
     rows: int = 0  # of metrics.csv
     period_loss: float = 0.0
     period_steps: int = 0
@@ -81,13 +83,13 @@ class Progress:
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
-        return {**asdict(self), "best": None if math.isinf(self.best) else self.best}
+        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        """Return what `to_json` wrote."""
-        best = fields["best"]
-        return cls(**{**fields, "best": math.inf if best is None else best})
+        """Return what `to_json` wrote: None was an infinite loss, before there was one."""
+        filled: dict[str, Any] = {k: math.inf if v is None else v for k, v in fields.items()}
+        return cls(**filled)
 
 
 @dataclass(frozen=True)
@@ -278,11 +280,13 @@ class Trainer:
         self.annealing.update(train)
         at.period_loss = at.period_norm = at.period_seconds = 0.0
         at.period_steps = at.period_tokens = 0
-        if self.valid < at.best:
-            at.best, at.best_step, at.since_best = self.valid, at.step, 0
-            self.save(best=True)
+        if self.valid < at.to_beat:
+            at.to_beat, at.since_best = self.valid * (1 - LEAST_GAIN), 0
         else:
             at.since_best += 1
+        if self.valid < at.best:
+            at.best, at.best_step = self.valid, at.step
+            self.save(best=True)
 
     def _judge_last(self, path: Path) -> None:
         """Validate a run that was stopped inside a period, without touching what resuming reads."""

@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -56,3 +57,13 @@ def test_the_exit_status_reaches_the_shell(folder):
         done = subprocess.run(command, check=False, capture_output=True, text=True)
         assert done.returncode == status
         assert len(done.stderr.splitlines()) == (status == 2)
+
+
+def test_a_reader_that_is_gone_is_no_error(folder):
+    """As in `bin/corpus … | true`: what is printed waits in a buffer until the end."""
+    command = [sys.executable, "-m", "lstm_music.cli.corpus", "music"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(command, check=False, stdout=write_end, stderr=subprocess.PIPE)
+    os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, b"")

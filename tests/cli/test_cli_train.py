@@ -1,4 +1,5 @@
 import os
+import pty
 import re
 import resource
 import shlex
@@ -40,7 +41,7 @@ def test_a_first_run(train_small, folder):
     (run,) = (folder / "runs").iterdir()
     assert re.fullmatch(r"music-\d{8}-\d{6}", run.name)
     assert lines[0].startswith(f"new run runs/{run.name}: 6 pieces, 258 tokens, ")
-    assert lines[1].startswith("step 18, epoch 1, loss ")
+    assert lines[1].startswith("step 18, 0:00 left, epoch 1, loss ")
     assert lines[2].startswith("stopped by --max-steps 20: step 20, best validation loss ")
     assert lines[3].startswith(f"runs/{run.name}/samples/sample-0001.mid  (")
     assert lines[4:] == [
@@ -360,14 +361,26 @@ def test_a_terminal_shows_a_bar(monkeypatch, capsys):
         screen.bar.mininterval = 0
         screen.show(report())
         assert " 25%|" in terminal.text
-        assert "epoch 1, loss 1.500, validation 2.250, 1,234 tokens/s, 2:00 left" in terminal.text
+        line = "2:00 left, epoch 1, loss 1.500, validation 2.250, 1,234 tokens/s"
+        assert f"| {line}" in terminal.text
         screen.show(report(share=1.0, seconds_left=0.0, valid=float("inf"), validated=True))
     last = terminal.text.rstrip("\n").split("\r")[-1]
     assert last.startswith("100%|")
-    assert "validation -" in last
-    assert last.endswith("0:00 left")
+    assert "| 0:00 left, epoch 1, loss 1.500, validation -, " in last
     assert terminal.text.endswith("\n")
     assert capsys.readouterr().out == ""
+
+
+def test_a_terminal_that_says_it_has_no_size_shows_a_bar(folder):
+    reader, terminal = pty.openpty()
+    command = [*TRAIN, "music", *SMALL, "--max-steps", "30", *COMPUTE]
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=terminal)
+    os.close(terminal)
+    text = os.read(reader, 1 << 16).decode()
+    os.close(reader)
+    assert done.returncode == 0
+    assert "100%|" in text
+    assert "0:00 left" in text
 
 
 @pytest.mark.parametrize("quiet", [False, True])
@@ -376,7 +389,7 @@ def test_elsewhere_there_is_a_line_for_a_validation(quiet, capsys):
         for n in range(1, 5):
             screen.show(report(step=n, validated=n == 3))
     out, err = capsys.readouterr()
-    line = "step 3, epoch 1, loss 1.500, validation 2.250, 1,234 tokens/s, 2:00 left\n"
+    line = "step 3, 2:00 left, epoch 1, loss 1.500, validation 2.250, 1,234 tokens/s\n"
     assert out == ("" if quiet else line)
     assert err == ""
 

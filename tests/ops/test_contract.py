@@ -498,6 +498,34 @@ def test_a_target_whose_probability_underflows_has_its_finite_loss(any_ops, gap)
     np.testing.assert_allclose(gradient, expected, atol=1e-12)
 
 
+def test_probabilities_are_good_to_a_millionth(any_ops):
+    """Whatever polynomial stands for exp: softmax([0, x]) over x from 0 to -50."""
+    x = np.linspace(0, -50, 20_001).astype(np.float32).astype(np.float64)
+    logits = np.stack([np.zeros_like(x), x], axis=1)
+    losses, gradient = xent(any_ops, logits, np.ones(len(x)))
+    np.testing.assert_allclose(losses, np.log1p(np.exp(x)) - x, rtol=1e-6)
+    np.testing.assert_allclose(gradient[:, 0], 1 / (1 + np.exp(x)), rtol=1e-6)
+    _, gradient = xent(any_ops, logits, np.zeros(len(x)))
+    np.testing.assert_allclose(gradient[:, 1], np.exp(x) / (1 + np.exp(x)), rtol=1e-6)
+
+
+def test_gates_are_good_to_a_millionth(any_ops):
+    """Whatever stands for tanh and the sigmoid: pre-activations from -20 to 20."""
+    x = np.linspace(-20, 20, 20_001).astype(np.float32).astype(np.float64)[:, None]
+    args = {
+        "gates": np.tile(x, 4),
+        "recurrent": np.zeros((len(x), 4)),
+        "keep": None,
+        "c_prev": np.zeros_like(x),
+        "c": np.zeros_like(x),
+        "h": np.zeros_like(x),
+    }
+    gates = run(any_ops, "lstm_cell_forward", Case(args, ("gates", "c", "h")))["gates"]
+    sigmoid, tanh = 1 / (1 + np.exp(-x)), np.tanh(x)
+    expected = np.concatenate([sigmoid, sigmoid, tanh, sigmoid], axis=1)
+    np.testing.assert_allclose(gates, expected, rtol=0, atol=1e-6)
+
+
 def test_no_target_means_no_loss_and_no_gradient(any_ops):
     losses, gradient = xent(any_ops, [[1, 2, 3], [80, -80, 0]], [-1, -1])
     assert not losses.any()

@@ -267,8 +267,15 @@ class Screen:
 
     def __enter__(self) -> "Screen":
         if not self.quiet and sys.stderr.isatty():
-            form = "{percentage:3.0f}%|{bar}| {postfix}"
-            self.bar = tqdm(total=1.0, bar_format=form, mininterval=0.2, file=sys.stderr)
+            size = shutil.get_terminal_size()  # never 0 by 0, as some terminals say they are
+            self.bar = tqdm(
+                total=1.0,
+                bar_format="{percentage:3.0f}%|{bar}| {desc}",
+                mininterval=0.2,
+                file=sys.stderr,
+                ncols=size.columns,
+                nrows=size.lines,
+            )
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -278,7 +285,7 @@ class Screen:
     def show(self, report: Report) -> None:
         """Show where training stands."""
         if self.bar is not None:
-            self.bar.set_postfix_str(line_of(report), refresh=False)
+            self.bar.set_description_str(line_of(report), refresh=False)
             self.bar.update(report.share - self.bar.n)
         elif report.validated and not self.quiet:
             print(f"step {report.progress.step}, {line_of(report)}", flush=True)
@@ -289,8 +296,8 @@ def line_of(report: Report) -> str:
     valid = f"{report.valid:.3f}" if report.valid < math.inf else "-"
     minutes, seconds = divmod(round(report.seconds_left), 60)
     return (
-        f"epoch {report.progress.epoch + 1}, loss {report.loss:.3f}, validation {valid}, "
-        f"{report.tokens_per_second:,.0f} tokens/s, {minutes}:{seconds:02} left"
+        f"{minutes}:{seconds:02} left, epoch {report.progress.epoch + 1}, loss {report.loss:.3f}, "
+        f"validation {valid}, {report.tokens_per_second:,.0f} tokens/s"
     )
 
 
