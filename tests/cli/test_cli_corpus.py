@@ -64,6 +64,9 @@ def test_a_reader_that_is_gone_is_no_error(folder):
     command = [sys.executable, "-m", "lstm_music.cli.corpus", "music"]
     read_end, write_end = os.pipe()
     os.close(read_end)
-    done = subprocess.run(command, check=False, stdout=write_end, stderr=subprocess.PIPE)
+    buffered = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        command, check=False, stdout=write_end, stderr=subprocess.PIPE, env=buffered
+    )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (141, b"")

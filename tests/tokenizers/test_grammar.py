@@ -59,6 +59,8 @@ def obeys_for_a_note(kind, pitch, delta, state, grammar, vocabulary, limit):
     if kind == NOTE_OFF:
         start = state.sounding.get(pitch)
         return start is not None and then - start <= grammar.longest_note
+    if state.sounding.get(pitch) == state.now:
+        return False
     return any((parse(word) or ())[:2] == (NOTE_OFF, pitch) for word in vocabulary.words)
 
 

@@ -77,8 +77,8 @@ class MessageGrammar:
     def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
         """Return which of the V words may come next, (V,) bool.
 
-        A note-off needs its pitch to sound. A note-on is free: one that strikes a sounding pitch
-        ends it, and one past most_notes ends the oldest, as `midi.tidy_track` then writes it. A
+        A note-off needs its pitch to sound. A note-on is free but for the pitches struck at this
+        very tick: one that strikes a sounding pitch ends it, and one past most_notes ends the oldest, as `midi.tidy_track` then writes it. A
         track or piece may end over sounding notes but not without a note. (A network that slips
         believes notes over that sound, and the other way round; a rule that makes it wait for
         them leads it into sequences that it has never seen.)
@@ -142,6 +142,8 @@ class MessageGrammar:
         longest[ONS] = np.where(self._can_end, _clip(to_limit - 1), NEVER)
         for pitch, start in state.sounding.items():
             longest[OFFS][pitch] = _clip(min(to_limit, start + self.longest_note - state.now))
+            if start == state.now:  # struck just now; again and again would never get on
+                longest[ONS][pitch] = NEVER
         return longest
 
     def _ends(self, state: GrammarState, limit: int | None, may_end: bool) -> list[str]:
