@@ -78,10 +78,11 @@ class MessageGrammar:
         """Return which of the V words may come next, (V,) bool.
 
         A note-off needs its pitch to sound. A note-on is free but for the pitches struck at this
-        very tick: one that strikes a sounding pitch ends it, and one past most_notes ends the oldest, as `midi.tidy_track` then writes it. A
-        track or piece may end over sounding notes but not without a note. (A network that slips
-        believes notes over that sound, and the other way round; a rule that makes it wait for
-        them leads it into sequences that it has never seen.)
+        very tick: one that strikes a sounding pitch ends it, and one past most_notes ends the
+        oldest, as `midi.tidy_track` then writes it. A track or piece may end over sounding notes
+        but not without a note. (A network that slips believes notes over that sound, and the
+        other way round; a rule that makes it wait for them leads it into sequences that it has
+        never seen.)
 
         limit is the tick at which a track should end, if any: notes begin before it and end by
         it, and one of several tracks goes on until its last quarter note, if it can. may_end
