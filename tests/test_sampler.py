@@ -224,7 +224,9 @@ def test_a_limit_is_kept_within_a_quarter_note_or_two_bars_where_pieces_follow(
             continue  # no note of the vocabulary began sooner: better late than empty
         ends = [int(track[:, 0].max()) for track in clipped(piece, limit).tracks]
         shortest = limit - (2 * BAR if layout == "merge" else TICKS_PER_QUARTER)
-        assert shortest <= max(ends) <= limit
+        assert max(ends) <= limit
+        # Free pieces may end with tokens that sound nothing.
+        assert kind is FreeGrammar or shortest <= max(ends)
 
 
 @given(layout=any_layout, seed=any_seed, primed=st.booleans())
