@@ -27,6 +27,8 @@ THREADS = {
     "embedding_backward": 256,
     "embedding_forward": 256,
     "embedding_sort": 256,
+    "grammar_advance": 128,
+    "grammar_forward": 128,
     "lstm_cell_backward": 128,
     "lstm_cell_forward": 128,
     "sample_advance": 32,

@@ -1,43 +1,97 @@
 """Training and sampling, tokens a second on each backend: `pytest --benchmark`.
 
-The cases are the paper's and the bundled Bach's shapes, with random ids. Where there is no GPU, its
-rows are skipped and say so.
+The cases are the paper's and the bundled Bach's shapes, with random ids. The table that conftest.py
+prints at the end holds each to its bound: the FLOPs of a step's GEMMs at the rate of a large GEMM,
+or its bytes (for sampling those of the weights) at the rate of reading memory, whichever takes
+longer; both rates are measured first. Where there is no GPU, its column says so.
 """
 
+import math
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
+from gpu import Case, ceilings, training_bound
 
 from lstm_music.batches import on_device
+from lstm_music.device_sampling import DeviceSampler
 from lstm_music.errors import UserError
 from lstm_music.graph import GraphStep, graph_step
-from lstm_music.model import Batch, Config, Model, State
+from lstm_music.model import Batch, Config, Model, State, parameter_shapes
 from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.optim import Optimizer, clip_scale, global_norm
+from lstm_music.sampler import Options, choose
 
-TRAINING = {  # V, B, T
-    "bundled Bach": (950, 50, 50),
-    "the paper's Bach": (35_509, 50, 50),
-    "Muse-All": (39_289, 50, 50),
-    "Classical": (132_437, 25, 25),
-}
-BACKENDS = ("numba", "cupy")
+TRAINING = [
+    Case("the paper's Bach", 35_509, 50, 50),
+    Case("Muse-All", 39_289, 50, 50),
+    Case("Classical", 132_437, 25, 25),
+    Case("bundled Bach", 473, 50, 50),
+    Case("bundled Bach", 951, 50, 50),
+]
+BACKENDS = ("numpy", "numba", "cupy")
 CLIP, LR = 5.0, 1e-3
 GRAPH_STEPS = 20  # of a round: the device is waited for once
+SAMPLED_V = 35_509
+SAMPLED = {"numpy": 16, "numba": 16, "cupy": 512}  # tokens of a round
 
 
-@pytest.fixture(params=BACKENDS)
-def ops(request: pytest.FixtureRequest) -> NumpyOps:
+@pytest.fixture(scope="module", params=BACKENDS)
+def ops(request: pytest.FixtureRequest, throughput) -> NumpyOps:
     try:
-        return get_ops(request.param)
+        found = get_ops(request.param)
     except UserError as error:
+        throughput.missing[request.param] = str(error)
         pytest.skip(f"no GPU here: {error}" if request.param == "cupy" else str(error))
+    device = device_of(found)
+    if device not in throughput.ceilings:
+        measured = ceilings(found) if isinstance(found, CupyOps) else cpu_ceilings()
+        throughput.ceilings[device] = measured
+    return found
 
 
-def random_batch(V: int, B: int, T: int) -> Batch:
-    x, y = np.random.default_rng(0).integers(V, size=(2, T, B), dtype=np.int32)
-    return Batch(x, y, None, T * B)
+def device_of(ops: NumpyOps) -> str:
+    return "GPU" if isinstance(ops, CupyOps) else "CPU"
+
+
+# Bounds -----------------------------------------------------------------------------------------
+
+
+def best_seconds(call: Callable[[], object], rounds: int = 5) -> float:
+    """Return the least seconds of a call: a ceiling is what the machine does undisturbed."""
+    found = []
+    for _ in range(rounds):
+        begun = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - begun)
+    return min(found)
+
+
+def cpu_ceilings() -> dict[str, float]:
+    """Return what this CPU reaches: FLOP a second of the BLAS, bytes a second it reads."""
+    n = 2048
+    x = np.ones((n, n), np.float32)
+    out = np.empty_like(x)
+    flops = 2 * n**3 / best_seconds(lambda: np.matmul(x, x, out=out))
+    big = np.ones(1 << 26, np.float32)
+    return {"fp32": flops, "bytes": big.nbytes / best_seconds(lambda: big @ big)}
+
+
+def sampling_bound(B: int, ceiling: dict[str, float]) -> float:
+    """Return the seconds a token of each piece takes at least."""
+    sizes = parameter_shapes(Config(SAMPLED_V))
+    read = sum(math.prod(s) for name, s in sizes.items() if not name.startswith("embedding"))
+    return max(2 * B * read / ceiling["fp32"], 4 * read / ceiling["bytes"])
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+def random_batch(case: Case) -> Batch:
+    x, y = np.random.default_rng(0).integers(case.V, size=(2, case.T, case.B), dtype=np.int32)
+    return Batch(x, y, None, x.size)
 
 
 def training_round(model: Model, batch: Batch) -> tuple[Callable[[], None], int]:
@@ -65,31 +119,53 @@ def plain_round(model: Model, optimizer: Optimizer, batch: Batch, state: list[St
     optimizer.step(model.parameters, grads, LR, scale)
 
 
-@pytest.mark.parametrize("case", TRAINING)
-def test_training(benchmark, ops, case):
-    V, B, T = TRAINING[case]
-    model = Model(Config(vocabulary=V), ops)
-    call, steps = training_round(model, random_batch(V, B, T))
-    benchmark.group = f"training, {case} (V={V:,}, B={B}, T={T})"
-    benchmark.pedantic(call, rounds=3, warmup_rounds=1)
-    tokens = steps * T * B
-    benchmark.extra_info["tokens_per_second"] = round(tokens / benchmark.stats.stats.median)
+@pytest.mark.parametrize("case", TRAINING, ids=lambda case: f"V={case.V}")
+def test_training(benchmark, throughput, ops, case):
+    model = Model(Config(vocabulary=case.V), ops)
+    call, steps = training_round(model, random_batch(case))
+    name = f"training, {case.name} (V={case.V:,}, B={case.B}, T={case.T})"
+    benchmark.group = f"throughput: {name}"
+    # A small step takes milliseconds, a large one a second or more.
+    benchmark.pedantic(call, rounds=15 if case.V < 10_000 else 3, warmup_rounds=1)
+    tokens = case.T * case.B
+    rate = steps * tokens / benchmark.stats.stats.median
+    benchmark.extra_info["tokens_per_second"] = round(rate)
+    bound = training_bound(case, throughput.ceilings[device_of(ops)], "fp32")
+    throughput.add(name, ops.name, rate, tokens / bound)
+
+
+# Sampling ---------------------------------------------------------------------------------------
+
+
+def sampling_round(model: Model, B: int, tokens: int) -> Callable[[], object]:
+    """Return what a round does: read a token of each piece, draw the next, and so on.
+
+    No piece ends. Drawn on a CPU as its sampler draws, on a GPU by the loop on the device.
+    """
+    options = Options(top_p=0.9)
+    if isinstance(model.ops, CupyOps):
+        allowed = np.ones(SAMPLED_V, np.uint8)
+        allowed[0] = 0
+        return lambda: DeviceSampler(model, B, options, 0, allowed=allowed).run(tokens)
+    rng = np.random.default_rng(0)
+
+    def call() -> None:
+        x, state = np.zeros(B, np.int32), model.zero_state(B)
+        for _ in range(tokens):
+            logits, state = model.step(x, state)
+            for k, row in enumerate(logits):
+                x[k] = choose(row, None, rng.random(), options)
+
+    return call
 
 
 @pytest.mark.parametrize("B", [1, 64])
-def test_sampling(benchmark, ops, B):
-    """Steps of the network, as the sampler on the CPU takes them; logits stay where they are."""
-    V, tokens = 35_509, 20
-    model = Model(Config(vocabulary=V), ops)
-    x, state = ops.asarray(np.zeros(B), "int32"), model.zero_state(B)
-
-    def call():
-        now = state
-        for _ in range(tokens):
-            logits, now = model.step(x, now)
-        ops.to_numpy(logits[0, :1])  # waits for a device
-
-    benchmark.group = f"sampling, V={V:,}, batch {B}"
-    benchmark.pedantic(call, rounds=3, warmup_rounds=1)
-    rate = round(tokens * B / benchmark.stats.stats.median)
-    benchmark.extra_info["tokens_per_second"] = rate
+def test_sampling(benchmark, throughput, ops, B):
+    model, tokens = Model(Config(vocabulary=SAMPLED_V), ops), SAMPLED[ops.name]
+    name = f"sampling, batch {B} (V={SAMPLED_V:,})"
+    benchmark.group = f"throughput: {name}"
+    benchmark.pedantic(sampling_round(model, B, tokens), rounds=3, warmup_rounds=1)
+    rate = tokens * B / benchmark.stats.stats.median
+    benchmark.extra_info["tokens_per_second"] = round(rate)
+    bound = sampling_bound(B, throughput.ceilings[device_of(ops)])
+    throughput.add(name, ops.name, rate, B / bound)

@@ -37,8 +37,8 @@ __device__ __forceinline__ float sigmoid(float x) { return __fdividef(1.0f, 1.0f
 __device__ __forceinline__ double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 __device__ __forceinline__ float tanh_of(float x)
 {
-    // exp(2x) beyond 2^126 is where __fdividef gives up; tanh is 1 long before.
-    const float e = __expf(2 * fminf(x, 40.0f));
+    // exp(2x) beyond 2^126 is where __fdividef gives up; tanh is 1 long before. Not fminf: it drops NaN.
+    const float e = __expf(2 * (x > 40.0f ? 40.0f : x));
     return 1 - __fdividef(2.0f, 1.0f + e);
 }
 __device__ __forceinline__ double tanh_of(double x) { return tanh(x); }

@@ -176,9 +176,10 @@ extern "C" __global__ void sample_forward(
         const bool may = !row.allowed || row.allowed[v];
         // Greedy: the likeliest alone has a share, the first of them by its id.
         const double x = may ? ((double)logit(row, v) - (double)largest) / temperature : 0;
+        const double e = exp(x);
         const uint64 share = !may ? 0
             : greedy ? (uint64)(logit(row, v) == largest)
-                     : (uint64)(exp(x) * ONE_SHARE + 0.5);
+                     : e >= 0 ? (uint64)(e * ONE_SHARE + 0.5) : 0;  // no share where it is NaN
         row.shares[v] = share;
         total += share;
     }
@@ -192,8 +193,10 @@ extern "C" __global__ void sample_forward(
         const Four bits = philox((uint32)(t % 1024) / 4, first + n, (uint32)(t / 1024), k0, k1);
         u = bits.word[t % 4] * (1.0 / 4294967296.0);
     }
-    int id;
-    if (greedy) {
+    int id = -1;
+    if (total == 0) {
+        // No word is allowed: the end.
+    } else if (greedy) {
         id = nth(V, 1, s, [&](int v) { return row.shares[v]; });
     } else if (top_k == 0 && top_p >= 1) {
         const uint64 wanted = (uint64)(u * (double)total) + 1;

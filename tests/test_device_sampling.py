@@ -7,12 +7,15 @@ from hypothesis import strategies as st
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.device_sampling import DeviceSampler
+from lstm_music import device_sampling, sampler
+from lstm_music.device_sampling import DeviceSampler, sample_on_device
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
-from lstm_music.sampler import Options, choose
+from lstm_music.sampler import BAR, FreeGrammar, Options, choose, sample
+from lstm_music.tokenizers.grammar import MessageGrammar
+from small import small_corpus
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 START = 0
@@ -79,3 +82,71 @@ def test_a_whole_piece_is_the_cpus(options):
     found = sampler.run(most)
     assert found == draw_on_the_cpu(V, N, most, options)
     assert any(found)
+
+
+# With rules -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["flatten", "merge"])
+def corpus(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return small_corpus(tmp_path_factory.mktemp("corpus"), request.param, pieces=4)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Pieces that end soon, few at once, so that little shows every rule."""
+    monkeypatch.setattr(sampler, "WHOLE_PIECE", 90)
+    monkeypatch.setattr(sampler, "PER_QUARTER", 2)
+    monkeypatch.setattr(sampler, "WITHIN_LIMIT", 70)
+    for module in (sampler, device_sampling):
+        monkeypatch.setattr(module, "SHORTEST", BAR)
+    monkeypatch.setattr(device_sampling, "ROWS", 4)
+    monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
+
+
+def models(corpus):
+    """The same model on the CPU and on the stand-in for a GPU."""
+    config = Config(len(corpus.vocabulary), 4, 5, 2)
+    cuda = CupyOps("float64", cupy=HostCupy(("shuffled",)))
+    return [Model(config, ops, seed=5) for ops in (NumpyOps("float64"), cuda)]
+
+
+LENGTHS = [
+    Options(),
+    Options(length=1),
+    Options(length=60, top_k=7),
+    Options(limit=1, top_p=0.9),
+    Options(limit=BAR, temperature=2.0),
+    Options(limit=5 * BAR, seed=3),
+    Options(limit=3 * BAR, greedy=True),
+]
+
+
+@pytest.mark.parametrize("kind", [MessageGrammar, FreeGrammar])
+@pytest.mark.parametrize("strict", [False, True], ids=["the corpus's habits", "narrow habits"])
+@pytest.mark.parametrize("options", LENGTHS, ids=str)
+def test_rules_primers_and_lengths_are_the_cpus(corpus, short, kind, strict, options):
+    on_cpu, on_gpu = models(corpus)
+    habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
+    grammar = kind(corpus.vocabulary, corpus.layout, *((300, 1, 2) if strict else habits))
+    tried = sample(on_cpu, START, [()] * 6, Options(length=20, temperature=2.0, seed=9), grammar)
+    lengths = (0, 3, 0, 20, 1, 12)
+    most = options.length or 20
+    primers = [ids[: min(n, most)] for ids, n in zip(tried, lengths, strict=True)]
+    expected = sample(on_cpu, START, primers, options, grammar)
+    shown = []
+    found = sample_on_device(
+        on_gpu, START, primers, options, grammar, lambda *done: shown.append(done)
+    )
+    assert found == expected
+    assert shown == sorted(shown)
+
+
+def test_a_piece_is_the_same_beside_others(corpus, short):
+    _, model = models(corpus)
+    grammar = MessageGrammar(corpus.vocabulary, corpus.layout, 480, 2, 4)
+    many = sample_on_device(model, START, [()] * 5, Options(seed=2), grammar)
+    assert sample_on_device(model, START, [()], Options(seed=2), grammar) == many[:1]
+    assert len(set(map(tuple, many))) == 5

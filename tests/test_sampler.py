@@ -385,3 +385,22 @@ def test_a_piece_that_follows_begins_from_nothing(composers):
     (again,) = composer.sample(primers=[after], length=len(after) + 1, greedy=True)
     (alone,) = composer.sample(primers=[()], length=2, greedy=True)
     assert again[-1] == alone[0]
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    spread=st.sampled_from([0.0, 1.0, 6.0]),
+    top_p=st.sampled_from([0.01, 0.5, 0.9, 0.999]),
+    u=st.floats(0, 1, exclude_max=True),
+)
+@settings(deadline=None, max_examples=40)
+def test_a_share_of_many_tokens_is_found_without_sorting_all(seed, spread, top_p, u):
+    logits = np.random.default_rng(seed).normal(0, spread, 6000).astype(np.float32)
+    chosen = choose(logits, None, u, Options(top_p=top_p))
+    x = logits.astype(np.float64) - float(logits.max())
+    order = np.argsort(-x, kind="stable")
+    total = np.cumsum(np.exp(x[order]))
+    n = int(np.searchsorted(total, top_p * total[-1] * (1 - 1e-9))) + 1
+    at = int(np.searchsorted(total[:n], u * total[n - 1] * (1 - 1e-9), side="right"))
+    nearby = order[max(0, at - 1) : at + 2]  # the last bits of a sum depend on its order
+    assert chosen in nearby

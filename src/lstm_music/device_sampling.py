@@ -1,29 +1,119 @@
-"""Free sampling wholly on a GPU: the step, the draw and the feedback of a token are one CUDA graph.
+"""Sampling wholly on a GPU: rules, step, draw and feedback of a token are one CUDA graph.
 
-The host launches a replay for each token and copies nothing until the end; a seed gives the ids
-that lstm_music.sampler draws without rules, but for ties within rounding. Rules (`--strict`) live
-on the CPU: an unchanging mask of allowed ids is all that this loop knows.
+The host launches a replay for each token and copies nothing until the end, but for a look, now and
+then, at whether all pieces have ended. A seed gives the ids that lstm_music.sampler draws, with
+the same rules, primers and lengths, but for ties within rounding.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from lstm_music.model import Model
+from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
+from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import Options
+from lstm_music.sampler import BAR, SHORTEST, FreeGrammar, Options
+from lstm_music.tokenizers.grammar import CLASSES, NONE, PITCHES, MessageGrammar
 
 THREADS = 512  # of the block that draws for a piece
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
+ROWS = 64  # pieces computed at once: always as many, for the reason that sampler.ROWS gives
+
+
+def sample_on_device(
+    model: Model,
+    start: int,
+    primers: Sequence[Sequence[int]],
+    options: Options,
+    grammar: MessageGrammar,
+    show: Callable[[int, int], None] = lambda done, most: None,
+) -> list[list[int]]:
+    """As sampler.sample, with a model on the cupy backend."""
+    pieces: list[list[int]] = []
+    most = options.most * -(-len(primers) // ROWS)
+    for first in range(0, len(primers), ROWS):
+        some = primers[first : first + ROWS]
+        sampler = DeviceSampler(model, ROWS, options, start, first)
+        sampler.keep_to(grammar, some)
+        before = first // ROWS * options.most
+        drawn = sampler.run(options.most, lambda t, before=before: show(before + t, most))
+        pieces += drawn[: len(some)]
+    return pieces
+
+
+class DeviceRules:
+    """What may follow in each of N pieces, kept and decided by kernels/grammar.cu.
+
+    primers: how the first of the pieces begin; the others have ended before they begin.
+    """
+
+    def __init__(
+        self,
+        ops: CupyOps,
+        N: int,
+        options: Options,
+        start: int,
+        grammar: MessageGrammar,
+        primers: Sequence[Sequence[int]],
+    ) -> None:
+        self.ops, self.N, self.V = ops, N, len(grammar.delta)
+        classes = grammar.kind * PITCHES + grammar.pitch
+        least = np.full(CLASSES, NONE, np.int32)
+        np.minimum.at(least, classes, grammar.delta)
+        # The fields of Rules in grammar.cu.
+        rules = (
+            grammar.layout == "merge", isinstance(grammar, FreeGrammar), start,
+            grammar.max_tracks, grammar.longest_note, grammar.most_notes,
+            -1 if options.length is None else options.length,
+            -1 if options.limit is None else options.limit,
+            BAR, TICKS_PER_QUARTER, SHORTEST, LAST_TICK,
+        )  # fmt: skip
+        self.primed = np.zeros(N, np.int32)
+        self.primed[: len(primers)] = [len(primer) for primer in primers]
+        held = np.zeros((N, max(1, self.primed.max())), np.int32)
+        for row, primer in zip(held, primers, strict=False):
+            row[: len(primer)] = primer
+        self.ended = np.arange(N) >= len(primers)
+        pieces = np.zeros((N, 5), np.int32)  # the fields of Piece
+        pieces[:, 4] = self.ended
+        self.rules, self.classes, self.deltas, self.least, self.primers, self.lengths = (
+            ops.asarray(np.array(a), np.int32)
+            for a in (rules, classes, grammar.delta, least, held, self.primed)
+        )
+        self.pieces = ops.asarray(pieces, np.int32)
+        self.sounding = ops.asarray(np.full((N, PITCHES), -1), np.int32)
+        self.allowed = ops.xp.zeros((N, self.V), np.uint8)
+
+    def mask(self, position: Array) -> None:
+        """Write the words that may follow to allowed (N, V)."""
+        self.ops.launch(
+            "grammar", "grammar_forward", (self.N,), (PITCHES,),
+            self.rules, self.classes, self.deltas, self.least, self.pieces, self.sounding,
+            position, self.allowed, np.int32(self.V),
+        )  # fmt: skip
+
+    def advance(
+        self, position: Array, following: Array, out: Array, done: Array, state: State
+    ) -> None:
+        """Take the words drawn, or the primers' next."""
+        L, _, H = state.h.shape
+        self.ops.launch(
+            "grammar", "grammar_advance", (self.N,), (PITCHES,),
+            self.rules, self.classes, self.deltas, self.primers, self.lengths,
+            np.int32(self.primers.shape[1]), position, self.pieces, self.sounding,
+            following, out, done, state.h, state.c, np.int32(L), np.int32(H),
+        )  # fmt: skip
 
 
 class DeviceSampler:
     """Draws for N pieces at once with a model on the cupy backend.
 
     first: the number of the first piece, which chooses its random numbers. allowed: bytes (V,),
-    the ids that may be drawn, or None.
+    the ids that may be drawn, or None. Pieces have no rules and end at their first start symbol,
+    until `keep_to` says otherwise.
     """
 
     def __init__(
@@ -45,11 +135,20 @@ class DeviceSampler:
         self.position = xp.zeros(1, np.int32)
         self.shares = xp.empty((N, V), np.uint64)
         self.state = model.zero_state(N)
+        self.rules: DeviceRules | None = None
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
 
-    def run(self, most: int) -> list[list[int]]:
-        """Draw at most so many tokens a piece; return each piece's ids, without the end symbol."""
+    def keep_to(self, grammar: MessageGrammar, primers: Sequence[Sequence[int]]) -> None:
+        """Keep to the rules of a grammar from here on; one piece for each primer is drawn."""
+        self.rules = DeviceRules(self.ops, self.N, self.options, self.start, grammar, primers)
+        self.done = self.ops.asarray(self.rules.ended, np.int32)
+
+    def run(self, most: int, show: Callable[[int], None] = lambda t: None) -> list[list[int]]:
+        """Draw at most so many tokens a piece; return each piece's ids, without the end symbol.
+
+        show is called now and then with the tokens drawn.
+        """
         out = self.ops.asarray(np.full((most, self.N), -1), np.int32)
         # Memory of its own: what the captured step frees, nobody else may get.
         with self.stream, self.ops.xp.cuda.using_allocator(Allocator(self.ops.xp, self.pool)):
@@ -57,8 +156,10 @@ class DeviceSampler:
             self._token(out)
             graph: Any = None
             for t in range(1, most):
-                if t % LOOK_EVERY == 0 and self.ops.to_numpy(self.done).all():
-                    break
+                if t % LOOK_EVERY == 0:
+                    if self.ops.to_numpy(self.done).all():
+                        break
+                    show(t)
                 if graph is None:
                     self.stream.begin_capture(self.ops.xp.cuda.runtime.streamCaptureModeRelaxed)
                     self._token(out)
@@ -72,16 +173,23 @@ class DeviceSampler:
         logits, state = self.model.step(self.next, self.state)
         self.state.h[...] = state.h
         self.state.c[...] = state.c
+        if self.rules is not None:
+            self.rules.mask(self.position)
         self.draw(logits, out)
+        if self.rules is not None:
+            self.rules.advance(self.position, self.next, out, self.done, self.state)
         self.ops.launch("sample", "sample_advance", (1,), (1,), self.position)
 
     def draw(self, logits: Array, out: Array, draws: Array | None = None) -> None:
         """Draw from logits (N, V); draws (N,) float64 replace the seed's numbers, for tests."""
         o, (k0, k1) = self.options, split_seed(self.options.seed)
         V = logits.shape[1]
+        allowed, stride = self.allowed, 0
+        if self.rules is not None:
+            allowed, stride = self.rules.allowed, V
         self.ops.launch(
             "sample", "sample_forward", (self.N,), (THREADS,),
-            logits, None, self.allowed, np.int32(0), self.shares, np.int32(V),
+            logits, None, allowed, np.int32(stride), self.shares, np.int32(V),
             np.float64(o.temperature), np.int32(min(o.top_k, V)), np.float64(o.top_p),
             np.int32(o.greedy), np.uint32(k0), np.uint32(k1), np.uint32(self.first),
             self.position, draws, np.int32(self.start), self.next, out, self.done,

@@ -24,9 +24,11 @@ class SoftmaxHead:
         }
 
     @staticmethod
-    def logits(p: Mapping[str, Array], h: Array) -> Array:
-        """Return the unnormalised log-probabilities (…, V) of outputs h (…, H)."""
-        return h @ p["W"] + p["b"]
+    def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
+        """Return the unnormalised log-probabilities (B, V) of outputs h (B, H)."""
+        logits = ops.xp.empty((len(h), len(p["b"])), ops.dtype)
+        ops.affine(h, p["W"], p["b"], logits)
+        return logits
 
     @staticmethod
     def losses(

@@ -113,7 +113,9 @@ def lstm_step(
     ops: NumpyOps, p: Mapping[str, Array], x: Array, h: Array, c: Array
 ) -> tuple[Array, Array]:
     """Run a layer over one time step, as in sampling. x (B, E), h, c (B, H) -> new (h, c)."""
-    gates = x @ p["Wx"] + p["b"]
-    h_next, c_next = ops.xp.empty_like(h), ops.xp.empty_like(c)
-    ops.lstm_cell_forward(gates, h @ p["Wh"], None, c, c_next, h_next)
+    gates = ops.xp.empty((len(x), len(p["b"])), ops.dtype)
+    recurrent, h_next, c_next = (ops.xp.empty_like(a) for a in (gates, h, c))
+    ops.affine(x, p["Wx"], p["b"], gates)
+    ops.affine(h, p["Wh"], None, recurrent)
+    ops.lstm_cell_forward(gates, recurrent, None, c, c_next, h_next)
     return h_next, c_next

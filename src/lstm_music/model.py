@@ -140,7 +140,7 @@ class Model:
                 ops, part(p, f"lstm.{layer}"), out, state.h[layer], state.c[layer]
             )
             out = h[layer]
-        return SoftmaxHead.logits(part(p, "head"), out), State(h, c)
+        return SoftmaxHead.logits(ops, part(p, "head"), out), State(h, c)
 
     def _forward(
         self, batch: Batch, state: State, seed: int, step: int, train: bool

@@ -1,7 +1,7 @@
 """Sampling: prime the network, draw token after token, decode to a piece.
 
-Each piece draws from its own counter-based random numbers and is computed in a batch of a fixed
-size, so that piece k of a seed is the same music whatever the number of pieces drawn beside it.
+Each piece draws from its own counter-based random numbers, and `ops.affine` computes each row alike
+in any company, so that piece k of a seed is the same music whatever the number drawn beside it.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +29,8 @@ from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 BAR = 4 * TICKS_PER_QUARTER
-ROWS = 8  # pieces computed at once; a BLAS gives a row other last bits in a batch of another size
+ROWS = 64  # pieces computed at once, at most
+MANY, FEW = 4096, 256  # tokens from which sorting all is slow; tokens tried first for a share top_p
 DRAWS = 1024  # random numbers made at once
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
 SHORTEST = 8 * BAR  # such a piece's least time, if tracks are merged: an early cadence is no end
@@ -209,8 +210,8 @@ def sample(
 def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     """Extend up to ROWS drafts to their ends; yield the number of tokens after each step."""
     start, most = drafts[0].start, drafts[0].options.most
-    following = np.full(ROWS, start, np.int32)
-    state = model.zero_state(ROWS)
+    following = np.full(len(drafts), start, np.int32)
+    state = model.zero_state(len(drafts))
     for t in range(most):
         logits, state = model.step(model.ops.asarray(following, "int32"), state)
         rows = model.ops.to_numpy(logits)
@@ -298,13 +299,31 @@ def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> 
         return int(ids[np.argmax(x)])
     with np.errstate(over="ignore"):  # a temperature near 0 leaves the likeliest alone
         x = (x - x.max()) / options.temperature
+    mass = None
     if options.top_k or options.top_p < 1:
-        order = np.argsort(-x, kind="stable")
-        kept = order[: options.top_k] if options.top_k else order
+        kept, mass = likeliest(x, options.top_k, options.top_p)
         ids, x = ids[kept], x[kept]
     total = np.cumsum(np.exp(x))
     if options.top_p < 1:
-        n = int(np.searchsorted(total, options.top_p * total[-1])) + 1
+        share = options.top_p * (total[-1] if mass is None else mass)
+        n = int(np.searchsorted(total, share)) + 1
         ids, total = ids[:n], total[:n]
     n = int(np.searchsorted(total, u * total[-1], side="right"))
     return int(ids[min(n, len(ids) - 1)])
+
+
+def likeliest(x: Array, top_k: int, top_p: float) -> tuple[Array, float | None]:
+    """Return where the top_k likeliest of x (n,) are, or as many as top_p can need, in order.
+
+    x: log-probabilities but for a constant; of equals the first comes first. Returns also the sum
+    of exp(x) over all that top_p is a share of, or None where that is the sum over those returned.
+    It sorts no more than it must: most of a share is in a few hundred of many thousand tokens.
+    """
+    if top_k == 0 and len(x) > MANY:
+        mass, n = float(np.exp(x).sum()), FEW
+        while n < len(x):
+            among = np.flatnonzero(x >= np.partition(x, -n)[-n])
+            if float(np.exp(x[among]).sum()) > mass * top_p:
+                return among[np.argsort(-x[among], kind="stable")], mass
+            n *= 8
+    return np.argsort(-x, kind="stable")[: top_k or None], None

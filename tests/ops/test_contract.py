@@ -296,6 +296,21 @@ def softmax_xent(draw):
 
 
 @st.composite
+def affine(draw):
+    rng, B, K, N = draw(rngs), draw(sizes), draw(sizes), draw(st.sampled_from([1, 5, 35, 2100]))
+    b = rng.normal(size=N) if draw(st.booleans()) else None
+    return Case(
+        {
+            "x": rng.normal(size=(B, K)),
+            "W": rng.normal(size=(K, N)),
+            "b": b,
+            "out": np.full((B, N), UNSET),
+        },
+        ("out",),
+    )
+
+
+@st.composite
 def softmax_nll(draw):
     rng, N, V = draw(rngs), draw(sizes), draw(sizes)
     logits, targets = draw_logits(draw, rng, N, V), draw_targets(rng, N, V)
@@ -394,6 +409,7 @@ CASES = {
         embedding_forward,
         embedding_backward,
         softmax_xent,
+        affine,
         softmax_nll,
         linear_softmax_xent,
         linear_softmax_nll,

@@ -50,6 +50,38 @@ def test_signatures_are_the_contracts(cuda_ops):
     contract.test_signatures_are_the_contracts(cuda_ops)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_nothing_hides_that_something_is_no_number(cuda_ops):
+    contract.test_a_state_shows_that_a_gate_is_no_number(cuda_ops)
+    contract.test_a_sum_of_squares_shows_that_an_element_is_no_number(cuda_ops)
+    for op in ("softmax_xent", "softmax_nll"):
+        for bad in (np.nan, np.inf):
+            contract.test_a_loss_shows_that_a_logit_is_no_number(cuda_ops, op, bad)
+
+
+@pytest.mark.parametrize("at", ["gates", "c", "h"])
+def test_a_sequence_shows_that_a_gate_or_state_is_no_number(cuda_ops, at):
+    case = forward_case(np.random.default_rng(0), 3, 4, 5, keep=False)
+    # Of the sequence's second row: unit 0 of the state, or a gate of each kind in turn.
+    for n in range(4) if at == "gates" else (0,):
+        args = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in case.args.items()}
+        args[at][0, 1, 5 * n] = np.nan
+        found = contract.run(cuda_ops, "lstm_sequence_forward", case._replace(args=args))
+        if at != "h":
+            assert np.isnan(found["h"][1, 1, 0])
+        assert np.isnan(found["h"][2, 1]).all()
+        assert np.isfinite(found["h"][1:, [0, 2, 3]]).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_loss_of_notes_shows_that_a_logit_is_no_number(cuda_ops):
+    logits, targets, losses = (cuda_ops.asarray(np.zeros(s)) for s in ((2, 3), (2, 3), 2))
+    logits[0, 1] = np.nan
+    cuda_ops.sigmoid_xent(logits, targets, losses, 1.0)
+    assert np.isnan(cuda_ops.to_numpy(losses)).tolist() == [True, False]
+    assert np.isnan(cuda_ops.to_numpy(logits)[0]).tolist() == [False, True, False]
+
+
 # The persistent LSTM kernel ---------------------------------------------------------------------
 
 

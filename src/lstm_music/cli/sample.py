@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     primers, origins = primers_of(args, checkpoint, grammar, options)
     start = checkpoint.vocabulary.id(PIECE_END)
     with Bar(args.quiet) as bar:
-        pieces = sample(model, start, primers, options, grammar, bar.show)
+        pieces = drawer(model)(model, start, primers, options, grammar, bar.show)
     tokenizer = MessageTokenizer(checkpoint.meta["tokenizer"]["layout"])
     for path, ids, origin in zip(out_paths(args, folder), pieces, origins, strict=True):
         piece = decode(ids, checkpoint.vocabulary, tokenizer, grammar, path.stem)
@@ -90,6 +90,15 @@ def model_of(checkpoint: Checkpoint, backend: str) -> Model:
     ops = get_ops("numpy" if backend == "auto" else backend)
     parameters = {name: ops.asarray(value) for name, value in checkpoint.parameters.items()}
     return Model(checkpoint.config, ops, parameters=parameters)
+
+
+def drawer(model: Model) -> Callable[..., list[list[int]]]:
+    """Return what draws pieces with a model: on a GPU, the loop that never leaves it."""
+    if model.ops.name != "cupy":
+        return sample
+    from lstm_music.device_sampling import sample_on_device
+
+    return sample_on_device
 
 
 def options_of(args: argparse.Namespace) -> Options:

@@ -31,7 +31,8 @@ from lstm_music.cli.sample import main as sample
 from lstm_music.corpus import Corpus, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
-from lstm_music.ops import get_ops
+from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.ops.cupy_ops import PRECISIONS
 from lstm_music.optim import DEFAULT_LR, OPTIMIZERS
 from lstm_music.trainer import FORMAT, Interrupted, Report, Settings, Trainer, new_run, run_exists
 
@@ -74,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     args = make_parser().parse_args(argv)
     limit_threads(args.threads, args.backend)
     folder, options = resumed_options(args) if args.resume else new_options(args)
+    ops = ops_of(args)
     corpus = load_corpus(
         options["corpus"],
         Path(options["data"]) if options["data"] else None,
@@ -84,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         warn_of_skipped(corpus, folder)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
     config = Config(len(corpus.vocabulary), **{name: options[name] for name in SHAPE})
-    model = Model(config, get_ops(args.backend), settings.seed)
+    model = Model(config, ops, settings.seed)
     screen = Screen(args.quiet)
     trainer = Trainer(corpus, model, settings, folder, screen.show, warn, started)
     if args.resume:
@@ -93,6 +95,17 @@ def main(argv: Sequence[str]) -> int:
         new_run(folder, config, corpus, settings, {k: options[k] for k in ("corpus", "data")})
     say(args.quiet, describe(trainer))
     return train(trainer, screen, args)
+
+
+def ops_of(args: argparse.Namespace) -> NumpyOps:
+    """Return the ops of --backend and --precision."""
+    ops = get_ops(args.backend, precision=args.precision)
+    if args.precision != "fp32" and ops.name != "cupy":
+        raise UserError(
+            f"--precision {args.precision} is for a GPU (--backend cupy), and this run computes "
+            f"with {ops.name}: leave --precision out"
+        )
+    return ops
 
 
 def train(trainer: Trainer, screen: "Screen", args: argparse.Namespace) -> int:
@@ -318,6 +331,12 @@ def make_parser() -> Parser:
     add_limits(parser)
     add_run_options(parser)
     add_backend_options(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of matrix products on a GPU; all else is fp32 always",
+    )
     return parser
 
 

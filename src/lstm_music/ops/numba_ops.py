@@ -89,6 +89,47 @@ def _fast_tanh(x):  # type: ignore[no-untyped-def]
     return lambda x: math.tanh(x)
 
 
+WORTH_THREADS = 1 << 20  # elements of a matrix from which waking another thread pays
+COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _affine_columns(x, W, b, out, first, stop):  # type: ignore[no-untyped-def]
+    """Compute the columns first … stop-1 of x·W + b, four rows of W a pass."""
+    K = len(W)
+    for n in range(len(x)):
+        y, xs = out[n, first:stop], x[n]
+        if len(b) > 0:
+            y[:] = b[first:stop]
+        else:
+            y[:] = 0
+        for k in range(0, K - 3, 4):
+            x0, x1, x2, x3 = xs[k], xs[k + 1], xs[k + 2], xs[k + 3]
+            w0, w1 = W[k, first:stop], W[k + 1, first:stop]
+            w2, w3 = W[k + 2, first:stop], W[k + 3, first:stop]
+            for j in range(len(y)):
+                y[j] += x0 * w0[j] + x1 * w1[j] + x2 * w2[j] + x3 * w3[j]
+        for k in range(K - K % 4, K):
+            x0, w0 = xs[k], W[k, first:stop]
+            for j in range(len(y)):
+                y[j] += x0 * w0[j]
+
+
+@njit(cache=True)
+def _affine(x, W, b, out):  # type: ignore[no-untyped-def]
+    N = W.shape[1]
+    for first in range(0, N, COLUMNS):
+        _affine_columns(x, W, b, out, first, min(first + COLUMNS, N))
+
+
+@njit(cache=True, parallel=True)
+def _parallel_affine(x, W, b, out):  # type: ignore[no-untyped-def]
+    N = W.shape[1]
+    for block in prange((N + COLUMNS - 1) // COLUMNS):
+        first = block * COLUMNS
+        _affine_columns(x, W, b, out, first, min(first + COLUMNS, N))
+
+
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH)
 def _cell_forward(x, before, k, after, out):  # type: ignore[no-untyped-def]
     """Take one LSTM step of one row: x (4H,) pre-activations -> activations, c and h (H,).
@@ -372,6 +413,11 @@ class NumbaOps(NumpyOps):
     def matmul_add(self, a: Array, b: Array, out: Array) -> None:
         """As NumpyOps.matmul_add, without a temporary: the BLAS adds to out itself."""
         parallel_gemm(a, b, out, 1.0, get_num_threads())
+
+    def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
+        """As NumpyOps.affine, row by row: a row's result doesn't depend on the others."""
+        compute = _parallel_affine if W.size >= WORTH_THREADS else _affine
+        compute(x, W, self._none if b is None else b, out)
 
     def lstm_sequence_forward(
         self,

@@ -77,6 +77,16 @@ class NumpyOps:
         """Add a·b to out, in place. a (M, K), b (K, N), out (M, N)."""
         out += a @ b
 
+    def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
+        """Write x·W + b to out, as sampling needs it: a row's bits don't depend on the others.
+
+        x (B, K), W (K, N), b (N,) or None, out (B, N).
+        """
+        for n in range(len(x)):
+            self.xp.dot(x[n], W, out=out[n])
+        if b is not None:
+            out += b
+
     # LSTM -------------------------------------------------------------------------------------
 
     def lstm_cell_forward(
