@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-CPUS = ("numpy", "numba")
+CPUS = ("numba",)
 GPU = "cupy"
 GROUP = "throughput: "  # begins the group of each test that is in the table
 
@@ -64,7 +64,11 @@ def pytest_benchmark_group_stats() -> Iterator[None]:
     """Leave out of pytest-benchmark's tables what is in ours."""
     outcome: Any = yield
     outcome.force_result(
-        [(name, group) for name, group in outcome.get_result() if not (name or "").startswith(GROUP)]
+        [
+            (name, group)
+            for name, group in outcome.get_result()
+            if not (name or "").startswith(GROUP)
+        ]
     )
 
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from gpu import Case, ceilings, training_bound
 
+from gpu import Case, ceilings, training_bound
 from lstm_music.batches import on_device
 from lstm_music.device_sampling import DeviceSampler
 from lstm_music.errors import UserError
@@ -31,11 +31,11 @@ TRAINING = [
     Case("bundled Bach", 473, 50, 50),
     Case("bundled Bach", 951, 50, 50),
 ]
-BACKENDS = ("numpy", "numba", "cupy")
+BACKENDS = ("numba", "cupy")
 CLIP, LR = 5.0, 1e-3
 GRAPH_STEPS = 20  # of a round: the device is waited for once
 SAMPLED_V = 35_509
-SAMPLED = {"numpy": 16, "numba": 16, "cupy": 512}  # tokens of a round
+SAMPLED = {"numba": 16, "cupy": 512}  # tokens of a round
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

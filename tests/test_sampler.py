@@ -17,6 +17,7 @@ from lstm_music.sampler import (
     choose,
     clipped,
     decode,
+    find,
     sample,
     within,
 )
@@ -404,3 +405,14 @@ def test_a_share_of_many_tokens_is_found_without_sorting_all(seed, spread, top_p
     at = int(np.searchsorted(total[:n], u * total[n - 1] * (1 - 1e-9), side="right"))
     nearby = order[max(0, at - 1) : at + 2]  # the last bits of a sum depend on its order
     assert chosen in nearby
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 3000), u=st.floats(0, 1, exclude_max=True))
+@settings(deadline=None, max_examples=100)
+def test_a_share_of_many_weights_is_found_by_blocks(seed, n, u):
+    p = np.random.default_rng(seed).exponential(size=n) ** 4
+    total = np.cumsum(p)
+    found = find(p, u)
+    assert found in range(n)
+    assert total[found] >= u * total[-1] * (1 - 1e-9)
+    assert found == 0 or total[found - 1] <= u * total[-1] * (1 + 1e-9)

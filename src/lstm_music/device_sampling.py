@@ -6,6 +6,7 @@ the same rules, primers and lengths, but for ties within rounding.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -39,9 +40,13 @@ def sample_on_device(
         sampler = DeviceSampler(model, ROWS, options, start, first)
         sampler.keep_to(grammar, some)
         before = first // ROWS * options.most
-        drawn = sampler.run(options.most, lambda t, before=before: show(before + t, most))
-        pieces += drawn[: len(some)]
+        pieces += sampler.run(options.most, partial(shown, show, before, most))[: len(some)]
     return pieces
+
+
+def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> None:
+    """Show t tokens more than those before."""
+    show(before + t, most)
 
 
 class DeviceRules:

@@ -26,7 +26,7 @@ class SoftmaxHead:
     @staticmethod
     def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
         """Return the unnormalised log-probabilities (B, V) of outputs h (B, H)."""
-        logits = ops.xp.empty((len(h), len(p["b"])), ops.dtype)
+        logits: Array = ops.xp.empty((len(h), len(p["b"])), ops.dtype)
         ops.affine(h, p["W"], p["b"], logits)
         return logits
 

@@ -31,6 +31,7 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 BAR = 4 * TICKS_PER_QUARTER
 ROWS = 64  # pieces computed at once, at most
 MANY, FEW = 4096, 256  # tokens from which sorting all is slow; tokens tried first for a share top_p
+BLOCK = 256  # weights summed at once
 DRAWS = 1024  # random numbers made at once
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
 SHORTEST = 8 * BAR  # such a piece's least time, if tracks are merged: an early cadence is no end
@@ -303,6 +304,8 @@ def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> 
     if options.top_k or options.top_p < 1:
         kept, mass = likeliest(x, options.top_k, options.top_p)
         ids, x = ids[kept], x[kept]
+    if options.top_p == 1 and len(x) > MANY:
+        return int(ids[find(np.exp(x), u)])
     total = np.cumsum(np.exp(x))
     if options.top_p < 1:
         share = options.top_p * (total[-1] if mass is None else mass)
@@ -310,6 +313,21 @@ def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> 
         ids, total = ids[:n], total[:n]
     n = int(np.searchsorted(total, u * total[-1], side="right"))
     return int(ids[min(n, len(ids) - 1)])
+
+
+def find(p: Array, u: float) -> int:
+    """Return where a share u of the weights p (n,) lies before: first the block, then the place.
+
+    A running sum is one long chain of additions; the blocks' sums are many short ones.
+    """
+    whole = len(p) - len(p) % BLOCK
+    blocks = np.cumsum(np.append(p[:whole].reshape(-1, BLOCK).sum(axis=1), p[whole:].sum()))
+    at = u * blocks[-1]
+    block = min(int(np.searchsorted(blocks, at, side="right")), len(blocks) - 1)
+    before = blocks[block - 1] if block else 0.0
+    inside = np.cumsum(p[block * BLOCK : (block + 1) * BLOCK])
+    n = int(np.searchsorted(inside, at - before, side="right"))
+    return min(block * BLOCK + min(n, max(len(inside) - 1, 0)), len(p) - 1)
 
 
 def likeliest(x: Array, top_k: int, top_p: float) -> tuple[Array, float | None]:

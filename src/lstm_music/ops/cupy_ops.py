@@ -124,6 +124,12 @@ class CupyOps(NumpyOps):
         """As NumpyOps.matmul_add, by cuBLAS, which adds to out itself."""
         self._gemm(a, b, out, 1.0)
 
+    def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
+        """As NumpyOps.affine, by one GEMM: rows are alike in batches of one size alone."""
+        self.matmul(x, W, out)
+        if b is not None:
+            self.xp.add(out, b, out=out)
+
     def _gemm(self, a: Array, b: Array, out: Array, beta: float) -> None:
         """Compute out = a·b + beta·out. cuBLAS is column-major: it computes out.T = b.T·a.T."""
         M, K = a.shape

@@ -89,7 +89,7 @@ def _fast_tanh(x):  # type: ignore[no-untyped-def]
     return lambda x: math.tanh(x)
 
 
-WORTH_THREADS = 1 << 20  # elements of a matrix from which waking another thread pays
+LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
 
 
@@ -119,14 +119,6 @@ def _affine_columns(x, W, b, out, first, stop):  # type: ignore[no-untyped-def]
 def _affine(x, W, b, out):  # type: ignore[no-untyped-def]
     N = W.shape[1]
     for first in range(0, N, COLUMNS):
-        _affine_columns(x, W, b, out, first, min(first + COLUMNS, N))
-
-
-@njit(cache=True, parallel=True)
-def _parallel_affine(x, W, b, out):  # type: ignore[no-untyped-def]
-    N = W.shape[1]
-    for block in prange((N + COLUMNS - 1) // COLUMNS):
-        first = block * COLUMNS
         _affine_columns(x, W, b, out, first, min(first + COLUMNS, N))
 
 
@@ -236,11 +228,24 @@ def _lstm_sequence_backward(gates, Wh, keep, c, dy, dh, dc, parts):  # type: ign
                         dout[j] *= k
 
 
+LANES = 64  # running maxima side by side: LLVM vectorises them, and not a single one
+
+
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH | {"nnan"})
 def _add_bias_and_max(x, b):  # type: ignore[no-untyped-def]
     """Add b to x; return the largest. (A NaN may be missed here; the sum that follows has it.)"""
-    top = x[0] + b[0]
-    for v in range(len(x)):
+    whole = len(x) - len(x) % LANES
+    tops = np.full(LANES, x[0] + b[0])
+    for first in range(0, whole, LANES):
+        some, bias = x[first : first + LANES], b[first : first + LANES]
+        for j in range(LANES):
+            a = some[j] + bias[j]
+            some[j] = a
+            tops[j] = a if a > tops[j] else tops[j]
+    top = tops[0]
+    for j in range(LANES):
+        top = max(top, tops[j])
+    for v in range(whole, len(x)):
         x[v] += b[v]
         top = max(top, x[v])
     return top
@@ -415,9 +420,11 @@ class NumbaOps(NumpyOps):
         parallel_gemm(a, b, out, 1.0, get_num_threads())
 
     def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
-        """As NumpyOps.affine, row by row: a row's result doesn't depend on the others."""
-        compute = _parallel_affine if W.size >= WORTH_THREADS else _affine
-        compute(x, W, self._none if b is None else b, out)
+        """As NumpyOps.affine, in one call; NumPy keeps the large matrices, where it wins."""
+        if W.size >= LARGE:
+            super().affine(x, W, b, out)
+        else:
+            _affine(x, W, self._none if b is None else b, out)
 
     def lstm_sequence_forward(
         self,

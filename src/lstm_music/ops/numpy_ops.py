@@ -15,7 +15,7 @@ from lstm_music.ops import philox
 
 Array = NDArray[Any]
 
-LOGITS_BYTES = 32 << 20  # of a chunk of logits: large enough for the BLAS, small enough to forget
+LOGITS_BYTES = 128 << 20  # of a chunk of logits at most: each chunk reads and writes dW again
 
 
 class RowGradient(NamedTuple):
@@ -328,7 +328,8 @@ def row(keep: Array | None, t: int) -> Array | None:
 
 def logit_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
     """Yield slices of the N rows, each with scratch for its logits of at most LOGITS_BYTES."""
-    chunk = max(1, min(N, LOGITS_BYTES // (V * work.dtype.itemsize)))
+    most = max(1, min(N, LOGITS_BYTES // (V * work.dtype.itemsize)))
+    chunk = -(-N // -(-N // most))  # as few as can be, and then of one size
     logits = work.array("logits", (chunk, V))
     for start in range(0, N, chunk):
         stop = min(start + chunk, N)
