@@ -34,7 +34,7 @@ class Throughput:
         if rate is None:
             nothing = "no GPU" if backend == GPU else "not here"
             return nothing if backend in self.missing else "not run", "-"
-        return f"{rate:,.0f}", f"{rate / self.bounds[case][backend]:.0%}"
+        return f"{rate:,.0f}", f"{rate / self.bounds[case][backend]:.1%}"
 
     def table(self) -> list[list[str]]:
         """Return rows of cells, the headings first."""

@@ -110,7 +110,10 @@ def models(corpus):
     """The same model on the CPU and on the stand-in for a GPU."""
     config = Config(len(corpus.vocabulary), 4, 5, 2)
     cuda = CupyOps("float64", cupy=HostCupy(("shuffled",)))
-    return [Model(config, ops, seed=5) for ops in (NumpyOps("float64"), cuda)]
+    made = [Model(config, ops, seed=5) for ops in (NumpyOps("float64"), cuda)]
+    for model in made:
+        model.parameters["head.W"] *= 8  # so that what is drawn depends on what is remembered
+    return made
 
 
 LENGTHS = [
@@ -151,3 +154,34 @@ def test_a_piece_is_the_same_beside_others(corpus, short):
     many = sample_on_device(model, START, [()] * 5, Options(seed=2), grammar)
     assert sample_on_device(model, START, [()], Options(seed=2), grammar) == many[:1]
     assert len(set(map(tuple, many))) == 5
+
+
+MUTATIONS = {
+    "notes beyond the most that sound": ("> rules.most_notes", "> 127"),
+    "a pitch struck again at once": ("&& since != 0", ""),
+    "a primer's word off by one": ("t < primed[n] ?", "t + 1 < primed[n] ?"),
+    "a piece that remembers the one before": ("h[at] = 0, c[at] = 0;", ""),
+}
+
+
+@pytest.mark.parametrize("mutation", [None, *MUTATIONS.values()], ids=["none", *MUTATIONS])
+def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
+    on_cpu, on_gpu = models(corpus)
+    on_gpu.ops.xp.orders = ("ascending", "descending")
+    planted = []
+
+    def mutate(code):
+        planted.append(mutation is not None and mutation[0] in code)
+        return code.replace(*mutation) if planted[-1] else code
+
+    on_gpu.ops.xp.mutate = mutate
+    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
+    options, primers = Options(length=120, temperature=5.0, seed=4), [(), ()]
+    primers[1] = sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]
+    expected = sample(on_cpu, START, primers, options, grammar)
+    try:
+        same = sample_on_device(on_gpu, START, primers, options, grammar) == expected
+    except AssertionError:
+        same = False
+    assert same == (mutation is None)
+    assert any(planted) == (mutation is not None)
