@@ -83,7 +83,7 @@ def test_chunks_give_what_the_whole_gives(ops, monkeypatch, rows):
 def test_losses_are_minus_the_log_of_the_softmax_of_the_logits(ops, case):
     a, targets = case
     logits = ops.to_numpy(
-        SoftmaxHead.logits({n: ops.asarray(a[n]) for n in "Wb"}, ops.asarray(a["h"]))
+        SoftmaxHead.logits(ops, {n: ops.asarray(a[n]) for n in "Wb"}, ops.asarray(a["h"]))
     )
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     nats = [0 if y < 0 else -np.log(p[n, y]) for n, y in enumerate(targets)]
