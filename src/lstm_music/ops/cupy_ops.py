@@ -44,6 +44,8 @@ SCALARS = (
 )  # fmt: skip
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
+L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
+
 
 class SequencePlan(NamedTuple):
     """How lstm_sequence.cu runs: threads and rows a block, where each thread's weights lie."""
@@ -376,7 +378,7 @@ class CupyOps(NumpyOps):
         work: Workspace,
     ) -> None:
         """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache."""
-        for rows, logits in logit_chunks(len(h), len(b), work):
+        for rows, logits in logit_chunks(len(h), len(b), work, L2_BYTES):
             later = rows.start > 0
             self.matmul(h[rows], W, logits)
             self._softmax_xent(logits, b, targets[rows], losses[rows], scale)
@@ -388,7 +390,7 @@ class CupyOps(NumpyOps):
         self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
     ) -> None:
         """As NumpyOps.linear_softmax_nll, with the bias added on the way."""
-        for rows, logits in logit_chunks(len(h), len(b), work):
+        for rows, logits in logit_chunks(len(h), len(b), work, L2_BYTES):
             self.matmul(h[rows], W, logits)
             self._softmax_nll(logits, b, targets[rows], losses[rows])
 

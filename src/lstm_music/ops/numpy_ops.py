@@ -5,6 +5,7 @@ time-major and C-contiguous; gates are four contiguous blocks in the order i, f,
 Each docstring says which arguments an op overwrites.
 """
 
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -326,9 +327,14 @@ def row(keep: Array | None, t: int) -> Array | None:
     return None if keep is None else keep[t]
 
 
-def logit_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
-    """Yield slices of the N rows, each with scratch for its logits of at most LOGITS_BYTES."""
-    most = max(1, min(N, LOGITS_BYTES // (V * work.dtype.itemsize)))
+def logit_chunks(
+    N: int, V: int, work: Workspace, limit: int = sys.maxsize
+) -> Iterator[tuple[slice, Array]]:
+    """Yield slices of the N rows, each with scratch for its logits of LOGITS_BYTES at most.
+
+    limit: bytes at most, where a backend has less room.
+    """
+    most = max(1, min(N, min(LOGITS_BYTES, limit) // (V * work.dtype.itemsize)))
     chunk = -(-N // -(-N // most))  # as few as can be, and then of one size
     logits = work.array("logits", (chunk, V))
     for start in range(0, N, chunk):
