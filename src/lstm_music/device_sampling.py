@@ -21,7 +21,7 @@ from lstm_music.tokenizers.grammar import CLASSES, NONE, PITCHES, MessageGrammar
 
 THREADS = 512  # of the block that draws for a piece
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
-ROWS = 64  # pieces computed at once: always as many, for the reason that sampler.ROWS gives
+ROWS = 64  # pieces computed at once, always: cuBLAS may sum a row otherwise among fewer
 
 
 def sample_on_device(

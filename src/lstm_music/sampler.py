@@ -159,8 +159,8 @@ class Draft:
     def _drawn(self, logits: Array) -> int:
         """Draw an id among those that the rules allow; the end of the piece where they allow none.
 
-        Where no note of the vocabulary fits the
-        limit, the piece becomes too long rather than empty.
+        Where no note of the vocabulary fits the limit, the piece becomes too long rather than
+        empty.
         """
         options, grammar, rules = self.options, self.grammar, self.rules
         may_end = self._may_end()

@@ -32,7 +32,7 @@ from lstm_music.evaluate import mean_nats
 from lstm_music.graph import GraphStep, graph_step
 from lstm_music.model import Batch, Config, Model, State
 from lstm_music.ops import NumpyOps
-from lstm_music.optim import Annealing, Optimizer, clip_scale, global_norm
+from lstm_music.optim import DEFAULT_LR, Annealing, Optimizer, clip_scale, global_norm
 
 FORMAT = 1  # of config.json
 LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
@@ -49,7 +49,7 @@ class Settings:
     batch: int = 50
     seq: int = 50
     optimizer: str = "adam"
-    lr: float = 3e-3
+    lr: float = DEFAULT_LR["adam"]
     clip: float = 5.0
     anneal_factor: float = 0.5
     anneal_patience: int = 2

@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -40,23 +40,12 @@ MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
 SKIPPED_SHOWN = 5  # files that a warning names one by one
 DEFAULTS: dict[str, Any] = {
     "tracks": "merge",
-    "layers": 2,
-    "hidden": 128,
-    "embedding": 128,
+    "layers": Config.layers,
+    "hidden": Config.hidden,
+    "embedding": Config.embedding,
     "dropout": 0.2,
-    "batch": 50,
-    "seq": 50,
-    "optimizer": "adam",
-    "lr": None,
-    "clip": 5.0,
-    "anneal_factor": 0.5,
-    "anneal_patience": 2,
-    "early_stop": 8,
-    "epochs": None,
-    "max_steps": None,
-    "max_minutes": None,
-    "seed": 0,
-    "checkpoint_minutes": 2.0,
+    **asdict(Settings()),
+    "lr": None,  # the optimizer's own
 }
 SHAPE = ("layers", "hidden", "embedding", "dropout")
 LIMITS = ("epochs", "max_steps", "max_minutes")
