@@ -20,24 +20,28 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lstm_music.device_sampling import DeviceSampler
 from lstm_music.errors import UserError
 from lstm_music.graph import GraphStep
-from lstm_music.model import Batch, Config, Model, parameter_shapes
+from lstm_music.model import HEADS, Batch, Config, Model, parameter_shapes
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.cupy_ops import L2_BYTES, PRECISIONS, CupyOps, Parameter
 from lstm_music.ops.numpy_ops import logit_chunks
-from lstm_music.optim import Optimizer, clip_scale, global_norm
+from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
 from lstm_music.sampler import Options
 
 ROOT = Path(__file__).resolve().parents[1]
 TESTS = ["tests/ops", "tests/test_model.py", "tests/test_lstm.py", "tests/test_heads.py"]
 CLIP, LR = 5.0, 1e-3
 ROUNDS, STEPS = 5, 20
+
+
+Timed: TypeAlias = tuple[str, float, float, Callable[[], None]]
+"""A kernel's name, FLOPs and bytes, and a launch."""
 
 
 class Case(NamedTuple):
@@ -49,6 +53,7 @@ class Case(NamedTuple):
     T: int
     H: int = 128
     L: int = 2
+    head: str = "softmax"
 
 
 CASES = [
@@ -57,7 +62,24 @@ CASES = [
     Case("Classical", 132_437, 25, 25),
     Case("bundled Bach", 950, 50, 50),
     Case("largest vocabulary", 175_467, 50, 50),
+    Case("independent notes", 88, 50, 50, head="sigmoid"),
+    Case("NADE of notes", 88, 50, 50, head="nade"),
 ]
+
+
+def config_of(case: Case, embedding: int = 128, dropout: float = 0.0) -> Config:
+    """Return the model of a case."""
+    return Config(case.V, embedding, case.H, case.L, dropout, head=case.head)
+
+
+def random_batch(case: Case, rng: np.random.Generator) -> Batch:
+    """Return a batch of ids, or of notes of which one in twenty is on."""
+    shape = (case.T, case.B)
+    if case.head == "softmax":
+        x, y = rng.integers(case.V, size=(2, *shape), dtype=np.int32)
+    else:
+        x, y = ((rng.random((*shape, case.V + k)) < 0.05).astype(np.uint8) for k in (1, 0))
+    return Batch(x, y, None, case.T * case.B)
 
 
 # Timing -----------------------------------------------------------------------------------------
@@ -137,18 +159,20 @@ def run_sanitizer(tool: str, limit: float) -> str:
     return ((done.stdout + done.stderr).strip().splitlines() or ["no output"])[-1]
 
 
-def small_run(ops: NumpyOps, steps: int = 100) -> tuple[list[float], Model]:
+def small_run(ops: NumpyOps, steps: int = 100, head: str = "softmax") -> tuple[list[float], Model]:
     """Take steps with a small model; return losses and the model. On a GPU each is a graph."""
-    case = Case("small", 101, 7, 9, 37)
+    case = Case("small", 101, 7, 9, 37, head=head)
     rng = np.random.default_rng(0)
-    model = Model(Config(case.V, 24, case.H, case.L, 0.2), ops, seed=1)
-    optimizer = Optimizer(ops, "adam", model.parameters)
-    graph = GraphStep(model, optimizer, CLIP) if isinstance(ops, CupyOps) else None
+    model = Model(config_of(case, 24, 0.2), ops, seed=1)
+    optimizer = Optimizer(ops, "adam", model.parameters, 0.01)
+    averages = Averages(model, 0.9)
+    graph = None
+    if isinstance(ops, CupyOps):
+        graph = GraphStep(model, optimizer, CLIP, 0, averages.means, averages.rate)
     state, losses = model.zero_state(case.B), []
     for step in range(steps):
-        x, y = rng.integers(case.V, size=(2, case.T, case.B), dtype=np.int32)
-        keep = (rng.random(x.shape) < 0.9).astype(np.float32)
-        batch = Batch(x, y, keep, x.size)
+        keep = (rng.random((case.T, case.B)) < 0.9).astype(np.float32)
+        batch = random_batch(case, rng)._replace(keep=keep)
         if graph is not None:
             graph.run(batch, LR, step)
             losses.append(graph.read().loss)
@@ -156,23 +180,25 @@ def small_run(ops: NumpyOps, steps: int = 100) -> tuple[list[float], Model]:
         loss, grads, state = model.loss_and_grads(batch, state, 0, step)
         scale = clip_scale(global_norm(ops, grads), CLIP)
         optimizer.step(model.parameters, grads, LR, scale)
+        averages.update()
         losses.append(loss)
-    return losses, model
+    return losses, averages.model
 
 
-def agreement(ops: CupyOps) -> dict[str, float]:
-    """Compare 100 steps on GPU and CPU from one seed; move the GPU's model to the CPU."""
-    gpu, trained = small_run(ops)
-    cpu, _ = small_run(NumpyOps("float32"))
-    host = NumpyOps("float32")
+def agreement(ops: CupyOps, head: str) -> dict[str, float]:
+    """Compare 100 steps on GPU and CPU from one seed; move the GPU's averages to the CPU."""
+    host, case = NumpyOps("float32"), Case("small", 101, 7, 9, 37, head=head)
+    gpu, trained = small_run(ops, head=head)
+    cpu, _ = small_run(host, head=head)
     moved = {k: host.asarray(ops.to_numpy(v)) for k, v in trained.parameters.items()}
     there = Model(trained.config, host, parameters=moved)
-    x = np.arange(4, dtype=np.int32)
-    on_cpu, _ = there.step(x, there.zero_state(4))
-    on_gpu, _ = trained.step(ops.asarray(x, "int32"), trained.zero_state(4))
+    batch = random_batch(case, np.random.default_rng(1))
+    x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
+    on_cpu, _ = there.losses(batch, there.zero_state(case.B))
+    on_gpu, _ = trained.losses(Batch(x, y, None, 1), trained.zero_state(case.B))
     return {
-        "loss_difference": max(abs(a - b) for a, b in zip(gpu, cpu, strict=True)),
-        "logits_difference": float(np.abs(ops.to_numpy(on_gpu) - on_cpu).max()),
+        "difference_in_training": max(abs(a - b) for a, b in zip(gpu, cpu, strict=True)),
+        "difference_of_one_model": float(np.abs(ops.to_numpy(on_gpu) - on_cpu).max()),
     }
 
 
@@ -237,7 +263,7 @@ def kernel_times(
 
     n = len(logits)
     flops, moved = 2 * N * H * 4 * H, 4 * N * (2 * 4 * H + 2 * H)
-    timed: list[tuple[str, float, float, Callable[[], None]]] = [
+    timed: list[Timed] = [
         ("lstm_sequence_forward", flops, moved,
          lambda: ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work)),
         ("lstm_sequence_backward", flops, moved + 4 * N * H,
@@ -251,9 +277,42 @@ def kernel_times(
         ("clip, head.W", 0, 4 * V * E, lambda: ops.clip_all(table, losses, scalars, partial)),
         ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, scalars)),
     ]  # fmt: skip
+    return timed_rows(ops, ceiling, timed + note_kernels(ops, N, E, H))
+
+
+def note_kernels(ops: CupyOps, N: int, E: int, K: int, D: int = 88) -> list[Timed]:
+    """Return the kernels of N rows of notes, of which one in twenty is on, with their bounds."""
+    rng = np.random.default_rng(0)
+
+    def real(*shape: int) -> Any:
+        return ops.asarray(0.1 * rng.standard_normal(shape))
+
+    x = ops.asarray(rng.random((N, D)) < 0.05, np.uint8)
+    out, visible, hidden, losses = real(N, E), real(N, D), real(N, K), real(N)
+    embedding, dE, W, U, dW, dU = real(D, E), real(D, E), *(real(D, K) for _ in range(4))
+    draws, drawn = ops.asarray(rng.random((N, D))), ops.xp.zeros_like(x)
+    biases, work = 4 * N * (D + K), ops.workspace()
+    return [
+        ("note_embedding_forward", 0, 4 * N * E + N * D,
+         lambda: ops.note_embedding_forward(embedding, x, out)),
+        ("note_embedding_backward", 0, 4 * N * E + N * D,
+         lambda: ops.note_embedding_backward(x, out, dE)),
+        ("sigmoid_xent_backward", 0, 9 * N * D,
+         lambda: ops.sigmoid_xent(visible, x, losses, 1.0)),
+        ("nade_forward", 2 * N * D * K, biases,
+         lambda: ops.nade_nll(visible, hidden, x, W, U, losses)),
+        ("nade_forward, nade_backward, sums", 6 * N * D * K, 2 * biases,
+         lambda: ops.nade_xent(visible, hidden, x, W, U, 1.0, losses, dW, dU, work)),
+        ("nade_sample", 2 * N * D * K, biases,
+         lambda: ops.nade_sample(visible, hidden, W, U, draws, 1.0, drawn)),
+    ]  # fmt: skip
+
+
+def timed_rows(ops: CupyOps, ceiling: dict[str, float], timed: list[Timed]) -> list[dict[str, Any]]:
+    """Time each kernel; return a row each."""
     rows = []
     for name, flop, size, call in timed:
-        took = graph_seconds(xp, call)
+        took = graph_seconds(ops.xp, call)
         bound = max(flop / ceiling[ops.precision], size / ceiling["bytes"])
         rows.append({"kernel": name, "microseconds": took * 1e6, "share_of_bound": bound / took})
     return rows
@@ -262,14 +321,9 @@ def kernel_times(
 # Training ---------------------------------------------------------------------------------------
 
 
-def random_batch(case: Case) -> Batch:
-    x, y = np.random.default_rng(0).integers(case.V, size=(2, case.T, case.B), dtype=np.int32)
-    return Batch(x, y, None, x.size)
-
-
 def training_bound(case: Case, ceiling: dict[str, float], precision: str) -> float:
     """Return the seconds a step takes at least: FLOPs at the GEMM rate, or bytes of Adam."""
-    sizes = parameter_shapes(Config(case.V, 128, case.H, case.L))
+    sizes = parameter_shapes(config_of(case))
     N = case.T * case.B
     gemm = sum(math.prod(s) for name, s in sizes.items() if ".W" in name and name[0] != "e")
     adam = 4 * (7 * sum(math.prod(s) for s in sizes.values()) - case.V * 128)
@@ -279,9 +333,9 @@ def training_bound(case: Case, ceiling: dict[str, float], precision: str) -> flo
 def our_round(case: Case, precision: str) -> Callable[[], float]:
     """Return a round of ours: the seconds of a step."""
     ops = get_ops("cupy", precision=precision)
-    model = Model(Config(case.V, 128, case.H, case.L), ops)
+    model = Model(config_of(case), ops)
     graph = GraphStep(model, Optimizer(ops, "adam", model.parameters), CLIP)
-    batch = random_batch(case)
+    batch = random_batch(case, np.random.default_rng(0))
 
     def run() -> float:
         begun = time.perf_counter()
@@ -304,7 +358,7 @@ def torch_round(case: Case, precision: str, compiled: bool) -> Callable[[], floa
     head = torch.nn.Linear(case.H, case.V)
     net = torch.nn.ModuleList([embedding, lstm, head]).cuda()
     adam = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
-    batch = random_batch(case)
+    batch = random_batch(case, np.random.default_rng(0))
     x, y = (torch.from_numpy(a).long().cuda() for a in (batch.x, batch.y))
 
     def loss_of(x: Any, y: Any, state: Any) -> tuple[Any, Any]:
@@ -342,7 +396,7 @@ def training_times(
     makers: dict[tuple[str, str], Callable[[], Callable[[], float]]] = {}
     for precision in PRECISIONS:
         makers["ours", precision] = lambda p=precision: our_round(case, p)
-        if with_torch:
+        if with_torch and case.head == "softmax":
             makers["torch eager", precision] = lambda p=precision: torch_round(case, p, False)
             makers["torch.compile", precision] = lambda p=precision: torch_round(case, p, True)
     rounds: dict[tuple[str, str], Callable[[], float]] = {}
@@ -444,7 +498,7 @@ def measure(ops: CupyOps, minutes: float) -> dict[str, Any]:
     found["checks"] = {"tests": run_tests(min(150, left()))}
     for tool in ("memcheck", "racecheck"):
         found["checks"][tool] = run_sanitizer(tool, min(45, left()))
-    found["agreement"] = agreement(ops)
+    found["agreement"] = {head: agreement(ops, head) for head in HEADS}
     found["precision_errors"] = precision_errors()
     found["ceilings"] = ceilings(ops)
     found["kernels"] = kernel_times(ops, found["ceilings"])
@@ -475,7 +529,8 @@ def main() -> int:
         return 2
     assert isinstance(ops, CupyOps)
     if args.small_run:
-        small_run(ops, 3)
+        for head in HEADS:
+            small_run(ops, 3, head)
         return 0
     found = measure(ops, args.minutes)
     slug = re.sub(r"[^a-z0-9]+", "-", found["gpu"].lower()).strip("-")

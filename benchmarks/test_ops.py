@@ -12,6 +12,7 @@ from lstm_music.ops import NumpyOps, get_ops
 
 T, B, E, H = 50, 50, 128, 128
 N = T * B
+D, K = 88, 128  # notes of a piano, hidden units of a NADE
 
 
 @pytest.fixture(params=["numpy", "numba"])
@@ -82,6 +83,67 @@ def test_linear_softmax_nll(benchmark, ops, real, V):
 def test_embedding_backward(benchmark, ops, real):
     ids, dx = np.random.default_rng(1).integers(0, 951, N, dtype=np.int32), real(N, E)
     measure(benchmark, "embedding_backward", lambda: ops.embedding_backward(ids, dx))
+
+
+@pytest.fixture
+def notes() -> np.ndarray:
+    """As in piano rolls: one note in twenty is on."""
+    return (np.random.default_rng(1).random((N, D)) < 0.05).astype(np.uint8)
+
+
+def test_note_embedding_forward(benchmark, ops, real, notes):
+    W, out = real(D, E), real(N, E)
+    measure(benchmark, "note_embedding_forward", lambda: ops.note_embedding_forward(W, notes, out))
+
+
+def test_note_embedding_backward(benchmark, ops, real, notes):
+    dx, dW = real(N, E), real(D, E)
+    measure(
+        benchmark, "note_embedding_backward", lambda: ops.note_embedding_backward(notes, dx, dW)
+    )
+
+
+def test_sigmoid_xent(benchmark, ops, real, notes):
+    logits, losses = real(N, D), real(N)
+    measure(benchmark, "sigmoid_xent", lambda: ops.sigmoid_xent(logits, notes, losses, 1 / N))
+
+
+def test_nade_xent(benchmark, ops, real, notes):
+    visible, hidden, losses, work = real(N, D), real(N, K), real(N), ops.workspace()
+    W, U, dW, dU = real(D, K), real(D, K), real(D, K), real(D, K)
+    measure(
+        benchmark,
+        "nade_xent",
+        lambda: ops.nade_xent(visible, hidden, notes, W, U, 1 / N, losses, dW, dU, work),
+    )
+
+
+def test_nade_nll(benchmark, ops, real, notes):
+    visible, hidden, losses, W, U = real(N, D), real(N, K), real(N), real(D, K), real(D, K)
+
+    def call():
+        hidden[...] = 0  # else each call would add the notes' weights to it
+        ops.nade_nll(visible, hidden, notes, W, U, losses)
+
+    measure(benchmark, "nade_nll", call)
+
+
+def test_nade_sample(benchmark, ops, real):
+    """64 pieces, as they are drawn."""
+    visible, W, U = real(64, D) - 3, real(D, K), real(D, K)
+    draws, out = np.random.default_rng(1).random((64, D)), np.empty((64, D), np.uint8)
+    hidden = real(64, K)
+
+    def call():
+        hidden[...] = 0
+        ops.nade_sample(visible, hidden, W, U, draws, 1.0, out)
+
+    measure(benchmark, "nade_sample, 64 rows", call)
+
+
+def test_average_step(benchmark, ops, real):
+    p, mean = real(H, 35_509), real(H, 35_509)
+    measure(benchmark, "average_step (128, 35509)", lambda: ops.average_step(p, mean, 0.01))
 
 
 def test_dropout(benchmark, ops, real):

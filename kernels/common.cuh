@@ -29,6 +29,8 @@ __device__ __forceinline__ float exp_of(float x) { return __expf(x); }
 __device__ __forceinline__ double exp_of(double x) { return exp(x); }
 __device__ __forceinline__ float log_of(float x) { return logf(x); }
 __device__ __forceinline__ double log_of(double x) { return log(x); }
+__device__ __forceinline__ float log1p_of(float x) { return log1pf(x); }
+__device__ __forceinline__ double log1p_of(double x) { return log1p(x); }
 __device__ __forceinline__ float sqrt_of(float x) { return sqrtf(x); }
 __device__ __forceinline__ double sqrt_of(double x) { return sqrt(x); }
 
@@ -86,6 +88,38 @@ __device__ __forceinline__ T block_max(T x, T* scratch)
     x = warp_max(scratch[lane < blockDim.x / 32 ? lane : 0]);
     __syncthreads();
     return x;
+}
+
+#define NO_NOTES 255  // begins a row of notes that has no target, as in numpy_ops.py
+
+// The first note from `from` up that is on, D where there is none. notes (D,) 0 or 1. For whole warps, all
+// lanes with the same arguments.
+__device__ __forceinline__ int next_note(const unsigned char* notes, int from, int D)
+{
+    const int lane = threadIdx.x % 32;
+    for (int d = from; d < D; d += 32) {
+        const uint32 on = __ballot_sync(FULL_WARP, d + lane < D && notes[d + lane]);
+        if (on) return d + __ffs(on) - 1;
+    }
+    return D;
+}
+
+// The last note below `below` that is on, -1 where there is none.
+__device__ __forceinline__ int previous_note(const unsigned char* notes, int below)
+{
+    const int lane = threadIdx.x % 32;
+    for (int d = below - 1; d >= 0; d -= 32) {
+        const uint32 on = __ballot_sync(FULL_WARP, d >= lane && notes[d - lane]);
+        if (on) return d - __ffs(on) + 1;
+    }
+    return -1;
+}
+
+// The nats of a note y of 0 or 1 with logit x, log(1 + e^x) - y·x without overflow; no finite number where x
+// is none.
+__device__ __forceinline__ REAL note_nats(REAL x, REAL y)
+{
+    return (x > 0 ? x : REAL(0)) - x * y + log1p_of(exp_of(x < 0 ? x : -x));
 }
 
 struct Four {

@@ -11,6 +11,8 @@ struct Tensor {
     REAL* v;
     const int* rows;   // (slots,)
     const int* where;  // (V,)
+    REAL* mean;        // the running mean of p, or null
+    double decay;      // of p by itself: a share of the learning rate
     uint64 size;       // elements of p
     uint64 width;      // E, the length of a row
     uint64 slots;      // slots * width elements of g, where it is one of rows
@@ -69,10 +71,11 @@ extern "C" __global__ void clip_forward(
     if (!(norm < INFINITY) || !(loss < INFINITY)) s->failed = 1;
 }
 
-// Adam (Kingma & Ba 2015, algorithm 1) over all parameters. Rows without a gradient move too: by
-// their decaying moments, as in dense Adam.
+// Adam (Kingma & Ba 2015, algorithm 1) over all parameters, which first shrink (Loshchilov & Hutter 2019,
+// algorithm 2). Rows without a gradient move too: by their decaying moments, as in dense Adam. Means then move
+// towards the new parameters by a share of their difference.
 extern "C" __global__ void adam_forward(
-    const Tensor* tensors, int count, const Scalars* s, double beta1, double beta2, double eps)
+    const Tensor* tensors, int count, const Scalars* s, double beta1, double beta2, double eps, double share)
 {
     if (s->failed != 0) return;
     int k = 0;
@@ -80,6 +83,7 @@ extern "C" __global__ void adam_forward(
     const Tensor tensor = tensors[k];
     const REAL rate = (REAL)(s->lr * s->correct1), correct2 = (REAL)s->correct2;
     const REAL scale = (REAL)s->scale, small = (REAL)eps;
+    const REAL shrink = (REAL)(1 - s->lr * tensor.decay);
     // 1 - beta in double: in float it would lose what it has in digits.
     const REAL keep1 = (REAL)beta1, add1 = (REAL)(1 - beta1);
     const REAL keep2 = (REAL)beta2, add2 = (REAL)(1 - beta2);
@@ -100,6 +104,15 @@ extern "C" __global__ void adam_forward(
         const REAL v = keep2 * tensor.v[n] + add2 * g * g;
         tensor.m[n] = m;
         tensor.v[n] = v;
-        tensor.p[n] -= rate * m / (sqrt_of(v * correct2) + small);
+        const REAL p = shrink * tensor.p[n] - rate * m / (sqrt_of(v * correct2) + small);
+        tensor.p[n] = p;
+        if (tensor.mean) tensor.mean[n] += (REAL)share * (p - tensor.mean[n]);
     }
+}
+
+// mean (size,) moves towards p by a share of their difference.
+extern "C" __global__ void average_forward(const REAL* p, REAL* mean, uint64 size, REAL share)
+{
+    const uint64 n = (uint64)blockIdx.x * blockDim.x + threadIdx.x;
+    if (n < size) mean[n] += share * (p[n] - mean[n]);
 }

@@ -5,29 +5,37 @@ import pytest
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.graph import GraphStep
-from lstm_music.model import Batch, Config, Model
+from lstm_music.graph import GraphStep, graph_step
+from lstm_music.model import HEADS, Batch, Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.optim import Optimizer, clip_scale, global_norm
+from lstm_music.ops.numpy_ops import NO_NOTES
+from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 T, B = 3, 5
+RATE = 0.3  # of the averages
 
 
-def batches(rng, V, n, shape=(T, B)):
+def batches(rng, V, n, shape=(T, B), notes=False):
     for k in range(n):
-        x, y = rng.integers(V, size=(2, *shape), dtype=np.int32)
-        y[rng.random(shape) < 0.2] = -1
+        without = rng.random(shape) < 0.2
+        if notes:
+            x, y = ((rng.random((*shape, V + more)) < 0.3).astype(np.uint8) for more in (1, 0))
+            y[without, 0] = NO_NOTES
+        else:
+            x, y = rng.integers(V, size=(2, *shape), dtype=np.int32)
+            y[without] = -1
         keep = (rng.random(shape) < 0.8).astype(np.float32) if k % 2 else None
-        yield Batch(x, y, keep, int((y >= 0).sum()))
+        yield Batch(x, y, keep, int((~without).sum()))
 
 
-def plain_steps(config, given, clip, rates, seed):
-    """Losses, norms, parameters and slots of the reference's own steps."""
+def plain_steps(config, given, clip, rates, seed, decay=0.0):
+    """Losses, norms, parameters, slots and averages of the reference's own steps."""
     ops = NumpyOps("float64")
     model = Model(config, ops, seed=1)
-    optimizer = Optimizer(ops, "adam", model.parameters)
+    optimizer = Optimizer(ops, "adam", model.parameters, decay)
+    averages = Averages(model, 1 - RATE)
     state = model.zero_state(B)
     found = []
     for step, (batch, lr) in enumerate(zip(given, rates, strict=True)):
@@ -35,26 +43,28 @@ def plain_steps(config, given, clip, rates, seed):
         loss, grads, state = model.loss_and_grads(batch._replace(keep=keep), state, seed, step)
         norm = global_norm(ops, grads)
         optimizer.step(model.parameters, grads, lr, clip_scale(norm, clip))
+        averages.update()
         found.append((loss, norm))
-    return found, model, optimizer, state
+    return found, model, optimizer, averages.means, state
 
 
-def graph_model(config, dtype="float64"):
+def graph_model(config, dtype="float64", decay=0.0):
     ops = CupyOps(dtype, cupy=HostCupy())
     model = Model(config, ops, seed=1)
-    return model, Optimizer(ops, "adam", model.parameters)
+    return model, Optimizer(ops, "adam", model.parameters, decay)
 
 
-@pytest.mark.parametrize("clip", [0.0, 0.5])
-@pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_graph_steps_are_the_plain_steps(clip, dropout):
-    config = Config(vocabulary=11, embedding=6, hidden=7, layers=2, dropout=dropout)
-    given = list(batches(np.random.default_rng(0), 11, 5))
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize(("clip", "dropout", "decay"), [(0.0, 0.3, 0.0), (0.5, 0.0, 0.2)])
+def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay):
+    config = Config(11, embedding=6, hidden=7, dropout=dropout, head=head, nade=5)
+    given = list(batches(np.random.default_rng(0), 11, 5, notes=config.reads_notes))
     rates = [1e-2, 1e-2, 1e-2, 5e-3, 5e-3]
-    expected, reference, slots, state = plain_steps(config, given, clip, rates, seed=3)
+    expected, reference, slots, means, state = plain_steps(config, given, clip, rates, 3, decay)
 
-    model, optimizer = graph_model(config)
-    step = GraphStep(model, optimizer, clip, seed=3)
+    model, optimizer = graph_model(config, decay=decay)
+    averages = Averages(model, 1 - RATE)
+    step = graph_step(model, optimizer, clip, 3, averages.means, RATE)
     for number, (batch, lr) in enumerate(zip(given, rates, strict=True)):
         step.run(batch, lr, number)
         totals = step.read()
@@ -64,6 +74,8 @@ def test_graph_steps_are_the_plain_steps(clip, dropout):
     for name, p in reference.parameters.items():
         found = model.ops.to_numpy(model.parameters[name])
         np.testing.assert_allclose(found, p, rtol=1e-7, atol=1e-9, err_msg=name)
+        mean = model.ops.to_numpy(averages.means[name])
+        np.testing.assert_allclose(mean, means[name], rtol=1e-7, atol=1e-9, err_msg=name)
     for name, p in slots.slots.items():
         found = model.ops.to_numpy(optimizer.slots[name])
         np.testing.assert_allclose(found, p, rtol=1e-7, atol=1e-12, err_msg=name)
@@ -89,21 +101,24 @@ def test_totals_add_up_until_they_are_read():
 def test_a_step_without_a_finite_loss_changes_nothing_and_says_so():
     config = Config(vocabulary=11, embedding=6, hidden=7, layers=1)
     first, second = batches(np.random.default_rng(0), 11, 2)
-    model, optimizer = graph_model(config)
-    step = GraphStep(model, optimizer, 5.0)
+    model, optimizer = graph_model(config, decay=0.1)
+    means = Averages(model, 1 - RATE).means
+    step = GraphStep(model, optimizer, 5.0, averages=means, rate=RATE)
     step.run(first, 1e-2, 0)
     model.parameters["head.b"][...] = np.nan
-    before = {k: model.ops.to_numpy(p) for k, p in model.parameters.items()}
+    arrays = model.parameters | {f"mean of {name}": mean for name, mean in means.items()}
+    before = {name: model.ops.to_numpy(a) for name, a in arrays.items()}
     step.run(second, 1e-2, 1)
     assert step.read().failed
-    for name, p in before.items():
-        np.testing.assert_array_equal(model.ops.to_numpy(model.parameters[name]), p, name)
+    for name, a in before.items():
+        np.testing.assert_array_equal(model.ops.to_numpy(arrays[name]), a, name)
 
 
-def test_each_shape_has_its_graph_and_a_run_between_does_not_disturb_it():
-    config = Config(vocabulary=11, embedding=6, hidden=7, layers=2)
+@pytest.mark.parametrize("head", HEADS)
+def test_each_shape_has_its_graph_and_a_run_between_does_not_disturb_it(head):
+    config = Config(vocabulary=11, embedding=6, hidden=7, layers=2, head=head)
     rng = np.random.default_rng(0)
-    (long,), (short,) = (list(batches(rng, 11, 1, s)) for s in ((4, B), (2, B)))
+    (long,), (short,) = (list(batches(rng, 11, 1, s, config.reads_notes)) for s in ((4, B), (2, B)))
     given = [long, short, long]
     expected, *_ = plain_steps(config, given, 5.0, [1e-2] * 3, seed=0)
     model, optimizer = graph_model(config)
@@ -111,5 +126,5 @@ def test_each_shape_has_its_graph_and_a_run_between_does_not_disturb_it():
     for number, batch in enumerate(given):
         step.run(batch, 1e-2, number)
         np.testing.assert_allclose(step.read().loss, expected[number][0], rtol=1e-9)
-        on_device = Batch(*(model.ops.asarray(a, "int32") for a in (short.x, short.y)), None, 1)
+        on_device = Batch(*(model.ops.asarray(a, a.dtype) for a in (short.x, short.y)), None, 1)
         model.losses(on_device, model.zero_state(B))

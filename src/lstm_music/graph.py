@@ -4,6 +4,7 @@ A replay costs one small copy to the device (the batch and a few numbers) and on
 gradient norm stay on the device, added up until `read` asks for them.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,18 +44,36 @@ class Totals(NamedTuple):
     failed: bool
 
 
-class Sent:
-    """What a step gets from the host, in one array so that one copy sends it."""
+class Part(NamedTuple):
+    """Where an array lies in what is sent: its first byte, type and shape."""
 
-    def __init__(self, ops: CupyOps, T: int, B: int) -> None:
-        size = ops.dtype.itemsize
-        self.parts = {
-            "x": (BATCH_AT, 4, np.dtype(np.int32)),
-            "y": (BATCH_AT + 16 * -(-4 * T * B // 16), 4, np.dtype(np.int32)),
-            "keep": (BATCH_AT + 32 * -(-4 * T * B // 16), size, ops.dtype),
-        }
-        start = self.parts["keep"][0]
-        whole = start + size * T * B
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        """The byte behind its last."""
+        return self.start + self.dtype.itemsize * math.prod(self.shape)
+
+    def of(self, whole: Array) -> Array:
+        """Return this part of what is sent, an array of bytes."""
+        return whole[self.start : self.stop].view(self.dtype).reshape(self.shape)
+
+
+class Sent:
+    """What a step gets from the host, in one array so that one copy sends it.
+
+    like: a batch of the shape and kind of those that will be sent, ids or notes.
+    """
+
+    def __init__(self, ops: CupyOps, like: Batch) -> None:
+        T, B = like.x.shape[:2]
+        x = Part(BATCH_AT, kind_of(like.x), like.x.shape)
+        y = Part(aligned(x.stop), kind_of(like.y), like.y.shape)
+        keep = Part(aligned(y.stop), ops.dtype, (T, B))
+        self.parts = (x, y, keep)
+        whole = keep.stop
         cuda = self.cuda = ops.xp.cuda
         # Page-locked: copies from other memory would wait for the device.
         self.memory = [cuda.alloc_pinned_memory(whole) for _ in range(BUFFERS)]
@@ -64,30 +83,34 @@ class Sent:
         self.device = ops.xp.zeros(whole, np.uint8)
         self.given = self.device[:STEP_AT].view(np.float64)
         self.step = self.device[STEP_AT : STEP_AT + 4].view(np.uint32)
-        x, y, keep = (self._view(self.device, name, T, B) for name in self.parts)
         # One target: the gradient is of the sum, and `gradient_scale` makes it the mean's.
-        self.batch = Batch(x, y, keep, 1)
-
-    def _view(self, whole: Array, name: str, T: int, B: int) -> Array:
-        start, size, dtype = self.parts[name]
-        return whole[start : start + size * T * B].view(dtype).reshape(T, B)
+        self.batch = Batch(x.of(self.device), y.of(self.device), keep.of(self.device), 1)
 
     def send(self, batch: Batch, given: list[float], step: int, stream: Any) -> None:
         """Copy a batch of the host, the first of SCALARS and dropout's step to the device."""
-        T, B = batch.x.shape
         self.turn = (self.turn + 1) % BUFFERS
         host, copied = self.hosts[self.turn], self.copied[self.turn]
         if copied is not None:
             copied.synchronize()
         host[:STEP_AT].view(np.float64)[:] = given
         host[STEP_AT : STEP_AT + 4].view(np.uint32)[:] = step & 0xFFFFFFFF
-        self._view(host, "x", T, B)[...] = batch.x
-        self._view(host, "y", T, B)[...] = batch.y
-        self._view(host, "keep", T, B)[...] = 1 if batch.keep is None else batch.keep
+        arrays = (batch.x, batch.y, 1 if batch.keep is None else batch.keep)
+        for part, array in zip(self.parts, arrays, strict=True):
+            part.of(host)[...] = array
         device: Any = self.device
         device.set(host, stream)
         self.copied[self.turn] = copied or self.cuda.Event(disable_timing=True)
         self.copied[self.turn].record(stream)
+
+
+def kind_of(a: Array) -> np.dtype[Any]:
+    """Return the type that the kernels read of notes, which are bytes, or of ids."""
+    return np.dtype(np.uint8 if a.dtype == np.uint8 else np.int32)
+
+
+def aligned(start: int) -> int:
+    """Return the next place where an array of any type may begin."""
+    return -(-start // 16) * 16
 
 
 class Captured(NamedTuple):
@@ -102,14 +125,24 @@ class GraphStep:
     """Training steps of a model on a GPU, each one graph launch. Adam only.
 
     clip: the largest norm, 0 for any. seed: of the dropout masks. The optimiser's moments and
-    count of steps, and the model's parameters, are those that it was made with.
+    count of steps, and the model's parameters, are those that it was made with. averages: of the
+    parameters, by their names; each step moves them by a share `rate` of the difference.
     """
 
-    def __init__(self, model: Model, optimizer: Optimizer, clip: float, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        clip: float,
+        seed: int = 0,
+        averages: dict[str, Array] | None = None,
+        rate: float = 0.0,
+    ) -> None:
         if not isinstance(model.ops, CupyOps) or optimizer.kind != "adam":
             raise UserError("a step is one CUDA graph with the cupy backend and Adam alone")
         self.ops: CupyOps = model.ops
         self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
+        self.averages, self.rate = averages or {}, rate
         xp = self.xp = self.ops.xp
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
@@ -134,7 +167,7 @@ class GraphStep:
         shape = (batch.x.shape[0], batch.x.shape[1])
         with self.stream:
             if shape not in self._graphs:
-                self._graphs[shape] = self._capture(*shape, batch)
+                self._graphs[shape] = self._capture(batch)
             captured = self._graphs[shape]
             self.optimizer.t += 1
             t = self.optimizer.t
@@ -158,15 +191,15 @@ class GraphStep:
 
     # Capturing --------------------------------------------------------------------------------
 
-    def _capture(self, T: int, B: int, batch: Batch) -> Captured:
+    def _capture(self, batch: Batch) -> Captured:
         """Run the step's maths once, so that everything is compiled and allocated; record it."""
         if self.state is None:
-            self.state = self.model.zero_state(B)
+            self.state = self.model.zero_state(batch.x.shape[1])
         # Memory of its own: what one capture frees, nobody else may get.
         with self.xp.cuda.using_allocator(Allocator(self.xp, self.pool)):
             # A model of its own: its scratch must not move when another shape is run.
             twin = Model(self.model.config, self.ops, parameters=self.model.parameters)
-            sent, slots = Sent(self.ops, T, B), dict[str, Array]()
+            sent, slots = Sent(self.ops, batch), dict[str, Array]()
             sent.send(batch, [0.0] * GIVEN, 0, self.stream)
             _, grads, _ = self._gradients(twin, sent, slots)
             table = self._table(grads)
@@ -202,23 +235,38 @@ class GraphStep:
         self.scalars[:GIVEN] = sent.given
         losses, _, final = self._gradients(twin, sent, slots)
         self.ops.clip_all(table, losses, self.scalars, partial)
-        self.ops.adam_all(table, self.scalars)
+        self.ops.adam_all(table, self.scalars, rate=self.rate)
         if not keep_state:
             self.state.h[...] = final.h
             self.state.c[...] = final.c
 
     def _table(self, grads: Gradients) -> Table:
-        slots = self.optimizer.slots
+        optimizer = self.optimizer
         return self.ops.table(
             [
-                Parameter(p, grads[name], slots[f"m.{name}"], slots[f"v.{name}"], self.where)
+                Parameter(
+                    p,
+                    grads[name],
+                    optimizer.slots[f"m.{name}"],
+                    optimizer.slots[f"v.{name}"],
+                    self.where,
+                    optimizer.decay_of(name),
+                    self.averages.get(name),
+                )
                 for name, p in self.model.parameters.items()
             ]
         )
 
 
-def graph_step(model: Model, optimizer: Optimizer, clip: float, seed: int) -> GraphStep | None:
+def graph_step(
+    model: Model,
+    optimizer: Optimizer,
+    clip: float,
+    seed: int,
+    averages: dict[str, Array] | None = None,
+    rate: float = 0.0,
+) -> GraphStep | None:
     """Return a model's steps as graphs, None where they can't be: another backend or optimiser."""
     if isinstance(model.ops, CupyOps) and optimizer.kind == "adam":
-        return GraphStep(model, optimizer, clip, seed)
+        return GraphStep(model, optimizer, clip, seed, averages, rate)
     return None

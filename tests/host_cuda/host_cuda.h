@@ -128,8 +128,11 @@ inline unsigned ballot(bool vote, int line)
 {
     Warp& warp = warps[current / WARP];
     uint64_t* set = exchange<uint64_t>(vote, line);
+    // Lanes that returned before have no vote; one that voted may have gone on and returned by now.
+    const unsigned turn = warp.turn[current % WARP];
     unsigned out = 0;
-    for (int lane = 0; lane < warp.alive && lane < WARP; ++lane) out |= (unsigned)(set[lane] & 1) << lane;
+    for (int lane = 0; lane < WARP; ++lane)
+        if (warp.turn[lane] >= turn) out |= (unsigned)(set[lane] & 1) << lane;
     return out;
 }
 
@@ -248,6 +251,7 @@ inline float __fdividef(float a, float b) { return b > 8.5e37f ? 0.0f : a / b; }
 inline float __int_as_float(int x) { float out; memcpy(&out, &x, 4); return out; }
 inline unsigned __float_as_uint(float x) { unsigned out; memcpy(&out, &x, 4); return out; }
 inline long long __double_as_longlong(double x) { long long out; memcpy(&out, &x, 8); return out; }
+inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 template <typename T> inline T __ldg(const T* at) { return *at; }
 // Fibres change only at barriers, so that a plain addition is atomic.
 template <typename T, typename U> inline T atomicAdd(T* at, U x) { T old = *at; *at += (T)x; return old; }

@@ -92,6 +92,11 @@ class HostArray(np.ndarray):
             RECORDER.steps.append(lambda: target.__setitem__(..., source[rows]))
         return made
 
+    def copy(self, order="C"):
+        made = guarded(self.shape, self.dtype)
+        made[...] = self
+        return made
+
     def __setitem__(self, key, value):
         target, value = plainly(self), plainly(value)
         do(lambda: target.__setitem__(key, value))

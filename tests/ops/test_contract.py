@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music.ops import NumpyOps, numpy_ops
-from lstm_music.ops.numpy_ops import RowGradient, logit_chunks
+from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient, logit_chunks
 
 REFERENCE = NumpyOps("float64")
 RTOL = {"float64": 1e-10, "float32": 1e-4}
@@ -346,6 +346,114 @@ def linear_softmax_nll(draw):
     return Case(linear_softmax(draw)[0], ("losses",))
 
 
+def draw_notes(draw, rng, N, D):
+    """Rows of notes 0 or 1: all off, all on, or mixed."""
+    return (rng.random((N, D)) < draw(st.sampled_from([0.0, 0.1, 0.6, 1.0]))).astype(np.uint8)
+
+
+def draw_note_targets(draw, rng, N, D):
+    """Rows of notes, about a quarter of them without a target."""
+    targets = draw_notes(draw, rng, N, D)
+    targets[rng.random(N) < 0.25, 0] = NO_NOTES
+    return targets
+
+
+@st.composite
+def note_embedding_forward(draw):
+    rng, N, D, E = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    W, x, out = rng.normal(size=(D, E)), draw_notes(draw, rng, N, D), np.full((N, E), UNSET)
+    return Case({"W": W, "x": x, "out": out}, ("out",), unit=D)
+
+
+@st.composite
+def note_embedding_backward(draw):
+    rng, N, D, E = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    x, dx, dW = draw_notes(draw, rng, N, D), rng.normal(size=(N, E)), np.full((D, E), UNSET)
+    return Case({"x": x, "dx": dx, "dW": dW}, ("dW",), unit=N)
+
+
+@st.composite
+def sigmoid_xent(draw):
+    rng, N, D = draw(rngs), draw(sizes), draw(sizes)
+    scale = draw(st.sampled_from([1.0, 1 / 7]))
+    return Case(
+        {
+            "logits": draw_logits(draw, rng, N, D),
+            "targets": draw_note_targets(draw, rng, N, D),
+            "losses": np.full(N, UNSET),
+            "scale": scale,
+        },
+        ("logits", "losses"),
+        unit=scale,
+    )
+
+
+@st.composite
+def sigmoid_nll(draw):
+    rng, N, D = draw(rngs), draw(sizes), draw(sizes)
+    logits, targets = draw_logits(draw, rng, N, D), draw_note_targets(draw, rng, N, D)
+    args = {"logits": logits, "targets": targets, "losses": np.full(N, UNSET)}
+    return Case(args, ("losses",), scratch=("logits",))
+
+
+def nade(draw):
+    """A NADE's biases and weights, with logits and hidden units of a common size or saturated."""
+    rng, N, D, K = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    visible, hidden = rng.normal(size=(N, D)), rng.normal(size=(N, K))
+    saturated = draw(st.sampled_from(["none", "visible", "hidden"]))
+    if saturated == "visible":
+        visible = 80 * np.sign(visible)
+    if saturated == "hidden":
+        hidden = 80 * np.sign(hidden)
+    W, U = rng.normal(size=(D, K)), rng.normal(size=(D, K)) / np.sqrt(K)
+    return {"visible": visible, "hidden": hidden, "W": W, "U": U}, rng, (N, D, K)
+
+
+@st.composite
+def nade_xent(draw):
+    args, rng, (N, D, K) = nade(draw)
+    scale = draw(st.sampled_from([1.0, 1 / 7]))
+    more = {
+        "targets": draw_note_targets(draw, rng, N, D),
+        "scale": scale,
+        "losses": np.full(N, UNSET),
+        "dW": np.full((D, K), UNSET),
+        "dU": np.full((D, K), UNSET),
+        "work": WORK,
+    }
+    writes = ("visible", "hidden", "losses", "dW", "dU")
+    return Case(args | more, writes, unit=scale * np.sqrt(N))
+
+
+@st.composite
+def nade_nll(draw):
+    args, rng, (N, D, _) = nade(draw)
+    more = {"targets": draw_note_targets(draw, rng, N, D), "losses": np.full(N, UNSET)}
+    return Case(args | more, ("losses",), scratch=("visible", "hidden"))
+
+
+@st.composite
+def nade_sample(draw):
+    args, rng, (N, D, _) = nade(draw)
+    temperature = draw(st.sampled_from([1.0, 0.5, 3.0]))
+    draws = clear_draws(rng, args, temperature)
+    more = {"draws": draws, "temperature": temperature, "out": np.full((N, D), 7, np.uint8)}
+    return Case(args | more, ("out",), scratch=("visible", "hidden"))
+
+
+def clear_draws(rng, nade, temperature):
+    """Numbers in 0 … 1, none so near its note's probability that rounding decides."""
+    u, share = rng.random((2, *nade["visible"].shape))
+    draws, a = np.empty_like(u), nade["hidden"].copy()
+    for d, (w, weights) in enumerate(zip(nade["W"], nade["U"], strict=True)):
+        z = nade["visible"][:, d] + numpy_ops.sigmoid(a) @ weights
+        p = numpy_ops.sigmoid(z / temperature)
+        on = u[:, d] < p
+        draws[:, d] = np.where(on, 0.9 * p * share[:, d], 1 - 0.9 * (1 - p) * share[:, d])
+        a += on[:, None] * w
+    return draws
+
+
 @st.composite
 def dropout(draw):
     rng, T, B, E = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
@@ -378,6 +486,7 @@ def adam(draw, rng, shape):
         "eps": draw(st.sampled_from([1e-8, 1e-3])),
         "t": draw(st.sampled_from([1, 2, 10, 100_000])),
         "scale": draw(st.sampled_from([1.0, 0.3])),
+        "decay": draw(st.sampled_from([0.0, 0.01, 0.3])),
     }
 
 
@@ -397,6 +506,14 @@ def adam_step_rows(draw):
     return Case(adam(draw, rng, (V, E)) | {"g": g}, ("p", "m", "v"), unit=0.1)
 
 
+@st.composite
+def average_step(draw):
+    rng, V, E = draw(rngs), draw(sizes), draw(sizes)
+    shape = draw(st.sampled_from([(V, E), (V,)]))
+    p, mean, rate = rng.normal(size=shape), rng.normal(size=shape), draw(st.floats(0, 1))
+    return Case({"p": p, "mean": mean, "rate": rate}, ("mean",), unit=1)
+
+
 CASES = {
     case.__name__: case
     for case in (
@@ -413,10 +530,18 @@ CASES = {
         softmax_nll,
         linear_softmax_xent,
         linear_softmax_nll,
+        note_embedding_forward,
+        note_embedding_backward,
+        sigmoid_xent,
+        sigmoid_nll,
+        nade_xent,
+        nade_nll,
+        nade_sample,
         dropout,
         sum_squares,
         adam_step,
         adam_step_rows,
+        average_step,
     )
 }
 
@@ -593,6 +718,38 @@ def test_a_sum_of_squares_shows_that_an_element_is_no_number(any_ops):
         g = np.zeros(35)
         g[k] = np.nan
         assert np.isnan(any_ops.sum_squares(any_ops.asarray(g)))
+
+
+def not_finite(op, bad):
+    """A case of 35 rows, each with one input that is no finite number, each in another place."""
+    N = D = K = 35
+    targets = (np.arange(N * D).reshape(N, D) % 3 == 0).astype(np.uint8)
+    names = ("visible", "hidden", "W", "U") if op.startswith("nade") else ("logits",)
+    shapes = {"visible": (N, D), "hidden": (N, K), "W": (D, K), "U": (D, K), "logits": (N, D)}
+    args = {name: np.zeros(shapes[name]) for name in names}
+    np.fill_diagonal(args[names[0]], bad)
+    args |= {"targets": targets, "losses": np.zeros(N)}
+    if op.endswith("xent"):
+        args["scale"] = 1.0
+    if op == "nade_xent":
+        args |= {"dW": np.zeros((D, K)), "dU": np.zeros((D, K)), "work": WORK}
+    return Case(args, ("losses",), scratch=("logits", "visible", "hidden", "dW", "dU"))
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("op", ["sigmoid_xent", "sigmoid_nll", "nade_xent", "nade_nll"])
+def test_a_loss_of_notes_shows_that_a_logit_is_no_number(any_ops, op, bad):
+    losses = run(any_ops, op, not_finite(op, bad))["losses"]
+    assert not np.isfinite(losses).any()
+
+
+@pytest.mark.parametrize("op", ["nade_xent", "nade_nll"])
+def test_a_loss_of_notes_shows_that_a_hidden_unit_is_no_number(any_ops, op):
+    case = not_finite(op, 0.0)
+    case.args["hidden"][0, 3] = case.args["hidden"][7, 34] = np.nan
+    losses = run(any_ops, op, case)["losses"]
+    assert np.flatnonzero(np.isnan(losses)).tolist() == [0, 7]
 
 
 def test_rows_of_an_embedding_gradient_are_sorted_unique_sums(any_ops):

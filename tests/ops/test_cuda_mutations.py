@@ -66,6 +66,50 @@ MUTATIONS = {
         "adam_step_rows", "g = tensor.g[slot * tensor.width + (n - r * tensor.width)];",
         "g = tensor.g[slot * tensor.width + (n - r * tensor.width)];\n            else continue;",
     ),
+    "a note below that is skipped": Mutation(
+        "note_embedding_forward", "d = next_note(notes, d + 1, D)", "d = next_note(notes, d + 2, D)"
+    ),
+    "the barrier of the notes' sums": Mutation(
+        "note_embedding_backward", "__syncthreads();  // all parts are known", ""
+    ),
+    "a row without notes that counts": Mutation(
+        "sigmoid_xent", "const bool used = y[0] != NO_NOTES;", "const bool used = true;"
+    ),
+    "a loss of notes without the bound of overflow": Mutation(
+        "sigmoid_nll", "log1p_of(exp_of(x < 0 ? x : -x))", "log1p_of(exp_of(-x))"
+    ),
+    "the barrier before a segment's notes": Mutation(
+        "nade_xent", "__syncthreads();  // s is whole", ""
+    ),
+    "the barrier after a segment's notes": Mutation(
+        "nade_nll", "__syncthreads();  // s may be overwritten", ""
+    ),
+    "a segment that ends before its note": Mutation(
+        "nade_nll", "stop = on < D ? on + 1 : D;", "stop = on < D ? on + (on == start) : D;"
+    ),
+    "a note that isn't taken back": Mutation(
+        "nade_xent", "a -= W[(size_t)below * K + k];", ""
+    ),
+    "a gradient of W that forgets the notes above": Mutation(
+        "nade_xent", "da += ds * s * (1 - s);", "da = ds * s * (1 - s);"
+    ),
+    "parts of a NADE's sums that overlap": Mutation(
+        "nade_xent", "n = blockIdx.y; n < N; n += parts", "n = 0; n < N; n += 1"
+    ),
+    "the barrier before the lowest note drawn": Mutation(
+        "nade_sample", "__syncthreads();  // all warps have looked", "//"
+    ),
+    "each warp's own lowest note": Mutation(
+        "nade_sample", "on = found[w] < on ? found[w] : on", "on = on"
+    ),
+    "a decay without the learning rate": Mutation(
+        "adam_step", "1 - s->lr * tensor.decay", "1 - tensor.decay"
+    ),
+    "a decay after the step": Mutation(
+        "adam_step_rows", "shrink * tensor.p[n] - rate * m / (sqrt_of(v * correct2) + small);",
+        "shrink * (tensor.p[n] - rate * m / (sqrt_of(v * correct2) + small));",
+    ),
+    "a mean that jumps": Mutation("average_step", "mean[n] += share *", "mean[n] = share *"),
     "a dropout word off by one": Mutation(
         "dropout", "bits.word[n] >= threshold", "bits.word[(n + 1) % 4] >= threshold"
     ),
@@ -83,9 +127,14 @@ def cases(op):
         return [test_cuda_ops.forward_case(rng, T, B, h, True) for h in (H, 37)]
     if op == "lstm_sequence_backward":
         return [test_cuda_ops.backward_case(rng, T, B, h, True) for h in (H, 37)]
+    notes = test_cuda_ops.note_cases(rng, 7, 40, 37, 0.3)
+    if op == "sigmoid_nll":
+        notes[op].args["logits"] *= 400  # exp overflows
+    if op in notes:
+        return [notes[op]]
     unset = np.full((B, H), contract.UNSET)
     logits, targets = 3 * reals(size=(B, V)), np.array([3, 66, -1, 0, 40], np.int32)
-    adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "t": 3, "scale": 0.5}
+    adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "t": 3, "scale": 0.5, "decay": 0.2}
     moments = {"p": reals(size=(9, H)), "m": reals(size=(9, H)), "v": rng.random((9, H))}
     made = {
         "lstm_cell_forward": (
@@ -107,6 +156,10 @@ def cases(op):
         "adam_step_rows": (
             moments | adam | {"g": contract.RowGradient(np.array([2, 5]), reals(size=(2, H)))},
             ("p", "m", "v"),
+        ),
+        "adam_step": (moments | adam | {"g": reals(size=(9, H))}, ("p", "m", "v")),
+        "average_step": (
+            {"p": reals(size=(B, H)), "mean": reals(size=(B, H)), "rate": 0.3}, ("mean",)
         ),
         "dropout": ({"x": reals(size=(B, H)), "p": 0.4, "seed": 1, "stream": 2, "step": 3}, ("x",)),
     }[op]  # fmt: skip

@@ -6,16 +6,17 @@ The kernels are those that run on a GPU, compiled as C++ (tests/host_cuda/).
 import numpy as np
 import pytest
 import test_contract as contract
+import test_notes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradcheck import check_gradients, dense
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.model import Batch, Config, Model, State, init_parameters
+from lstm_music.model import HEADS, Batch, Config, Model, State, init_parameters
 from lstm_music.ops import NumpyOps, cupy_ops
 from lstm_music.ops.cupy_ops import CupyOps, leading, sequence_plan, sequence_shared
-from lstm_music.ops.numpy_ops import RowGradient
+from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 REFERENCE = NumpyOps("float64")
@@ -57,6 +58,11 @@ def test_nothing_hides_that_something_is_no_number(cuda_ops):
     for op in ("softmax_xent", "softmax_nll"):
         for bad in (np.nan, np.inf):
             contract.test_a_loss_shows_that_a_logit_is_no_number(cuda_ops, op, bad)
+    for op in ("sigmoid_xent", "sigmoid_nll", "nade_xent", "nade_nll"):
+        for bad in (np.nan, np.inf, -np.inf):
+            contract.test_a_loss_of_notes_shows_that_a_logit_is_no_number(cuda_ops, op, bad)
+    for op in ("nade_xent", "nade_nll"):
+        contract.test_a_loss_of_notes_shows_that_a_hidden_unit_is_no_number(cuda_ops, op)
 
 
 @pytest.mark.parametrize("at", ["gates", "c", "h"])
@@ -71,15 +77,6 @@ def test_a_sequence_shows_that_a_gate_or_state_is_no_number(cuda_ops, at):
             assert np.isnan(found["h"][1, 1, 0])
         assert np.isnan(found["h"][2, 1]).all()
         assert np.isfinite(found["h"][1:, [0, 2, 3]]).all()
-
-
-@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
-def test_a_loss_of_notes_shows_that_a_logit_is_no_number(cuda_ops):
-    logits, targets, losses = (cuda_ops.asarray(np.zeros(s)) for s in ((2, 3), (2, 3), 2))
-    logits[0, 1] = np.nan
-    cuda_ops.sigmoid_xent(logits, targets, losses, 1.0)
-    assert np.isnan(cuda_ops.to_numpy(losses)).tolist() == [True, False]
-    assert np.isnan(cuda_ops.to_numpy(logits)[0]).tolist() == [False, True, False]
 
 
 # The persistent LSTM kernel ---------------------------------------------------------------------
@@ -174,33 +171,113 @@ def test_leading_dimensions():
     assert leading(a[:1]) == (0, 5)
 
 
-# Sigmoid ----------------------------------------------------------------------------------------
+# Notes ------------------------------------------------------------------------------------------
+
+# N, D, K: what a warp, a block of 128, or NADE_PARTS holds, and a little more.
+NOTE_SHAPES = [(1, 1, 1), (3, 88, 130), (2, 131, 33), (130, 33, 5), (7, 32, 64)]
+SHARES = (0.0, 0.05, 0.5, 1.0)  # of the notes that are on
 
 
-@pytest.mark.parametrize(("N", "D"), [(1, 1), (5, 88), (3, 131)])
-@pytest.mark.parametrize("masked", [False, True])
-def test_sigmoid_xent(cuda_ops, N, D, masked):
-    rng = np.random.default_rng(0)
-    logits, targets = 5 * rng.normal(size=(N, D)), (rng.random((N, D)) < 0.3).astype(float)
-    counted = (rng.random(N) < 0.5).astype(float) if masked else None
-    device = [cuda_ops.asarray(a) for a in (logits, targets, np.full(N, np.nan))]
-    cuda_ops.sigmoid_xent(*device, 0.7, None if counted is None else cuda_ops.asarray(counted))
-    weight = np.ones(N) if counted is None else counted
-    p = 1 / (1 + np.exp(-logits))
-    nats = -(targets * np.log(p) + (1 - targets) * np.log1p(-p)).sum(axis=1)
+def note_cases(rng, N, D, K, share):
+    """A case of each op of notes; K is the embedding's width too."""
+    on = (rng.random((N, D)) < share).astype(np.uint8)
+    targets = on.copy()
+    targets[:: 4 if N > 1 else 2, 0] = NO_NOTES if share else 0
+    unset = {name: np.full(s, np.nan) for name, s in {"dW": (D, K), "dU": (D, K)}.items()}
+    weights = {"W": rng.normal(size=(D, K)), "U": rng.normal(size=(D, K)) / np.sqrt(K)}
+    biases = {"visible": rng.normal(size=(N, D)) - 2, "hidden": rng.normal(size=(N, K))}
+    loss = {"targets": targets, "losses": np.full(N, np.nan)}
+    logits = {"logits": rng.normal(size=(N, D))}
+    draws = contract.clear_draws(rng, weights | biases, 0.7)
+    notes = {"draws": draws, "temperature": 0.7, "out": np.full((N, D), 7, np.uint8)}
+    embedded = {"W": weights["W"], "x": on, "out": np.full((N, K), np.nan)}
+    gradient = {"x": on, "dx": rng.normal(size=(N, K)), "dW": unset["dW"]}
+    work = {"work": contract.WORK, "scale": 0.3}
+    case, scratch = contract.Case, ("visible", "hidden", "logits")
+    return {
+        "note_embedding_forward": case(embedded, ("out",), unit=1),
+        "note_embedding_backward": case(gradient, ("dW",), unit=1),
+        "sigmoid_xent": case(logits | loss | {"scale": 0.3}, ("logits", "losses"), unit=0.3),
+        "sigmoid_nll": case(logits | loss, ("losses",), scratch),
+        "nade_xent": case(
+            weights | biases | loss | unset | work,
+            ("visible", "hidden", "losses", "dW", "dU"), unit=0.3 * np.sqrt(N),
+        ),
+        "nade_nll": case(weights | biases | loss, ("losses",), scratch),
+        "nade_sample": case(weights | biases | notes, ("out",), scratch),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("share", SHARES)
+@pytest.mark.parametrize("shape", NOTE_SHAPES, ids=str)
+def test_notes_of_every_size(cuda_ops, shape, share):
+    for op, case in note_cases(np.random.default_rng(0), *shape, share).items():
+        contract.compare(cuda_ops, op, case)
+
+
+def test_more_rows_of_notes_than_a_block_looks_at_at_once(cuda_ops):
+    rng, (N, D, E) = np.random.default_rng(0), (300, 3, 5)
+    x, dx = (rng.random((N, D)) < 0.3).astype(np.uint8), rng.normal(size=(N, E))
+    case = contract.Case({"x": x, "dx": dx, "dW": np.full((D, E), np.nan)}, ("dW",), unit=1)
+    contract.compare(cuda_ops, "note_embedding_backward", case)
+
+
+@pytest.mark.parametrize("name", [n for n in dir(test_notes) if n.startswith("test_gradient")])
+def test_gradients_of_notes(name):
+    getattr(test_notes, name)(CupyOps("float64", cupy=HostCupy(("shuffled",))))
+
+
+def test_nade_is_a_distribution(cuda_ops):
+    test_notes.test_nade_gives_each_set_of_notes_its_probability(cuda_ops, 0)
+
+
+def test_draws_may_be_of_either_type():
+    ops = CupyOps("float32", cupy=HostCupy())
+    case = note_cases(np.random.default_rng(0), 5, 9, 4, 0.5)["nade_sample"]
+    args = {k: contract.on_device(ops, v) for k, v in case.args.items()}
+    ops.nade_sample(**args)
+    expected = ops.to_numpy(args["out"])
+    args["draws"] = ops.asarray(case.args["draws"], np.float64)
+    args["out"] = ops.asarray(np.full_like(expected, 7), np.uint8)
+    ops.nade_sample(**args)
+    np.testing.assert_array_equal(ops.to_numpy(args["out"]), expected)
+
+
+# The optimiser ----------------------------------------------------------------------------------
+
+
+def test_each_parameter_has_its_own_decay_and_mean_in_one_launch(cuda_ops):
+    rng, lr, rate = np.random.default_rng(0), 0.1, 0.25
+    decays, found = (0.0, 0.3, 0.0), []
+    for decay, mean in zip(decays, (None, rng.normal(size=9), rng.normal(size=9)), strict=True):
+        p, g, m = rng.normal(size=(3, 9))
+        arrays = [cuda_ops.asarray(a) for a in (p, g, m, rng.random(9))]
+        at = None if mean is None else cuda_ops.asarray(mean)
+        found.append(cupy_ops.Parameter(*arrays, None, decay, at))
+    before = [[None if a is None else cuda_ops.to_numpy(a) for a in f if not np.isscalar(a)]
+              for f in found]  # fmt: skip
+    scalars = np.zeros(len(cupy_ops.SCALARS))
+    scalars[:3], scalars[cupy_ops.SCALARS.index("scale")] = (lr, 1.5, 2.5), 0.5
+    cuda_ops.adam_all(
+        cuda_ops.table(found), cuda_ops.asarray(scalars, "float64"), 0.9, 0.99, 1e-3, rate
+    )
     rtol = contract.RTOL[cuda_ops.dtype.name]
-    contract.assert_close(cuda_ops.to_numpy(device[2]), weight * nats, rtol, 1)
-    expected = 0.7 * weight[:, None] * (p - targets)
-    contract.assert_close(cuda_ops.to_numpy(device[0]), expected, rtol, 1)
+    for after, (p, g, m, v, _, mean), decay in zip(found, before, decays, strict=True):
+        m, v = 0.9 * m + 0.1 * 0.5 * g, 0.99 * v + 0.01 * 0.25 * g * g
+        p = (1 - lr * decay) * p - lr * 1.5 * m / (np.sqrt(2.5 * v) + 1e-3)
+        contract.assert_close(cuda_ops.to_numpy(after.p), p, rtol, 0.1)
+        if mean is not None:
+            moved = mean + rate * (p - mean)
+            contract.assert_close(cuda_ops.to_numpy(after.mean), moved, rtol, 0.1)
 
 
 # Whole models -----------------------------------------------------------------------------------
 
 
 def whole_model(ops, parameters, config, states, arrays):
-    """Losses, gradients and final state of a model of some parameters, all on the host."""
+    """A model of some parameters, a batch and a state on a backend."""
     x, y, keep = arrays
-    batch = Batch(ops.asarray(x, "int32"), ops.asarray(y, "int32"), ops.asarray(keep), y.size - 1)
+    batch = Batch(ops.asarray(x, x.dtype), ops.asarray(y, y.dtype), ops.asarray(keep), 5)
     model = Model(config, ops, parameters={k: ops.asarray(v) for k, v in parameters.items()})
     state = State(*(ops.asarray(s) for s in states))
     return model, batch, state
@@ -209,8 +286,12 @@ def whole_model(ops, parameters, config, states, arrays):
 def model_case(config, T=3, B=2):
     rng = np.random.default_rng(0)
     parameters = init_parameters(config, REFERENCE, 1)
-    x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
-    y[0, 0] = -1
+    if config.reads_notes:
+        x, y = ((rng.random((T, B, config.vocabulary + k)) < 0.3).astype(np.uint8) for k in (1, 0))
+        y[0, 0, 0] = NO_NOTES
+    else:
+        x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
+        y[0, 0] = -1
     keep = np.ones((T, B))
     keep[2, 1] = keep[0, 0] = 0
     states = rng.normal(size=(2, config.layers, B, config.hidden))
@@ -228,9 +309,11 @@ def dense_on_host(ops, grads, parameters):
     return found
 
 
-def test_gradients_of_a_whole_model():
+@pytest.mark.parametrize("head", HEADS)
+def test_gradients_of_a_whole_model(head):
     ops = CupyOps("float64", cupy=HostCupy(("shuffled",)))
-    case = model_case(Config(vocabulary=4, embedding=2, hidden=3, layers=2))
+    config = Config(vocabulary=4, embedding=2, hidden=3, layers=2, head=head, nade=3)
+    case = model_case(config)
     model, batch, state = whole_model(ops, *case)
     _, grads, _ = model.loss_and_grads(batch, state)
     found = dense_on_host(ops, grads, case[0])
@@ -244,8 +327,10 @@ def test_gradients_of_a_whole_model():
 
 @pytest.mark.parametrize("hidden", [4, 37])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
-def test_a_whole_model_gives_what_the_reference_gives(cuda_ops, dropout, hidden):
-    case = model_case(Config(19, embedding=7, hidden=hidden, layers=2, dropout=dropout), T=4, B=5)
+@pytest.mark.parametrize("head", HEADS)
+def test_a_whole_model_gives_what_the_reference_gives(cuda_ops, head, dropout, hidden):
+    config = Config(19, embedding=7, hidden=hidden, dropout=dropout, head=head, nade=11)
+    case = model_case(config, T=4, B=5)
     results = []
     for ops in (REFERENCE, cuda_ops):
         model, batch, state = whole_model(ops, *case)

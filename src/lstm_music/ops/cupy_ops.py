@@ -45,6 +45,7 @@ SCALARS = (
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
+NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
 
 
 class SequencePlan(NamedTuple):
@@ -58,13 +59,19 @@ class SequencePlan(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """What Adam needs of one parameter; where is for a gradient of slots alone."""
+    """What Adam needs of one parameter.
+
+    where is for a gradient of slots alone. decay: how much of p, times the learning rate, goes at
+    each step. mean: moves towards p after each step.
+    """
 
     p: Array
     g: Array | RowGradient
     m: Array
     v: Array
     where: Array | None = None
+    decay: float = 0.0
+    mean: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -171,11 +178,23 @@ class CupyOps(NumpyOps):
         return self._kernels[key]
 
     def launch(
-        self, file: str, name: str, grid: tuple[int, ...], block: tuple[int, ...], *args: Any
+        self,
+        file: str,
+        name: str,
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *args: Any,
+        shared: int = 0,
+        options: tuple[str, ...] = (),
     ) -> None:
-        """Launch a kernel of kernels/FILE.cu; None is a null pointer."""
-        kernel = self._kernel(file, name)
-        kernel(grid, block, tuple(NULL if a is None else a for a in args))
+        """Launch a kernel of kernels/FILE.cu; None is a null pointer.
+
+        shared: bytes of its dynamic shared memory. options: of the compiler.
+        """
+        kernel = self._kernel(file, name, options)
+        if shared:
+            kernel.max_dynamic_shared_size_bytes = shared
+        kernel(grid, block, tuple(NULL if a is None else a for a in args), shared_mem=shared)
 
     def _real(self, x: float) -> Any:
         kind: Any = self.dtype.type
@@ -297,11 +316,10 @@ class CupyOps(NumpyOps):
                 self.xp.multiply(dh, kept[:, None], out=dh)
 
     def _launch_sequence(self, name: str, plan: SequencePlan, B: int, H: int, *args: Any) -> None:
-        kernel = self._kernel("lstm_sequence", name, sequence_options(plan))
-        shared = sequence_shared(plan, H, self.dtype.itemsize)
-        kernel.max_dynamic_shared_size_bytes = shared
-        arguments = tuple(NULL if a is None else a for a in args)
-        kernel((blocks(B, plan.rows),), (plan.threads,), arguments, shared_mem=shared)
+        self.launch(
+            "lstm_sequence", name, (blocks(B, plan.rows),), (plan.threads,), *args,
+            shared=sequence_shared(plan, H, self.dtype.itemsize), options=sequence_options(plan),
+        )  # fmt: skip
 
     def _plan(self, B: int, H: int) -> SequencePlan | None:
         """Return how to run the persistent kernel, None where H is too large for it."""
@@ -402,6 +420,109 @@ class CupyOps(NumpyOps):
             a, out, np.int32(N), np.int32(C), np.int32(add),
         )  # fmt: skip
 
+    # Notes ------------------------------------------------------------------------------------
+
+    def note_embedding_forward(self, W: Array, x: Array, out: Array) -> None:
+        """As NumpyOps.note_embedding_forward, in one launch: only the rows that sound are read."""
+        D, E = W.shape
+        self.launch(
+            "note_embedding", "note_embedding_forward", (len(x),), (128,),
+            W, x, out, np.int32(D), np.int32(E),
+        )  # fmt: skip
+
+    def note_embedding_backward(self, x: Array, dx: Array, dW: Array) -> None:
+        """As NumpyOps.note_embedding_backward, in one launch and a fixed order."""
+        D, E = dW.shape
+        self.launch(
+            "note_embedding", "note_embedding_backward", (blocks(E, 32), D), (32, 8),
+            x, dx, dW, np.int32(len(x)), np.int32(D), np.int32(E),
+        )  # fmt: skip
+
+    def sigmoid_xent(self, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+        """As NumpyOps.sigmoid_xent, in one launch."""
+        N, D = logits.shape
+        self.launch(
+            "sigmoid_xent", "sigmoid_xent_backward", (N,), (128,),
+            logits, targets, losses, self._real(scale), np.int32(D),
+        )  # fmt: skip
+
+    def sigmoid_nll(self, logits: Array, targets: Array, losses: Array) -> None:
+        """As NumpyOps.sigmoid_nll, in one launch."""
+        N, D = logits.shape
+        self.launch(
+            "sigmoid_xent", "sigmoid_xent_forward", (N,), (128,),
+            logits, targets, losses, np.int32(D),
+        )  # fmt: skip
+
+    def nade_xent(
+        self,
+        visible: Array,
+        hidden: Array,
+        targets: Array,
+        W: Array,
+        U: Array,
+        scale: float,
+        losses: Array,
+        dW: Array,
+        dU: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.nade_xent: a launch each way, and sums of parts in a fixed order."""
+        self._nade_forward(visible, hidden, targets, W, U, scale, losses)
+        (N, K), D = hidden.shape, len(U)
+        parts = min(N, NADE_PARTS)
+        dWs, dUs = (work.array(name, (parts, D * K)) for name in ("nade_dW", "nade_dU"))
+        self.launch(
+            "nade", "nade_backward", (blocks(K, 32), parts), (32,),
+            visible, hidden, targets, W, U, dWs, dUs, np.int32(N), np.int32(D), np.int32(K),
+            shared=64 * D * self.dtype.itemsize,
+        )  # fmt: skip
+        self.column_sum(dWs, dW.reshape(-1))
+        self.column_sum(dUs, dU.reshape(-1))
+
+    def nade_nll(
+        self, visible: Array, hidden: Array, targets: Array, W: Array, U: Array, losses: Array
+    ) -> None:
+        """As NumpyOps.nade_nll, in one launch."""
+        self._nade_forward(visible, hidden, targets, W, U, 1.0, losses)
+
+    def _nade_forward(
+        self,
+        visible: Array,
+        hidden: Array,
+        targets: Array,
+        W: Array,
+        U: Array,
+        scale: float,
+        losses: Array,
+    ) -> None:
+        """Write the losses, and over visible (N, D) scale times the gradient of the logits."""
+        D, K = U.shape
+        self.launch(
+            "nade", "nade_forward", (len(visible),), (128,),
+            visible, hidden, targets, W, U, losses, self._real(scale), np.int32(D), np.int32(K),
+            shared=2 * K * self.dtype.itemsize,
+        )  # fmt: skip
+
+    def nade_sample(
+        self,
+        visible: Array,
+        hidden: Array,
+        W: Array,
+        U: Array,
+        draws: Array,
+        temperature: float,
+        out: Array,
+    ) -> None:
+        """As NumpyOps.nade_sample, in one launch."""
+        D, K = U.shape
+        self.launch(
+            "nade", "nade_sample", (len(visible),), (128,),
+            visible, hidden, W, U, self.asarray(draws), self._real(1 / temperature), out,
+            np.int32(D), np.int32(K),
+            shared=2 * K * self.dtype.itemsize,
+        )  # fmt: skip
+
     # Dropout ----------------------------------------------------------------------------------
 
     def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
@@ -435,9 +556,11 @@ class CupyOps(NumpyOps):
         eps: float,
         t: int,
         scale: float,
+        decay: float = 0.0,
     ) -> None:
         """As NumpyOps.adam_step, in one launch."""
-        self._adam(self.table([Parameter(p, g, m, v)]), lr, beta1, beta2, eps, t, scale)
+        table = self.table([Parameter(p, g, m, v, decay=decay)])
+        self._adam(table, lr, beta1, beta2, eps, t, scale)
 
     def adam_step_rows(
         self,
@@ -451,12 +574,13 @@ class CupyOps(NumpyOps):
         eps: float,
         t: int,
         scale: float,
+        decay: float = 0.0,
     ) -> None:
         """As NumpyOps.adam_step_rows, without a dense gradient."""
         where = self.xp.zeros(len(p), np.int32)
         where[g.rows] = self.xp.arange(len(g.rows), dtype=np.int32)
         rows = self.asarray(g.rows, np.int32)
-        parameter = Parameter(p, RowGradient(rows, g.values), m, v, where)
+        parameter = Parameter(p, RowGradient(rows, g.values), m, v, where, decay)
         self._adam(self.table([parameter]), lr, beta1, beta2, eps, t, scale)
 
     def _adam(
@@ -511,33 +635,23 @@ class CupyOps(NumpyOps):
         beta1: float = BETA1,
         beta2: float = BETA2,
         eps: float = EPS,
+        rate: float = 0.0,
     ) -> None:
-        """Take a step of Adam with every parameter, in one launch."""
+        """Take a step of Adam with every parameter, in one launch.
+
+        Then each mean moves towards its parameter by a share `rate` of their difference.
+        """
         self.launch(
             "optimizer", "adam_forward", (table.blocks,), (256,),
             table.tensors, np.int32(table.count), scalars,
-            np.float64(beta1), np.float64(beta2), np.float64(eps),
+            np.float64(beta1), np.float64(beta2), np.float64(eps), np.float64(rate),
         )  # fmt: skip
 
-    # Sigmoid ----------------------------------------------------------------------------------
-
-    def sigmoid_xent(
-        self,
-        logits: Array,
-        targets: Array,
-        losses: Array,
-        scale: float,
-        counted: Array | None = None,
-    ) -> None:
-        """Compute sigmoid cross-entropy and its gradient.
-
-        logits (N, D): overwritten with scale · (sigmoid - target). targets (N, D) in 0 … 1.
-        losses (N,): nats summed over D, overwritten. counted (N,): 0 for rows without loss.
-        """
-        N, D = logits.shape
+    def average_step(self, p: Array, mean: Array, rate: float) -> None:
+        """As NumpyOps.average_step, in one launch."""
         self.launch(
-            "sigmoid_xent", "sigmoid_xent_backward", (N,), (128,),
-            logits, targets, counted, losses, self._real(scale), np.int32(D),
+            "optimizer", "average_forward", (blocks(p.size, 256),), (256,),
+            p, mean, np.uint64(p.size), self._real(rate),
         )  # fmt: skip
 
 
@@ -616,7 +730,9 @@ def table_entry(each: Parameter) -> tuple[list[int], int]:
         rows, where = pointer(values.rows), pointer(each.where)
         values = values.values
     pointers = [pointer(a) for a in (each.p, values, each.m, each.v)]
-    return [*pointers, rows, where, each.p.size, width, slots], values.size
+    mean = 0 if each.mean is None else pointer(each.mean)
+    decay = int(np.float64(each.decay).view(np.uint64))
+    return [*pointers, rows, where, mean, decay, each.p.size, width, slots], values.size
 
 
 def pointer(a: Any) -> int:

@@ -17,6 +17,7 @@ from numpy.typing import DTypeLike
 from lstm_music.ops import philox
 from lstm_music.ops.blas import gemm, parallel_gemm, single_threaded_blas
 from lstm_music.ops.numpy_ops import (
+    NO_NOTES,
     Array,
     NumpyOps,
     RowGradient,
@@ -322,6 +323,185 @@ def _embedding_backward(ids, order, dx, rows, values):  # type: ignore[no-untype
     return n + 1
 
 
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+def _note_embedding_forward(W, x, out, parts):  # type: ignore[no-untyped-def]
+    N, D = x.shape
+    for part in prange(parts):
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            y = out[n]
+            y[:] = 0
+            for d in range(D):
+                if x[n, d]:
+                    w = W[d]
+                    for j in range(len(y)):
+                        y[j] += w[j]
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+def _note_embedding_backward(x, dx, dWs):  # type: ignore[no-untyped-def]
+    """Add each part's rows of dx to its own copy of the gradient: dWs (parts, D, E)."""
+    N, D = x.shape
+    parts = len(dWs)
+    for part in prange(parts):
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            dy = dx[n]
+            for d in range(D):
+                if x[n, d]:
+                    dw = dWs[part, d]
+                    for j in range(len(dy)):
+                        dw[j] += dy[j]
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH, inline="always")
+def _sigmoids(a, s):  # type: ignore[no-untyped-def]
+    half = a.dtype.type(0.5)
+    for j in range(len(a)):
+        s[j] = half + half * fast_tanh(half * a[j])
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _add_dot(u, s, z):  # type: ignore[no-untyped-def]
+    for j in range(len(s)):
+        z += u[j] * s[j]
+    return z
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _sigmoid_row(z, y, scale):  # type: ignore[no-untyped-def]
+    """Turn logits z (D,) into scale · (sigmoid - y); return the nats. As NumpyOps.sigmoid_xent."""
+    one = z.dtype.type(1)
+    total = z.dtype.type(0)
+    for d in range(len(z)):
+        # log(1 + e^x) - y·x without overflow.
+        x = z[d]
+        e = fast_exp(-abs(x))
+        target = z.dtype.type(y[d])
+        total += max(x, z.dtype.type(0)) - target * x + math.log(one + e)
+        p = (one if x >= 0 else e) / (one + e)
+        z[d] = scale * (p - target)
+    return total
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+def _sigmoid_xent(logits, targets, losses, scale, parts):  # type: ignore[no-untyped-def]
+    N = len(logits)
+    for part in prange(parts):
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            if targets[n, 0] == NO_NOTES:
+                losses[n] = 0
+                logits[n] = 0
+            else:
+                losses[n] = _sigmoid_row(logits[n], targets[n], scale)
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _nade_row_forward(z, a, x, W, U, s):  # type: ignore[no-untyped-def]
+    """Add U·s to the visible biases z (D,), s anew after each note that is on; return their number.
+
+    a (K,) hidden biases, overwritten; s (D + 1, K): what sigmoid(a) was before the first note that
+    is on, after it, after the second … : it changes nowhere else.
+    """
+    count = 0
+    _sigmoids(a, s[0])
+    for d in range(len(z)):
+        z[d] = _add_dot(U[d], s[count], z[d])
+        if x[d]:
+            w = W[d]
+            for j in range(len(a)):
+                a[j] += w[j]
+            count += 1
+            _sigmoids(a, s[count])
+    return count
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _nade_row_backward(dz, da, x, U, s, count, dW, dU, ds):  # type: ignore[no-untyped-def]
+    """Go back from dz (D,): add to dW, dU (D, K) and write da (K,). ds (K,) is scratch."""
+    K = len(da)
+    one = dz.dtype.type(1)
+    da[:] = 0
+    ds[:] = 0
+    for back in range(len(dz)):
+        d = len(dz) - 1 - back
+        now = s[count]
+        if x[d]:
+            for j in range(K):
+                da[j] += ds[j] * now[j] * (one - now[j])
+                ds[j] = 0
+            dw = dW[d]
+            for j in range(K):
+                dw[j] += da[j]
+            count -= 1
+            now = s[count]
+        g, u, du = dz[d], U[d], dU[d]
+        for j in range(K):
+            ds[j] += g * u[j]
+        for j in range(K):
+            du[j] += g * now[j]
+    now = s[0]
+    for j in range(K):
+        da[j] += ds[j] * now[j] * (one - now[j])
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+def _nade_xent(  # type: ignore[no-untyped-def]
+    visible, hidden, targets, W, U, scale, losses, grads
+):
+    """grads (2, parts, D, K): each part adds to its own copies of dW and dU."""
+    N, D = visible.shape
+    parts, K = grads.shape[1], grads.shape[3]
+    for part in prange(parts):
+        s, ds = np.empty((D + 1, K), visible.dtype), np.empty(K, visible.dtype)
+        dW, dU = grads[0, part], grads[1, part]
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            z, a, x = visible[n], hidden[n], targets[n]
+            if x[0] == NO_NOTES:
+                losses[n] = 0
+                z[:] = 0
+                a[:] = 0
+                continue
+            count = _nade_row_forward(z, a, x, W, U, s)
+            losses[n] = _sigmoid_row(z, x, scale)
+            _nade_row_backward(z, a, x, U, s, count, dW, dU, ds)
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+def _nade_nll(visible, hidden, targets, W, U, losses, parts):  # type: ignore[no-untyped-def]
+    N, D = visible.shape
+    for part in prange(parts):
+        s = np.empty((D + 1, hidden.shape[1]), visible.dtype)
+        for n in range(part * N // parts, (part + 1) * N // parts):
+            if targets[n, 0] == NO_NOTES:
+                losses[n] = 0
+            else:
+                _nade_row_forward(visible[n], hidden[n], targets[n], W, U, s)
+                losses[n] = _sigmoid_row(visible[n], targets[n], visible.dtype.type(1))
+
+
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _nade_sample(visible, hidden, W, U, draws, inverse, out):  # type: ignore[no-untyped-def]
+    one = visible.dtype.type(1)
+    for n in range(len(visible)):
+        a = hidden[n]
+        s = np.empty_like(a)
+        _sigmoids(a, s)
+        for d in range(visible.shape[1]):
+            z = _add_dot(U[d], s, visible[n, d]) * inverse
+            e = fast_exp(-abs(z))
+            p = (one if z >= 0 else e) / (one + e)
+            out[n, d] = draws[n, d] < p
+            if out[n, d]:
+                for j in range(len(a)):
+                    a[j] += W[d, j]
+                _sigmoids(a, s)
+
+
+@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+def _average_step(p, mean, rate):  # type: ignore[no-untyped-def]
+    for k in prange(len(p)):
+        mean[k] += rate * (p[k] - mean[k])
+
+
 @njit(cache=True, error_model="numpy")
 def _philox_blocks(first, stream, step, k0, k1, words):  # type: ignore[no-untyped-def]
     """Write the blocks first, first + 1, … of Philox4x32-10 to words (4, n) uint32.
@@ -368,18 +548,18 @@ def _dropout(x, threshold, scale, stream, step, k0, k1, parts):  # type: ignore[
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
-def _adam_step(p, g, m, v, rate, beta1, beta2, eps, correct2, scale):  # type: ignore[no-untyped-def]
+def _adam_step(p, g, m, v, rate, beta1, beta2, eps, correct2, scale, shrink):  # type: ignore[no-untyped-def]
     one = p.dtype.type(1)
     for k in prange(len(p)):
         d = scale * g[k]
         m[k] = beta1 * m[k] + (one - beta1) * d
         v[k] = beta2 * v[k] + (one - beta2) * d * d
-        p[k] -= rate * m[k] / (math.sqrt(v[k] * correct2) + eps)
+        p[k] = shrink * p[k] - rate * m[k] / (math.sqrt(v[k] * correct2) + eps)
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
 def _adam_step_rows(  # type: ignore[no-untyped-def]
-    p, where, values, m, v, rate, beta1, beta2, eps, correct2, scale
+    p, where, values, m, v, rate, beta1, beta2, eps, correct2, scale, shrink
 ):
     """`_adam_step` with the gradient values[where[r]] of row r, or none where where[r] < 0."""
     one = p.dtype.type(1)
@@ -391,12 +571,12 @@ def _adam_step_rows(  # type: ignore[no-untyped-def]
                 d = scale * values[n, j]
                 m[r, j] = beta1 * m[r, j] + (one - beta1) * d
                 v[r, j] = beta2 * v[r, j] + (one - beta2) * d * d
-                p[r, j] -= rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
+                p[r, j] = shrink * p[r, j] - rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
         else:
             for j in range(E):
                 m[r, j] = beta1 * m[r, j]
                 v[r, j] = beta2 * v[r, j]
-                p[r, j] -= rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
+                p[r, j] = shrink * p[r, j] - rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
 
 
 class NumbaOps(NumpyOps):
@@ -521,6 +701,63 @@ class NumbaOps(NumpyOps):
             self.matmul(h[rows], W, logits)
             _bias_softmax_nll(logits, b, targets[rows], losses[rows], self._floor)
 
+    def note_embedding_forward(self, W: Array, x: Array, out: Array) -> None:
+        """As NumpyOps.note_embedding_forward: only the rows that sound are read."""
+        _note_embedding_forward(W, x, out, get_num_threads())
+
+    def note_embedding_backward(self, x: Array, dx: Array, dW: Array) -> None:
+        """As NumpyOps.note_embedding_backward: only the rows that sound are added to."""
+        dWs = np.zeros((get_num_threads(), *dW.shape), self.dtype)
+        _note_embedding_backward(x, dx, dWs)
+        np.sum(dWs, axis=0, out=dW)
+
+    def sigmoid_xent(self, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+        """As NumpyOps.sigmoid_xent, in one pass."""
+        _sigmoid_xent(logits, targets, losses, self.real(scale), get_num_threads())
+
+    def nade_xent(
+        self,
+        visible: Array,
+        hidden: Array,
+        targets: Array,
+        W: Array,
+        U: Array,
+        scale: float,
+        losses: Array,
+        dW: Array,
+        dU: Array,
+        work: Workspace,
+    ) -> None:
+        """As NumpyOps.nade_xent; the hidden units are computed anew only where a note is on."""
+        grads = work.array("nade_grads", (2, get_num_threads(), *W.shape))
+        grads[...] = 0
+        _nade_xent(visible, hidden, targets, W, U, self.real(scale), losses, grads)
+        np.sum(grads[0], axis=0, out=dW)
+        np.sum(grads[1], axis=0, out=dU)
+
+    def nade_nll(
+        self, visible: Array, hidden: Array, targets: Array, W: Array, U: Array, losses: Array
+    ) -> None:
+        """As NumpyOps.nade_nll, in one pass."""
+        _nade_nll(visible, hidden, targets, W, U, losses, get_num_threads())
+
+    def nade_sample(
+        self,
+        visible: Array,
+        hidden: Array,
+        W: Array,
+        U: Array,
+        draws: Array,
+        temperature: float,
+        out: Array,
+    ) -> None:
+        """As NumpyOps.nade_sample, in one call."""
+        _nade_sample(visible, hidden, W, U, draws, self.real(1 / temperature), out)
+
+    def average_step(self, p: Array, mean: Array, rate: float) -> None:
+        """As NumpyOps.average_step, in one pass."""
+        _average_step(p.reshape(-1), mean.reshape(-1), self.real(rate))
+
     def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
         """As NumpyOps.dropout, with the same bits."""
         k0, k1 = philox.split_seed(seed)
@@ -540,6 +777,7 @@ class NumbaOps(NumpyOps):
         eps: float,
         t: int,
         scale: float,
+        decay: float = 0.0,
     ) -> None:
         """As NumpyOps.adam_step, in one pass."""
         _adam_step(
@@ -547,15 +785,23 @@ class NumbaOps(NumpyOps):
             g.reshape(-1),
             m.reshape(-1),
             v.reshape(-1),
-            *self._adam_scalars(lr, beta1, beta2, eps, t, scale),
+            *self._adam_scalars(lr, beta1, beta2, eps, t, scale, decay),
         )
 
     def _adam_scalars(
-        self, lr: float, beta1: float, beta2: float, eps: float, t: int, scale: float
+        self,
+        lr: float,
+        beta1: float,
+        beta2: float,
+        eps: float,
+        t: int,
+        scale: float,
+        decay: float,
     ) -> list[Any]:
         """Return what the compiled steps take, in the arrays' type: the bias corrections too."""
-        correct1, correct2 = 1 / (1 - beta1**t), 1 / (1 - beta2**t)
-        return [self.real(x) for x in (lr * correct1, beta1, beta2, eps, correct2, scale)]
+        correct1, correct2, shrink = 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1 - lr * decay
+        scalars = (lr * correct1, beta1, beta2, eps, correct2, scale, shrink)
+        return [self.real(x) for x in scalars]
 
     def adam_step_rows(
         self,
@@ -569,6 +815,7 @@ class NumbaOps(NumpyOps):
         eps: float,
         t: int,
         scale: float,
+        decay: float = 0.0,
     ) -> None:
         """As NumpyOps.adam_step_rows, without a dense gradient."""
         where = np.full(len(p), -1, np.int32)
@@ -579,5 +826,5 @@ class NumbaOps(NumpyOps):
             g.values,
             m,
             v,
-            *self._adam_scalars(lr, beta1, beta2, eps, t, scale),
+            *self._adam_scalars(lr, beta1, beta2, eps, t, scale, decay),
         )

@@ -17,6 +17,7 @@ from lstm_music.ops import philox
 Array = NDArray[Any]
 
 LOGITS_BYTES = 128 << 20  # of a chunk of logits at most: each chunk reads and writes dW again
+NO_NOTES = 255  # first of a row of note targets: the row has none, as -1 says of ids
 
 
 class RowGradient(NamedTuple):
@@ -257,6 +258,106 @@ class NumpyOps:
             logits += b
             self.softmax_nll(logits, targets[rows], losses[rows])
 
+    # Notes ------------------------------------------------------------------------------------
+
+    def note_embedding_forward(self, W: Array, x: Array, out: Array) -> None:
+        """Write the sum of the rows of W that sound. W (D, E); x (N, D) uint8 0/1; out (N, E)."""
+        np.matmul(x.astype(self.dtype), W, out=out)
+
+    def note_embedding_backward(self, x: Array, dx: Array, dW: Array) -> None:
+        """Write each row's gradient: the sum of dx where it sounds.
+
+        x (N, D) uint8 0/1; dx (N, E); dW (D, E), overwritten.
+        """
+        np.matmul(x.T.astype(self.dtype), dx, out=dW)
+
+    def sigmoid_xent(self, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+        """Compute the cross-entropy of D independent notes, and its gradient.
+
+        logits (N, D): overwritten with scale · (sigmoid - target). targets (N, D) uint8 0/1; a row
+        that begins with NO_NOTES asks for no loss and no gradient. losses (N,): nats summed over
+        the notes, overwritten.
+        """
+        used = targets[:, 0] != NO_NOTES
+        y = np.where(used[:, None], targets, 0).astype(self.dtype)
+        # log(1 + e^x) - y·x without overflow.
+        nats = np.maximum(logits, 0) - logits * y + np.log1p(np.exp(-np.abs(logits)))
+        losses[...] = np.where(used, nats.sum(axis=1), 0)
+        logits[...] = (sigmoid(logits) - y) * np.where(used, self.real(scale), 0)[:, None]
+
+    def sigmoid_nll(self, logits: Array, targets: Array, losses: Array) -> None:
+        """Compute the losses of `sigmoid_xent` alone; logits (N, D) are overwritten."""
+        self.sigmoid_xent(logits, targets, losses, 1.0)
+
+    def nade_xent(
+        self,
+        visible: Array,
+        hidden: Array,
+        targets: Array,
+        W: Array,
+        U: Array,
+        scale: float,
+        losses: Array,
+        dW: Array,
+        dU: Array,
+        work: Workspace,
+    ) -> None:
+        """Compute the cross-entropy of notes under a NADE with conditional biases, and gradients.
+
+        Note d is on with probability sigmoid(visible[d] + U[d]·sigmoid(a)), where a is hidden plus
+        W[k] for each note k < d that is on (Larochelle & Murray 2011, equations 3 and 4).
+        visible (N, D), hidden (N, K): biases, overwritten with scale times their gradients.
+        targets (N, D) uint8 as in `sigmoid_xent`. W, U (D, K). Overwrites losses (N,): nats summed
+        over the notes, and dW, dU (D, K).
+        """
+        used = targets[:, 0] != NO_NOTES
+        x = np.where(used[:, None], targets, 0).astype(self.dtype)
+        a = hidden.copy()
+        for d in range(len(U)):
+            visible[:, d] += sigmoid(a) @ U[d]
+            a += x[:, d, None] * W[d]
+        self.sigmoid_xent(visible, targets, losses, scale)
+        hidden[...] = 0
+        for d in reversed(range(len(U))):
+            np.dot(x[:, d], hidden, out=dW[d])
+            a -= x[:, d, None] * W[d]
+            s, dz = sigmoid(a), visible[:, d]
+            np.dot(dz, s, out=dU[d])
+            hidden += dz[:, None] * U[d] * s * (1 - s)
+
+    def nade_nll(
+        self, visible: Array, hidden: Array, targets: Array, W: Array, U: Array, losses: Array
+    ) -> None:
+        """Compute the losses of `nade_xent` alone; visible and hidden are overwritten."""
+        used = targets[:, 0] != NO_NOTES
+        x = np.where(used[:, None], targets, 0).astype(self.dtype)
+        for d in range(len(U)):
+            visible[:, d] += sigmoid(hidden) @ U[d]
+            hidden += x[:, d, None] * W[d]
+        self.sigmoid_nll(visible, targets, losses)
+
+    def nade_sample(
+        self,
+        visible: Array,
+        hidden: Array,
+        W: Array,
+        U: Array,
+        draws: Array,
+        temperature: float,
+        out: Array,
+    ) -> None:
+        """Draw notes from a NADE, from the lowest up, each given those before it: an exact sample.
+
+        draws (N, D) uniform in 0 … 1, in float64 or the ops' type; the logit of a note is divided
+        by temperature, and the note is on where its draw is below its probability. Overwrites
+        visible (N, D), hidden (N, K) and out (N, D) uint8.
+        """
+        inverse = self.real(1 / temperature)
+        for d in range(len(U)):
+            z = visible[:, d] + (sigmoid(hidden) * U[d]).sum(axis=1)
+            out[:, d] = draws[:, d] < sigmoid(z * inverse)
+            hidden += out[:, d, None] * W[d]
+
     # Dropout ----------------------------------------------------------------------------------
 
     def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
@@ -287,9 +388,11 @@ class NumpyOps:
         eps: float,
         t: int,
         scale: float,
+        decay: float = 0.0,
     ) -> None:
         """Take step t = 1, 2, … of Adam with gradient scale·g (Kingma & Ba 2015, algorithm 1).
 
+        p first shrinks by lr · decay of itself (Loshchilov & Hutter 2019, algorithm 2).
         Overwrites p and the moments m, v; all of one shape.
         """
         g = g * self.real(scale)
@@ -297,7 +400,13 @@ class NumpyOps:
         m += (1 - beta1) * g
         v *= beta2
         v += (1 - beta2) * g * g
+        if decay:
+            p *= 1 - lr * decay
         p -= (lr / (1 - beta1**t)) * m / (np.sqrt(v / (1 - beta2**t)) + eps)
+
+    def average_step(self, p: Array, mean: Array, rate: float) -> None:
+        """Move mean towards p by a share of their difference, in place; both of one shape."""
+        mean += rate * (p - mean)
 
     def adam_step_rows(
         self,
@@ -311,6 +420,7 @@ class NumpyOps:
         eps: float,
         t: int,
         scale: float,
+        decay: float = 0.0,
     ) -> None:
         """Take the very step of `adam_step` where most rows of the gradient are zero.
 
@@ -319,7 +429,7 @@ class NumpyOps:
         """
         dense = np.zeros_like(p)
         dense[g.rows] = g.values
-        self.adam_step(p, dense, m, v, lr, beta1, beta2, eps, t, scale)
+        self.adam_step(p, dense, m, v, lr, beta1, beta2, eps, t, scale, decay)
 
 
 def row(keep: Array | None, t: int) -> Array | None:
