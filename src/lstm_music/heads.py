@@ -1,34 +1,39 @@
-"""Heads: from the last layer's output to a loss, its gradients, and next-token logits."""
+"""Heads: from the last layer's output to a loss, its gradients, and what may come next."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from lstm_music.ops import NumpyOps, Workspace
 from lstm_music.ops.numpy_ops import Array
 
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
+
+@dataclass(frozen=True)
 class SoftmaxHead:
     """One of V tokens: logits = h·W + b, softmax, cross-entropy in nats.
 
     Parameters: "W" (H, V), "b" (V,).
     """
 
-    @staticmethod
-    def init(ops: NumpyOps, rng: np.random.Generator, H: int, V: int) -> dict[str, Array]:
+    H: int
+    V: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each parameter."""
+        return {"W": (self.H, self.V), "b": (self.V,)}
+
+    def init(self, ops: NumpyOps, rng: np.random.Generator) -> dict[str, Array]:
         """Return new parameters: weights uniform in ±1/√H, biases 0."""
-        bound = 1 / np.sqrt(H)
-        return {
-            "W": ops.asarray(rng.uniform(-bound, bound, (H, V))),
-            "b": ops.asarray(np.zeros(V)),
-        }
+        return uniform_parameters(ops, rng, self.shapes())
 
     @staticmethod
     def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
         """Return the unnormalised log-probabilities (B, V) of outputs h (B, H)."""
-        logits: Array = ops.xp.empty((len(h), len(p["b"])), ops.dtype)
-        ops.affine(h, p["W"], p["b"], logits)
-        return logits
+        return affine(ops, h, p["W"], p["b"])
 
     @staticmethod
     def losses(
@@ -54,3 +59,187 @@ class SoftmaxHead:
         dW, db = work.array("dW", p["W"].shape), work.array("db", p["b"].shape)
         ops.linear_softmax_xent(h, p["W"], p["b"], targets, scale, losses, dh, dW, db, work)
         return losses, dh, {"W": dW, "b": db}
+
+
+@dataclass(frozen=True)
+class SigmoidHead:
+    """D independent notes: logits = h·W + b, sigmoid, cross-entropy in nats summed over notes.
+
+    Parameters: "W" (H, D), "b" (D,). Targets are (N, D) uint8 0/1; a row that begins with NO_NOTES
+    has none.
+    """
+
+    H: int
+    D: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each parameter."""
+        return {"W": (self.H, self.D), "b": (self.D,)}
+
+    def init(self, ops: NumpyOps, rng: np.random.Generator) -> dict[str, Array]:
+        """Return new parameters: weights uniform in ±1/√H, biases 0."""
+        return uniform_parameters(ops, rng, self.shapes())
+
+    @staticmethod
+    def losses(
+        ops: NumpyOps, p: Mapping[str, Array], h: Array, targets: Array, work: Workspace
+    ) -> Array:
+        """Return the nats of each row of notes. h (N, H), targets (N, D) -> (N,)."""
+        losses = work.array("losses", (len(h),))
+        ops.sigmoid_nll(linear(ops, h, p["W"], p["b"], work, "logits"), targets, losses)
+        return losses
+
+    @staticmethod
+    def losses_and_grads(
+        ops: NumpyOps,
+        p: Mapping[str, Array],
+        h: Array,
+        targets: Array,
+        scale: float,
+        work: Workspace,
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """Return losses (N,), dh (N, H) and {"W", "b"}; the gradients are of scale · Σ losses."""
+        losses, dh = work.array("losses", (len(h),)), work.array("dh_head", h.shape)
+        logits = linear(ops, h, p["W"], p["b"], work, "logits")
+        ops.sigmoid_xent(logits, targets, losses, scale)
+        ops.matmul(logits, p["W"].T, dh)
+        return losses, dh, linear_grads(ops, h, logits, work, "W", "b")
+
+    @staticmethod
+    def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
+        """Return the log-odds (B, D) of each note, from outputs h (B, H)."""
+        return affine(ops, h, p["W"], p["b"])
+
+    @staticmethod
+    def draw(
+        ops: NumpyOps, p: Mapping[str, Array], h: Array, draws: Array, temperature: float
+    ) -> Array:
+        """Return notes (B, D) uint8 drawn by uniform numbers draws (B, D); 0.5 takes the likelier.
+
+        A note's log-odds are divided by temperature.
+        """
+        z = affine(ops, h, p["W"], p["b"]) / temperature
+        notes: Array = (draws < ops.xp.tanh(z / 2) / 2 + 0.5).astype(np.uint8)
+        return notes
+
+
+@dataclass(frozen=True)
+class NadeHead:
+    """D notes, each given the output and the notes below it: RNN-NADE.
+
+    The biases of a NADE (Larochelle & Murray 2011) are linear in the output h, as in
+    Boulanger-Lewandowski et al. 2012, section 5: visible h·Wv + bv, hidden h·Wh + bh.
+    Parameters: "Wv" (H, D), "bv" (D,), "Wh" (H, K), "bh" (K,), "W" and "U" (D, K), from notes to
+    hidden units and back. Targets as for SigmoidHead.
+    """
+
+    H: int
+    D: int
+    K: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each parameter."""
+        H, D, K = self.H, self.D, self.K
+        return {"Wv": (H, D), "bv": (D,), "Wh": (H, K), "bh": (K,), "W": (D, K), "U": (D, K)}
+
+    def init(self, ops: NumpyOps, rng: np.random.Generator) -> dict[str, Array]:
+        """Return new parameters: biases 0, weights uniform in ±1/√(what they are summed over)."""
+        p = uniform_parameters(ops, rng, {k: s for k, s in self.shapes().items() if k[0] != "U"})
+        bound = 1 / np.sqrt(self.K)
+        return p | {"U": ops.asarray(rng.uniform(-bound, bound, (self.D, self.K)))}
+
+    @staticmethod
+    def losses(
+        ops: NumpyOps, p: Mapping[str, Array], h: Array, targets: Array, work: Workspace
+    ) -> Array:
+        """Return the nats of each row of notes. h (N, H), targets (N, D) -> (N,)."""
+        losses = work.array("losses", (len(h),))
+        visible = linear(ops, h, p["Wv"], p["bv"], work, "visible")
+        hidden = linear(ops, h, p["Wh"], p["bh"], work, "hidden")
+        ops.nade_nll(visible, hidden, targets, p["W"], p["U"], losses)
+        return losses
+
+    @staticmethod
+    def losses_and_grads(
+        ops: NumpyOps,
+        p: Mapping[str, Array],
+        h: Array,
+        targets: Array,
+        scale: float,
+        work: Workspace,
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """Return losses (N,), dh (N, H) and each gradient, of scale · Σ losses."""
+        losses, dh = work.array("losses", (len(h),)), work.array("dh_head", h.shape)
+        visible = linear(ops, h, p["Wv"], p["bv"], work, "visible")
+        hidden = linear(ops, h, p["Wh"], p["bh"], work, "hidden")
+        dW, dU = work.array("dW", p["W"].shape), work.array("dU", p["U"].shape)
+        ops.nade_xent(visible, hidden, targets, p["W"], p["U"], scale, losses, dW, dU, work)
+        ops.matmul(visible, p["Wv"].T, dh)
+        ops.matmul_add(hidden, p["Wh"].T, dh)
+        return (
+            losses,
+            dh,
+            linear_grads(ops, h, visible, work, "Wv", "bv")
+            | linear_grads(ops, h, hidden, work, "Wh", "bh")
+            | {"W": dW, "U": dU},
+        )
+
+    @staticmethod
+    def draw(
+        ops: NumpyOps, p: Mapping[str, Array], h: Array, draws: Array, temperature: float
+    ) -> Array:
+        """Return notes (B, D) uint8 drawn by uniform numbers draws (B, D); 0.5 takes the likelier.
+
+        Each note's log-odds, given those below it, are divided by temperature.
+        """
+        notes: Array = ops.xp.empty(draws.shape, np.uint8)
+        visible = affine(ops, h, p["Wv"], p["bv"])
+        hidden = affine(ops, h, p["Wh"], p["bh"])
+        ops.nade_sample(visible, hidden, p["W"], p["U"], draws, temperature, notes)
+        return notes
+
+
+Head: TypeAlias = SoftmaxHead | SigmoidHead | NadeHead
+NoteHead: TypeAlias = SigmoidHead | NadeHead
+
+
+def make_head(kind: str, H: int, V: int, K: int) -> Head:
+    """Return a head by its name: H outputs to V tokens or notes; K hidden units of a NADE."""
+    if kind == "softmax":
+        return SoftmaxHead(H, V)
+    return SigmoidHead(H, V) if kind == "sigmoid" else NadeHead(H, V, K)
+
+
+def uniform_parameters(ops: NumpyOps, rng: np.random.Generator, shapes: Shapes) -> dict[str, Array]:
+    """Return matrices (K, N) uniform in ±1/√K, and vectors of 0."""
+    p = {}
+    for name, shape in shapes.items():
+        bound = 1 / np.sqrt(shape[0])
+        value = rng.uniform(-bound, bound, shape) if len(shape) == 2 else np.zeros(shape)
+        p[name] = ops.asarray(value)
+    return p
+
+
+def affine(ops: NumpyOps, h: Array, W: Array, b: Array) -> Array:
+    """Return h·W + b as sampling needs it, see `ops.affine`. h (B, H), W (H, N), b (N,)."""
+    out: Array = ops.xp.empty((len(h), len(b)), ops.dtype)
+    ops.affine(h, W, b, out)
+    return out
+
+
+def linear(ops: NumpyOps, h: Array, W: Array, b: Array, work: Workspace, name: str) -> Array:
+    """Return h·W + b in scratch of that name. h (N, H), W (H, K), b (K,)."""
+    out = work.array(name, (len(h), len(b)))
+    ops.matmul(h, W, out)
+    out += b
+    return out
+
+
+def linear_grads(
+    ops: NumpyOps, h: Array, d: Array, work: Workspace, weight: str, bias: str
+) -> dict[str, Array]:
+    """Return the gradients of a linear map's weight and bias, by name. h (N, H), d (N, K)."""
+    dW, db = work.array("d" + weight, (h.shape[1], d.shape[1])), work.array("d" + bias, d.shape[1:])
+    ops.matmul(h.T, d, dW)
+    ops.xp.sum(d, axis=0, out=db)
+    return {weight: dW, bias: db}

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_music.errors import UserError
-from lstm_music.heads import SoftmaxHead
+from lstm_music.heads import Head, NadeHead, SigmoidHead, make_head
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
@@ -15,24 +15,60 @@ from lstm_music.ops.numpy_ops import Array, RowGradient
 Parameters = dict[str, Array]
 Gradients = dict[str, Array | RowGradient]
 
+HEADS = ("softmax", "sigmoid", "nade")
+
 
 @dataclass(frozen=True)
 class Config:
-    """The shape of a model; defaults are the paper's (Huang & Wu 2016, section 4)."""
+    """The shape of a model; defaults are the paper's (Huang & Wu 2016, section 4).
+
+    vocabulary: tokens of a softmax head, notes of the others. dropout: between layers; of the
+    input and of the output too, unless these have a rate of their own. nade: hidden units of a
+    NADE head.
+    """
 
     vocabulary: int
     embedding: int = 128
     hidden: int = 128
     layers: int = 2
     dropout: float = 0.0
+    input_dropout: float | None = None
+    output_dropout: float | None = None
+    head: str = "softmax"
+    nade: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "embedding", "hidden", "layers"):
+        for name in ("vocabulary", "embedding", "hidden", "layers", "nade"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} is {value}: use a whole number of at least 1")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"dropout is {self.dropout}: use a number from 0 to below 1")
+        for name in ("dropout", "input_dropout", "output_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"{name} is {value}: use a number from 0 to below 1")
+        if self.head not in HEADS:
+            raise UserError(f"unknown head '{self.head}': choose one of {', '.join(HEADS)}")
+
+    @property
+    def reads_notes(self) -> bool:
+        """Whether the input is a vector of notes, not the id of a token."""
+        return self.head != "softmax"
+
+    @property
+    def inputs(self) -> int:
+        """Rows of the embedding: one a token, or one a note and the last the start symbol's."""
+        return self.vocabulary + self.reads_notes
+
+    def dropout_after(self, layer: int) -> float:
+        """Return the rate after layer 1, 2, …, L; 0 is the embedding."""
+        own = self.input_dropout if layer == 0 else None
+        if layer == self.layers:
+            own = self.output_dropout
+        return self.dropout if own is None else own
+
+    def make_head(self) -> Head:
+        """Return the head."""
+        return make_head(self.head, self.hidden, self.vocabulary, self.nade)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
@@ -42,8 +78,10 @@ class Config:
 class Batch(NamedTuple):
     """One window of B streams.
 
-    x (T, B) ids in; y (T, B) ids to predict, -1 for none; keep (T, B), 0 where a piece starts,
-    None where none does; targets, how many there are to predict.
+    Of tokens: x (T, B) ids in; y (T, B) ids to predict, -1 for none. Of notes: x (T, B, D + 1)
+    uint8 0/1, the last the start symbol's; y (T, B, D) uint8 0/1, its first NO_NOTES for none.
+    keep (T, B), 0 where a piece starts, None where none does; targets, how many there are to
+    predict.
     """
 
     x: Array
@@ -66,6 +104,7 @@ class Model:
         self, config: Config, ops: NumpyOps, seed: int = 0, parameters: Parameters | None = None
     ) -> None:
         self.config, self.ops = config, ops
+        self.head = config.make_head()
         self.parameters = init_parameters(config, ops, seed) if parameters is None else parameters
         self._work = [ops.workspace() for _ in range(config.layers)]
         self._head_work = ops.workspace()
@@ -95,11 +134,11 @@ class Model:
         ops, p = self.ops, self.parameters
         y, caches, final = self._forward(batch, state, seed, step, train=True)
         T, B, H = y.shape
-        losses, dy, head = SoftmaxHead.losses_and_grads(
+        losses, dy, head = self.head.losses_and_grads(
             ops,
             part(p, "head"),
             y.reshape(T * B, H),
-            batch.y.reshape(-1),
+            rows_of(batch.y),
             1 / max(batch.targets, 1),
             self._head_work,
         )
@@ -112,44 +151,76 @@ class Model:
             )
             grads |= {f"lstm.{layer}.{name}": g for name, g in layer_grads.items()}
         self._dropout(d, seed, 0, step)
-        grads["embedding.W"] = ops.embedding_backward(
-            batch.x.reshape(-1), d.reshape(T * B, self.config.embedding)
-        )
+        grads["embedding.W"] = self._embedding_backward(batch.x, d.reshape(T * B, -1))
         return losses, grads, final
 
     def losses(self, batch: Batch, state: State) -> tuple[Array, State]:
         """Return the nats of each target (T, B), 0 where there is none, and the next state."""
         y, _, final = self._forward(batch, state, 0, 0, train=False)
         T, B, H = y.shape
-        losses = SoftmaxHead.losses(
+        losses = self.head.losses(
             self.ops,
             part(self.parameters, "head"),
             y.reshape(T * B, H),
-            batch.y.reshape(-1),
+            rows_of(batch.y),
             self._head_work,
         )
         return losses.reshape(T, B), final
 
+    def outputs(self, batch: Batch, state: State) -> tuple[Array, State]:
+        """Return the last layer's outputs (T, B, H), which live until the next call, and state."""
+        y, _, final = self._forward(batch, state, 0, 0, train=False)
+        return y, final
+
     def step(self, x: Array, state: State) -> tuple[Array, State]:
-        """Read one token of each piece: x (B,) ids -> next-token logits (B, V), next state."""
+        """Read one token or note vector of each piece, and say what may come next.
+
+        x (B,) ids or (B, D + 1) notes -> logits (B, V) of tokens or (B, D) of notes, next state.
+        Of a NADE, whose notes have no logits before those below are known, ask `step_and_draw`.
+        """
+        out, after = self._step(x, state)
+        assert not isinstance(self.head, NadeHead)
+        return self.head.logits(self.ops, part(self.parameters, "head"), out), after
+
+    def step_and_draw(
+        self, x: Array, state: State, draws: Array, temperature: float
+    ) -> tuple[Array, State]:
+        """Read one note vector of each piece and draw the next; see the heads' `draw`.
+
+        x (B, D + 1) and draws (B, D) -> notes (B, D) uint8, next state.
+        """
+        out, after = self._step(x, state)
+        return self.draw(out, draws, temperature), after
+
+    def draw(self, h: Array, draws: Array, temperature: float) -> Array:
+        """Draw notes (N, D) uint8 for outputs h (N, H) by uniform numbers draws (N, D)."""
+        assert isinstance(self.head, SigmoidHead | NadeHead)
+        return self.head.draw(self.ops, part(self.parameters, "head"), h, draws, temperature)
+
+    def _step(self, x: Array, state: State) -> tuple[Array, State]:
+        """Return the last layer's output (B, H) after one input, and the next state."""
         ops, p = self.ops, self.parameters
-        out = p["embedding.W"][x]
+        out = ops.xp.empty((len(x), self.config.embedding), ops.dtype)
+        if self.config.reads_notes:  # a row's bits don't depend on the others
+            ops.affine(ops.asarray(x), p["embedding.W"], None, out)
+        else:
+            ops.embedding_forward(p["embedding.W"], x, out)
         h, c = ops.xp.empty_like(state.h), ops.xp.empty_like(state.c)
         for layer in range(self.config.layers):
             h[layer], c[layer] = lstm_step(
                 ops, part(p, f"lstm.{layer}"), out, state.h[layer], state.c[layer]
             )
             out = h[layer]
-        return SoftmaxHead.logits(ops, part(p, "head"), out), State(h, c)
+        return out, State(h, c)
 
     def _forward(
         self, batch: Batch, state: State, seed: int, step: int, train: bool
     ) -> tuple[Array, list[Any], State]:
         """Run embedding and layers; return outputs (T, B, H), caches, and the final state."""
         ops, p = self.ops, self.parameters
-        T, B = batch.x.shape
+        T, B = batch.x.shape[:2]
         x = self._embedding_work.array("x", (T, B, self.config.embedding))
-        ops.embedding_forward(p["embedding.W"], batch.x, x)
+        self._embed(rows_of(batch.x), x.reshape(T * B, -1))
         if train:
             self._dropout(x, seed, 0, step)
         final = State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
@@ -167,44 +238,67 @@ class Model:
             final.h[layer], final.c[layer] = hT, cT
             caches.append(cache)
             x = y
-            if train and self.config.dropout:
+            if train and self.config.dropout_after(layer + 1):
                 # The layer's own backward pass needs its outputs undropped.
                 x = work.array("dropped", y.shape)
                 x[...] = y
                 self._dropout(x, seed, layer + 1, step)
         return x, caches, final
 
-    def _dropout(self, x: Array, seed: int, site: int, step: int) -> None:
-        if self.config.dropout:
-            self.ops.dropout(x, self.config.dropout, seed, site, step)
+    def _embed(self, x: Array, out: Array) -> None:
+        """Write the embeddings of x, (N,) ids or (N, D + 1) notes, to out (N, E)."""
+        W = self.parameters["embedding.W"]
+        if self.config.reads_notes:
+            self.ops.note_embedding_forward(W, x, out)
+        else:
+            self.ops.embedding_forward(W, x, out)
+
+    def _embedding_backward(self, x: Array, dx: Array) -> Array | RowGradient:
+        """Return the embedding's gradient; dx (N, E)."""
+        if not self.config.reads_notes:
+            return self.ops.embedding_backward(rows_of(x), dx)
+        dW = self._embedding_work.array("dW", self.parameters["embedding.W"].shape)
+        self.ops.note_embedding_backward(rows_of(x), dx, dW)
+        return dW
+
+    def _dropout(self, x: Array, seed: int, layer: int, step: int) -> None:
+        rate = self.config.dropout_after(layer)
+        if rate:
+            self.ops.dropout(x, rate, seed, layer, step)
+
+
+def rows_of(a: Array) -> Array:
+    """Return a window's ids (T, B) as (N,), or its note vectors (T, B, D) as (N, D)."""
+    return a.reshape(-1, *a.shape[2:])
 
 
 def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
     """Return the parameters of a new model, in reading order, from a seed."""
     rng = np.random.default_rng(seed)
     p: Parameters = {
-        "embedding.W": ops.asarray(rng.normal(0, 1.0, (config.vocabulary, config.embedding)))
+        "embedding.W": ops.asarray(rng.normal(0, 1.0, (config.inputs, config.embedding)))
     }
     width = config.embedding
     for layer in range(config.layers):
         for name, value in lstm_init(ops, rng, width, config.hidden).items():
             p[f"lstm.{layer}.{name}"] = value
         width = config.hidden
-    for name, value in SoftmaxHead.init(ops, rng, config.hidden, config.vocabulary).items():
+    for name, value in config.make_head().init(ops, rng).items():
         p[f"head.{name}"] = value
     return p
 
 
 def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter of a model."""
-    V, E, H = config.vocabulary, config.embedding, config.hidden
-    shapes: dict[str, tuple[int, ...]] = {"embedding.W": (V, E)}
+    E, H = config.embedding, config.hidden
+    shapes: dict[str, tuple[int, ...]] = {"embedding.W": (config.inputs, E)}
     for layer in range(config.layers):
         width = E if layer == 0 else H
         shapes[f"lstm.{layer}.Wx"] = (width, 4 * H)
         shapes[f"lstm.{layer}.Wh"] = (H, 4 * H)
         shapes[f"lstm.{layer}.b"] = (4 * H,)
-    return shapes | {"head.W": (H, V), "head.b": (V,)}
+    head = config.make_head().shapes()
+    return shapes | {f"head.{name}": shape for name, shape in head.items()}
 
 
 def part(p: Mapping[str, Array], prefix: str) -> dict[str, Array]:

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lstm_music.errors import UserError
-from lstm_music.model import Gradients, Parameters
+from lstm_music.model import Gradients, Model, Parameters
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
 
@@ -35,12 +35,17 @@ class Optimizer:
     """Adam, RMSProp or SGD over a dictionary of parameters.
 
     slots: {"m.NAME": …, "v.NAME": …}, the moments that the kind needs; t: steps taken.
+    weight_decay: each step shrinks the weights by lr · weight_decay of themselves, apart from the
+    gradient (Loshchilov & Hutter 2019); biases don't shrink.
     """
 
-    def __init__(self, ops: NumpyOps, kind: str, parameters: Parameters) -> None:
+    def __init__(
+        self, ops: NumpyOps, kind: str, parameters: Parameters, weight_decay: float = 0.0
+    ) -> None:
         if kind not in OPTIMIZERS:
             raise UserError(f"unknown optimizer '{kind}': choose one of {', '.join(OPTIMIZERS)}")
         self.ops, self.kind, self.t = ops, kind, 0
+        self._decays = {k: weight_decay if p.ndim > 1 else 0.0 for k, p in parameters.items()}
         kept = {"adam": "mv", "rmsprop": "v", "sgd": ""}[kind]
         self.slots: dict[str, Array] = {
             f"{slot}.{name}": ops.xp.zeros_like(p)
@@ -48,14 +53,21 @@ class Optimizer:
             for name, p in parameters.items()
         }
 
+    def decay_of(self, name: str) -> float:
+        """Return the weight decay of a parameter."""
+        return self._decays[name]
+
     def step(self, parameters: Parameters, grads: Gradients, lr: float, scale: float) -> None:
         """Update the parameters in place with gradients scale·grads."""
         self.t += 1
         for name, p in parameters.items():
-            g = grads[name]
+            g, decay = grads[name], self.decay_of(name)
             if self.kind == "adam":
                 self._adam(name, p, g, lr, scale)
-            elif self.kind == "rmsprop":
+                continue
+            if decay:
+                p *= 1 - lr * decay
+            if self.kind == "rmsprop":
                 self._rmsprop(name, p, g, lr, scale)
             elif isinstance(g, RowGradient):
                 p[g.rows] -= lr * scale * g.values
@@ -63,11 +75,11 @@ class Optimizer:
                 p -= lr * scale * g
 
     def _adam(self, name: str, p: Array, g: Array | RowGradient, lr: float, scale: float) -> None:
-        m, v = self.slots[f"m.{name}"], self.slots[f"v.{name}"]
+        m, v, decay = self.slots[f"m.{name}"], self.slots[f"v.{name}"], self.decay_of(name)
         if isinstance(g, RowGradient):
-            self.ops.adam_step_rows(p, g, m, v, lr, 0.9, 0.999, 1e-8, self.t, scale)
+            self.ops.adam_step_rows(p, g, m, v, lr, 0.9, 0.999, 1e-8, self.t, scale, decay)
         else:
-            self.ops.adam_step(p, g, m, v, lr, 0.9, 0.999, 1e-8, self.t, scale)
+            self.ops.adam_step(p, g, m, v, lr, 0.9, 0.999, 1e-8, self.t, scale, decay)
 
     def _rmsprop(
         self, name: str, p: Array, g: Array | RowGradient, lr: float, scale: float
@@ -79,6 +91,24 @@ class Optimizer:
         step = scale * values
         v[rows] += 0.01 * step * step
         p[rows] -= lr * step / (self.ops.xp.sqrt(v[rows]) + 1e-8)
+
+
+class Averages:
+    """An exponential moving average of a model's parameters (Polyak & Juditsky 1992).
+
+    decay: the share of itself that the average keeps at each step. means: by parameter's name;
+    model: the same network with the averages for parameters.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self._model, self.rate = model, 1 - decay
+        self.means: Parameters = {name: p.copy() for name, p in model.parameters.items()}
+        self.model = Model(model.config, model.ops, parameters=self.means)
+
+    def update(self) -> None:
+        """Move the averages towards the parameters as they are now."""
+        for name, p in self._model.parameters.items():
+            self._model.ops.average_step(p, self.means[name], self.rate)
 
 
 @dataclass

@@ -26,19 +26,25 @@ from lstm_music.checkpoint import (
     step_name,
     write_checkpoint,
 )
-from lstm_music.corpus import Corpus
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats
 from lstm_music.graph import GraphStep, graph_step
 from lstm_music.model import Batch, Config, Model, State
 from lstm_music.ops import NumpyOps
-from lstm_music.optim import DEFAULT_LR, Annealing, Optimizer, clip_scale, global_norm
+from lstm_music.optim import (
+    DEFAULT_LR,
+    Annealing,
+    Averages,
+    Optimizer,
+    clip_scale,
+    global_norm,
+)
+from lstm_music.prepared import Corpus
 
 FORMAT = 1  # of config.json
 LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
 READ_STEPS = 32  # on a GPU, between reads of the losses: a read waits for the device
 VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
-PRIMERS, PRIMER_IDS = 32, 64
 HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
 
 
@@ -54,6 +60,8 @@ class Settings:
     anneal_factor: float = 0.5
     anneal_patience: int = 2
     early_stop: int = 8
+    weight_decay: float = 0.0
+    average: float = 0.0
     epochs: int | None = None
     max_steps: int | None = None
     max_minutes: float | None = None
@@ -131,15 +139,18 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.ops: NumpyOps = self.model.ops
-        self.optimizer = Optimizer(self.ops, self.settings.optimizer, self.model.parameters)
+        s = self.settings
+        self.optimizer = Optimizer(self.ops, s.optimizer, self.model.parameters, s.weight_decay)
+        self.averages = Averages(self.model, s.average) if s.average else None
         self.annealing = Annealing(
             self.settings.lr, self.settings.anneal_factor, self.settings.anneal_patience
         )
         self.progress = Progress()
         self.state: State | None = None
         self.valid = math.inf
-        s = self.settings
-        self._graph = graph_step(self.model, self.optimizer, s.clip, s.seed)
+        means = self.averages.means if self.averages else None
+        rate = self.averages.rate if self.averages else 0.0
+        self._graph = graph_step(self.model, self.optimizer, s.clip, s.seed, means, rate)
         self._unread = 0  # steps of the graph whose losses are still on the device
         self._loss = math.nan  # the last one read
         self._signal = 0
@@ -216,6 +227,8 @@ class Trainer:
         self._check_finite(loss, norm, at.step + 1)
         scale = clip_scale(norm, self.settings.clip)
         self.optimizer.step(self.model.parameters, grads, self.annealing.lr, scale)
+        if self.averages is not None:
+            self.averages.update()
         at.period_loss += loss * batch.targets
         at.period_norm += norm
         self._count(batch, time.monotonic() - begun)
@@ -296,8 +309,12 @@ class Trainer:
             point(self.run / CHECKPOINTS, "best", path.name)
 
     def validate(self) -> float:
-        """Return the mean nats per token of the validation split."""
-        return mean_nats(self.model, self.corpus, "valid", self.settings.batch, self.settings.seq)
+        """Return the mean nats per token (or frame) of the validation split.
+
+        Where weights are averaged, it is the averages that are judged.
+        """
+        model = self.averages.model if self.averages else self.model
+        return mean_nats(model, self.corpus, "valid", self.settings.batch, self.settings.seq)
 
     def _record(
         self, split: str, loss: float, lr: float, norm: float | None, speed: float | None
@@ -367,7 +384,7 @@ class Trainer:
             path = write_checkpoint(
                 self.run,
                 self.progress.step,
-                {k: self.ops.to_numpy(v) for k, v in self.model.parameters.items()},
+                self._model_arrays(),
                 self._train_arrays(),
                 self._meta(),
             )
@@ -388,8 +405,16 @@ class Trainer:
         self._last = (self.progress.step, path)
         return path
 
+    def _model_arrays(self) -> dict[str, Any]:
+        """Return the parameters that sampling uses: the averages, where there are any."""
+        model = self.averages.model if self.averages else self.model
+        return {k: self.ops.to_numpy(v) for k, v in model.parameters.items()}
+
     def _train_arrays(self) -> dict[str, Any]:
         arrays = {f"slot.{k}": self.ops.to_numpy(v) for k, v in self.optimizer.slots.items()}
+        if self.averages is not None:
+            parameters = self.model.parameters.items()
+            arrays |= {f"last.{k}": self.ops.to_numpy(v) for k, v in parameters}
         if self.state is not None:
             arrays["state.h"] = self.ops.to_numpy(self.state.h)
             arrays["state.c"] = self.ops.to_numpy(self.state.c)
@@ -399,16 +424,11 @@ class Trainer:
         corpus = self.corpus
         return {
             "model": self.model.config.to_json(),
-            "tokenizer": {"name": corpus.tokenizer.name, "layout": corpus.tokenizer.layout},
+            "tokenizer": corpus.tokenizer_json(),
             "vocabulary": corpus.vocabulary.to_json(),
-            "corpus": {
-                "name": corpus.name,
-                "key": corpus.key,
-                "longest_note": corpus.longest_note,
-                "most_notes": corpus.most_notes,
-                "max_tracks": corpus.max_tracks,
-            },
-            "primers": primers_of(corpus),
+            "corpus": {"name": corpus.name, "key": corpus.key, "augment": corpus.augment}
+            | corpus.habits(),
+            "primers": corpus.primers(),
             "settings": asdict(self.settings),
             "progress": self.progress.to_json(),
             "annealing": self.annealing.to_json(),
@@ -435,7 +455,10 @@ class Trainer:
                 "train a new run with another --run"
             )
         for name, value in checkpoint.parameters.items():
-            self.model.parameters[name][...] = self.ops.asarray(value)
+            last = arrays.get(f"last.{name}", value)
+            self.model.parameters[name][...] = self.ops.asarray(last)
+            if self.averages is not None:
+                self.averages.means[name][...] = self.ops.asarray(value)
         for name, slot in self.optimizer.slots.items():
             slot[...] = self.ops.asarray(arrays[f"slot.{name}"])
         self.optimizer.t = meta["optimizer_steps"]
@@ -481,19 +504,15 @@ class Trainer:
                 signal.signal(number, handler)
 
 
-def primers_of(corpus: Corpus) -> list[dict[str, Any]]:
-    """Return the openings of some validation pieces, for samplers that want a seed sequence."""
-    primers = []
-    for piece in corpus.splits["valid"][:PRIMERS]:
-        ids = corpus.piece_ids(piece)[:-1]  # a primer doesn't end the piece
-        primers.append({"name": corpus.pieces[piece], "ids": ids[:PRIMER_IDS].tolist()})
-    return primers
-
-
 def new_run(
-    run: Path, config: Config, corpus: Corpus, settings: Settings, source: dict[str, Any]
+    run: Path,
+    config: Config,
+    corpus: Corpus,
+    settings: Settings,
+    source: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
-    """Make a run's folder; source says where the corpus came from.
+    """Make a run's folder; source and reading say where the corpus came from and how it was read.
 
     Raises UserError where the folder exists or can't be made.
     """
@@ -504,7 +523,7 @@ def new_run(
     except OSError as error:
         raise not_writable(run, error) from error
     try:
-        describe_run(run, config, corpus, settings, source)
+        describe_run(run, config, corpus, settings, source, reading)
     except OSError as error:
         shutil.rmtree(run, ignore_errors=True)
         raise not_writable(run, error) from error
@@ -523,7 +542,12 @@ def not_writable(run: Path, error: OSError) -> UserError:
 
 
 def describe_run(
-    run: Path, config: Config, corpus: Corpus, settings: Settings, source: dict[str, Any]
+    run: Path,
+    config: Config,
+    corpus: Corpus,
+    settings: Settings,
+    source: dict[str, Any],
+    reading: dict[str, Any],
 ) -> None:
     """Write what a run's folder holds before the first step."""
     counts = {key: value for key, value in corpus.summary().items() if key != "skipped"}
@@ -531,7 +555,8 @@ def describe_run(
         "format": FORMAT,
         "source": source,
         "corpus": {"name": corpus.name, "key": corpus.key, **counts},
-        "tokenizer": {"name": corpus.tokenizer.name, "layout": corpus.tokenizer.layout},
+        "tokenizer": corpus.tokenizer_json(),
+        "reading": reading,
         "model": config.to_json(),
         "training": asdict(settings),
     }
