@@ -1,6 +1,11 @@
-"""Which words may follow: no orphan note-offs, no endless notes, no empty tracks or pieces."""
+"""Which words may follow, and where a piece may end: what sampling asks of a representation.
 
+Of messages: no orphan note-offs, no endless notes, no empty tracks or pieces.
+"""
+
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +27,27 @@ NEVER = -1  # as the longest delta of a class: none of its words
 NONE = 2**31 - 1  # as the shortest delta of a class: it has no words
 FAR = LAST_TICK + 1  # further than any delta
 
+BAR = 4 * TICKS_PER_QUARTER
+SHORTEST = 8 * BAR  # least time of a piece without a length: an early cadence is no end
+WHOLE_PIECE = 2000  # tokens at most where no length is asked for
+WITHIN_LIMIT = 20_000  # messages at most where a length in ticks is, or
+PER_QUARTER = 128  # so many for each quarter note of it
+
+
+def to_next_bar(tick: int) -> int:
+    """Return the first bar line at or after a tick."""
+    return -(-tick // BAR) * BAR
+
+
+class Room(NamedTuple):
+    """What is left of the length that was asked for; None where none was.
+
+    tokens: from here on; ticks: from where this piece began.
+    """
+
+    tokens: int | None
+    ticks: int | None
+
 
 @dataclass
 class GrammarState:
@@ -32,7 +58,7 @@ class GrammarState:
     sounding: dict[int, int] = field(default_factory=dict)
     """The start tick of each pitch that sounds."""
     notes: int = 0
-    """Notes struck in this track."""
+    """Notes struck in this track; of a piece of chords, the chords."""
     tracks: int = 0
     """Tracks finished."""
     finished: bool = False
@@ -43,7 +69,51 @@ class GrammarState:
         return replace(self, sounding=dict(self.sounding))
 
 
-class MessageGrammar:
+class Grammar(ABC):
+    """What sampling asks of a representation.
+
+    begins (V,) bool: the words with which a piece can begin.
+    """
+
+    begins: Mask
+
+    def start(self) -> GrammarState:
+        """Return the state in which a piece begins."""
+        return GrammarState()
+
+    def is_empty(self, state: GrammarState) -> bool:
+        """Return whether nothing of the piece is written yet."""
+        return not state.notes and not state.tracks
+
+    @abstractmethod
+    def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
+        """Return which of the V words may come next, (V,) bool.
+
+        limit: the tick by which the piece should end, if any; may_end: whether it may end here.
+        """
+
+    @abstractmethod
+    def advance(self, state: GrammarState, id: int) -> None:
+        """Change the state to the one after this word, allowed or not."""
+
+    @abstractmethod
+    def may_end(self, state: GrammarState, room: Room) -> bool:
+        """Return whether the piece may end here."""
+
+    @abstractmethod
+    def leaves_room(self, state: GrammarState, room: Room) -> bool:
+        """Return whether another piece is to follow one that ends here."""
+
+    @abstractmethod
+    def is_full(self, state: GrammarState, room: Room) -> bool:
+        """Return whether nothing is left of the length that was asked for."""
+
+    @abstractmethod
+    def most(self, length: int | None, limit: int | None) -> int:
+        """Return the largest number of tokens in a length in tokens, in ticks, or in neither."""
+
+
+class MessageGrammar(Grammar):
     """The rules of `bin/sample --strict` for words of the message representation.
 
     Holds kind, pitch and delta of all V words as (V,) arrays; a special word has kind 2, its
@@ -69,10 +139,7 @@ class MessageGrammar:
         self._shortest: Ticks = np.full(CLASSES, NONE, dtype=np.int32)
         np.minimum.at(self._shortest, self._class, self.delta)
         self._can_end = self._shortest[OFFS] < NONE
-
-    def start(self) -> GrammarState:
-        """Return the state in which a piece begins."""
-        return GrammarState()
+        self.begins = self.kind == NOTE_ON
 
     def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
         """Return which of the V words may come next, (V,) bool.
@@ -122,6 +189,31 @@ class MessageGrammar:
                 break
             del sounding[oldest]
 
+    def may_end(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.may_end: the last of a given number of tokens is no end."""
+        if room.tokens is not None:
+            return room.tokens > 1
+        return self.layout == "flatten" or room.ticks is not None or state.now >= SHORTEST
+
+    def leaves_room(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.leaves_room: for a token, or of merged tracks for a bar."""
+        if room.tokens is not None:
+            return room.tokens > 1
+        merged = self.layout == "merge"
+        return merged and room.ticks is not None and room.ticks - to_next_bar(state.now) >= BAR
+
+    def is_full(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.is_full: a track may go on to its limit and end there."""
+        return room.tokens == 0
+
+    def most(self, length: int | None, limit: int | None) -> int:
+        """As Grammar.most: time passes with few messages, so there is a bound."""
+        if length is not None:
+            return length
+        if limit is None:
+            return WHOLE_PIECE
+        return max(WITHIN_LIMIT, limit * PER_QUARTER // TICKS_PER_QUARTER)
+
     @staticmethod
     def _end(state: GrammarState, special: str) -> None:
         state.finished = special == PIECE_END
@@ -165,6 +257,53 @@ class MessageGrammar:
                 longest[SPECIAL_CLASS[special]] = 0
                 break
         return longest
+
+
+class ChordGrammar(Grammar):
+    """The rules for words of the chord representation: any chord may follow any other.
+
+    frame_ticks: how long a chord lasts. A length is one in ticks, and holds exactly: a piece ends
+    only where at least a frame is left for another, from the next bar line on.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, frame_ticks: int) -> None:
+        self.frame_ticks = frame_ticks
+        self.end = vocabulary.id(PIECE_END)
+        self.begins = np.arange(len(vocabulary)) != self.end
+
+    def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
+        """As Grammar.allowed."""
+        if state.finished:
+            return np.zeros_like(self.begins)
+        mask = self.begins.copy()
+        mask[self.end] = may_end
+        return mask
+
+    def advance(self, state: GrammarState, id: int) -> None:
+        """As Grammar.advance."""
+        if id == self.end:
+            state.finished = True
+            return
+        state.now += self.frame_ticks
+        state.notes += 1
+
+    def may_end(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.may_end: not before anything sounded, and of no length not too early."""
+        if room.ticks is None:
+            return state.now >= SHORTEST
+        return not self.is_empty(state) and self.leaves_room(state, room)
+
+    def leaves_room(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.leaves_room."""
+        return room.ticks is not None and to_next_bar(state.now) < room.ticks
+
+    def is_full(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.is_full."""
+        return room.ticks is not None and state.now >= room.ticks
+
+    def most(self, length: int | None, limit: int | None) -> int:
+        """As Grammar.most: a token a frame, and one for each bar line at which a piece ends."""
+        return WHOLE_PIECE if limit is None else limit // self.frame_ticks + limit // BAR
 
 
 def _row(word: str) -> tuple[int, int, int]:

@@ -52,6 +52,15 @@ def parse(word: str) -> tuple[int, int, int] | None:
     return KINDS.index(match[1]), int(match[2]), int(match[3])
 
 
+def transpose_word(word: str, semitones: int) -> str | None:
+    """Return a word with its pitch moved, a special as it is; None where that leaves 0-127."""
+    message = parse(word)
+    if message is None:
+        return word
+    kind, pitch, delta = message
+    return spell(kind, pitch + semitones, delta) if 0 <= pitch + semitones <= 127 else None
+
+
 def track_words(messages: Messages) -> list[str]:
     """Return a word for each message of a track; the first counts its time from tick 0."""
     deltas = np.diff(messages[:, TICK], prepend=0)

@@ -1,0 +1,293 @@
+"""Piano rolls as chord tokens or note vectors: files -> frames -> ids.
+
+The chord vocabulary is that of the training split: a chord of another split that training never
+showed is read as the known chord nearest to it, and asks for no prediction. (`evaluate.py` gives
+it its likelihood, from all 2^88 sets of notes.)
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from lstm_music.batches import NoteSource, TokenSource, transposed_ids
+from lstm_music.errors import UserError
+from lstm_music.message_corpus import no_usable
+from lstm_music.ops.numpy_ops import Array
+from lstm_music.piano_roll import (
+    LOWEST,
+    NOTES,
+    Frames,
+    frames_of,
+    pack,
+    shift_range,
+    ticks_per_step,
+    to_common_key,
+    unpack,
+)
+from lstm_music.prepared import Corpus, common_fields, common_json, split_pieces
+from lstm_music.roll_files import read_rolls
+from lstm_music.sources import Skipped, Source, read_pieces
+from lstm_music.tokenizers.chords import (
+    SPECIALS,
+    NearestChord,
+    chord_words,
+    frames_of_words,
+    thin,
+    transpose_word,
+)
+from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+PRIMER_FRAMES = 64
+
+
+@dataclass(frozen=True)
+class RollReading:
+    """How to make frames.
+
+    representation: "chord" or "note"; grid: frames a whole note; max_polyphony: where more notes
+    sound, one fewer than that many stay, drawn by seed (0: all stay); common_key: "A" or "C"
+    transposes each piece to C major, or to a minor of that tonic; augment: see Corpus.
+    """
+
+    representation: Literal["chord", "note"]
+    grid: int
+    max_polyphony: int = 0
+    common_key: Literal["A", "C"] | None = None
+    augment: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        try:
+            ticks_per_step(self.grid)
+        except ValueError as error:
+            raise UserError(f"{error}: use 8 for eighth notes, 16 for sixteenths") from error
+
+    def prepared(self, frames: Frames, piece: int) -> Frames:
+        """Return a piece's frames as they are to be learnt; piece is its number."""
+        if self.common_key:
+            frames, _ = to_common_key(frames, self.common_key)
+        if self.max_polyphony:
+            rng = np.random.default_rng([self.seed, piece])
+            frames = thin(frames, self.max_polyphony, max(1, self.max_polyphony - 1), rng)
+        return frames
+
+
+@dataclass(frozen=True)
+class RollCorpus(Corpus):
+    """Pieces as frames, and as ids where they are read as chords.
+
+    packed (frames, 11) uint8: all pieces end to end, as `piano_roll.pack`; offsets (pieces + 1,)
+    int64 of frames. ids (frames + pieces,) int32: each piece's chords, or the nearest known, and
+    its end; unseen (frames + pieces,) bool: where a nearest one stands in. Both are empty for the
+    representation "note".
+    """
+
+    reading: RollReading
+    packed: Array
+    offsets: Array
+    ids: Array
+    unseen: Array
+
+    @property
+    def lengths(self) -> list[int]:
+        """What there is to predict in each piece: chords and the end symbol, or frames."""
+        ends = self.reading.representation == "chord"
+        return [int(n) + ends for n in np.diff(self.offsets)]
+
+    def frames(self, piece: int) -> Frames:
+        """Return the frames of a piece (n, 88) uint8."""
+        return unpack(self.packed[int(self.offsets[piece]) : int(self.offsets[piece + 1])])
+
+    def split_frames(self, split: str) -> list[Frames]:
+        """Return the frames of each piece of a split."""
+        return [self.frames(piece) for piece in self.splits[split]]
+
+    def source(self, shifts: Sequence[int]) -> TokenSource | NoteSource:
+        """As Corpus.source."""
+        if self.reading.representation == "note":
+            return NoteSource(self.packed, self.offsets, shifts)
+        tables = transposed_ids(self.vocabulary.words, shifts, transpose_word)
+        start, offsets = self.vocabulary.id(PIECE_END), self.id_offsets
+        return TokenSource(self.ids, offsets, start, self.unseen, shifts, tables)
+
+    @property
+    def id_offsets(self) -> Array:
+        """Where each piece's ids begin, (pieces + 1,)."""
+        offsets: Array = self.offsets + np.arange(len(self.offsets))
+        return offsets
+
+    def tokenizer_json(self) -> dict[str, Any]:
+        """As Corpus.tokenizer_json."""
+        r = self.reading
+        return {
+            "name": r.representation,
+            "grid": r.grid,
+            "max_polyphony": r.max_polyphony,
+            "common_key": r.common_key,
+            "seed": r.seed,
+        }
+
+    def habits(self) -> dict[str, int]:
+        """Return nothing: every sequence of frames is music."""
+        return {}
+
+    @property
+    def primer_kind(self) -> str:
+        """As Corpus.primer_kind."""
+        return "ids" if self.reading.representation == "chord" else "frames"
+
+    def primer(self, piece: int) -> list[Any]:
+        """Return the first chords of a piece as ids, or its first frames as lists of pitches."""
+        if self.reading.representation == "chord":
+            first = int(self.id_offsets[piece])
+            length = min(PRIMER_FRAMES, int(self.lengths[piece]) - 1)
+            return [int(id) for id in self.ids[first : first + length]]
+        return pitch_lists(self.frames(piece)[:PRIMER_FRAMES])
+
+    def count(self, pieces: Iterable[int]) -> dict[str, int]:
+        """As Corpus.count; a token is a frame."""
+        parts = [self.packed[int(self.offsets[p]) : int(self.offsets[p + 1])] for p in pieces]
+        frames = np.concatenate(parts) if parts else np.zeros((0, 11), np.uint8)
+        return {
+            "pieces": len(parts),
+            "tokens": len(frames),
+            "unique_tokens": len(np.unique(frames, axis=0)),
+        }
+
+
+def pitch_lists(frames: Frames) -> list[list[int]]:
+    """Return the MIDI pitches of each frame."""
+    return [[int(p) + LOWEST for p in np.flatnonzero(frame)] for frame in frames]
+
+
+def note_vocabulary() -> Vocabulary:
+    """Return the 88 notes, by pitch, as words."""
+    return Vocabulary([str(LOWEST + n) for n in range(NOTES)])
+
+
+# Preparing --------------------------------------------------------------------------------------
+
+
+def prepare_file(name: str, key: str, path: Path, reading: RollReading) -> RollCorpus:
+    """Read one of Boulanger-Lewandowski's files, with its own splits."""
+    names: list[str] = []
+    pieces: list[Frames] = []
+    splits: dict[str, list[int]] = {}
+    for split, rolls in read_rolls(path).items():
+        splits[split] = list(range(len(pieces), len(pieces) + len(rolls)))
+        names += [f"{split}-{n + 1}" for n in range(len(rolls))]
+        pieces += [reading.prepared(frames, len(pieces) + n) for n, frames in enumerate(rolls)]
+    return assemble(name, key, reading, names, pieces, splits, [])
+
+
+def prepare_rolls(
+    name: str, key: str, sources: Iterable[Source], files: int, reading: RollReading
+) -> RollCorpus:
+    """Read and sample every MIDI file. Raises UserError where none of so many can be used."""
+    names: list[str] = []
+    pieces: list[Frames] = []
+    skipped: list[Skipped] = []
+    for piece in read_pieces(sources, skipped):
+        frames, out_of_range = frames_of(piece, reading.grid)
+        if not frames.any():
+            notes = f" ({out_of_range} lie outside the piano's 88)" if out_of_range else ""
+            skipped.append(Skipped(piece.name, f"has no note that sounds on the grid{notes}"))
+            continue
+        pieces.append(reading.prepared(frames, len(pieces)))
+        names.append(piece.name)
+    if not pieces:
+        raise no_usable(files, name, skipped)
+    return assemble(name, key, reading, names, pieces, split_pieces(names), skipped)
+
+
+def assemble(
+    name: str,
+    key: str,
+    reading: RollReading,
+    names: list[str],
+    pieces: list[Frames],
+    splits: dict[str, list[int]],
+    skipped: list[Skipped],
+) -> RollCorpus:
+    """Number the chords, if chords are asked for, and put all pieces end to end."""
+    offsets = np.concatenate([[0], np.cumsum([len(frames) for frames in pieces])])
+    vocabulary, ids, unseen = note_vocabulary(), np.zeros(0, np.int32), np.zeros(0, np.bool_)
+    if reading.representation == "chord":
+        words = [chord_words(frames) for frames in pieces]
+        vocabulary = chord_vocabulary([words[p] for p in splits["train"]], reading.augment)
+        ids, unseen = chord_ids(words, vocabulary)
+    return RollCorpus(
+        name,
+        key,
+        vocabulary,
+        names,
+        splits,
+        skipped,
+        np.array([shift_range(frames) for frames in pieces]),
+        reading.augment,
+        reading,
+        pack(np.concatenate(pieces)),
+        offsets.astype(np.int64),
+        ids,
+        unseen,
+    )
+
+
+def chord_vocabulary(pieces: Iterable[list[str]], augment: int) -> Vocabulary:
+    """Return the chords of some pieces, and what they become transposed by up to so much."""
+    counts = Counter(word for words in pieces for word in words)
+    for word in list(counts) if augment else ():
+        for shift in range(-augment, augment + 1):
+            counts[transpose_word(word, shift) or word] += 0
+    return Vocabulary.from_counts(counts, SPECIALS)
+
+
+def chord_ids(pieces: list[list[str]], vocabulary: Vocabulary) -> tuple[Array, Array]:
+    """Return ids and unseen, as RollCorpus has them."""
+    index = {word: id for id, word in enumerate(vocabulary.words)}
+    words = [word for piece in pieces for word in (*piece, PIECE_END)]
+    unseen = np.array([word not in index for word in words])
+    ids = np.array([index.get(word, 0) for word in words], np.int32)
+    if unseen.any():
+        known = frames_of_words(vocabulary.words[len(SPECIALS) :])
+        new = frames_of_words([words[n] for n in np.flatnonzero(unseen)])
+        ids[unseen] = len(SPECIALS) + NearestChord(known).many(new)
+    return ids, unseen
+
+
+# On disk ----------------------------------------------------------------------------------------
+
+
+def rolls_on_disk(corpus: RollCorpus) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Return what `rolls_from_disk` takes: JSON and arrays."""
+    arrays = {
+        "packed": corpus.packed,
+        "offsets": corpus.offsets,
+        "ids": corpus.ids,
+        "unseen": corpus.unseen,
+        "shifts": corpus.shifts,
+    }
+    return common_json(corpus), arrays
+
+
+def rolls_from_disk(
+    name: str,
+    key: str,
+    meta: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    reading: RollReading,
+) -> RollCorpus:
+    """Return the corpus that was kept. Raises KeyError, TypeError, UserError for anything else."""
+    return RollCorpus(
+        **common_fields(name, key, meta, arrays, reading.augment),
+        reading=reading,
+        packed=arrays["packed"],
+        offsets=arrays["offsets"],
+        ids=arrays["ids"],
+        unseen=arrays["unseen"],
+    )

@@ -1,0 +1,183 @@
+"""Boulanger-Lewandowski's data sets: files of piano rolls -> frames, by split."""
+
+import io
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.io
+
+from lstm_music.errors import UserError
+from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES, Frames
+from lstm_music.prepared import SPLITS
+
+LARGEST = 64 << 20  # bytes of a file; the largest of the sets has a third of it
+CORES = ("numpy.core", "numpy._core")  # the name has changed with versions
+
+
+def read_rolls(path: Path) -> dict[str, list[Frames]]:
+    """Read one of the data sets: train, valid, test -> the frames (n, 88) of each piece.
+
+    path: a .mat file (traindata, validdata, testdata: cells of 0/1 matrices), or a .pickle or .pkl
+    (train, valid, test: sequences of frames, each the MIDI pitches that sound). Raises UserError
+    for a file that can't be read or holds anything else.
+    """
+    readers: dict[str, Callable[[bytes], dict[str, list[Frames]]]] = {
+        ".mat": rolls_of_mat,
+        ".pickle": rolls_of_pickle,
+        ".pkl": rolls_of_pickle,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise UserError(f"'{path}' is not a .mat, .pickle or .pkl file: choose another")
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"can't read '{path}' ({error.strerror or error}): check it") from error
+    try:
+        if len(data) > LARGEST:
+            raise ValueError(f"it has more than {LARGEST >> 20} MB")
+        return reader(data)
+    except Exception as error:  # rubbish leads the parsers to whatever it leads them to
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"can't use '{path}' ({reason}): get the data set anew") from error
+
+
+def rolls_of_mat(data: bytes) -> dict[str, list[Frames]]:
+    """Return the frames in a MATLAB file. Raises ValueError, among others, for anything else."""
+    wanted = [f"{split}data" for split in SPLITS]
+    found = scipy.io.loadmat(io.BytesIO(data), variable_names=wanted)
+    if missing := [name for name in wanted if name not in found]:
+        raise ValueError(f"it has no {' and no '.join(missing)}")
+    rolls = {}
+    for split, name in zip(SPLITS, wanted, strict=True):
+        cells = found[name]
+        if cells.dtype != np.object_:
+            raise ValueError(f"{name} is not a cell array of matrices")
+        named = ((f"{name}, sequence {n + 1}", cell) for n, cell in enumerate(cells.ravel()))
+        rolls[split] = [frames_of_matrix(cell, where) for where, cell in named]
+    return checked(rolls)
+
+
+def frames_of_matrix(matrix: Any, where: str) -> Frames:
+    """Return a 0/1 matrix (steps, 88) as frames."""
+    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "biuf":
+        raise ValueError(f"{where}: not a matrix of numbers")
+    if matrix.ndim != 2 or matrix.shape[1] != NOTES or not len(matrix):
+        raise ValueError(f"{where}: its shape is {matrix.shape}, not (steps, {NOTES})")
+    if not np.isin(matrix, (0, 1)).all():
+        raise ValueError(f"{where}: it holds other numbers than 0 and 1")
+    return np.ascontiguousarray(matrix, np.uint8)
+
+
+class NumbersUnpickler(pickle.Unpickler):
+    """Builds dictionaries, lists, tuples, strings, numbers and NumPy arrays of numbers: no more.
+
+    A pickle can otherwise run any program. Strings of Python 2 are read as Latin-1.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(io.BytesIO(data), encoding="latin1")
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a global that the pickle names. Raises ValueError for others."""
+        stand_ins: dict[tuple[str, str], Any] = {
+            ("numpy", "dtype"): number_type,
+            ("numpy", "ndarray"): None,  # only ever an argument of _reconstruct
+            ("_codecs", "encode"): encoded,
+            ("__builtin__", "bytes"): no_bytes,
+        }
+        for core in CORES:
+            stand_ins[f"{core}.multiarray", "_reconstruct"] = empty_array
+            stand_ins[f"{core}.multiarray", "scalar"] = number_of
+            stand_ins[f"{core}.numeric", "_frombuffer"] = array_of
+        if (module, name) in stand_ins:
+            return stand_ins[module, name]
+        raise ValueError(f"it asks for {module}.{name}, which is neither a list nor a number")
+
+
+def number_type(code: Any, *_: Any) -> np.dtype[Any]:
+    """Return the NumPy type of a code such as "i8". Raises ValueError unless it is of numbers."""
+    kind: np.dtype[Any] = np.dtype(code, align=False, copy=True)  # its state may be set
+    if kind.kind not in "biuf":
+        raise ValueError(f"it holds arrays of {code}, not of numbers")
+    return kind
+
+
+def empty_array(*_: Any) -> np.ndarray[Any, Any]:
+    """Return an array without elements, whatever size is asked for: its state gives it that."""
+    return np.zeros(0)
+
+
+def array_of(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+    """Return the array that bytes are of a NumPy type. Raises ValueError unless they fit."""
+    return np.frombuffer(data, kind).reshape(shape, order=order)
+
+
+def number_of(kind: Any, data: Any) -> Any:
+    """Return the number that bytes are of a NumPy type. Raises ValueError for other bytes."""
+    raw = data.encode("latin1") if isinstance(data, str) else data
+    return np.frombuffer(raw, kind, 1)[0]
+
+
+def encoded(text: Any, encoding: Any) -> bytes:
+    """Return the bytes that Python 3 writes as text for Python 2. Raises ValueError for others."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise ValueError("it holds text where bytes should be")
+    return text.encode("latin1")
+
+
+def no_bytes() -> bytes:
+    """Return the bytes that Python 3 writes as a call where there are none."""
+    return b""
+
+
+def rolls_of_pickle(data: bytes) -> dict[str, list[Frames]]:
+    """Return the frames in a pickle. Raises ValueError, among others, for anything else."""
+    found = NumbersUnpickler(data).load()
+    if not isinstance(found, dict) or not set(SPLITS) <= set(found):
+        raise ValueError(f"it is not a dictionary of {', '.join(SPLITS)}")
+    return checked(
+        {
+            split: [
+                frames_of_pitches(sequence, f"{split}, sequence {n + 1}")
+                for n, sequence in enumerate(items(found[split], split))
+            ]
+            for split in SPLITS
+        }
+    )
+
+
+def frames_of_pitches(sequence: Any, where: str) -> Frames:
+    """Return a sequence of steps, each the MIDI pitches that sound, as frames."""
+    steps = items(sequence, where)
+    if not steps:
+        raise ValueError(f"{where}: it is empty")
+    frames = np.zeros((len(steps), NOTES), np.uint8)
+    for frame, step in zip(frames, steps, strict=True):
+        for pitch in items(step, where):
+            if isinstance(pitch, bool) or not isinstance(pitch, int | float | np.number):
+                raise ValueError(f"{where}: a {type(pitch).__name__} is no pitch")
+            if not float(pitch).is_integer() or not LOWEST <= pitch <= HIGHEST:
+                raise ValueError(f"{where}: {pitch} is no pitch from {LOWEST} to {HIGHEST}")
+            frame[int(pitch) - LOWEST] = 1
+    return frames
+
+
+def items(value: Any, where: str) -> Sequence[Any]:
+    """Return a list's, a tuple's or an array's items. Raises ValueError for anything else."""
+    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biuf":
+        return list(value)
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{where}: a {type(value).__name__} where a list should be")
+    return value
+
+
+def checked(rolls: Mapping[str, list[Frames]]) -> dict[str, list[Frames]]:
+    """Return the splits. Raises ValueError for one without pieces."""
+    if empty := [split for split in SPLITS if not rolls[split]]:
+        raise ValueError(f"it has no pieces in {' and '.join(empty)}")
+    return dict(rolls)
