@@ -1,36 +1,77 @@
-"""Likelihood: mean nats per token of a model and of its baselines."""
+"""Likelihood: what a model makes of each step of a corpus; mean nats per token."""
 
 import sys
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from tqdm import tqdm
 
-from lstm_music.batches import on_device
-from lstm_music.corpus import Corpus
-from lstm_music.model import Model
+from lstm_music.batches import Batches, on_device
+from lstm_music.message_corpus import MessageCorpus
+from lstm_music.model import Batch, Model, rows_of
+from lstm_music.ops.numpy_ops import Array
+from lstm_music.prepared import Corpus
 
 
 def mean_nats(
     model: Model, corpus: Corpus, split: str, B: int, T: int, progress: bool = False
 ) -> float:
-    """Return the mean nats per token of a split, each piece read whole from an empty state.
+    """Return the mean nats per token (or frame) of a split, each piece read whole.
 
-    B and T say how much is read at a time. The end symbols are tokens like any other.
+    B and T say how much is read at a time. The end symbols are tokens like any other; chords that
+    training never showed are not counted.
     """
     batches = corpus.evaluation_batches(split, B, T)
     state = model.zero_state(len(batches.streams))
     total, count = 0.0, 0
-    bar = tqdm(
-        batches, split, unit="window", disable=not progress, leave=False, delay=2, file=sys.stderr
-    )
-    for batch in bar:
+    for batch in watched(batches, split, progress):
         losses, state = model.losses(on_device(model.ops, batch), state)
         total += float(losses.sum(dtype="float64"))
         count += batch.targets
     return total / max(count, 1)
 
 
-def unigram_nats(corpus: Corpus, split: str) -> float:
+def per_piece(
+    model: Model,
+    corpus: Corpus,
+    split: str,
+    B: int,
+    T: int,
+    score: Callable[[Array, Array], tuple[Array, ...]],
+    progress: bool = False,
+) -> list[list[Array]]:
+    """Return what score makes of each step of each piece of a split, each piece read whole.
+
+    score takes outputs (N, H) and targets (N, …) on the model's backend and returns arrays (N, …)
+    on the host; here they come piece by piece, (n, …) each, in the split's order.
+    """
+    batches = corpus.evaluation_batches(split, B, T)
+    state = model.zero_state(len(batches.streams))
+    windows = []
+    for batch in watched(batches, split, progress):
+        on = on_device(model.ops, batch)
+        h, state = model.outputs(on, state)
+        found = score(h.reshape(-1, h.shape[-1]), rows_of(on.y))
+        windows.append([a.reshape(*batch.y.shape[:2], *a.shape[1:]) for a in found])
+    whole = [np.concatenate(parts) for parts in zip(*windows, strict=True)]
+    pieces: dict[int, list[Array]] = {}
+    for b, stream in enumerate(batches.streams):
+        t = 0
+        for piece, start, stop in stream:
+            pieces[piece] = [a[t : t + stop - start, b] for a in whole]
+            t += stop - start
+    return [pieces[piece] for piece in corpus.splits[split]]
+
+
+def watched(batches: Batches, what: str, progress: bool) -> Iterator[Batch]:
+    """Return the windows, with a progress bar for those who wait longer than two seconds."""
+    bar = tqdm(
+        batches, what, unit="window", disable=not progress, leave=False, delay=2, file=sys.stderr
+    )
+    return iter(bar)
+
+
+def unigram_nats(corpus: MessageCorpus, split: str) -> float:
     """Return the mean nats per token of a split under the training split's token frequencies.
 
     Each frequency has one added (Laplace), so that unseen tokens are possible. The end symbols
@@ -47,5 +88,5 @@ def unigram_nats(corpus: Corpus, split: str) -> float:
 
 def token_count(corpus: Corpus, split: str) -> int:
     """Return the number of tokens that `mean_nats` and `unigram_nats` judge."""
-    lengths = corpus.lengths
-    return sum(lengths[piece] for piece in corpus.splits[split])
+    source, lengths = corpus.source([0] * len(corpus.pieces)), corpus.lengths
+    return sum(source.count(source.targets(p, 0, lengths[p])) for p in corpus.splits[split])

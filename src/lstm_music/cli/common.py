@@ -5,11 +5,13 @@ import math
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_checkpoint, read_run
+from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
 
@@ -73,6 +75,59 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
         return value
 
     return parse
+
+
+def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
+    """Add what says how to read a corpus, with defaults by the names of Reading's fields.
+
+    A default stands in the help alone, and `reading_from` fills it in: `bin/train --resume` must
+    know what was given.
+    """
+
+    def add(flag: str, text: str, **settings: Any) -> None:
+        default = defaults[flag.removeprefix("--").replace("-", "_")]
+        text += "" if default is None else f" (default: {default})"
+        parser.add_argument(flag, help=text, default=None, **settings)
+
+    add(
+        "--representation",
+        "messages, or frames of a piano roll as chord tokens or note vectors",
+        choices=REPRESENTATIONS,
+    )
+    add(
+        "--tracks",
+        "tracks of messages end to end (the paper's), or interleaved by time",
+        choices=("flatten", "merge"),
+    )
+    add(
+        "--grid",
+        "frames a whole note, 8 for eighth notes (default: the corpus's own, else 8)",
+        type=whole(1, 1920),
+        metavar="N",
+    )
+    add(
+        "--max-polyphony",
+        "where more notes than N sound in a frame, N-1 at random stay; 0 for all",
+        type=whole(0, 88),
+        metavar="N",
+    )
+    add(
+        "--common-key",
+        "transpose each piano roll to C major, or to A or C minor, by its estimated key",
+        choices=("A", "C"),
+    )
+    add(
+        "--transpose-augment",
+        "each epoch, transpose each training piece by up to N semitones, at random",
+        type=whole(0, 64),
+        metavar="N",
+    )
+
+
+def reading_from(args: argparse.Namespace) -> Reading:
+    """Return the Reading of the options given."""
+    given = {field.name: getattr(args, field.name) for field in fields(Reading)}
+    return Reading(**{name: value for name, value in given.items() if value is not None})
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:

@@ -5,16 +5,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lstm_music.cli.common import Parser, run
-from lstm_music.corpus import SPLITS, load_corpus
+from lstm_music.cli.common import Parser, add_reading_options, reading_from, run, whole
+from lstm_music.corpus import Reading, load_corpus
+from lstm_music.prepared import SPLITS
+from lstm_music.sources import NAMED
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the pieces, tokens and unique tokens of a corpus; return the exit status."""
     args = make_parser().parse_args(argv)
-    corpus = load_corpus(args.corpus, args.data, args.tracks, progress=sys.stderr.isatty())
+    reading = reading_from(args)
+    corpus = load_corpus(args.corpus, args.data, reading, progress=sys.stderr.isatty())
     summary = corpus.summary()
-    print(f"{args.corpus}, {args.tracks} tracks")
+    print(f"{args.corpus}, {title_of(reading)}")
     print(f"{'split':8}{'pieces':>10}{'tokens':>14}{'unique':>10}")
     for split in SPLITS:
         print_row(split, summary["splits"][split])
@@ -26,6 +29,14 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def title_of(reading: Reading) -> str:
+    """Return how a corpus was read, in words."""
+    if reading.representation == "message":
+        return f"{reading.tracks} tracks"
+    thinned = f", at most {reading.max_polyphony} notes" if reading.max_polyphony else ""
+    return f"{reading.representation}s as frames{thinned}"
+
+
 def print_row(name: str, counts: dict[str, int]) -> None:
     """Print one row of the table."""
     print(f"{name:8}{counts['pieces']:10,}{counts['tokens']:14,}{counts['unique_tokens']:10,}")
@@ -35,14 +46,15 @@ def make_parser() -> Parser:
     """Return the command's options."""
     parser = Parser("corpus", "Prepare a corpus and print what is in it.")
     parser.add_argument(
-        "corpus", metavar="CORPUS", help="bach, or the path of a MIDI file, a folder or a zip"
+        "corpus",
+        metavar="CORPUS",
+        help=f"{', '.join(NAMED)}, or a MIDI file, a folder, a zip, a .mat or .pickle of rolls",
     )
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="read a named corpus from this file or folder"
     )
-    parser.add_argument(
-        "--tracks", choices=("flatten", "merge"), default="flatten", help="layout of the tracks"
-    )
+    add_reading_options(parser, vars(Reading()))
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of thinned chords")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts as JSON")
     return parser
 

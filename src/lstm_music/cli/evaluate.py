@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
     Parser,
@@ -14,58 +16,115 @@ from lstm_music.cli.common import (
     limit_threads,
     open_run,
     run,
+    whole,
 )
-from lstm_music.corpus import SPLITS, Corpus, load_corpus
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats, token_count, unigram_nats
+from lstm_music.frame_evaluation import (
+    PUBLISHED,
+    FrameScore,
+    score_baseline,
+    score_chords,
+    score_notes,
+)
+from lstm_music.message_corpus import MessageCorpus
 from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.prepared import SPLITS, Corpus
+from lstm_music.roll_corpus import RollCorpus
+
+Row = dict[str, Any]
 
 EXAMPLES = """examples:
   bin/evaluate my-run                      on the test split of its own corpus
   bin/evaluate run-1 run-2 --json out.json
   bin/evaluate runs/my-run/checkpoints/step-00001000 --split valid
+  bin/evaluate --baseline note-unigram --corpus jsb --data JSB_Chorales.mat
 
-Lower is better. Each run is followed by two baselines on the same tokens: unigram, the tokens'
-frequencies in the training split, and untrained, the same network before its first step.
+Lower is better. Each run is followed by baselines on the same music: the frequencies of tokens,
+notes or chords in the training split, and the same network before its first step. Nats per frame
+compare models of piano rolls with each other and with what papers have published for the set.
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Print a table, and write it as JSON if asked to; return the exit status."""
     args = make_parser().parse_args(argv)
+    if not args.runs and not args.baseline:
+        raise UserError("say what to evaluate: a run, or --baseline with --corpus")
+    if args.baseline and not args.corpus:
+        raise UserError(f"say what to evaluate --baseline {args.baseline} on, with --corpus")
     limit_threads(args.threads, args.backend)
-    ops = get_ops(args.backend)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
+    published: dict[str, list[Row]] = {}
+    if args.baseline:
+        rolls = rolls_of(args)
+        rows.append(frame_row(args.baseline, baseline_score(args.baseline, rolls, args.split)))
+        published |= published_rows(rolls, args.split)
     for name in args.runs:
-        rows += evaluate(name, args, ops)
+        checkpoint, folder = open_run(name)
+        corpus = corpus_of(name, checkpoint, folder, args)
+        rows += evaluate(name, checkpoint, corpus, args.split, get_ops(args.backend))
+        if isinstance(corpus, RollCorpus):
+            published |= published_rows(corpus, args.split)
     print_table(rows, args.split)
+    for name, others in published.items():
+        print(f"\npublished for {name}, test:")
+        print_rows(others, width_of([*rows, *others]))
     if args.json:
         args.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
     return 0
 
 
-def evaluate(name: str, args: argparse.Namespace, ops: NumpyOps) -> list[dict[str, Any]]:
+def evaluate(
+    name: str, checkpoint: Checkpoint, corpus: Corpus, split: str, ops: NumpyOps
+) -> list[Row]:
     """Return the results of a run and of its baselines."""
-    checkpoint, folder = open_run(name)
-    corpus = corpus_of(name, checkpoint, folder, args)
     settings = checkpoint.meta["settings"]
+    size = settings["batch"], settings["seq"]
+    progress = sys.stderr.isatty()
     parameters = {k: ops.asarray(v) for k, v in checkpoint.parameters.items()}
-    trained = Model(checkpoint.config, ops, parameters=parameters)
-
-    def nats(model: Model) -> float:
-        size = settings["batch"], settings["seq"]
-        return mean_nats(model, corpus, args.split, *size, progress=sys.stderr.isatty())
-
-    tokens = token_count(corpus, args.split)
-    return [
-        result(name, nats(trained), tokens),
-        result("unigram", unigram_nats(corpus, args.split), tokens),
-        result("untrained", nats(Model(checkpoint.config, ops, seed=0)), tokens),
+    models = {
+        name: Model(checkpoint.config, ops, parameters=parameters),
+        "untrained": Model(checkpoint.config, ops, seed=0),
+    }
+    tokens = token_count(corpus, split)
+    rows = {}
+    for which, model in models.items():
+        if isinstance(corpus, RollCorpus):
+            rows[which] = score_row(which, model, corpus, split, *size, progress)
+        else:
+            rows[which] = token_row(which, mean_nats(model, corpus, split, *size, progress), tokens)
+    baselines = [
+        frame_row(kind, baseline_score(kind, corpus, split))
+        for kind in BASELINES[1:]
+        if isinstance(corpus, RollCorpus)
     ]
+    if isinstance(corpus, MessageCorpus):
+        baselines.append(token_row("unigram", unigram_nats(corpus, split), tokens))
+    return [rows[name], *baselines, rows["untrained"]]
 
 
-def result(name: str, nats: float, tokens: int) -> dict[str, Any]:
+def score_row(
+    name: str, model: Model, corpus: RollCorpus, split: str, B: int, T: int, progress: bool
+) -> Row:
+    """Return the result of a model of piano rolls; a chord model's tokens are those it knows."""
+    if model.config.reads_notes:
+        return frame_row(name, score_notes(model, corpus, split, B, T, progress))
+    score, share = score_chords(model, corpus, split, B, T, progress)
+    nats = mean_nats(model, corpus, split, B, T, progress)
+    row = frame_row(name, score) | {"nats_per_token": nats, "perplexity": perplexity(nats)}
+    return row | {"tokens": token_count(corpus, split), "back_off": share}
+
+
+def baseline_score(kind: str, corpus: RollCorpus, split: str) -> FrameScore:
+    """Return the score of a baseline by its name."""
+    train, valid = corpus.split_frames("train"), corpus.split_frames("valid")
+    return score_baseline(fit_baseline(kind, train, valid), corpus.split_frames(split))
+
+
+def token_row(name: str, nats: float, tokens: int) -> Row:
     """Return an object of --json. What counts frames is null: messages have none."""
     return {
         "name": name,
@@ -74,7 +133,49 @@ def result(name: str, nats: float, tokens: int) -> dict[str, Any]:
         "frame_accuracy": None,
         "frames": None,
         "tokens": tokens,
+        "perplexity": perplexity(nats),
     }
+
+
+def frame_row(name: str, score: FrameScore) -> Row:
+    """Return an object of --json for what predicts frames; its tokens are frames."""
+    return {
+        "name": name,
+        "nats_per_token": score.nats_per_frame,
+        "nats_per_frame": score.nats_per_frame,
+        "frame_accuracy": score.accuracy,
+        "frames": score.frames,
+        "tokens": score.frames,
+        "perplexity": perplexity(score.nats_per_frame),
+        "nats_per_frame_by_piece": score.nats_per_frame_by_piece,
+    }
+
+
+def perplexity(nats: float) -> float | None:
+    """Return exp(nats) of a token or frame, None where a float can't hold it."""
+    return math.exp(nats) if nats < 700 else None
+
+
+def published_rows(corpus: RollCorpus, split: str) -> dict[str, list[Row]]:
+    """Return what papers give for a set, by its name, where the frames are the very same."""
+    r = corpus.reading
+    if split != "test" or r.max_polyphony or r.common_key or corpus.name not in PUBLISHED:
+        return {}
+    rows = PUBLISHED[corpus.name]
+    return {
+        corpus.name: [
+            {"name": name, "nats_per_frame": nats, "frame_accuracy": percent and percent / 100}
+            for name, nats, percent in rows
+        ]
+    }
+
+
+def rolls_of(args: argparse.Namespace) -> RollCorpus:
+    """Return the frames of --corpus and --data, for a baseline."""
+    reading = Reading("note", grid=args.grid)
+    corpus = load_corpus(args.corpus, args.data, reading, progress=sys.stderr.isatty())
+    assert isinstance(corpus, RollCorpus)
+    return corpus
 
 
 def corpus_of(
@@ -89,7 +190,7 @@ def corpus_of(
     corpus = load_corpus(
         source["corpus"],
         Path(data) if data else None,
-        checkpoint.meta["tokenizer"]["layout"],
+        reading_of(checkpoint),
         progress=sys.stderr.isatty(),
     )
     if corpus.vocabulary.hash != checkpoint.vocabulary.hash:
@@ -99,6 +200,14 @@ def corpus_of(
             + ("the corpus has changed, train a new run" if own else "use the run's own corpus")
         )
     return corpus
+
+
+def reading_of(checkpoint: Checkpoint) -> Reading:
+    """Return how a checkpoint's corpus was read; nothing is transposed at random any more."""
+    tokenizer = dict(checkpoint.meta["tokenizer"])
+    name, layout = tokenizer.pop("name"), tokenizer.pop("layout", Reading.tracks)
+    augment = int(checkpoint.meta["corpus"].get("augment", 0))
+    return Reading(name, tracks=layout, transpose_augment=augment, **tokenizer)
 
 
 def source_of(name: str, folder: Path | None) -> dict[str, Any]:
@@ -115,19 +224,50 @@ def source_of(name: str, folder: Path | None) -> dict[str, Any]:
         ) from error
 
 
-def print_table(rows: list[dict[str, Any]], split: str) -> None:
+def print_table(rows: list[Row], split: str) -> None:
     """Print the results, a line each."""
-    width = max(12, *(len(row["name"]) for row in rows))
-    print(f"{split:{width}}  {'nats per token':>14}  {'tokens':>10}")
+    width = width_of(rows, split)
+    heads = [title for title, _, _ in columns(rows)]
+    print(f"{split:{width}}" + "".join(f"  {title:>{len(title)}}" for title in heads))
+    print_rows(rows, width)
+
+
+def print_rows(rows: list[Row], width: int) -> None:
+    """Print rows of the table."""
     for row in rows:
-        print(f"{row['name']:{width}}  {row['nats_per_token']:14.4f}  {row['tokens']:10,}")
+        cells = [
+            f"{format(row[key], form) if row.get(key) is not None else '-':>{len(title)}}"
+            for title, key, form in columns(rows)
+        ]
+        print("  ".join([f"{row['name']:{width}}", *cells]))
+
+
+def columns(rows: list[Row]) -> list[tuple[str, str, str]]:
+    """Return title, key and format of each column; those of frames where anything counts them."""
+    if all(row.get("nats_per_frame") is None for row in rows):
+        return [("nats per token", "nats_per_token", ".4f"), ("    tokens", "tokens", ",")]
+    return [
+        ("nats per frame", "nats_per_frame", ".4f"),
+        ("accuracy", "frame_accuracy", ".1%"),
+        ("by piece", "nats_per_frame_by_piece", ".4f"),
+        ("nats per token", "nats_per_token", ".4f"),
+        ("perplexity", "perplexity", ".4g"),
+        ("    frames", "frames", ","),
+    ]
+
+
+def width_of(rows: list[Row], split: str = "") -> int:
+    """Return the width of the names."""
+    return max(12, len(split), *(len(row["name"]) for row in rows))
 
 
 def make_parser() -> Parser:
     """Return the command's options."""
     parser = Parser("evaluate", "Measure how well runs predict music, in nats per token.", EXAMPLES)
     add = parser.add_argument
-    add("runs", nargs="+", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
+    add("runs", nargs="*", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
+    add("--baseline", choices=BASELINES, help="a distribution without a network, of piano rolls")
+    add("--grid", type=whole(1, 1920), metavar="N", help="frames a whole note, for --baseline")
     add("--corpus", metavar="C", help="what to evaluate on (default: the run's own corpus)")
     add("--data", type=Path, metavar="FILE", help="read a named corpus from this file or folder")
     add("--split", choices=SPLITS, default="test", help="the part of the corpus to predict")

@@ -18,6 +18,7 @@ from lstm_music.cli.common import (
     RUNS,
     Parser,
     add_backend_options,
+    add_reading_options,
     limit_threads,
     newest_run,
     number,
@@ -28,26 +29,36 @@ from lstm_music.cli.common import (
     whole,
 )
 from lstm_music.cli.sample import main as sample
-from lstm_music.corpus import Corpus, load_corpus
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
-from lstm_music.model import Config, Model
+from lstm_music.model import HEADS, Config, Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.cupy_ops import PRECISIONS
 from lstm_music.optim import DEFAULT_LR, OPTIMIZERS
+from lstm_music.prepared import Corpus
+from lstm_music.sources import NAMED
 from lstm_music.trainer import FORMAT, Interrupted, Report, Settings, Trainer, new_run, run_exists
 
 MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
 SKIPPED_SHOWN = 5  # files that a warning names one by one
 DEFAULTS: dict[str, Any] = {
-    "tracks": "merge",
+    **asdict(Reading(tracks="merge")),
+    "head": None,  # the representation's own
     "layers": Config.layers,
     "hidden": Config.hidden,
     "embedding": Config.embedding,
     "dropout": 0.2,
+    "input_dropout": Config.input_dropout,
+    "output_dropout": Config.output_dropout,
+    "nade": Config.nade,
     **asdict(Settings()),
     "lr": None,  # the optimizer's own
 }
-SHAPE = ("layers", "hidden", "embedding", "dropout")
+DROPPED = number(0, 0.95)
+READING = tuple(field.name for field in fields(Reading))
+SHAPE = (
+    "layers", "hidden", "embedding", "dropout", "input_dropout", "output_dropout", "head", "nade",
+)  # fmt: skip
 LIMITS = ("epochs", "max_steps", "max_minutes")
 FREE = (*LIMITS, "early_stop", "checkpoint_minutes")  # what --resume may change
 EXAMPLES = """examples:
@@ -65,10 +76,11 @@ def main(argv: Sequence[str]) -> int:
     limit_threads(args.threads, args.backend)
     folder, options = resumed_options(args) if args.resume else new_options(args)
     ops = ops_of(args)
+    reading = Reading(**{name: options[name] for name in READING})
     corpus = load_corpus(
         options["corpus"],
         Path(options["data"]) if options["data"] else None,
-        options["tracks"],
+        reading,
         progress=not args.quiet and sys.stderr.isatty(),
     )
     if not args.quiet:
@@ -81,7 +93,8 @@ def main(argv: Sequence[str]) -> int:
     if args.resume:
         trainer.resume()
     else:
-        new_run(folder, config, corpus, settings, {k: options[k] for k in ("corpus", "data")})
+        source = {name: options[name] for name in ("corpus", "data")}
+        new_run(folder, config, corpus, settings, source, asdict(reading))
     say(args.quiet, describe(trainer))
     return train(trainer, screen, args)
 
@@ -128,6 +141,7 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
     given = {name: getattr(args, name) for name in DEFAULTS}
     options = {**DEFAULTS, **{k: v for k, v in given.items() if v is not None}, **source_of(args)}
+    options["head"] = head_of(options)
     if options["lr"] is None:
         options["lr"] = DEFAULT_LR[options["optimizer"]]
     if all(options[name] is None for name in LIMITS):
@@ -141,10 +155,23 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     return folder, options
 
 
+def head_of(options: dict[str, Any]) -> str:
+    """Return the head that fits the representation. Raises UserError for one that doesn't."""
+    notes = options["representation"] == "note"
+    head = options["head"] or ("sigmoid" if notes else "softmax")
+    if notes == (head == "softmax"):
+        fits = "sigmoid or nade" if notes else "softmax"
+        raise UserError(
+            f"--head {head} can't predict --representation {options['representation']}: "
+            f"use --head {fits}"
+        )
+    return str(head)
+
+
 def source_of(args: argparse.Namespace) -> dict[str, Any]:
     """Return where to read the corpus, in words that hold in any working folder."""
     corpus = args.corpus
-    if corpus != "bach" and corpus and Path(corpus).exists():
+    if corpus not in NAMED and corpus and Path(corpus).exists():
         corpus = str(Path(corpus).resolve())
     return {"corpus": corpus, "data": str(args.data.resolve()) if args.data else None}
 
@@ -193,10 +220,12 @@ def described_options(folder: Path) -> dict[str, Any]:
         described = json.loads(path.read_text("utf-8"))
         if described["format"] > FORMAT:
             raise UserError(f"'{path}' is of a newer version: upgrade lstm-music")
+        tokenizer = described["tokenizer"]
         options = {
-            **{field.name: described["training"][field.name] for field in fields(Settings)},
-            **{name: described["model"][name] for name in SHAPE},
-            "tracks": described["tokenizer"]["layout"],
+            # What older versions had no option for is as it was then.
+            **described.get("reading", {**asdict(Reading()), "tracks": tokenizer.get("layout")}),
+            **{f.name: described["training"].get(f.name, f.default) for f in fields(Settings)},
+            **{name: described["model"].get(name, getattr(Config, name)) for name in SHAPE},
             **{name: described["source"][name] for name in ("corpus", "data")},
         }
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -213,11 +242,14 @@ def describe(trainer: Trainer) -> str:
     """Return the line that opens a run."""
     corpus, model, step = trainer.corpus, trainer.model, trainer.progress.step
     size = sum(p.size for p in model.parameters.values())
-    tokens = sum(corpus.lengths[p] for p in corpus.splits["train"])
+    lengths = corpus.lengths
+    steps = sum(lengths[p] for p in corpus.splits["train"])
     begun = f"resumed at step {step:,}" if step else "new run"
+    tokens = f"{steps:,} tokens, {len(corpus.vocabulary):,} unique"
     return (
-        f"{begun} {trainer.run}: {len(corpus.splits['train']):,} pieces, {tokens:,} tokens, "
-        f"{len(corpus.vocabulary):,} unique; {size:,} parameters; {model.ops.name} backend"
+        f"{begun} {trainer.run}: {len(corpus.splits['train']):,} pieces, "
+        f"{f'{steps:,} frames' if model.config.reads_notes else tokens}; "
+        f"{size:,} parameters; {model.ops.name} backend"
     )
 
 
@@ -233,7 +265,8 @@ def standing(trainer: Trainer) -> str:
     """Return where a run stands when it ends."""
     at = trainer.progress
     best = min(at.best, trainer.valid)
-    validated = f", best validation loss {best:.4f} nats per token" if best < math.inf else ""
+    unit = "frame" if trainer.model.config.reads_notes else "token"
+    validated = f", best validation loss {best:.4f} nats per {unit}" if best < math.inf else ""
     return f"step {at.step:,}{validated}"
 
 
@@ -312,7 +345,10 @@ def make_parser() -> Parser:
         "train", "Train a model, keep it in a run's folder, and write a sample.", EXAMPLES
     )
     parser.add_argument(
-        "corpus", nargs="?", metavar="CORPUS", help="bach, or a MIDI file, folder or zip"
+        "corpus",
+        nargs="?",
+        metavar="CORPUS",
+        help=f"{', '.join(NAMED)}, or a MIDI file, a folder, a zip, a .mat or .pickle of rolls",
     )
     add_corpus_options(parser)
     add_model_options(parser)
@@ -332,12 +368,7 @@ def make_parser() -> Parser:
 def add_corpus_options(parser: Parser) -> None:
     """Add what says how to read the corpus."""
     add(parser, "--data FILE", "read a named corpus from this file or folder", type=Path)
-    add(
-        parser,
-        "--tracks",
-        "tracks end to end (the paper's), or interleaved by time",
-        choices=("flatten", "merge"),
-    )
+    add_reading_options(parser, DEFAULTS)
 
 
 def add_model_options(parser: Parser) -> None:
@@ -346,6 +377,10 @@ def add_model_options(parser: Parser) -> None:
     add(parser, "--hidden N", "units a layer", type=whole(1, 65536))
     add(parser, "--embedding N", "size of a token's embedding", type=whole(1, 65536))
     add(parser, "--dropout X", "share of activations dropped between layers", type=number(0, 0.95))
+    add(parser, "--input-dropout X", "share of the embedding's (default: --dropout)", type=DROPPED)
+    add(parser, "--output-dropout X", "share of the output's (default: --dropout)", type=DROPPED)
+    add(parser, "--head", "what predicts: softmax for tokens, the others for notes", choices=HEADS)
+    add(parser, "--nade N", "hidden units of --head nade", type=whole(1, 65536))
 
 
 def add_training_options(parser: Parser) -> None:
@@ -363,7 +398,14 @@ def add_training_options(parser: Parser) -> None:
         type=number(0, 1, above=True),
     )
     add(parser, "--anneal-patience N", "slow epochs in a row that count as stalling", type=whole(1))
-    add(parser, "--seed N", "of weights, order and dropout", type=whole(0))
+    add(parser, "--weight-decay X", "share of the weights lost a step, times --lr", type=number(0))
+    add(
+        parser,
+        "--average X",
+        "keep moving averages of the weights, of which a share X stays at each step, and use them",
+        type=number(0, 0.99999),
+    )
+    add(parser, "--seed N", "of weights, order, dropout and thinned chords", type=whole(0))
 
 
 def add_limits(parser: Parser) -> None:
