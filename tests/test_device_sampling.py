@@ -13,9 +13,10 @@ from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
-from lstm_music.sampler import BAR, FreeGrammar, Options, choose, sample
-from lstm_music.tokenizers.grammar import MessageGrammar
-from small import small_corpus
+from lstm_music.sampler import FreeGrammar, Options, choose, sample
+from lstm_music.tokenizers import grammar as grammars
+from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar
+from small import small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 START = 0
@@ -97,12 +98,13 @@ def corpus(request, tmp_path_factory):
 @pytest.fixture
 def short(monkeypatch):
     """Pieces that end soon, few at once, so that little shows every rule."""
-    monkeypatch.setattr(sampler, "WHOLE_PIECE", 90)
-    monkeypatch.setattr(sampler, "PER_QUARTER", 2)
-    monkeypatch.setattr(sampler, "WITHIN_LIMIT", 70)
-    for module in (sampler, device_sampling):
+    monkeypatch.setattr(grammars, "WHOLE_PIECE", 90)
+    monkeypatch.setattr(grammars, "PER_QUARTER", 2)
+    monkeypatch.setattr(grammars, "WITHIN_LIMIT", 70)
+    for module in (grammars, device_sampling):
         monkeypatch.setattr(module, "SHORTEST", BAR)
-    monkeypatch.setattr(device_sampling, "ROWS", 4)
+    for module in (sampler, device_sampling):
+        monkeypatch.setattr(module, "ROWS", 4)
     monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
 
 
@@ -154,6 +156,18 @@ def test_a_piece_is_the_same_beside_others(corpus, short):
     many = sample_on_device(model, START, [()] * 5, Options(seed=2), grammar)
     assert sample_on_device(model, START, [()], Options(seed=2), grammar) == many[:1]
     assert len(set(map(tuple, many))) == 5
+
+
+def test_chords_are_drawn_on_the_host_by_logits_of_the_device(short, tmp_path, monkeypatch):
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    corpus = small_rolls(tmp_path, "chord")
+    on_cpu, on_gpu = models(corpus)
+    grammar = ChordGrammar(corpus.vocabulary, 240)
+    primers = [(), corpus.ids[:5].tolist(), (), (), ()]
+    for options in (Options(seed=1), Options(limit=3 * BAR, temperature=3.0)):
+        expected = sample(on_cpu, START, primers, options, grammar)
+        assert sample(on_gpu, START, primers, options, grammar) == expected
+        assert sample(on_gpu, START, primers[:1], options, grammar) == expected[:1]
 
 
 MUTATIONS = {

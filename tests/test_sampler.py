@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,23 +10,25 @@ from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
 from lstm_music.ops.philox import uniform
+from lstm_music.piano_roll import frames_of, ticks_per_step
 from lstm_music.sampler import (
-    BAR,
     ROWS,
-    SHORTEST,
     FreeGrammar,
     Options,
     choose,
     clipped,
     decode,
+    decode_chords,
     find,
+    length_in_frames,
     sample,
     within,
 )
-from lstm_music.tokenizers.grammar import MessageGrammar
+from lstm_music.tokenizers.chords import chord_words
+from lstm_music.tokenizers.grammar import BAR, SHORTEST, ChordGrammar, MessageGrammar
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, TRACK_END, parse
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from small import small_corpus, small_model, track_of
+from small import small_corpus, small_model, small_rolls, track_of
 
 LAYOUTS = ("flatten", "merge")
 GRAMMARS = (MessageGrammar, FreeGrammar)
@@ -249,7 +253,7 @@ def test_strict_pieces_keep_every_rule(composers, layout, seed, primed):
             sounding.add(message[1])
         else:
             sounding.remove(message[1])  # no orphan
-    if len(ids) < Options().most:
+    if len(ids) < grammar.most(None, None):
         assert grammar.allowed(rules, None, may_end=True)[0]  # the piece ended where it may
 
 
@@ -359,13 +363,6 @@ def test_clipping_ends_notes_at_the_limit():
     assert long[:, 0].max() == 2000  # the piece itself is as it was
 
 
-def test_the_most_tokens_grow_with_the_limit():
-    assert Options().most == 2000
-    assert Options(length=7).most == 7
-    assert Options(limit=480).most == 20_000
-    assert Options(limit=480 * 1000).most == 128_000
-
-
 def test_where_a_piece_ends_early_another_follows_at_a_bar_line(composers):
     corpus = composers["flatten"].corpus
     vocabulary = Vocabulary([*SPECIALS, "note-on-60-0", "note-off-60-480", "note-on-64-240"])
@@ -416,3 +413,136 @@ def test_a_share_of_many_weights_is_found_by_blocks(seed, n, u):
     assert found in range(n)
     assert total[found] >= u * total[-1] * (1 - 1e-9)
     assert found == 0 or total[found - 1] <= u * total[-1] * (1 + 1e-9)
+
+
+# Chords -----------------------------------------------------------------------------------------
+
+GRIDS = (4, 6)  # frames a bar
+
+
+class ChordComposer:
+    """An untrained model of the chords of a small corpus; bias: how much it likes to end."""
+
+    def __init__(self, folder, grid):
+        self.corpus = small_rolls(folder, "chord", grid=grid)
+        self.model = small_model(self.corpus, seed=5)
+        self.grid, self.ticks = grid, ticks_per_step(grid)
+        self.grammar = ChordGrammar(self.corpus.vocabulary, self.ticks)
+
+    def sample(self, num=1, primers=None, frames=None, bias=0.0, **options):
+        primers = [()] * num if primers is None else primers
+        limit = None if frames is None else frames * self.ticks
+        self.model.parameters["head.b"][0] = bias
+        return sample(self.model, 0, primers, Options(limit=limit, **options), self.grammar)
+
+    def piece(self, ids, restrike=False):
+        return decode_chords(ids, self.corpus.vocabulary, self.grid, "x", restrike)
+
+
+@pytest.fixture(scope="module")
+def chord_composers(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return {grid: ChordComposer(tmp_path_factory.mktemp("chords"), grid) for grid in GRIDS}
+
+
+@pytest.fixture
+def chords(chord_composers):
+    return chord_composers[4]
+
+
+any_bias = st.sampled_from([-100.0, 0.0, 4.0, 100.0])
+
+
+@given(grid=st.sampled_from(GRIDS), frames=st.integers(1, 50), seed=any_seed, bias=any_bias)
+@options
+def test_a_length_of_chords_is_exact(chord_composers, grid, frames, seed, bias):
+    composer = chord_composers[grid]
+    for ids in composer.sample(2, frames=frames, seed=seed, bias=bias):
+        assert length_in_frames(ids, composer.grammar) == frames
+        assert ids[0] != 0 and ids[-1] != 0
+        assert all(a or b for a, b in pairwise(ids))  # no piece is empty
+        assert bias > -100 or len(ids) == frames
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_pieces_of_chords_follow_at_bar_lines(chord_composers, grid):
+    composer = chord_composers[grid]
+    (ids,) = composer.sample(frames=9 * grid, bias=100)
+    # It ends at once, so each bar but the last begins with the one chord of its piece.
+    assert [id == 0 for id in ids[:16]] == [False, True] * 8
+    assert len(ids) == 16 + grid
+    chords = iter(frames_of_ids(composer, [id for id in ids if id]))
+    frames = frames_of(composer.piece(ids), grid)[0]
+    for bar in range(8):
+        assert np.array_equal(frames[bar * grid], next(chords))
+        assert not frames[bar * grid + 1 : bar * grid + grid].any()
+
+
+def frames_of_ids(composer, ids):
+    """The frame of each chord, by its word."""
+    frames = np.zeros((len(ids), 88), np.uint8)
+    for frame, id in zip(frames, ids, strict=True):
+        word = composer.corpus.vocabulary.word(id)
+        frame[[int(pitch) - 21 for pitch in word.split("-") if word != "rest"]] = 1
+    return frames
+
+
+def test_a_piece_of_chords_without_a_length_lasts_eight_bars(chords):
+    for ids in chords.sample(2, bias=100):
+        assert len(ids) == 8 * 4  # and then it ends at once
+    assert [len(ids) for ids in chords.sample(2, bias=-100)] == [2000, 2000]
+
+
+def test_the_number_of_pieces_of_chords_changes_none_of_them(chords):
+    many = chords.sample(9, frames=30, seed=2)
+    assert chords.sample(2, frames=30, seed=2) == many[:2]
+    assert chords.sample(2, frames=30, seed=3) != many[:2]
+    assert len(set(map(tuple, many))) == 9
+
+
+def test_a_primer_of_chords_is_cut_by_frames_and_by_time(chords):
+    ids = chords.corpus.ids[:12].tolist()
+    assert within(ids, chords.grammar, 5, None) == ids[:5]
+    assert within(ids, chords.grammar, 9, 3 * chords.ticks) == ids[:3]
+    (piece,) = chords.sample(primers=[ids], frames=20)
+    assert piece[:12] == ids
+
+
+def test_a_piece_of_chords_that_follows_begins_from_nothing(chords):
+    ids = chords.corpus.ids[:5].tolist()
+    # The piece ended in its second bar, and another began in the third.
+    (again,) = chords.sample(primers=[[*ids, 0]], frames=12, greedy=True, bias=-100)
+    (alone,) = chords.sample(frames=4, greedy=True, bias=-100)
+    assert again[6:] == alone
+
+
+@given(seed=any_seed, bias=any_bias, restrike=st.booleans())
+@options
+def test_decoded_chords_sound_as_they_are_written(chord_composers, seed, bias, restrike):
+    composer = chord_composers[4]
+    (ids,) = composer.sample(frames=24, seed=seed, bias=bias)
+    (track,) = composer.piece(ids, restrike).tracks
+    sounding = set()
+    for _, kind, pitch in track.tolist():
+        assert (pitch in sounding) != (kind == NOTE_ON)
+        (sounding.add if kind == NOTE_ON else sounding.remove)(pitch)
+    assert not sounding
+    if 0 not in ids:
+        frames = frames_of(composer.piece(ids, restrike), 4)[0]
+        words = [composer.corpus.vocabulary.word(id) for id in ids]
+        assert chord_words(frames) == words[: len(frames)]
+        assert set(words[len(frames) :]) <= {"rest"}
+
+
+def test_held_notes_are_one_unless_they_are_struck_anew_or_another_piece_begins():
+    vocabulary = Vocabulary([PIECE_END, "60-64", "60", "rest"])
+    both, one, rest = 1, 2, 3
+    ids = [both, one, one, one, 0, one, rest]  # the first piece fills a bar
+    (track,) = decode_chords(ids, vocabulary, 4, "x").tracks
+    expected = [[0, 480, 64], [0, 1920, 60], [1920, 2400, 60]]
+    assert sorted(notes_of(track).tolist()) == expected
+    (track,) = decode_chords(ids, vocabulary, 4, "x", restrike=True).tracks
+    again = [[0, 480, 60], [0, 480, 64], *([n, n + 480, 60] for n in (480, 960, 1440, 1920))]
+    assert sorted(notes_of(track).tolist()) == again
+    assert decode_chords([rest, rest], vocabulary, 4, "x").tracks == []

@@ -16,7 +16,7 @@ from itertools import chain
 import numpy as np
 
 from lstm_music.cli.sample import find_checkpoint
-from lstm_music.corpus import load_corpus
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import Piece, notes_of, raw_tracks, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import get_ops
@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument("--corpus", default="bach")
     args = parser.parse_args()
     checkpoint, _ = find_checkpoint(args.run)
+    if checkpoint.meta["tokenizer"]["name"] != "message":
+        parser.error("a piano roll has no note-offs to go wrong: name a run of messages")
     layout = checkpoint.meta["tokenizer"]["layout"]
     tokenizer = MessageTokenizer(layout)
     about = checkpoint.meta["corpus"]
@@ -128,7 +130,7 @@ def main() -> None:
         f"tracks {np.mean([len(p.tracks) for p in pieces]):.1f}"
     )
     report("  sampled", pieces)
-    corpus = load_corpus(args.corpus, layout=layout)
+    corpus = load_corpus(args.corpus, reading=Reading(tracks=layout))
     held = [
         tokenizer.piece([corpus.vocabulary.word(int(i)) for i in corpus.piece_ids(p)], "real")
         for p in corpus.splits["valid"]

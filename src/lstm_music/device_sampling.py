@@ -16,12 +16,11 @@ from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import BAR, SHORTEST, FreeGrammar, Options
-from lstm_music.tokenizers.grammar import CLASSES, NONE, PITCHES, MessageGrammar
+from lstm_music.sampler import ROWS, FreeGrammar, Options
+from lstm_music.tokenizers.grammar import BAR, CLASSES, NONE, PITCHES, SHORTEST, MessageGrammar
 
 THREADS = 512  # of the block that draws for a piece
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
-ROWS = 64  # pieces computed at once, always: cuBLAS may sum a row otherwise among fewer
 
 
 def sample_on_device(
@@ -34,13 +33,15 @@ def sample_on_device(
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
     pieces: list[list[int]] = []
-    most = options.most * -(-len(primers) // ROWS)
+    most = grammar.most(options.length, options.limit)
+    all_most = most * -(-len(primers) // ROWS)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
+        # Always as many rows: cuBLAS may sum a row otherwise among fewer.
         sampler = DeviceSampler(model, ROWS, options, start, first)
         sampler.keep_to(grammar, some)
-        before = first // ROWS * options.most
-        pieces += sampler.run(options.most, partial(shown, show, before, most))[: len(some)]
+        before = first // ROWS * most
+        pieces += sampler.run(most, partial(shown, show, before, all_most))[: len(some)]
     return pieces
 
 

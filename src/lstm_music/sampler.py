@@ -6,7 +6,7 @@ in any company, so that piece k of a seed is the same music whatever the number 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import count, groupby
 
 import numpy as np
 
@@ -24,19 +24,25 @@ from lstm_music.midi import (
 from lstm_music.model import Model
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import uniform
-from lstm_music.tokenizers.grammar import SPECIAL, GrammarState, Mask, MessageGrammar
+from lstm_music.piano_roll import Frames, piece_of_frames, ticks_per_step
+from lstm_music.tokenizers.chords import frames_of_words
+from lstm_music.tokenizers.grammar import (
+    SPECIAL,
+    ChordGrammar,
+    Grammar,
+    GrammarState,
+    Mask,
+    MessageGrammar,
+    Room,
+    to_next_bar,
+)
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
-BAR = 4 * TICKS_PER_QUARTER
 ROWS = 64  # pieces computed at once, at most
 MANY, FEW = 4096, 256  # tokens from which sorting all is slow; tokens tried first for a share top_p
 BLOCK = 256  # weights summed at once
 DRAWS = 1024  # random numbers made at once
-WHOLE_PIECE = 2000  # tokens at most where no length is asked for
-SHORTEST = 8 * BAR  # such a piece's least time, if tracks are merged: an early cadence is no end
-WITHIN_LIMIT = 20_000  # tokens at most where a length in ticks is, or
-PER_QUARTER = 128  # so many for each quarter note of it
 
 
 @dataclass(frozen=True)
@@ -55,15 +61,6 @@ class Options:
     greedy: bool = False
     seed: int = 0
 
-    @property
-    def most(self) -> int:
-        """Return the largest number of tokens that a piece may have."""
-        if self.length is not None:
-            return self.length
-        if self.limit is None:
-            return WHOLE_PIECE
-        return max(WITHIN_LIMIT, self.limit * PER_QUARTER // TICKS_PER_QUARTER)
-
 
 class FreeGrammar(MessageGrammar):
     """The rules of `bin/sample --free`: any token may come at any time, and the decoder repairs.
@@ -76,8 +73,8 @@ class FreeGrammar(MessageGrammar):
         """Return which of the V words may come next, (V,) bool; see MessageGrammar."""
         is_end = self.kind == SPECIAL
         is_piece_end = is_end & (self.pitch == SPECIALS.index(PIECE_END))
-        if not state.notes and not state.tracks:
-            mask: Mask = self.kind == NOTE_ON
+        if self.is_empty(state):
+            mask = self.begins.copy()
         elif may_end:
             mask = np.ones(len(self.kind), np.bool_)
         else:
@@ -106,12 +103,13 @@ class Draft:
         self,
         number: int,
         primer: Sequence[int],
-        grammar: MessageGrammar,
+        grammar: Grammar,
         options: Options,
         start: int,
     ) -> None:
         self.number, self.primer, self.grammar = number, primer, grammar
         self.options, self.start = options, start
+        self.most = grammar.most(options.length, options.limit)
         self.rules = grammar.start()
         self.ids: list[int] = []
         self.ended = False
@@ -123,6 +121,15 @@ class Draft:
         """Whether a piece begins, so that the network is to remember nothing."""
         return not self.ids or self.ids[-1] == self.start
 
+    @property
+    def room(self) -> Room:
+        """What is left of the length that was asked for."""
+        length, limit = self.options.length, self.options.limit
+        return Room(
+            None if length is None else length - len(self.ids),
+            None if limit is None else limit - self.before,
+        )
+
     def extend(self, logits: Array) -> None:
         """Take the primer's next id, or one by the logits (V,) where the primer is over."""
         n = len(self.ids)
@@ -130,31 +137,14 @@ class Draft:
         if id != self.start:
             self.ids.append(id)
             self.grammar.advance(self.rules, id)
-        elif self._wants_another():
+        elif self.grammar.leaves_room(self.rules, self.room):
             self.ids.append(id)
             self.before += to_next_bar(self.rules.now)
             self.rules = self.grammar.start()
         else:
             self.ended = True
-
-    def _wants_another(self) -> bool:
-        """Whether the piece that ends here leaves something to be written."""
-        if self.options.length is not None:
-            return len(self.ids) + 1 < self.options.length
-        limit = self._limit()
-        merged = self.grammar.layout == "merge"
-        return merged and limit is not None and limit - to_next_bar(self.rules.now) >= BAR
-
-    def _may_end(self) -> bool:
-        """Whether the piece may end here: the last of a given number of tokens is no end."""
-        if self.options.length is not None:
-            return len(self.ids) + 1 < self.options.length
-        merged = self.grammar.layout == "merge"
-        return not merged or self.options.limit is not None or self.rules.now >= SHORTEST
-
-    def _limit(self) -> int | None:
-        """Return the limit from where this piece begins, in ticks, or None without one."""
-        return None if self.options.limit is None else self.options.limit - self.before
+        full = self.grammar.is_full(self.rules, self.room)
+        self.ended = self.ended or full or len(self.ids) == self.most
 
     def _drawn(self, logits: Array) -> int:
         """Draw an id among those that the rules allow; the end of the piece where they allow none.
@@ -162,14 +152,15 @@ class Draft:
         Where no note of the vocabulary fits the limit, the piece becomes too long rather than
         empty.
         """
-        options, grammar, rules = self.options, self.grammar, self.rules
-        may_end = self._may_end()
-        mask = grammar.allowed(rules, self._limit(), may_end)
-        is_empty = not rules.notes and not rules.tracks
-        if is_empty and not mask[grammar.kind == NOTE_ON].any():
+        grammar, rules, room = self.grammar, self.rules, self.room
+        may_end = grammar.may_end(rules, room)
+        mask = grammar.allowed(rules, room.ticks, may_end)
+        if grammar.is_empty(rules) and not mask[grammar.begins].any():
             mask = grammar.allowed(rules, None, may_end)
         allowed = np.flatnonzero(mask)
-        return choose(logits, allowed, self._uniform(), options) if len(allowed) else self.start
+        if not len(allowed):
+            return self.start
+        return choose(logits, allowed, self._uniform(), self.options)
 
     def _uniform(self) -> float:
         """Return the random number of this piece and this position."""
@@ -184,7 +175,7 @@ def sample(
     start: int,
     primers: Sequence[Sequence[int]],
     options: Options,
-    grammar: MessageGrammar,
+    grammar: Grammar,
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """Draw one piece for each primer (which may be empty).
@@ -195,25 +186,24 @@ def sample(
     piece ends and another follows.
     """
     pieces: list[list[int]] = []
-    most = options.most * -(-len(primers) // ROWS)
+    most = grammar.most(options.length, options.limit)
     for first in range(0, len(primers), ROWS):
         drafts = [
             Draft(first + k, primer, grammar, options, start)
             for k, primer in enumerate(primers[first : first + ROWS])
         ]
-        before = first // ROWS * options.most
         for done in _write(model, drafts):
-            show(before + done, most)
+            show(first // ROWS * most + done, most * -(-len(primers) // ROWS))
         pieces += [draft.ids for draft in drafts]
     return pieces
 
 
 def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     """Extend up to ROWS drafts to their ends; yield the number of tokens after each step."""
-    start, most = drafts[0].start, drafts[0].options.most
-    following = np.full(len(drafts), start, np.int32)
-    state = model.zero_state(len(drafts))
-    for t in range(most):
+    start, B = drafts[0].start, rows_for(model, len(drafts))
+    following = np.full(B, start, np.int32)
+    state = model.zero_state(B)
+    for done in count(1):
         logits, state = model.step(model.ops.asarray(following, "int32"), state)
         rows = model.ops.to_numpy(logits)
         for k, draft in enumerate(drafts):
@@ -222,14 +212,17 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
                 following[k] = start if draft.ended else draft.ids[-1]
                 if draft.fresh:
                     state.h[:, k], state.c[:, k] = 0, 0
+        yield done
         if all(draft.ended for draft in drafts):
             return
-        yield t + 1
 
 
-def to_next_bar(tick: int) -> int:
-    """Return the first bar line at or after a tick."""
-    return -(-tick // BAR) * BAR
+def rows_for(model: Model, pieces: int) -> int:
+    """Return how many rows to compute for so many pieces.
+
+    On a GPU always as many: cuBLAS may sum a row otherwise among fewer.
+    """
+    return ROWS if model.ops.name == "cupy" else pieces
 
 
 def decode(
@@ -261,8 +254,48 @@ def decode(
     return Piece(name, [np.concatenate(parts) for parts in tracks])
 
 
+def decode_chords(
+    ids: Sequence[int], vocabulary: Vocabulary, grid: int, name: str, restrike: bool = False
+) -> Piece:
+    """Turn what `sample` returned of chords into one piece of one track, or none of silence.
+
+    Pieces that follow one another begin at bar lines. grid: chords a whole note; restrike: held
+    notes are struck anew with each chord.
+    """
+    parts: list[Messages] = []
+    offset = 0
+    for frames in chord_frames(ids, vocabulary):
+        piece = piece_of_frames(frames, grid, name, restrike)
+        parts += [track + np.array([offset, 0, 0], np.int32) for track in piece.tracks]
+        offset += to_next_bar(len(frames) * ticks_per_step(grid))
+    return Piece(name, [np.concatenate(parts)] if parts else [])
+
+
+def chord_frames(ids: Sequence[int], vocabulary: Vocabulary) -> list[Frames]:
+    """Return the frames (n, 88) of each of the pieces that follow one another in sampled chords."""
+    start = vocabulary.id(PIECE_END)
+    groups = groupby(ids, lambda id: id == start)
+    return [
+        frames_of_words([vocabulary.word(id) for id in group])
+        for begins, group in groups
+        if not begins
+    ]
+
+
+def length_in_frames(ids: Sequence[int], grammar: ChordGrammar) -> int:
+    """Return how many frames sampled chords last, with the rests before bar lines."""
+    state, before = grammar.start(), 0
+    for id in ids:
+        if id == grammar.end:
+            before += to_next_bar(state.now)
+            state = grammar.start()
+        else:
+            grammar.advance(state, id)
+    return (before + state.now) // grammar.frame_ticks
+
+
 def within(
-    primer: Sequence[int], grammar: MessageGrammar, length: int | None, limit: int | None
+    primer: Sequence[int], grammar: Grammar, length: int | None, limit: int | None
 ) -> list[int]:
     """Cut a primer to so many tokens, and where a track of it goes past a limit in ticks."""
     cut = list(primer[:length])

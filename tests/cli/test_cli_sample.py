@@ -1,4 +1,3 @@
-import argparse
 import io
 import os
 import re
@@ -8,10 +7,15 @@ import mido
 import numpy as np
 import pytest
 
-from lstm_music import sampler
+from lstm_music import composer, sampler
+from lstm_music.baselines import fit_baseline
 from lstm_music.checkpoint import read_run
 from lstm_music.cli import sample
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, read_midi, write_midi
+from lstm_music.model import Model
+from lstm_music.piano_roll import NOTES, estimate_key, frames_of
+from lstm_music.tokenizers.chords import chord_words, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
 from small import flip, piece_of, track_of
 
@@ -52,7 +56,7 @@ def tokens(monkeypatch):
         seen.extend(pieces)
         return pieces
 
-    monkeypatch.setattr(sample, "sample", spy)
+    monkeypatch.setattr(composer, "sample", spy)
     return seen
 
 
@@ -131,7 +135,7 @@ def test_the_drawing_options_reach_the_sampler(compose, monkeypatch):
         seen.append(options)
         return [list(primer) for primer in primers]
 
-    monkeypatch.setattr(sample, "sample", spy)
+    monkeypatch.setattr(composer, "sample", spy)
     compose("--temperature", 0.7, "--top-k", 3, "--top-p", 0.8, "--seed", 8, "--length", 9)
     compose("--temperature", 1, "--top-k", 0, "--top-p", 1, "--bars", 2)
     compose("--temperature", 2, "--top-k", 1, "--top-p", 1, "--greedy", "--seconds", 4)
@@ -262,6 +266,7 @@ def test_primers_of_the_corpus_come_from_held_out_pieces(compose, run, tokens):
         (["a", "--temperature", "0"], "'0' is not a number above 0 to 100"),
         (["a", "--top-p", "1.1"], "'1.1' is not a number above 0 to 1"),
         (["a", "--free", "--strict"], "not allowed with argument"),
+        (["a", "--restrike"], "--restrike is only for piano-roll models, and this one writes"),
         (["a", "--out", "text.mid/x"], "can't write"),
         (["a", "--out", "text.mid/x.mid"], "choose another place with --out"),
     ],
@@ -337,7 +342,7 @@ def test_the_bar_shows_the_tokens(run, monkeypatch):
         def close(self):
             shown.append("closed")
 
-    with sample.Bar(quiet=True) as bar:
+    with sample.Bar(quiet=True, units="tokens") as bar:
         bar.bar = FakeBar()
         for done in (1, 2, 5):
             bar.show(done, 9)
@@ -348,9 +353,270 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     """The file holds the music of the tokens, whatever wrote it."""
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
-    grammar = sample.grammar_of(argparse.Namespace(free=False), checkpoint)
+    grammar = composer.MessageComposer(checkpoint, None).grammar
     piece = sampler.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), grammar, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)
     for a, b in zip(found.tracks, piece.tracks, strict=True):
         assert np.array_equal(notes_of(a), notes_of(b))
+
+
+# Piano rolls ------------------------------------------------------------------------------------
+
+HEADS = {"chord": "softmax", "sigmoid": "sigmoid", "nade": "nade"}
+EIGHTH = 240
+
+
+@pytest.fixture
+def train_rolls(train_small, folder):
+    """Train a model of piano rolls as the run `r`: train_rolls("nade", "--grid", 16)."""
+
+    def call(kind, *words):
+        representation = "chord" if kind == "chord" else "note"
+        model = ("--representation", representation, "--head", HEADS[kind])
+        train_small("--max-steps", 12, *model, *words, "--run", "r", "--quiet")
+        (folder / "runs/r/samples/sample-0001.mid").unlink()
+
+    return call
+
+
+@pytest.fixture(params=HEADS)
+def roll_run(request, train_rolls):
+    """A run of each kind of model of piano rolls; returns the kind."""
+    train_rolls(request.param)
+    return request.param
+
+
+@pytest.fixture
+def rolls(ok):
+    """Sample from the run `r`; return the pieces' bytes."""
+    return lambda *words: [Path(p).read_bytes() for p in ok("sample", "r", "--quiet", *words)]
+
+
+def frames_in(data, grid=8):
+    """The frames of a MIDI file, up to its last note."""
+    return frames_of(read_midi(data, "x"), grid)[0]
+
+
+def padded(frames, n):
+    return np.concatenate([frames, np.zeros((n - len(frames), NOTES), np.uint8)])
+
+
+def test_rolls_are_whole_repeat_and_depend_on_nothing_beside_them(roll_run, rolls):
+    many = rolls("--num", 5, "--length", 40, "--seed", 3)
+    assert all(stuck_and_orphan(data) == 0 for data in many)
+    assert rolls("--num", 2, "--length", 40, "--seed", 3) == many[:2]
+    assert len(set(many)) == 5
+    assert rolls("--length", 40, "--seed", 4) != many[:1]
+    assert rolls("--length", 40, "--temperature", 0.1, "--seed", 3) != many[:1]
+    greedy = [rolls("--greedy", "--length", 30, "--seed", s, "--primer-length", 0) for s in (1, 2)]
+    assert greedy[0] == greedy[1]
+
+
+def test_a_length_of_a_roll_is_exact(roll_run, ok):
+    asked = [("--length", 21), ("--bars", 3), ("--seconds", 10), ("--seconds", 0.001)]
+    for words, frames in zip(asked, (21, 24, 30, 1), strict=True):
+        lines = ok("sample", "r", *words, "--num", 3, "--out", "here")
+        assert all(f", {frames} frames" in line for line in lines)
+        for line in lines:
+            piece = read_midi(Path(line.split("  (")[0]), "x") if ", 0 tracks" not in line else None
+            assert piece is None or frames_of(piece)[0].shape[0] <= frames
+
+
+def test_a_line_says_what_a_roll_is_made_of(roll_run, ok):
+    (line,) = ok("sample", "r", "--length", 40)
+    assert re.fullmatch(
+        r"runs/r/samples/sample-0001.mid  \(\d+ notes, 1 tracks, \d+ s, 40 frames, "
+        r"primed with the first \d+ frames of \d.mid\)",
+        line,
+    )
+
+
+def test_a_note_model_composes_sixteen_bars_and_a_chord_model_to_an_end(roll_run, ok):
+    (line,) = ok("sample", "r", "--seed", 1)
+    frames = int(re.search(r"(\d+) frames,", line)[1])
+    assert 64 <= frames < 2000 if roll_run == "chord" else frames == 128
+
+
+def test_restriking_only_cuts_notes_into_frames(roll_run, rolls):
+    ((held,), (struck,)) = (rolls("--length", 60, *words) for words in ([], ["--restrike"]))
+    assert np.array_equal(frames_in(held), frames_in(struck))
+    assert stuck_and_orphan(struck) == 0
+    (notes,) = map(notes_of, read_midi(struck, "x").tracks)
+    assert np.all(notes[:, 1] - notes[:, 0] == EIGHTH)
+    (joined,) = map(notes_of, read_midi(held, "x").tracks)
+    assert len(joined) < len(notes)
+
+
+def test_a_file_begins_a_roll_at_the_models_grid(roll_run, rolls):
+    write_midi(piece_of(3), "primer.mid")
+    expected = frames_of(piece_of(3))[0]
+    for words, n in (([], 20), (["--primer-length", 7], 7), (["--primer-length", 99], 40)):
+        (data,) = rolls("--primer", "primer.mid", "--length", 40, *words)
+        n = min(n, len(expected))
+        assert np.array_equal(padded(frames_in(data), 40)[:n], expected[:n])
+    (other,) = rolls("--primer", "primer.mid", "--length", 40, "--primer-length", 0)
+    assert not np.array_equal(padded(frames_in(other), 40)[:20], expected[:20])
+
+
+def test_openings_of_the_corpus_come_from_held_out_pieces(roll_run, rolls):
+    corpus = load_corpus("music", reading=Reading("chord" if roll_run == "chord" else "note"))
+    openings = [frames[:16] for frames in corpus.split_frames("valid")]
+    if roll_run == "chord":  # with the nearest of the known chords
+        ids = [corpus.primer(piece)[:16] for piece in corpus.splits["valid"]]
+        openings = [frames_of_words([corpus.vocabulary.word(id) for id in some]) for some in ids]
+    known = [frames.tobytes() for frames in openings]
+    for data in rolls("--num", 4, "--length", 60, "--temperature", 5):
+        assert padded(frames_in(data), 60)[:16].tobytes() in known
+
+
+@pytest.mark.parametrize("kind", ["chord", "nade"])
+def test_a_primer_is_read_as_the_corpus_was(train_rolls, rolls, kind):
+    """On its grid, in its key, without the notes that are too many."""
+    train_rolls(kind, "--grid", 16, "--common-key", "C", "--max-polyphony", 1)
+    chord = [(0, 960, 62 + n) for n in (0, 4, 7)] + [(960, 1920, 62), (1920, 2880, 69)]
+    write_midi(Piece("", [track_of(chord)]), "primer.mid")  # in D major
+    done = rolls("--primer", "primer.mid", "--length", 48, "--primer-length", 24)
+    frames = frames_in(done[0], 16)[:24]
+    if kind == "chord":  # every chord has at most the one note that the corpus has
+        assert frames.sum(axis=1).max() <= 1
+    else:
+        assert frames.sum(axis=1).tolist() == [1] * 24
+        assert chord_words(frames[8:16]) == ["60"] * 8
+        assert chord_words(frames[16:]) == ["67"] * 8
+        assert estimate_key(frames)[0] == 0
+
+
+def test_chords_that_are_new_are_replaced_by_the_nearest(train_rolls, command):
+    train_rolls("chord")
+    vocabulary = read_run(Path("runs/r"), print)[0].vocabulary
+    notes = [(0, 240, 60), (0, 240, 48), (0, 240, 90), (240, 480, 20), (480, 720, 60)]
+    write_midi(Piece("", [track_of(notes)]), "primer.mid")
+    words = ("--primer", "primer.mid", "--length", 3, "--primer-length", 3, "--quiet")
+    done = command("sample", "r", *words)
+    assert done.status == 0
+    outside, new = done.err
+    assert outside == "warning: notes of primer.mid that a piano lacks are left out (1)"
+    assert re.fullmatch(r"warning: \d of 3 chords of primer.mid are new to the model: .*", new)
+    written = chord_words(frames_in(Path(done.out[0]).read_bytes()))
+    assert all(vocabulary.get(word) is not None for word in written)
+    assert "48" in written[0] or "60" in written[0]
+
+
+@pytest.mark.parametrize("kind", ["sigmoid"])
+def test_few_notes_sound_with_top_k_and_top_p(train_rolls, rolls, kind):
+    train_rolls(kind)
+    words = ("--primer-length", 0, "--length", 60, "--temperature", 5)
+    for how, most in ((("--top-k", 2), 2), (("--top-p", 1e-6), 1)):
+        (data,) = rolls(*words, *how)
+        assert frames_in(data).sum(axis=1).max() <= most
+    (free,) = rolls(*words)
+    assert frames_in(free).sum(axis=1).max() > 2
+
+
+@pytest.mark.parametrize("kind", ["chord"])
+def test_bad_input_for_a_chord_model_is_one_line(train_rolls, fails, kind):
+    train_rolls(kind)
+    write_midi(Piece("", [track_of([(10, 20, 60)])]), "short.mid")
+    for words, says in (
+        (["--free"], "--free is only for models of messages"),
+        (["--primer", "none.mid"], "no file 'none.mid': give --primer a MIDI file"),
+        (["--primer", "short.mid"], "no note in 'short.mid' sounds on the model's grid of 8"),
+        (["--length", 0], "'0' is not a whole number from 1"),
+    ):
+        assert says in fails("sample", "r", *words)
+
+
+@pytest.mark.parametrize("kind", ["nade"])
+def test_bad_input_for_a_note_model_is_one_line(train_rolls, fails, kind):
+    train_rolls(kind, "--grid", 1)
+    for words, says in (
+        (["--top-k", 3], "of a NADE do: use --temperature"),
+        (["--top-p", 0.9], "of a NADE do: use --temperature"),
+        (["--free"], "--free is only for models of messages"),
+        (["--length", 900_000], "a MIDI file holds at most 139810 frames of this grid"),
+    ):
+        assert says in fails("sample", "r", *words)
+
+
+# Baselines --------------------------------------------------------------------------------------
+
+
+def test_baselines_draw_by_the_frequencies_of_the_training_split(ok):
+    corpus = load_corpus("music", reading=Reading("note"))
+    train, valid = corpus.split_frames("train"), corpus.split_frames("valid")
+    shares = np.concatenate(train).mean(axis=0)
+    for kind in ("chord-frequency", "note-unigram", "random"):
+        words = ("--baseline", kind, "--corpus", "music", "--length", 4000, "--quiet")
+        (path,) = ok("sample", *words, "--out", f"{kind}.mid")
+        drawn = frames_in(Path(path).read_bytes()).mean(axis=0)
+        assert np.abs(drawn - (0.5 if kind == "random" else shares)).max() < 0.04
+        (two,) = ok("sample", *words, "--out", "again.mid", "--restrike")
+        assert np.array_equal(frames_in(Path(two).read_bytes()).mean(axis=0), drawn)
+    frames = frames_in(Path("chord-frequency.mid").read_bytes())
+    known = {frame.tobytes() for piece in train for frame in piece}
+    assert {frame.tobytes() for frame in frames} <= known
+    expected = fit_baseline("chord-frequency", train, valid).draw(20, np.random.default_rng([0, 0]))
+    assert np.array_equal(frames[:20], expected)
+
+
+def test_a_baseline_is_numbered_and_the_same_beside_others(ok):
+    words = ("--baseline", "random", "--corpus", "music", "--bars", 2)
+    assert [line.split("  (")[0] for line in ok("sample", *words, "--num", 3)] == [
+        f"samples/sample-000{n}.mid" for n in (1, 2, 3)
+    ]
+    (line,) = ok("sample", *words, "--out", "one.mid")
+    assert line.endswith(", 16 frames)")
+    first, second = (Path(f"samples/sample-000{n}.mid").read_bytes() for n in (1, 2))
+    assert Path("one.mid").read_bytes() == first != second
+    (whole,) = ok("sample", *words[:-2])
+    assert ", 128 frames)" in whole
+
+
+def test_an_untrained_model_is_the_run_before_its_first_step(roll_run, ok, monkeypatch):
+    models = []
+    monkeypatch.setattr(sample, "Model", lambda *a, **b: models.append(Model(*a, **b)) or models[0])
+    words = ("--baseline", "untrained", "--length", 20, "--quiet")
+    assert ok("sample", "r", *words) == ["samples/sample-0001.mid"]  # not among the run's own
+    checkpoint, _ = read_run(Path("runs/r"), print)
+    new = Model(checkpoint.config, models[0].ops, checkpoint.meta["settings"]["seed"])
+    for name, value in new.parameters.items():
+        assert np.array_equal(models[0].parameters[name], value)
+    assert any(not np.array_equal(checkpoint.parameters[k], v) for k, v in new.parameters.items())
+
+
+@pytest.mark.parametrize("layout", ["merge"])
+def test_an_untrained_model_of_messages(ok, compose):
+    words = ("--baseline", "untrained", "--length", 50, "--quiet")
+    (path,) = ok("sample", "a", *words)
+    assert [Path(path).read_bytes()] != compose("--length", 50)
+
+
+def test_an_untrained_model_of_a_corpus(ok):
+    (line,) = ok("sample", "--baseline", "untrained", "--corpus", "music", "--bars", 4)
+    assert line.startswith("samples/sample-0001.mid  (")
+    assert re.search(r", 32 frames, primed with the first 16 frames of \d.mid", line)
+
+
+def test_bad_baselines_are_one_line(fails):
+    frequency = ("--baseline", "chord-frequency", "--corpus", "music")
+    for words, says in (
+        (["--corpus", "music"], "--corpus is only for use with --baseline"),
+        (["--data", "music"], "--data is only for use with --baseline"),
+        (["--baseline", "random", "--data", "music"], "--data is only for use with --corpus"),
+        (["--baseline", "random"], "--baseline random draws from a corpus: say which"),
+        (["--baseline", "untrained"], "needs a RUN, or a --corpus, but not both"),
+        (["r", "--baseline", "untrained", "--corpus", "music"], "but not both"),
+        (["r", *frequency], "--baseline chord-frequency needs no run: leave 'r' out"),
+        (["--baseline", "best"], "invalid choice: 'best'"),
+        (["--baseline", "random", "--corpus", "nothing"], "unknown corpus 'nothing'"),
+        (["--baseline", "untrained", "--corpus", "music", "--free"], "--free is only for models"),
+        ([*frequency, "--greedy"], "draws by frequency alone: leave --greedy out"),
+        ([*frequency, "--primer", "x.mid"], "leave --primer out"),
+        ([*frequency, "--primer-length", 1], "leave --primer-length out"),
+        ([*frequency, "--temperature", 2], "leave --temperature out"),
+        ([*frequency, "--top-k", 2], "leave --top-k out"),
+        ([*frequency, "--top-p", 1], "leave --top-p out"),
+        ([*frequency, "--free"], "leave --free out"),
+    ):
+        assert says in fails("sample", *words)

@@ -4,7 +4,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music.midi import NOTE_OFF, NOTE_ON, notes_of, tidy_track
-from lstm_music.tokenizers.grammar import GrammarState, MessageGrammar
+from lstm_music.tokenizers.grammar import (
+    BAR,
+    SHORTEST,
+    ChordGrammar,
+    GrammarState,
+    MessageGrammar,
+    Room,
+)
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     SPECIALS,
@@ -275,3 +282,83 @@ def test_a_grammar_shows_what_its_words_mean():
 def test_a_vocabulary_of_other_words_is_refused():
     with pytest.raises(ValueError, match="not a message"):
         MessageGrammar(Vocabulary(["60-64-67"]), "flatten", 480, 9)
+
+
+# Lengths ----------------------------------------------------------------------------------------
+
+
+@layouts
+def test_messages_end_where_the_length_asked_for_lets_them(layout):
+    grammar = MessageGrammar(FULL, layout, 480, 9)
+    early, late = GrammarState(now=SHORTEST - 1), GrammarState(now=SHORTEST)
+    for state in (early, late):
+        assert not grammar.may_end(state, Room(1, None))  # the last of a number of tokens
+        assert grammar.may_end(state, Room(2, None))
+        assert grammar.may_end(state, Room(None, 1))
+        assert not grammar.is_full(state, Room(1, None))
+        assert grammar.is_full(state, Room(0, None))
+    assert grammar.may_end(early, Room(None, None)) == (layout == "flatten")
+    assert grammar.may_end(late, Room(None, None))
+
+
+@layouts
+def test_after_messages_another_piece_follows_where_a_token_or_a_bar_is_left(layout):
+    grammar = MessageGrammar(FULL, layout, 480, 9)
+    state = GrammarState(now=BAR + 1)
+    assert grammar.leaves_room(state, Room(2, None))
+    assert not grammar.leaves_room(state, Room(1, None))
+    assert not grammar.leaves_room(state, Room(None, None))
+    assert grammar.leaves_room(state, Room(None, 3 * BAR)) == (layout == "merge")
+    assert not grammar.leaves_room(state, Room(None, 3 * BAR - 1))
+
+
+@layouts
+def test_the_most_messages_grow_with_the_limit(layout):
+    grammar = MessageGrammar(FULL, layout, 480, 9)
+    assert grammar.most(None, None) == 2000
+    assert grammar.most(7, None) == 7
+    assert grammar.most(None, 480) == 20_000
+    assert grammar.most(None, 480 * 1000) == 128_000
+
+
+# Chords -----------------------------------------------------------------------------------------
+
+CHORDS = Vocabulary([PIECE_END, "rest", "60", "60-64"])
+
+
+def test_any_chord_may_follow_any_other():
+    grammar = ChordGrammar(CHORDS, 240)
+    state = grammar.start()
+    assert grammar.begins.tolist() == [False, True, True, True]
+    for n, id in enumerate((2, 2, 1, 3)):
+        assert grammar.is_empty(state) == (n == 0)
+        assert state.now == n * 240
+        assert words_allowed(grammar, CHORDS, state, None, False) == {"rest", "60", "60-64"}
+        assert words_allowed(grammar, CHORDS, state, 9999, True) == set(CHORDS.words)
+        grammar.advance(state, id)
+    grammar.advance(state, 0)
+    assert state.finished
+    assert not words_allowed(grammar, CHORDS, state, None, True)
+
+
+def test_chords_end_after_eight_bars_or_where_a_bar_line_is_left_for_another_piece():
+    grammar = ChordGrammar(CHORDS, 240)
+    none, room = Room(None, None), Room(None, 2 * BAR)
+
+    def at(now):
+        return GrammarState(now=now, notes=now // 240)
+
+    assert not grammar.may_end(at(SHORTEST - 240), none)
+    assert grammar.may_end(at(SHORTEST), none)
+    assert not grammar.leaves_room(at(SHORTEST), none)
+    assert not grammar.is_full(at(SHORTEST), none)
+    assert not grammar.may_end(at(0), room)
+    assert [grammar.may_end(at(t), room) for t in (240, BAR, BAR + 240)] == [True, True, False]
+    assert [grammar.leaves_room(at(t), room) for t in (240, BAR, BAR + 240)] == [True, True, False]
+    assert [grammar.is_full(at(t), room) for t in (BAR, 2 * BAR - 240, 2 * BAR)] == [0, 0, 1]
+
+
+def test_the_most_chords_are_the_frames_and_an_end_at_each_bar_line():
+    grammar = ChordGrammar(CHORDS, 480)
+    assert grammar.most(None, None) == 2000
+    assert grammar.most(None, 10 * BAR) == 40 + 10

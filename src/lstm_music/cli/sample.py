@@ -4,7 +4,7 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
     Parser,
@@ -24,45 +25,105 @@ from lstm_music.cli.common import (
     warn,
     whole,
 )
+from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
-from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, notes_of, read_midi, write_midi
+from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
 from lstm_music.model import Model
-from lstm_music.ops import get_ops
-from lstm_music.sampler import BAR, FreeGrammar, Options, clipped, decode, sample, within
-from lstm_music.tokenizers.grammar import MessageGrammar
-from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
+from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.roll_corpus import RollCorpus
+from lstm_music.sampler import Options
+from lstm_music.tokenizers.grammar import BAR
 
-PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens
+PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
+UNTRAINED = "untrained"
 BUNDLED = "data/bach-model"
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
   bin/sample --bars 16 --seed 7                sixteen bars
   bin/sample --primer mine.mid --out next.mid  continue a piece of your own
+  bin/sample --baseline chord-frequency --corpus bach
 """
 
 
 def main(argv: Sequence[str]) -> int:
     """Write the pieces and print their paths; return the exit status."""
-    args = make_parser().parse_args(argv)
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    check_baseline(args, parser)
     limit_threads(args.threads, args.backend)
-    checkpoint, folder = find_checkpoint(args.run)
-    model = model_of(checkpoint, args.backend)
-    options, grammar = options_of(args), grammar_of(args, checkpoint)
-    primers, origins = primers_of(args, checkpoint, grammar, options)
-    start = checkpoint.vocabulary.id(PIECE_END)
-    with Bar(args.quiet) as bar:
-        pieces = drawer(model)(model, start, primers, options, grammar, bar.show)
-    tokenizer = MessageTokenizer(checkpoint.meta["tokenizer"]["layout"])
-    for path, ids, origin in zip(out_paths(args, folder), pieces, origins, strict=True):
-        piece = decode(ids, checkpoint.vocabulary, tokenizer, grammar, path.stem)
-        if options.limit is not None:
-            piece = clipped(piece, options.limit)
+    composer, folder = find_composer(args)
+    options = composer.fitted(options_of(args, composer.top_p))
+    primers, origins = primers_of(args, composer, options)
+    with Bar(args.quiet, composer.unit) as bar:
+        pieces = composer.compose(primers, options, bar.show)
+    for path, music, origin in zip(out_paths(args, folder), pieces, origins, strict=True):
+        piece = composer.piece(music, options, path.stem)
         write(piece, path, args)
         if args.png:
             draw(piece, path.with_suffix(".png"))
-        print(path if args.quiet else describe(piece, path, len(ids), origin, args))
+        length = f"{composer.size(music)} {composer.unit}"
+        print(path if args.quiet else describe(piece, path, length, origin, args))
     return 0
+
+
+# What composes ----------------------------------------------------------------------------------
+
+
+def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
+    """Raise UserError where --baseline and the options about it don't fit together."""
+    kind = args.baseline
+    if kind is None or args.corpus is None:
+        for flag in ("--corpus", "--data"):
+            if getattr(args, flag[2:]) is not None:
+                needs = "--baseline" if kind is None else "--corpus"
+                raise UserError(f"{flag} is only for use with {needs}: add it, or leave {flag} out")
+    if kind == UNTRAINED and (args.run is None) == (args.corpus is None):
+        raise UserError("--baseline untrained needs a RUN, or a --corpus, but not both")
+    if kind is None or kind == UNTRAINED:
+        return
+    if args.run is not None:
+        raise UserError(f"--baseline {kind} needs no run: leave '{args.run}' out")
+    if args.corpus is None:
+        raise UserError(f"--baseline {kind} draws from a corpus: say which with --corpus")
+    for name in ("temperature", "top_k", "top_p", "greedy", "primer", "primer_length", "free"):
+        if getattr(args, name) != parser.get_default(name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UserError(f"--baseline {kind} draws by frequency alone: leave {flag} out")
+
+
+def find_composer(args: argparse.Namespace) -> tuple[Composer[Any], Path]:
+    """Return what composes, and the folder for its samples."""
+    if args.baseline is None:
+        checkpoint, folder = find_checkpoint(args.run)
+        model = model_of(checkpoint, args.backend)
+        return composer_of(checkpoint, model, args.free, args.restrike), folder
+    return baseline_composer(args), Path("samples")
+
+
+def baseline_composer(args: argparse.Namespace) -> Composer[Any]:
+    """Return what composes for --baseline."""
+    if args.baseline != UNTRAINED:
+        corpus = rolls_of(args, Reading("note"))
+        frames = corpus.split_frames("train"), corpus.split_frames("valid")
+        baseline = fit_baseline(args.baseline, *frames)
+        return FrequencyComposer(baseline, corpus.reading.grid, args.restrike)
+    if args.corpus is None:
+        checkpoint = find_checkpoint(args.run)[0]
+        model = Model(checkpoint.config, ops_of(args.backend), checkpoint.meta["settings"]["seed"])
+    else:
+        checkpoint = untrained(rolls_of(args, Reading("chord")))
+        model = model_of(checkpoint, args.backend)
+    return composer_of(checkpoint, model, args.free, args.restrike)
+
+
+def rolls_of(args: argparse.Namespace, reading: Reading) -> RollCorpus:
+    """Return the piano rolls of --corpus and --data."""
+    progress = not args.quiet and sys.stderr.isatty()
+    corpus = load_corpus(args.corpus, args.data, reading, progress)
+    assert isinstance(corpus, RollCorpus)
+    return corpus
 
 
 def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
@@ -84,55 +145,42 @@ def bundled_model() -> Path:
     return folder
 
 
+def ops_of(backend: str) -> NumpyOps:
+    """Return the ops of a backend."""
+    # A few pieces at a time are a matter of small matrices: nothing there for Numba to win.
+    return get_ops("numpy" if backend == "auto" else backend)
+
+
 def model_of(checkpoint: Checkpoint, backend: str) -> Model:
     """Return a checkpoint's model on a backend."""
-    # A few pieces at a time are a matter of small matrices: nothing there for Numba to win.
-    ops = get_ops("numpy" if backend == "auto" else backend)
+    ops = ops_of(backend)
     parameters = {name: ops.asarray(value) for name, value in checkpoint.parameters.items()}
     return Model(checkpoint.config, ops, parameters=parameters)
 
 
-def drawer(model: Model) -> Callable[..., list[list[int]]]:
-    """Return what draws pieces with a model: on a GPU, the loop that never leaves it."""
-    if model.ops.name != "cupy":
-        return sample
-    from lstm_music.device_sampling import sample_on_device
-
-    return sample_on_device
+# What is asked of it ----------------------------------------------------------------------------
 
 
-def options_of(args: argparse.Namespace) -> Options:
-    """Return the sampler's options."""
+def options_of(args: argparse.Namespace, top_p: float) -> Options:
+    """Return the sampler's options; top_p where none is given."""
     limit = None
     if args.bars is not None:
         limit = args.bars * BAR
     elif args.seconds is not None:
         limit = max(1, round(args.seconds * args.tempo / 60 * TICKS_PER_QUARTER))
-    return Options(
-        args.length, limit, args.temperature, args.top_k, args.top_p, args.greedy, args.seed
-    )
-
-
-def grammar_of(args: argparse.Namespace, checkpoint: Checkpoint) -> MessageGrammar:
-    """Return the rules of --strict or --free."""
-    corpus = checkpoint.meta["corpus"]
-    layout = checkpoint.meta["tokenizer"]["layout"]
-    rules = FreeGrammar if args.free else MessageGrammar
-    habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
-    return rules(checkpoint.vocabulary, layout, *habits)
+    if args.top_p is not None:
+        top_p = args.top_p
+    return Options(args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed)
 
 
 def primers_of(
-    args: argparse.Namespace, checkpoint: Checkpoint, grammar: MessageGrammar, options: Options
-) -> tuple[list[list[int]], list[str]]:
+    args: argparse.Namespace, composer: Composer[Any], options: Options
+) -> tuple[list[Any], list[str]]:
     """Return the primer of each piece, and where it comes from in words."""
     if args.primer:
-        candidates = [(str(args.primer), file_primer(args.primer, checkpoint))]
-        usual = PRIMER_FROM_FILE
+        candidates, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
     else:
-        known = checkpoint.meta["primers"]
-        candidates = [(primer["name"], primer["ids"]) for primer in known] or [("", [])]
-        usual = PRIMER_FROM_CORPUS
+        candidates, usual = composer.openings() or [Opening("", [])], PRIMER_FROM_CORPUS
     length, limit, n = options.length, options.limit, args.primer_length
     if n is None:  # then the model composes at least half of what was asked for
         n = usual
@@ -140,58 +188,15 @@ def primers_of(
     n = n if length is None else min(n, length)
     chosen = np.random.default_rng(args.seed).integers(len(candidates), size=args.num)
     primers, origins = [], []
-    for name, ids in (candidates[k] for k in chosen):
-        primer = within(ids, grammar, n, limit)
+    for name, music in (candidates[k] for k in chosen):
+        primer = composer.cut(music, n, limit)
         primers.append(primer)
-        origins.append(f"the first {len(primer)} tokens of {name}" if primer else "")
+        first = f"the first {composer.size(primer)} {composer.unit} of {name}"
+        origins.append(first if len(primer) else "")
     return primers, origins
 
 
-def file_primer(path: Path, checkpoint: Checkpoint) -> list[int]:
-    """Return the ids of a MIDI file's tokens, unseen durations replaced by the nearest seen.
-
-    The time that a note left out would have taken goes to the next one of its track.
-    """
-    words = file_words(path, MessageTokenizer(checkpoint.meta["tokenizer"]["layout"]))
-    nearest = NearestWord(checkpoint.vocabulary)
-    ids: list[int] = []
-    changed, owed, notes, notes_in_track = 0, 0, 0, 0
-    for word in words:
-        message = parse(word)
-        if message is None:  # the end of a track, which stays if something is left of it
-            found = nearest(word) if notes_in_track else None
-            owed, notes_in_track = 0, 0
-        else:
-            kind, pitch, delta = message
-            found = nearest(spell(kind, pitch, delta + owed))
-            owed = 0 if found else owed + delta
-            notes_in_track += found is not None
-            notes += found is not None
-        changed += found != word
-        if found is not None:
-            ids.append(checkpoint.vocabulary.id(found))
-    if not notes:
-        raise UserError(
-            f"the model knows none of the notes in '{path}': choose another --primer, "
-            "or train a model on music like it"
-        )
-    if changed:
-        warn(
-            f"{changed} of {len(words)} tokens of {path} are new to the model: "
-            "its nearest ones stand in, or they are left out"
-        )
-    return ids
-
-
-def file_words(path: Path, tokenizer: MessageTokenizer) -> list[str]:
-    """Return the words of a MIDI file, without the end of the piece."""
-    if not path.is_file():
-        raise UserError(f"no file '{path}': give --primer a MIDI file")
-    try:
-        piece = read_midi(path, path.name)
-    except MidiError as error:
-        raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
-    return [word for word in tokenizer.words(piece) if word != PIECE_END]
+# What comes out ---------------------------------------------------------------------------------
 
 
 def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
@@ -231,7 +236,7 @@ def draw(piece: Piece, path: Path) -> None:
     piano_roll(piece, path)
 
 
-def describe(piece: Piece, path: Path, tokens: int, origin: str, args: argparse.Namespace) -> str:
+def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
     """Return one line on a piece that was written."""
     notes = [notes_of(track) for track in piece.tracks]
     end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
@@ -239,18 +244,18 @@ def describe(piece: Piece, path: Path, tokens: int, origin: str, args: argparse.
     primed = f", primed with {origin}" if origin else ""
     return (
         f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
-        f"{tokens} tokens{primed})"
+        f"{length}{primed})"
     )
 
 
 class Bar:
     """A progress bar that appears after two seconds, on a terminal."""
 
-    def __init__(self, quiet: bool) -> None:
+    def __init__(self, quiet: bool, units: str) -> None:
         from tqdm import tqdm
 
         hide = quiet or not sys.stderr.isatty()
-        self.bar: Any = tqdm(unit="token", delay=2, leave=False, disable=hide)
+        self.bar: Any = tqdm(unit=f" {units}", delay=2, leave=False, disable=hide)
 
     def __enter__(self) -> "Bar":
         return self
@@ -259,7 +264,7 @@ class Bar:
         self.bar.close()
 
     def show(self, done: int, most: int) -> None:
-        """Show how many tokens are drawn."""
+        """Show how many tokens or frames are drawn."""
         self.bar.total = most
         self.bar.update(done - self.bar.n)
 
@@ -276,6 +281,7 @@ def make_parser() -> Parser:
     add_length_options(parser)
     add_drawing_options(parser)
     add_primer_options(parser)
+    add_baseline_options(parser)
     add_file_options(parser)
     add_backend_options(parser)
     return parser
@@ -291,7 +297,8 @@ def add_length_options(parser: Parser) -> None:
         "--length",
         type=whole(1, 1_000_000),
         metavar="N",
-        help="exactly N tokens a piece (default: to its end, at most 2000)",
+        help="exactly N tokens a piece, or frames of a piano roll (default: to its end, at most "
+        "2000; note models, which know no end, and baselines 16 bars)",
     )
     add("--bars", type=whole(1, 10_000), metavar="N", help="N bars of 4/4")
     add("--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo")
@@ -313,16 +320,17 @@ def add_drawing_options(parser: Parser) -> None:
         type=whole(0),
         default=0,
         metavar="N",
-        help="draw among the N likeliest tokens; 0 for all",
+        help="draw among the N likeliest tokens, or let only the N likeliest notes sound; "
+        "0 for all",
     )
     add(
         "--top-p",
         type=number(0, 1, above=True),
-        default=0.9,
         metavar="P",
-        help="draw among the likeliest tokens that hold a share P; 1 for all",
+        help="draw among the likeliest tokens that hold a share P, or let only the likeliest notes "
+        "sound; 1 for all (default: 0.9 for tokens, 1 for notes)",
     )
-    add("--greedy", action="store_true", help="always take the likeliest token")
+    add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument
     rules("--strict", action="store_true", help="no token that breaks the grammar (the default)")
     rules("--free", action="store_true", help="any token at any time; the decoder repairs")
@@ -340,9 +348,22 @@ def add_primer_options(parser: Parser) -> None:
         "--primer-length",
         type=whole(0),
         metavar="N",
-        help="tokens to take of it, 0 for none (default: 16 of a held-out piece, 64 of a file, "
-        "but at most half of the length asked for)",
+        help="tokens or frames to take of it, 0 for none (default: 16 of a held-out piece, 64 of "
+        "a file, but at most half of the length asked for)",
     )
+
+
+def add_baseline_options(parser: Parser) -> None:
+    """Add what composes without a trained model."""
+    add = parser.add_argument
+    add(
+        "--baseline",
+        choices=(UNTRAINED, *BASELINES),
+        help="no trained model, but the network before training (RUN's, or one of default size "
+        "for the chords of --corpus), or frames of --corpus drawn by frequency",
+    )
+    add("--corpus", metavar="C", help="what --baseline draws from")
+    add("--data", type=Path, metavar="FILE", help="read a named --corpus from this file or folder")
 
 
 def add_file_options(parser: Parser) -> None:
@@ -363,10 +384,15 @@ def add_file_options(parser: Parser) -> None:
         help="General MIDI instrument: 0 piano, 19 organ",
     )
     add(
+        "--restrike",
+        action="store_true",
+        help="strike the notes of a piano roll anew in each frame (default: held notes are one)",
+    )
+    add(
         "--out",
         type=Path,
         metavar="DIR|FILE.mid",
-        help="where to write (default: the run's samples/)",
+        help="where to write (default: the run's samples/; samples/ for a baseline)",
     )
     add("--png", action="store_true", help="draw the piano roll beside each MIDI file")
     add("--quiet", action="store_true", help="print nothing but the paths")

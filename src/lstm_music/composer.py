@@ -1,0 +1,392 @@
+"""From a checkpoint to pieces: openings to continue, sampling and decoding, by representation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
+
+from lstm_music.baselines import Baseline
+from lstm_music.checkpoint import Checkpoint
+from lstm_music.errors import UserError
+from lstm_music.frame_sampler import BARS, check_options, fit_thresholds, sample_frames
+from lstm_music.heads import SigmoidHead
+from lstm_music.midi import LAST_TICK, MidiError, Piece, read_midi
+from lstm_music.model import Config, Model
+from lstm_music.ops import get_ops
+from lstm_music.piano_roll import (
+    LOWEST,
+    NOTES,
+    Frames,
+    frames_of,
+    piece_of_frames,
+    ticks_per_step,
+)
+from lstm_music.roll_corpus import RollCorpus, RollReading, chord_ids
+from lstm_music.sampler import (
+    FreeGrammar,
+    Options,
+    clipped,
+    decode,
+    decode_chords,
+    length_in_frames,
+    sample,
+    within,
+)
+from lstm_music.tokenizers.chords import chord_words
+from lstm_music.tokenizers.grammar import ChordGrammar, MessageGrammar
+from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
+
+Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
+Ids = list[int]
+Show = Callable[[int, int], None]
+Warn = Callable[[str], None]
+
+
+class Opening(NamedTuple):
+    """How a piece begins: its name, and ids or frames."""
+
+    name: str
+    music: Any
+
+
+class Composer(ABC, Generic[Music]):
+    """What composes. unit: of its lengths; top_p: its default."""
+
+    unit: str
+    top_p: float
+
+    @abstractmethod
+    def fitted(self, options: Options) -> Options:
+        """Return options with the length in what the sampler counts."""
+
+    @abstractmethod
+    def openings(self) -> list[Opening]:
+        """Return the openings of held-out pieces that it knows."""
+
+    @abstractmethod
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """Return a MIDI file as it reads one. Raises UserError where nothing is left of it."""
+
+    @abstractmethod
+    def cut(self, music: Music, n: int, limit: int | None) -> Music:
+        """Return the first n tokens or frames, or fewer that end by a limit in ticks."""
+
+    @abstractmethod
+    def compose(self, primers: Sequence[Music], options: Options, show: Show) -> list[Music]:
+        """Return one piece for each primer; see `sampler.sample`."""
+
+    @abstractmethod
+    def size(self, music: Music) -> int:
+        """Return the length in units."""
+
+    @abstractmethod
+    def piece(self, music: Music, options: Options, name: str) -> Piece:
+        """Decode what it composed with these options."""
+
+
+class MessageComposer(Composer[Ids]):
+    """Composes with a model of messages. free: without the grammar's rules."""
+
+    unit, top_p = "tokens", 0.9
+
+    def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
+        self.checkpoint, self.model = checkpoint, model
+        self.vocabulary = checkpoint.vocabulary
+        layout = checkpoint.meta["tokenizer"]["layout"]
+        corpus = checkpoint.meta["corpus"]
+        habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
+        self.tokenizer = MessageTokenizer(layout)
+        self.grammar = (FreeGrammar if free else MessageGrammar)(self.vocabulary, layout, *habits)
+
+    def fitted(self, options: Options) -> Options:
+        """As Composer.fitted: the sampler counts tokens and ticks."""
+        return options
+
+    def openings(self) -> list[Opening]:
+        """As Composer.openings."""
+        return [
+            Opening(primer["name"], primer["ids"]) for primer in self.checkpoint.meta["primers"]
+        ]
+
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """As Composer.opening_of, unseen durations replaced by the nearest seen.
+
+        The time that a note left out would have taken goes to the next one of its track.
+        """
+        words = [word for word in self.tokenizer.words(read_primer(path)) if word != PIECE_END]
+        nearest = NearestWord(self.vocabulary)
+        ids: Ids = []
+        changed, owed, notes, notes_in_track = 0, 0, 0, 0
+        for word in words:
+            message = parse(word)
+            if message is None:  # the end of a track, which stays if something is left of it
+                found = nearest(word) if notes_in_track else None
+                owed, notes_in_track = 0, 0
+            else:
+                kind, pitch, delta = message
+                found = nearest(spell(kind, pitch, delta + owed))
+                owed = 0 if found else owed + delta
+                notes_in_track += found is not None
+                notes += found is not None
+            changed += found != word
+            if found is not None:
+                ids.append(self.vocabulary.id(found))
+        if not notes:
+            raise UserError(
+                f"the model knows none of the notes in '{path}': choose another --primer, "
+                "or train a model on music like it"
+            )
+        if changed:
+            warn(
+                f"{changed} of {len(words)} tokens of {path} are new to the model: "
+                "its nearest ones stand in, or they are left out"
+            )
+        return Opening(str(path), ids)
+
+    def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
+        """As Composer.cut."""
+        return within(music, self.grammar, n, limit)
+
+    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
+        """As Composer.compose: on a GPU, the loop never leaves it."""
+        start = self.vocabulary.id(PIECE_END)
+        if self.model.ops.name != "cupy":
+            return sample(self.model, start, primers, options, self.grammar, show)
+        from lstm_music.device_sampling import sample_on_device
+
+        return sample_on_device(self.model, start, primers, options, self.grammar, show)
+
+    def size(self, music: Ids) -> int:
+        """As Composer.size."""
+        return len(music)
+
+    def piece(self, music: Ids, options: Options, name: str) -> Piece:
+        """As Composer.piece."""
+        piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name)
+        return piece if options.limit is None else clipped(piece, options.limit)
+
+
+class ChordComposer(Composer[Ids]):
+    """Composes with a model of chords. restrike: held notes are struck anew with each chord."""
+
+    unit, top_p = "frames", 0.9
+
+    def __init__(self, checkpoint: Checkpoint, model: Model, restrike: bool = False) -> None:
+        self.checkpoint, self.model, self.restrike = checkpoint, model, restrike
+        self.vocabulary = checkpoint.vocabulary
+        self.reading = reading_of(checkpoint)
+        self.grammar = ChordGrammar(self.vocabulary, ticks_per_step(self.reading.grid))
+
+    def fitted(self, options: Options) -> Options:
+        """As Composer.fitted: a length is one in ticks."""
+        frames = frames_asked(options, self.reading.grid)
+        limit = None if frames is None else frames * self.grammar.frame_ticks
+        return replace(options, length=None, limit=limit)
+
+    def openings(self) -> list[Opening]:
+        """As Composer.openings."""
+        return [
+            Opening(primer["name"], primer["ids"]) for primer in self.checkpoint.meta["primers"]
+        ]
+
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """As Composer.opening_of, unseen chords replaced by the nearest seen."""
+        frames = frames_of_primer(path, self.reading, warn)
+        ids, unseen = chord_ids([chord_words(frames)], self.vocabulary)
+        if unseen.any():
+            warn(
+                f"{int(unseen.sum())} of {len(frames)} chords of {path} are new to the model: "
+                "its nearest ones stand in"
+            )
+        return Opening(str(path), ids[:-1].tolist())
+
+    def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
+        """As Composer.cut."""
+        return within(music, self.grammar, n, limit)
+
+    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
+        """As Composer.compose."""
+        start = self.vocabulary.id(PIECE_END)
+        return sample(self.model, start, primers, options, self.grammar, show)
+
+    def size(self, music: Ids) -> int:
+        """As Composer.size: the rests before bar lines count."""
+        return length_in_frames(music, self.grammar)
+
+    def piece(self, music: Ids, options: Options, name: str) -> Piece:
+        """As Composer.piece."""
+        return decode_chords(music, self.vocabulary, self.reading.grid, name, self.restrike)
+
+
+class FrameComposer(Composer[Frames]):
+    """Composes frames. grid: frames a whole note; restrike: as of a ChordComposer."""
+
+    unit, top_p = "frames", 1.0
+
+    def __init__(self, grid: int, restrike: bool = False) -> None:
+        self.grid, self.restrike = grid, restrike
+
+    def fitted(self, options: Options) -> Options:
+        """As Composer.fitted: the sampler counts frames, and there must be a length."""
+        frames = frames_asked(options, self.grid) or BARS * self.grid
+        return replace(options, length=frames, limit=None)
+
+    def cut(self, music: Frames, n: int, limit: int | None) -> Frames:
+        """As Composer.cut: a length in ticks is one in frames already."""
+        return music[:n]
+
+    def size(self, music: Frames) -> int:
+        """As Composer.size."""
+        return len(music)
+
+    def piece(self, music: Frames, options: Options, name: str) -> Piece:
+        """As Composer.piece."""
+        return piece_of_frames(music, self.grid, name, self.restrike)
+
+
+class NoteComposer(FrameComposer):
+    """Composes with a model of notes."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Model, restrike: bool = False) -> None:
+        self.reading = reading_of(checkpoint)
+        super().__init__(self.reading.grid, restrike)
+        self.checkpoint, self.model = checkpoint, model
+
+    def fitted(self, options: Options) -> Options:
+        """As FrameComposer.fitted. Raises UserError for what the model's head can't do."""
+        check_options(self.model, options)
+        return super().fitted(options)
+
+    def openings(self) -> list[Opening]:
+        """As Composer.openings."""
+        primers = self.checkpoint.meta["primers"]
+        return [Opening(primer["name"], frames_of_pitches(primer["frames"])) for primer in primers]
+
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """As Composer.opening_of."""
+        return Opening(str(path), frames_of_primer(path, self.reading, warn))
+
+    def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
+        """As Composer.compose."""
+        thresholds = None
+        if options.greedy and isinstance(self.model.head, SigmoidHead):
+            known = [opening.music for opening in self.openings()]
+            thresholds = fit_thresholds(self.model, known)
+        return sample_frames(self.model, primers, options, thresholds, show)
+
+
+class FrequencyComposer(FrameComposer):
+    """Draws each frame by itself from a baseline, as the paper's section 5.1 does with chords."""
+
+    def __init__(self, baseline: Baseline, grid: int, restrike: bool = False) -> None:
+        super().__init__(grid, restrike)
+        self.baseline = baseline
+
+    def openings(self) -> list[Opening]:
+        """Return none: what was before makes no difference."""
+        return []
+
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """Raise UserError: what was before makes no difference."""
+        raise UserError("a baseline continues nothing: leave --primer out")
+
+    def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
+        """As Composer.compose; primers only say how many pieces to draw."""
+        assert options.length is not None
+        rngs = (np.random.default_rng([options.seed, k]) for k in range(len(primers)))
+        return [self.baseline.draw(options.length, rng) for rng in rngs]
+
+
+# Making one -------------------------------------------------------------------------------------
+
+
+def composer_of(
+    checkpoint: Checkpoint, model: Model, free: bool = False, restrike: bool = False
+) -> Composer[Any]:
+    """Return what composes with a model as a checkpoint says.
+
+    Raises UserError where free is asked of piano rolls, or restrike of messages.
+    """
+    representation = checkpoint.meta["tokenizer"]["name"]
+    if representation == "message":
+        if restrike:
+            raise UserError(
+                "--restrike is only for piano-roll models, and this one writes messages: "
+                "leave it out"
+            )
+        return MessageComposer(checkpoint, model, free)
+    if free:
+        raise UserError(
+            "--free is only for models of messages, and a piano roll has no rules to break: "
+            "leave it out"
+        )
+    kind = ChordComposer if representation == "chord" else NoteComposer
+    return kind(checkpoint, model, restrike)
+
+
+def untrained(corpus: RollCorpus) -> Checkpoint:
+    """Return a model of a corpus's chords as training would begin with it, all sizes default."""
+    config = Config(len(corpus.vocabulary))
+    meta = {"tokenizer": corpus.tokenizer_json(), "primers": corpus.primers()}
+    parameters = Model(config, get_ops("numpy")).parameters
+    return Checkpoint(Path(corpus.name), meta, config, corpus.vocabulary, parameters)
+
+
+def reading_of(checkpoint: Checkpoint) -> RollReading:
+    """Return how a checkpoint's piano rolls were made; nothing is transposed at random any more."""
+    tokenizer = dict(checkpoint.meta["tokenizer"])
+    return RollReading(tokenizer.pop("name"), **tokenizer)
+
+
+# Lengths and primers ----------------------------------------------------------------------------
+
+
+def frames_asked(options: Options, grid: int) -> int | None:
+    """Return a length in frames or ticks in frames, at least one; None where none was asked.
+
+    Raises UserError for more than a MIDI file holds.
+    """
+    ticks = ticks_per_step(grid)
+    frames = options.length
+    if options.limit is not None:
+        frames = max(1, round(options.limit / ticks))
+    if frames is not None and frames > LAST_TICK // ticks:
+        raise UserError(
+            f"a MIDI file holds at most {LAST_TICK // ticks} frames of this grid, not {frames}: "
+            "ask for fewer"
+        )
+    return frames
+
+
+def read_primer(path: Path) -> Piece:
+    """Return the piece of a MIDI file; raises UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"no file '{path}': give --primer a MIDI file")
+    try:
+        return read_midi(path, path.name)
+    except MidiError as error:
+        raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+
+
+def frames_of_primer(path: Path, reading: RollReading, warn: Warn) -> Frames:
+    """Return a MIDI file's frames as a model read its corpus; raises UserError for silence."""
+    frames, out_of_range = frames_of(read_primer(path), reading.grid)
+    if not frames.any():
+        raise UserError(
+            f"no note in '{path}' sounds on the model's grid of {reading.grid} frames a whole "
+            "note: choose another --primer"
+        )
+    if out_of_range:
+        warn(f"notes of {path} that a piano lacks are left out ({out_of_range})")
+    return reading.prepared(frames, 0)
+
+
+def frames_of_pitches(pitches: Sequence[Sequence[int]]) -> Frames:
+    """Return frames (n, 88) from the MIDI pitches of each."""
+    frames = np.zeros((len(pitches), NOTES), np.uint8)
+    for frame, some in zip(frames, pitches, strict=True):
+        frame[np.array(some, np.intp) - LOWEST] = 1
+    return frames
