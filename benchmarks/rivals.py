@@ -31,12 +31,16 @@ class Case(NamedTuple):
     E: int = 128
     H: int = 128
     L: int = 2
+    head: str = "softmax"
+    K: int = 128
 
 
 CASES = {
     "train-v35509": Case("train", 35_509, 50, 50, 1),
     "train-v600": Case("train", 600, 50, 50, 5),
     "train-v126k": Case("train", 126_000, 25, 25, 1),
+    "train-note-sigmoid": Case("train", 88, 50, 50, 5, head="sigmoid"),
+    "train-note-nade": Case("train", 88, 50, 50, 5, head="nade"),
     "sample-v35509": Case("sample", 35_509, 1, 1, 50),
     "sample-v600": Case("sample", 600, 1, 1, 300),
     "sample-v600-batch64": Case("sample", 600, 64, 1, 30),
@@ -44,11 +48,18 @@ CASES = {
 Round = Callable[[], None]
 
 
-def random_ids(case: Case) -> tuple[Any, Any]:
-    """Return inputs and targets (T, B) int32, the same for both rivals."""
+NOTES_AT_ONCE = 3.5  # as in MuseData
+
+
+def random_batch(case: Case) -> tuple[Any, Any]:
+    """Return inputs and targets, the same for both: ids (T, B), or notes (T, B, 89 and 88)."""
     import numpy as np
 
     rng = np.random.default_rng(0)
+    if case.head != "softmax":
+        x = rng.random((case.T, case.B, case.V + 1)) < NOTES_AT_ONCE / case.V
+        y = rng.random((case.T, case.B, case.V)) < NOTES_AT_ONCE / case.V
+        return x.astype(np.uint8), y.astype(np.uint8)
     shape = (2, case.T, case.B)
     x, y = rng.integers(0, case.V, shape, dtype=np.int32)
     return x, y
@@ -64,12 +75,12 @@ def ours(case: Case, threads: int, mode: str) -> Round:
 
     limit_threads(threads, "auto")
     ops = get_ops("auto")
-    model = Model(Config(case.V, case.E, case.H, case.L), ops)
+    model = Model(Config(case.V, case.E, case.H, case.L, head=case.head, nade=case.K), ops)
     if case.kind == "sample":
         return our_sampling(case, model)
     optimizer = Optimizer(ops, "adam", model.parameters)
-    x, y = random_ids(case)
-    batch = Batch(x, y, None, x.size)
+    x, y = random_batch(case)
+    batch = Batch(x, y, None, case.T * case.B)
     state = model.zero_state(case.B)
 
     def run() -> None:
@@ -126,14 +137,22 @@ def pytorch(case: Case, threads: int, mode: str) -> Round:
 
         return draw
 
+    x, y = (torch.from_numpy(a) for a in random_batch(case))
+    if case.head == "softmax":
+        x, y = x.long(), y.long().reshape(-1)
+
+        def loss_of(out: Any) -> Any:
+            return nn.functional.cross_entropy(head(out).reshape(-1, case.V), y)
+
+    else:
+        embedding, head, loss_of = note_layers(case, y.float())
+        x = x.float()
     parameters = [*embedding.parameters(), *lstm.parameters(), *head.parameters()]
     optimizer = torch.optim.Adam(parameters, 1e-3)
-    x, y = (torch.from_numpy(a).long() for a in random_ids(case))
 
     def forward(h: Any, c: Any) -> Any:
         out, (h, c) = lstm(embedding(x), (h, c))
-        loss = nn.functional.cross_entropy(head(out).reshape(-1, case.V), y.reshape(-1))
-        return loss, h, c
+        return loss_of(out), h, c
 
     if mode == "compile":
         forward = torch.compile(forward)
@@ -151,13 +170,42 @@ def pytorch(case: Case, threads: int, mode: str) -> Round:
     return run
 
 
+def note_layers(case: Case, y: Any) -> tuple[Any, Any, Callable[[Any], Any]]:
+    """Return PyTorch's embedding and head of note vectors, and the loss of outputs (T, B, H).
+
+    NADE at all 88 steps at once, (T·B, 88, K): without a kernel of one's own, PyTorch's best.
+    """
+    import torch
+    from torch import nn
+
+    embedding = nn.Linear(case.V + 1, case.E, bias=False)
+    bce = nn.functional.binary_cross_entropy_with_logits
+    rows = case.T * case.B
+    if case.head == "sigmoid":
+        head: Any = nn.Linear(case.H, case.V)
+        return embedding, head, lambda out: bce(head(out), y, reduction="sum") / rows
+    visible, hidden = nn.Linear(case.H, case.V), nn.Linear(case.H, case.K)
+    W, U = (nn.Parameter(0.1 * torch.randn(case.V, case.K)) for _ in range(2))
+    head = nn.ModuleList([visible, hidden, nn.ParameterList([W, U])])
+    notes = y.reshape(rows, case.V)
+
+    def loss_of(out: Any) -> Any:
+        h = out.reshape(rows, case.H)
+        below = torch.cumsum(notes[:, :, None] * W, dim=1) - notes[:, :, None] * W
+        units = torch.sigmoid(hidden(h)[:, None] + below)
+        return bce(visible(h) + (units * U).sum(dim=2), notes, reduction="sum") / rows
+
+    return embedding, head, loss_of
+
+
 def bound(case: Case, threads: int, mode: str) -> Round:
     """Return a round of the least work: the GEMMs alone, or the reading of the weights."""
     import numpy as np
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(threads)
-    E, H, V, N = case.E, case.H, case.V, case.T * case.B
+    E, H, N = case.E, case.H, case.T * case.B
+    V = case.V + case.K * (case.head == "nade")  # of what the head's linear maps give
     rng = np.random.default_rng(0)
 
     def real(*shape: int) -> Any:

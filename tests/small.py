@@ -2,12 +2,13 @@
 
 import csv
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from lstm_music.checkpoint import CHECKPOINTS
-from lstm_music.corpus import load_corpus
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import Piece, write_midi
 from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
@@ -63,26 +64,40 @@ def write_music(folder, pieces=8, tracks=2, notes=10):
 def small_corpus(folder, layout="flatten", **music):
     """A prepared corpus of small music."""
     path = folder / "music"
-    return load_corpus(str(path if path.exists() else write_music(path, **music)), layout=layout)
+    where = str(path if path.exists() else write_music(path, **music))
+    return load_corpus(where, reading=Reading(tracks=layout))
 
 
-def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0):
-    """An untrained model for a corpus, on NumPy."""
-    config = Config(len(corpus.vocabulary), hidden, hidden, layers, dropout)
-    return Model(config, get_ops("numpy"), seed)
+def small_rolls(folder, representation="note", music=None, **reading):
+    """The same music as a RollCorpus: small_rolls(folder, "chord", grid=16, max_polyphony=1)."""
+    path = folder / "music"
+    where = str(path if path.exists() else write_music(path, **(music or {})))
+    return load_corpus(where, reading=Reading(representation, **reading))
 
 
-def small_trainer(corpus, run, dropout=0.3, resume=False, show=None, **settings):
+def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0, head=None, ops=None):
+    """An untrained model for a corpus, on NumPy; for note vectors with a sigmoid head."""
+    notes = corpus.tokenizer_json()["name"] == "note"
+    config = Config(
+        len(corpus.vocabulary), hidden, hidden, layers, dropout,
+        head=head or ("sigmoid" if notes else "softmax"), nade=6,
+    )  # fmt: skip
+    return Model(config, ops or get_ops("numpy"), seed)
+
+
+def small_trainer(corpus, run, dropout=0.3, resume=False, show=None, head=None, **settings):
     """A trainer of a small model, 18 windows an epoch; its warnings are a list, `warnings`."""
     chosen = Settings(**{"batch": 3, "seq": 5, "early_stop": 0, "seed": 1, "lr": 0.02} | settings)
-    model = small_model(corpus, chosen.seed, dropout=dropout)
+    model = small_model(corpus, chosen.seed, dropout=dropout, head=head)
     warnings = []
     trainer = Trainer(corpus, model, chosen, Path(run), show or nothing, warnings.append)
     trainer.warnings = warnings
     if resume:
         trainer.resume()
     else:
-        new_run(Path(run), model.config, corpus, chosen, {"corpus": corpus.name, "data": None})
+        source = {"corpus": corpus.name, "data": None}
+        reading = asdict(Reading(corpus.tokenizer_json()["name"]))
+        new_run(Path(run), model.config, corpus, chosen, source, reading)
     return trainer
 
 
