@@ -73,6 +73,29 @@ def test_training_arrays_may_be_none(tmp_path):
     assert read_arrays(path, TRAIN_FILE, read_checkpoint(path).meta) == {}
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+def test_a_model_of_notes_is_read_with_its_head_and_its_rates(tmp_path, head):
+    config = Config(len(VOCABULARY), 3, 4, 2, 0.5, 0.25, 0.0, head, nade=3)
+    p = init_parameters(config, get_ops("numpy"), 0)
+    path = write_checkpoint(tmp_path, 1, p, {}, meta(model=config.to_json()))
+    found = read_checkpoint(path)
+    assert found.config == config
+    assert_arrays(found.parameters, p)
+    other = config.to_json() | {"head": "softmax"}
+    path = write_checkpoint(tmp_path, 2, p, {}, meta(model=other))
+    with pytest.raises(DamagedCheckpoint, match="don't fit the model"):
+        read_checkpoint(path)
+
+
+def test_an_older_versions_checkpoint_is_read(tmp_path):
+    """Its model has no head, and no rates of dropout but one."""
+    fields = ("vocabulary", "embedding", "hidden", "layers", "dropout")
+    old = {name: value for name, value in CONFIG.to_json().items() if name in fields}
+    found = read_checkpoint(write(tmp_path, 1, model=old))
+    assert found.config == CONFIG
+    assert_arrays(found.parameters, parameters())
+
+
 # Damage -----------------------------------------------------------------------------------------
 
 

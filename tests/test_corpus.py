@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import io
 import json
 import os
@@ -12,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music import corpus as corpora
-from lstm_music.corpus import load_corpus, split_pieces
+from lstm_music import message_corpus, prepared
+from lstm_music.corpus import FORMAT, Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece, write_midi
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS
+from lstm_music.prepared import split_pieces
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, transpose_word
 from small import flip, piece_of, track_of, write_music
 
 
@@ -46,12 +49,13 @@ def zip_of(path, members):
 
 def same(a, b):
     """Whether two corpora are equal but for their names and where their arrays lie."""
-    fields = ("key", "pieces", "splits", "skipped", "longest_note", "max_tracks")
+    fields = ("key", "pieces", "splits", "skipped", "longest_note", "most_notes", "max_tracks")
     return (
         all(getattr(a, field) == getattr(b, field) for field in fields)
         and a.vocabulary.words == b.vocabulary.words
         and np.array_equal(a.ids, b.ids)
         and np.array_equal(a.offsets, b.offsets)
+        and np.array_equal(a.shifts, b.shifts)
     )
 
 
@@ -60,7 +64,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("layout", ["flatten", "merge"])
 def test_ids_are_the_words_of_every_piece(music, layout):
-    corpus = load_corpus(str(music), layout=layout)
+    corpus = load_corpus(str(music), reading=Reading(tracks=layout))
     assert corpus.pieces == [f"{seed}.mid" for seed in range(8)]
     for seed in range(8):
         words = [corpus.vocabulary.word(id) for id in corpus.piece_ids(seed)]
@@ -108,7 +112,7 @@ def test_folders_are_read_to_the_bottom(music):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("bahc", "unknown corpus 'bahc': use bach, or the path"),
+        ("bahc", "unknown corpus 'bahc': use bach, muse, jsb, nottingham, piano-midi, or the path"),
         ("", "unknown corpus ''"),
         ("no/such", "no file or folder 'no/such': check the path"),
         ("x.mid", "no file or folder 'x.mid'"),
@@ -192,7 +196,7 @@ def test_encrypted_members_are_skipped(tmp_path):
 def test_a_piece_without_a_note_of_any_length_is_skipped_when_merged(music):
     track = np.array([(240, 1, 60), (240, 0, 60)], np.int32)
     write_midi(Piece("", [track]), music / "point.mid")
-    corpus = load_corpus(str(music), layout="merge")
+    corpus = load_corpus(str(music), reading=Reading(tracks="merge"))
     assert [s.file for s in corpus.skipped] == ["point.mid"]
     assert min(corpus.lengths) > 1
 
@@ -230,7 +234,7 @@ def test_the_habits_of_a_corpus_leave_out_rare_slips(tmp_path):
 @given(st.lists(st.integers(0, 20), min_size=1), st.floats(0.01, 1))
 @settings(deadline=None)
 def test_the_share_below_is_the_least_that_holds_it(values, share):
-    bound = corpora.share_below(Counter(values), share)
+    bound = message_corpus.share_below(Counter(values), share)
     assert bound in values
     assert sum(v <= bound for v in values) >= share * len(values) - 1e-9
     assert sum(v < bound for v in values) < share * len(values)
@@ -260,6 +264,30 @@ def test_splits_depend_on_names_alone():
         assert {names[p] for p in pieces} == {names[::-1][p] for p in backwards[split]}
 
 
+# Transposition ----------------------------------------------------------------------------------
+
+
+def test_a_piece_may_be_transposed_as_far_as_its_notes_go(music):
+    write_midi(Piece("", [track_of([(0, 240, 3), (240, 480, 120)])]), music / "wide.mid")
+    corpus = load_corpus(str(music))
+    for piece, (low, high) in enumerate(corpus.shifts[:8].tolist()):
+        pitches = [message[2] for track in piece_of(piece).tracks for message in track.tolist()]
+        assert (min(pitches) + low, max(pitches) + high) == (0, 127)
+    assert corpus.shifts[8].tolist() == [-3, 7]
+
+
+def test_the_vocabulary_has_what_training_words_become_when_transposed(music):
+    plain = load_corpus(str(music))
+    corpus = load_corpus(str(music), reading=Reading(transpose_augment=2))
+    train = {plain.vocabulary.word(id) for p in plain.splits["train"] for id in plain.piece_ids(p)}
+    moved = {transpose_word(word, shift) for word in train for shift in range(-2, 3)}
+    assert set(corpus.vocabulary.words) == moved | set(plain.vocabulary.words)
+    assert len(corpus.vocabulary) > len(plain.vocabulary)
+    for piece in range(8):  # the music is what it was
+        words = [corpus.vocabulary.word(id) for id in corpus.piece_ids(piece)]
+        assert words == corpus.tokenizer.words(piece_of(piece))
+
+
 # The cache --------------------------------------------------------------------------------------
 
 
@@ -270,7 +298,7 @@ def unprepared(monkeypatch):
     def no_prepare(*_):
         raise AssertionError("prepared again")
 
-    return lambda: monkeypatch.setattr(corpora, "prepare", no_prepare)
+    return lambda: monkeypatch.setattr(corpora, "prepare_messages", no_prepare)
 
 
 def test_the_second_load_is_from_the_cache(music, unprepared):
@@ -293,21 +321,22 @@ def test_another_name_or_place_of_the_same_content_is_the_same_corpus(music, unp
 
 
 def test_other_content_or_settings_is_another_corpus(music):
-    keys = {load_corpus(str(music)).key, load_corpus(str(music), layout="merge").key}
+    readings = (Reading(), Reading(tracks="merge"), Reading(transpose_augment=2))
+    keys = {load_corpus(str(music), reading=reading).key for reading in readings}
     (music / "7.mid").rename(music / "8.mid")
     keys.add(load_corpus(str(music)).key)
     flip(music / "1.mid", 0.9)
     keys.add(load_corpus(str(music)).key)
     (music / "2.mid").unlink()
     keys.add(load_corpus(str(music)).key)
-    assert len(keys) == 5
+    assert len(keys) == 6
 
 
-@pytest.mark.parametrize("file", [*corpora.CACHE_FILES, corpora.CACHE_HASH])
+@pytest.mark.parametrize("file", ["ids.npy", "offsets.npy", "shifts.npy", "corpus.json", "sha256"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_cache_is_made_anew(music, cache, monkeypatch, file, damage):
     first = load_corpus(str(music))
-    path = cache / first.key / file
+    path = cache / f"{first.key}-{FORMAT}" / file
     if damage == "flip":
         flip(path, 0.95)
     elif damage == "cut":
@@ -315,9 +344,9 @@ def test_a_damaged_cache_is_made_anew(music, cache, monkeypatch, file, damage):
     else:
         path.unlink()
     assert same(first, load_corpus(str(music)))
-    monkeypatch.setattr(corpora, "prepare", None)
+    monkeypatch.setattr(corpora, "prepare_messages", None)
     assert same(first, load_corpus(str(music)))  # and is whole again
-    assert [p.name for p in cache.iterdir()] == [first.key]
+    assert [p.name for p in cache.iterdir()] == [f"{first.key}-{FORMAT}"]
 
 
 @pytest.mark.parametrize("place", ["file", "unwritable"])
@@ -337,16 +366,16 @@ def test_a_cache_that_cant_be_written_does_no_harm(music, cache, monkeypatch, pl
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("LSTM_MUSIC_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert corpora.cache_folder() == tmp_path / "lstm-music"
+    assert prepared.cache_folder() == tmp_path / "lstm-music"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert corpora.cache_folder() == tmp_path / ".cache" / "lstm-music"
+    assert prepared.cache_folder() == tmp_path / ".cache" / "lstm-music"
 
     def homeless():
         raise RuntimeError("no home")
 
     monkeypatch.setattr(Path, "home", homeless)
-    assert corpora.cache_folder().name == "lstm-music"
+    assert prepared.cache_folder().name == "lstm-music"
 
 
 # Counts -----------------------------------------------------------------------------------------
@@ -362,7 +391,7 @@ def test_the_summary_counts_what_is_not_special(music):
     ]
     for counts, pieces in [
         (summary, range(8)),
-        *((summary["splits"][split], corpus.splits[split]) for split in corpora.SPLITS),
+        *((summary["splits"][split], corpus.splits[split]) for split in prepared.SPLITS),
     ]:
         used = [w for p in pieces for w in words[p]]
         assert counts["pieces"] == len(pieces)
@@ -378,3 +407,20 @@ def test_bach_is_bundled():
     assert summary["pieces"] > 300
     assert summary["skipped"] == []
     assert summary["splits"]["train"]["pieces"] > summary["splits"]["test"]["pieces"] > 20
+
+
+@pytest.mark.parametrize("option", ["grid", "max_polyphony", "common_key"])
+def test_what_is_for_piano_rolls_is_refused_for_messages(option):
+    value = "A" if option == "common_key" else 8
+    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} is for piano rolls"):
+        Reading(**{option: value})
+    Reading("chord", **{option: value})
+
+
+def test_the_key_of_messages_is_that_of_the_first_version(tmp_path):
+    # So that its runs can be resumed: its bytes were "2 message flatten 0.1", names and contents.
+    folder = write_music(tmp_path / "one", pieces=1)
+    digest = hashlib.sha256(b"2 message flatten 0.1")
+    digest.update(hashlib.sha256(b"0.mid").digest())
+    digest.update(hashlib.sha256((folder / "0.mid").read_bytes()).digest())
+    assert load_corpus(str(folder)).key == digest.hexdigest()[:32]

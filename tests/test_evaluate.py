@@ -3,8 +3,8 @@ import math
 import numpy as np
 import pytest
 
-from lstm_music.evaluate import mean_nats, token_count, unigram_nats
-from small import small_corpus, small_model
+from lstm_music.evaluate import mean_nats, per_piece, token_count, unigram_nats
+from small import small_corpus, small_model, small_rolls
 
 
 @pytest.fixture
@@ -60,3 +60,48 @@ def test_every_token_is_counted_the_end_included(corpus):
     pieces = corpus.splits["valid"]
     assert token_count(corpus, "valid") == sum(len(corpus.piece_ids(p)) for p in pieces)
     assert sum(token_count(corpus, split) for split in corpus.splits) == len(corpus.ids)
+
+
+@pytest.fixture
+def rolls(corpus, tmp_path):
+    """Chords, of which some of the test split's are unseen in training."""
+    made = small_rolls(tmp_path / "rolls", "chord", music={"pieces": 12, "tracks": 3})
+    first, last = (made.id_offsets[p] for p in (made.splits["test"][0], made.splits["test"][0] + 1))
+    assert made.unseen[first:last].any()
+    return made
+
+
+def test_unseen_chords_are_read_and_not_judged(rolls):
+    model = small_model(rolls, seed=3)
+    losses = []
+    for piece in rolls.splits["test"]:
+        state, before = model.zero_state(1), 0
+        for at in range(rolls.id_offsets[piece], rolls.id_offsets[piece + 1]):
+            logits, state = model.step(np.array([before]), state)
+            shifted = logits[0].astype(np.float64) - logits.max()
+            before = int(rolls.ids[at])
+            if not rolls.unseen[at]:
+                losses.append(np.log(np.exp(shifted).sum()) - shifted[before])
+    assert mean_nats(model, rolls, "test", 2, 7) == pytest.approx(np.mean(losses), rel=1e-5)
+    assert token_count(rolls, "test") == len(losses)
+    assert token_count(rolls, "train") == sum(rolls.lengths[p] for p in rolls.splits["train"])
+
+
+def test_frames_are_counted_without_an_end(tmp_path, corpus):
+    notes = small_rolls(tmp_path)
+    frames = sum(len(notes.frames(p)) for p in notes.splits["train"])
+    assert token_count(notes, "train") == frames
+
+
+@pytest.mark.parametrize(("B", "T"), [(1, 1000), (2, 7), (50, 1)])
+def test_scores_come_piece_by_piece_in_the_splits_order(corpus, B, T):
+    def score(h, targets):
+        assert len(h) == len(targets)
+        return targets, h
+
+    model = small_model(corpus)
+    found = per_piece(model, corpus, "train", B, T, score)
+    assert len(found) == len(corpus.splits["train"])
+    for piece, (ids, h) in zip(corpus.splits["train"], found, strict=True):
+        np.testing.assert_array_equal(ids, corpus.piece_ids(piece))
+        assert h.shape == (len(ids), model.config.hidden)

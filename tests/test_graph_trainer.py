@@ -12,7 +12,7 @@ from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.trainer import Settings, Trainer, new_run
-from small import small_corpus
+from small import small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 
@@ -22,14 +22,14 @@ def corpus(tmp_path_factory):
     return small_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def trainer_of(ops, corpus, run, resume=False, **settings):
+def trainer_of(ops, corpus, run, resume=False, head="softmax", **settings):
     chosen = Settings(**{"batch": 3, "seq": 5, "early_stop": 0, "seed": 1, "lr": 0.02} | settings)
-    model = Model(Config(len(corpus.vocabulary), 8, 8, 2, 0.3), ops, 1)
+    model = Model(Config(len(corpus.vocabulary), 8, 8, 2, 0.3, head=head, nade=5), ops, 1)
     trainer = Trainer(corpus, model, chosen, run)
     if resume:
         trainer.resume()
     else:
-        new_run(run, model.config, corpus, chosen, {"corpus": corpus.name, "data": None})
+        new_run(run, model.config, corpus, chosen, {"corpus": corpus.name, "data": None}, {})
     return trainer
 
 
@@ -87,3 +87,25 @@ def test_a_run_begun_on_one_backend_goes_on_with_the_other(corpus, tmp_path, fir
         on_host = other.to_numpy(found.model.parameters[name])
         # A checkpoint holds what the run computed in, so nothing is lost on the way.
         np.testing.assert_allclose(on_host, p, rtol=1e-5, atol=1e-7, err_msg=name)
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+def test_a_run_on_notes_with_averages_and_decay_is_the_cpus_and_resumes(tmp_path, head):
+    corpus = small_rolls(tmp_path)
+    ops = host_gpu()
+    how = {"head": head, "average": 0.8, "weight_decay": 0.1}
+    steps = len(corpus.training_batches(3, 5, 1, 0)) + 2
+    expected = trainer_of(NumpyOps("float64"), corpus, tmp_path / "cpu", max_steps=steps, **how)
+    expected.train()
+    trainer_of(ops, corpus, tmp_path / "gpu", max_steps=steps - 3, **how).train()
+    found = trainer_of(ops, corpus, tmp_path / "gpu", resume=True, max_steps=steps, **how)
+    found.train()
+    for name, p in expected.model.parameters.items():
+        on_host = ops.to_numpy(found.model.parameters[name])
+        np.testing.assert_allclose(on_host, p, rtol=1e-5, atol=1e-7, err_msg=name)
+        mean = ops.to_numpy(found.averages.means[name])
+        expected_mean = expected.averages.means[name]
+        np.testing.assert_allclose(mean, expected_mean, rtol=1e-5, atol=1e-7, err_msg=name)
+    assert rows(tmp_path / "gpu")[-1]["step"] == rows(tmp_path / "cpu")[-1]["step"]
+    losses = [float(rows(tmp_path / run)[-1]["loss"]) for run in ("gpu", "cpu")]
+    assert losses[0] == pytest.approx(losses[1], abs=2e-6)

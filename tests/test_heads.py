@@ -1,11 +1,15 @@
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradcheck import check_gradients
-from lstm_music.heads import SoftmaxHead
+from lstm_music.heads import SoftmaxHead, make_head
 from lstm_music.ops import numpy_ops
+from lstm_music.ops.numpy_ops import NO_NOTES
 
 
 def problem(N, H, V, seed=0):
@@ -118,8 +122,197 @@ def test_no_targets_at_all(ops):
 
 def test_a_new_heads_parameters(ops):
     H, V = 50, 20
-    p = SoftmaxHead.init(ops, np.random.default_rng(0), H, V)
+    p = SoftmaxHead(H, V).init(ops, np.random.default_rng(0))
     W, b = ops.to_numpy(p["W"]), ops.to_numpy(p["b"])
     assert (W.shape, b.shape) == ((H, V), (V,))
     assert not b.any()
     assert 0.99 / np.sqrt(H) < np.abs(W).max() <= 1 / np.sqrt(H)
+
+
+# Notes ------------------------------------------------------------------------------------------
+
+note_heads = pytest.mark.parametrize("kind", ["sigmoid", "nade"])
+
+
+def note_problem(kind, N, H, D, K=3, seed=0):
+    """A head, its parameters and inputs, and notes; about a quarter of the rows ask for none."""
+    rng = np.random.default_rng(seed)
+    head = make_head(kind, H, D, K)
+    a = {name: rng.normal(size=shape) for name, shape in head.shapes().items()}
+    notes = rng.integers(2, size=(N, D), dtype=np.uint8)
+    notes[rng.random(N) < 0.25, 0] = NO_NOTES
+    return head, a | {"h": rng.normal(size=(N, H))}, notes
+
+
+def note_losses_and_grads(ops, head, a, notes, scale):
+    a = {name: ops.asarray(value) for name, value in a.items()}
+    losses, dh, grads = head.losses_and_grads(
+        ops, a, a["h"], ops.asarray(notes, np.uint8), scale, ops.workspace()
+    )
+    grads = {name: ops.to_numpy(g) for name, g in (grads | {"h": dh}).items()}
+    return ops.to_numpy(losses), grads
+
+
+def note_losses(ops, head, a, notes):
+    a = {name: ops.asarray(value) for name, value in a.items()}
+    notes = ops.asarray(notes, np.uint8)
+    return ops.to_numpy(head.losses(ops, a, a["h"], notes, ops.workspace()))
+
+
+def drawn(ops, head, a, draws, temperature=1.0):
+    a = {name: ops.asarray(value) for name, value in a.items()}
+    return ops.to_numpy(head.draw(ops, a, a["h"], ops.asarray(draws), temperature))
+
+
+def sigmoid(z):
+    return 1 / (1 + math.exp(-z))
+
+
+def conditionals(a, h, notes, temperature=1.0):
+    """The probability that each note is on, given those below it, an element at a time."""
+    found = []
+    if "U" not in a:
+        for W, b in zip(a["W"].T, a["b"], strict=True):
+            found.append(sigmoid((sum(h * W) + b) / temperature))
+        return found
+    hidden = [sum(h * W) + b for W, b in zip(a["Wh"].T, a["bh"], strict=True)]
+    for d, on in enumerate(notes):
+        z = sum(h * a["Wv"][:, d]) + a["bv"][d]
+        z += sum(u * sigmoid(x) for u, x in zip(a["U"][d], hidden, strict=True))
+        found.append(sigmoid(z / temperature))
+        hidden = [x + on * w for x, w in zip(hidden, a["W"][d], strict=True)]
+    return found
+
+
+def probability(a, h, notes, temperature=1.0):
+    """The probability of a set of notes."""
+    each = conditionals(a, h, notes, temperature)
+    return math.prod(p if on else 1 - p for p, on in zip(each, notes, strict=True))
+
+
+@note_heads
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 2, 1, 2), (7, 3, 5, 2), (4, 1, 3, 4)])
+def test_gradients_of_notes(ops, kind, shape):
+    head, a, notes = note_problem(kind, *shape)
+    notes[0] &= 1  # one row asks for something
+    scale = 1 / 7
+    found = note_losses_and_grads(ops, head, a, notes, scale)[1]
+
+    def loss():
+        return scale * float(note_losses_and_grads(ops, head, a, notes, scale)[0].sum())
+
+    check_gradients(loss, a, found)
+
+
+@note_heads
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(*(st.integers(1, most) for most in (5, 4, 6, 4))), st.integers(0, 1000))
+def test_losses_are_minus_the_log_of_the_notes_probabilities(ops, kind, shape, seed):
+    head, a, notes = note_problem(kind, *shape, seed)
+    nats = [
+        0 if row[0] == NO_NOTES else -math.log(probability(a, h, row.tolist()))
+        for h, row in zip(a["h"], notes, strict=True)
+    ]
+    np.testing.assert_allclose(note_losses(ops, head, a, notes), nats, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(
+        note_losses_and_grads(ops, head, a, notes, 0.5)[0], nats, rtol=1e-10, atol=1e-12
+    )
+
+
+@note_heads
+def test_rows_without_notes_to_predict_ask_for_nothing(ops, kind):
+    head, a, notes = note_problem(kind, N=6, H=3, D=4)
+    notes &= 1
+    notes[[1, 3, 4], 0] = NO_NOTES
+    used = notes[:, 0] != NO_NOTES
+    found, grads = note_losses_and_grads(ops, head, a, notes, 0.5)
+    expected, expected_grads = note_losses_and_grads(
+        ops, head, a | {"h": a["h"][used]}, notes[used], 0.5
+    )
+    assert not found[~used].any()
+    assert not grads["h"][~used].any()
+    np.testing.assert_allclose(found[used], expected, rtol=1e-12)
+    np.testing.assert_allclose(grads["h"][used], expected_grads["h"], rtol=1e-12)
+    for name in head.shapes():
+        np.testing.assert_allclose(grads[name], expected_grads[name], rtol=1e-10, atol=1e-14)
+
+
+@note_heads
+def test_all_sets_of_notes_share_a_probability_of_1(ops, kind):
+    head, a, _ = note_problem(kind, N=1, H=3, D=4)
+    sets = np.array(list(product((0, 1), repeat=4)), np.uint8)
+    nats = note_losses(ops, head, a | {"h": a["h"].repeat(16, axis=0)}, sets)
+    assert np.exp(-nats).sum() == pytest.approx(1, rel=1e-12)
+
+
+@note_heads
+def test_a_half_draws_the_likelier_value_of_each_note(ops, kind):
+    head, a, _ = note_problem(kind, N=20, H=3, D=6)
+    found = drawn(ops, head, a, np.full((20, 6), 0.5))
+    assert found.dtype == np.uint8
+    for h, notes in zip(a["h"], found.tolist(), strict=True):
+        assert notes == [int(p > 0.5) for p in conditionals(a, h, notes)]
+    assert 0 < found.mean() < 1
+
+
+@note_heads
+def test_draws_below_a_notes_probability_turn_it_on(ops, kind):
+    head, a, _ = note_problem(kind, N=20, H=3, D=6)
+    draws = np.random.default_rng(1).random((20, 6))
+    for temperature in (0.5, 1.0, 2.0):
+        found = drawn(ops, head, a, draws, temperature)
+        for h, row, notes in zip(a["h"], draws, found.tolist(), strict=True):
+            p = conditionals(a, h, notes, temperature)
+            assert notes == [int(u < p) for u, p in zip(row, p, strict=True)]
+    np.testing.assert_array_equal(
+        drawn(ops, head, a, draws, 1e-6), drawn(ops, head, a, np.full((20, 6), 0.5))
+    )
+
+
+@note_heads
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_many_draws_come_as_often_as_they_should(ops, kind, temperature):
+    """Pearson's chi-square over all sets; 37.7 is its 99.9 % quantile for 15 degrees."""
+    draws, D = 4000, 4
+    head, a, _ = note_problem(kind, N=1, H=3, D=D, seed=2)
+    many = a | {"h": a["h"].repeat(draws, axis=0)}
+    uniform = np.random.default_rng(0).random((draws, D))
+    found = drawn(ops, head, many, uniform, temperature)
+    counts = np.bincount(found @ (2 ** np.arange(D)), minlength=2**D)
+    sets = [[(number >> d) & 1 for d in range(D)] for number in range(2**D)]
+    expected = draws * np.array([probability(a, a["h"][0], s, temperature) for s in sets])
+    assert expected.sum() == pytest.approx(draws)
+    assert ((counts - expected) ** 2 / expected).sum() < 37.7
+
+
+@note_heads
+def test_what_a_row_draws_depends_on_no_other_row(any_ops, kind):
+    head, a, _ = note_problem(kind, N=9, H=5, D=8)
+    draws = np.random.default_rng(3).random((9, 8))
+    together = drawn(any_ops, head, a, draws)
+    for n in range(9):
+        alone = drawn(any_ops, head, a | {"h": a["h"][n : n + 1]}, draws[n : n + 1])
+        np.testing.assert_array_equal(alone[0], together[n])
+
+
+def test_a_sigmoids_logits_are_its_notes_log_odds(ops):
+    head, a, _ = note_problem("sigmoid", N=4, H=3, D=5)
+    p = {name: ops.asarray(a[name]) for name in "Wb"}
+    logits = ops.to_numpy(head.logits(ops, p, ops.asarray(a["h"])))
+    expected = [conditionals(a, h, [0] * 5) for h in a["h"]]
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), expected, rtol=1e-10)
+
+
+@note_heads
+def test_a_new_note_heads_parameters(ops, kind):
+    head = make_head(kind, 50, 20, 30)
+    p = {name: ops.to_numpy(v) for name, v in head.init(ops, np.random.default_rng(0)).items()}
+    assert {name: value.shape for name, value in p.items()} == head.shapes()
+    assert list(p) == list(head.shapes())
+    fan_in = {"W": 20 if kind == "nade" else 50, "Wv": 50, "Wh": 50, "U": 30}
+    for name, value in p.items():
+        if value.ndim == 1:
+            assert not value.any()
+        else:
+            bound = 1 / np.sqrt(fan_in[name])
+            assert 0.99 * bound < np.abs(value).max() <= bound

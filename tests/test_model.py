@@ -7,9 +7,21 @@ from hypothesis import strategies as st
 
 from gradcheck import check_gradients, dense
 from lstm_music.errors import UserError
-from lstm_music.model import Batch, Config, Model, State, init_parameters, parameter_shapes
+from lstm_music.model import (
+    HEADS,
+    Batch,
+    Config,
+    Model,
+    State,
+    init_parameters,
+    parameter_shapes,
+    rows_of,
+)
 from lstm_music.ops import NumpyOps, numpy_ops
-from lstm_music.ops.numpy_ops import RowGradient
+from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
+
+every_head = pytest.mark.parametrize("head", HEADS)
+note_heads = pytest.mark.parametrize("head", HEADS[1:])
 
 
 def random_parameters(config, seed=0):
@@ -24,12 +36,33 @@ def random_state(config, B, seed=0):
 
 
 def random_batch(config, T, B, resets=None, seed=0):
-    """Random ids, a fifth of the targets masked; resets gives keep as a function of T and B."""
+    """Random ids or notes, a fifth of the targets masked.
+
+    resets gives keep as a function of T and B.
+    """
     rng = np.random.default_rng(seed)
-    x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
-    y[rng.random((T, B)) < 0.2] = -1
-    y[-1, -1] = config.vocabulary - 1
-    return Batch(x, y, resets(T, B) if resets else None, int((y >= 0).sum()))
+    if config.reads_notes:
+        x, y = rng.integers(2, size=(2, T, B, config.inputs), dtype=np.uint8)
+        y = y[..., : config.vocabulary].copy()
+    else:
+        x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
+    last = y[-1, -1].copy()
+    mask(y, rng.random((T, B)) < 0.2)
+    y[-1, -1] = last
+    return Batch(x, y, resets(T, B) if resets else None, int(asked(y).sum()))
+
+
+def asked(y):
+    """Where there is a target, (T, B) or (B,)."""
+    return y >= 0 if y.dtype == np.int32 else y[..., 0] != NO_NOTES
+
+
+def mask(y, where):
+    """Make targets ask for nothing."""
+    if y.dtype == np.int32:
+        y[where] = -1
+    else:
+        y[where, 0] = NO_NOTES
 
 
 def model_of(config, ops, parameters):
@@ -38,9 +71,8 @@ def model_of(config, ops, parameters):
 
 def batch_on(ops, batch):
     keep = None if batch.keep is None else ops.asarray(batch.keep)
-    return Batch(
-        ops.asarray(batch.x, np.int32), ops.asarray(batch.y, np.int32), keep, batch.targets
-    )
+    x, y = (ops.asarray(a, a.dtype) for a in batch[:2])
+    return Batch(x, y, keep, batch.targets)
 
 
 def state_on(ops, state):
@@ -112,6 +144,18 @@ def test_gradients_in_chunks_of_logits(ops, monkeypatch, rows):
     check_model(config, ops, random_batch(config, T=5, B=3, resets=some_resets))
 
 
+@note_heads
+@pytest.mark.parametrize("layers", [1, 2])
+def test_gradients_of_notes(ops, head, layers):
+    config = Config(4, 2, 3, layers, 0.3, 0.5, 0.2, head, nade=2)
+    check_model(config, ops, random_batch(config, T=4, B=3, resets=some_resets))
+
+
+@note_heads
+def test_gradients_of_a_single_note(ops, head):
+    check_model(config := Config(1, 1, 1, 1, head=head, nade=1), ops, random_batch(config, 1, 1))
+
+
 def check_model(config, ops, batch):
     parameters, state = random_parameters(config), random_state(config, batch.x.shape[1])
     model = model_of(config, ops, parameters)
@@ -123,24 +167,26 @@ def check_model(config, ops, batch):
     check_gradients(lambda: run()[0], parameters, run()[1])
 
 
-def test_the_loss_is_the_mean_over_targets(ops):
-    config = Config(vocabulary=6, embedding=2, hidden=3)
+@every_head
+def test_the_loss_is_the_mean_over_targets(ops, head):
+    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4)
     model = model_of(config, ops, random_parameters(config))
     batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
     found, final = losses(model, batch, state)
     loss, _, trained_final = loss_and_grads(model, batch, state)
     assert found.shape == (5, 3)
-    assert (found[batch.y >= 0] > 0).all()
-    assert not found[batch.y < 0].any()
+    assert (found[asked(batch.y)] > 0).all()
+    assert not found[~asked(batch.y)].any()
     assert loss == pytest.approx(found.sum() / batch.targets, rel=1e-12)
     np.testing.assert_array_equal(trained_final, final)
 
 
-def test_a_batch_without_targets_has_no_loss_and_no_gradient(ops):
-    config = Config(vocabulary=6, embedding=2, hidden=3)
+@every_head
+def test_a_batch_without_targets_has_no_loss_and_no_gradient(ops, head):
+    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4)
     model = model_of(config, ops, random_parameters(config))
-    batch = random_batch(config, T=2, B=2)
-    batch = batch._replace(y=np.full_like(batch.y, -1), targets=0)
+    batch = random_batch(config, T=2, B=2)._replace(targets=0)
+    mask(batch.y, np.ones((2, 2), bool))
     loss, grads, _ = loss_and_grads(model, batch, random_state(config, 2))
     assert loss == 0
     assert not any(g.any() for g in grads.values())
@@ -155,8 +201,9 @@ def test_the_embeddings_gradient_has_only_the_rows_that_occur(ops):
     assert set(grads) == set(parameter_shapes(config))
 
 
-def test_a_returned_state_stays_and_nothing_given_is_changed(ops):
-    config = Config(vocabulary=6, embedding=2, hidden=3, dropout=0.3)
+@every_head
+def test_a_returned_state_stays_and_nothing_given_is_changed(ops, head):
+    config = Config(vocabulary=6, embedding=2, hidden=3, dropout=0.3, head=head, nade=4)
     parameters = random_parameters(config)
     model = model_of(config, ops, {n: p.copy() for n, p in parameters.items()})
     batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
@@ -223,12 +270,28 @@ def test_the_sites_of_dropout_have_masks_of_their_own(ops):
     assert calls == [(0.5, 9, stream, 7) for stream in streams]
 
 
+def test_embedding_layers_and_output_have_rates_of_their_own(ops):
+    config = Config(6, 4, 4, 3, dropout=0.5, input_dropout=0.25, output_dropout=0.0)
+    assert [config.dropout_after(layer) for layer in range(4)] == [0.25, 0.5, 0.5, 0.0]
+    assert Config(6, 4, 4, 1, 0.5, 0.25, 0.125).dropout_after(1) == 0.125
+    assert [Config(6, dropout=0.5).dropout_after(layer) for layer in range(3)] == [0.5] * 3
+    model = model_of(config, ops, random_parameters(config))
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ops, "dropout", lambda x, p, seed, stream, step: calls.append((p, stream)))
+        loss_and_grads(model, random_batch(config, 4, 3), random_state(config, 3), 9, 7)
+    forwards = [(0.25, 0), (0.5, 1), (0.5, 2)]
+    assert calls == [*forwards, *reversed(forwards)]
+
+
 # Steps and windows ----------------------------------------------------------------------------
 
 
 @st.composite
-def cases(draw):
+def cases(draw, heads=HEADS):
     config = Config(
+        head=draw(st.sampled_from(heads)),
+        nade=draw(st.integers(1, 4)),
         vocabulary=draw(st.integers(1, 9)),
         embedding=draw(st.integers(1, 5)),
         hidden=draw(st.integers(1, 9)),
@@ -245,7 +308,7 @@ def cases(draw):
 
 
 @settings(max_examples=30, deadline=None)
-@given(cases())
+@given(cases(heads=["softmax"]))
 def test_steps_predict_what_the_losses_judge(ops, case):
     config, parameters, batch, state = case
     batch = batch._replace(keep=None)
@@ -264,6 +327,78 @@ def test_steps_predict_what_the_losses_judge(ops, case):
 
 
 @settings(max_examples=30, deadline=None)
+@given(cases(heads=["sigmoid"]))
+def test_steps_give_the_log_odds_of_the_notes_that_the_losses_judge(ops, case):
+    config, parameters, batch, state = case
+    batch = batch._replace(keep=None)
+    model = model_of(config, ops, parameters)
+    found, final = losses(model, batch, state)
+    state = state_on(ops, state)
+    expected = np.zeros_like(found)
+    for t, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        logits, state = model.step(ops.asarray(x, np.uint8), state)
+        p = 1 / (1 + np.exp(-ops.to_numpy(logits)))
+        assert p.shape == y.shape
+        nats = -np.log(np.where(y == 1, p, 1 - p)).sum(axis=1)
+        expected[t] = np.where(asked(y), nats, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(on_host(ops, state), final, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases(heads=HEADS[1:]), st.sampled_from([0.5, 1.0, 1.5]))
+def test_steps_draw_what_is_drawn_from_the_outputs_of_a_window(ops, case, temperature):
+    config, parameters, batch, state = case
+    batch = batch._replace(keep=None)
+    model = model_of(config, ops, parameters)
+    draws = np.random.default_rng(0).random(batch.y.shape)
+    h, final = model.outputs(batch_on(ops, batch), state_on(ops, state))
+    final = on_host(ops, final)
+    whole = ops.to_numpy(model.draw(rows_of(h), ops.asarray(rows_of(draws)), temperature))
+    state = state_on(ops, state)
+    for t, x in enumerate(batch.x):
+        notes, state = model.step_and_draw(
+            ops.asarray(x, np.uint8), state, ops.asarray(draws[t]), temperature
+        )
+        np.testing.assert_array_equal(
+            ops.to_numpy(notes), whole.reshape(batch.y.shape)[t], strict=True
+        )
+    np.testing.assert_allclose(on_host(ops, state), final, rtol=1e-12, atol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(cases())
+def test_the_outputs_are_what_the_head_judges(ops, case):
+    config, parameters, batch, state = case
+    model = model_of(config, ops, parameters)
+    expected, expected_final = losses(model, batch, state)
+    on = batch_on(ops, batch)
+    h, final = model.outputs(on, state_on(ops, state))
+    assert h.shape == (*batch.x.shape[:2], config.hidden)
+    head = {n[5:]: p for n, p in model.parameters.items() if n.startswith("head.")}
+    found = model.head.losses(ops, head, rows_of(h), rows_of(on.y), ops.workspace())
+    np.testing.assert_allclose(ops.to_numpy(found), expected.reshape(-1), rtol=1e-12)
+    np.testing.assert_array_equal(on_host(ops, final), expected_final)
+
+
+@note_heads
+def test_a_frames_input_is_the_sum_of_its_notes_embeddings(ops, head):
+    config = Config(vocabulary=5, embedding=3, hidden=4, head=head, nade=2)
+    model = model_of(config, ops, random_parameters(config))
+    state = model.zero_state(1)
+    x = np.zeros((1, 6), np.uint8)
+    x[0, [1, 3, 5]] = 1
+    many, _ = model.outputs(Batch(ops.asarray(x[None], np.uint8), x, None, 1), state)
+    many = ops.to_numpy(many).copy()
+    W = ops.to_numpy(model.parameters["embedding.W"]).copy()
+    W[0] = W[1] + W[3] + W[5]
+    model.parameters["embedding.W"] = ops.asarray(W)
+    one = np.eye(6, dtype=np.uint8)[:1]
+    alone, _ = model.outputs(Batch(ops.asarray(one[None], np.uint8), x, None, 1), state)
+    np.testing.assert_allclose(ops.to_numpy(alone), many, rtol=1e-12)
+
+
+@settings(max_examples=30, deadline=None)
 @given(cases(), st.data())
 def test_two_windows_are_one_long_window(ops, case, data):
     config, parameters, batch, state = case
@@ -273,7 +408,7 @@ def test_two_windows_are_one_long_window(ops, case, data):
 
     def window(part):
         keep = None if batch.keep is None else batch.keep[part]
-        return Batch(batch.x[part], batch.y[part], keep, int((batch.y[part] >= 0).sum()))
+        return Batch(batch.x[part], batch.y[part], keep, int(asked(batch.y[part]).sum()))
 
     found, final = losses(model, window(slice(0, cut)), state)
     if cut < len(batch.x):
@@ -302,21 +437,22 @@ def test_permuting_the_batch_permutes_losses_and_state(ops, case, random):
 @given(cases(), st.data())
 def test_a_reset_starts_from_the_zero_state(ops, case, data):
     config, parameters, batch, state = case
-    T, B = batch.x.shape
+    T, B = batch.x.shape[:2]
     t = data.draw(st.integers(0, T - 1), "t")
     keep = np.ones((T, B))
     keep[t] = 0
     model = model_of(config, ops, parameters)
     found, final = losses(model, batch._replace(keep=keep), state)
-    new = Batch(batch.x[t:], batch.y[t:], None, int((batch.y[t:] >= 0).sum()))
+    new = Batch(batch.x[t:], batch.y[t:], None, int(asked(batch.y[t:]).sum()))
     expected, expected_final = losses(model, new, on_host(ops, model.zero_state(B)))
     np.testing.assert_allclose(found[t:], expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(final, expected_final, rtol=1e-12, atol=1e-12)
 
 
+@every_head
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_backends_agree_on_a_training_step_in_float32(any_ops, dropout):
-    config = Config(vocabulary=40, embedding=17, hidden=33, layers=2, dropout=dropout)
+def test_backends_agree_on_a_training_step_in_float32(any_ops, dropout, head):
+    config = Config(40, 17, 33, layers=2, dropout=dropout, head=head, nade=9)
     parameters = init_parameters(config, NumpyOps("float32"), seed=3)
     batch, state = random_batch(config, T=7, B=5, resets=some_resets), random_state(config, 5)
     reference = model_of(config, NumpyOps("float64"), parameters)
@@ -332,9 +468,10 @@ def test_backends_agree_on_a_training_step_in_float32(any_ops, dropout):
 # Configuration and parameters -----------------------------------------------------------------
 
 
+@every_head
 @pytest.mark.parametrize("layers", [1, 3])
-def test_parameters_have_the_shapes_of_the_configuration(ops, layers):
-    config = Config(vocabulary=7, embedding=3, hidden=5, layers=layers)
+def test_parameters_have_the_shapes_of_the_configuration(ops, layers, head):
+    config = Config(vocabulary=7, embedding=3, hidden=5, layers=layers, head=head, nade=4)
     p = Model(config, ops, seed=1).parameters
     assert {name: value.shape for name, value in p.items()} == parameter_shapes(config)
     assert list(p) == list(parameter_shapes(config))
@@ -367,6 +504,10 @@ def test_the_zero_state_is_zero(ops):
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"dropout": -0.1}, "dropout is -0.1"),
         ({"dropout": float("nan")}, "dropout is nan"),
+        ({"input_dropout": 1.0}, "input_dropout is 1.0"),
+        ({"output_dropout": -0.5}, "output_dropout is -0.5"),
+        ({"nade": 0}, "nade is 0"),
+        ({"head": "rbm"}, "unknown head 'rbm': choose one of softmax, sigmoid, nade"),
     ],
 )
 def test_an_impossible_configuration_is_refused(change, message):
@@ -375,5 +516,13 @@ def test_an_impossible_configuration_is_refused(change, message):
 
 
 def test_a_configuration_survives_json():
-    config = Config(vocabulary=10, embedding=3, hidden=4, layers=5, dropout=0.25)
+    config = Config(10, 3, 4, 5, 0.25, 0.125, 0.0, "nade", 6)
     assert Config(**json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_an_older_versions_configuration_means_what_it_meant():
+    old = {"vocabulary": 10, "embedding": 3, "hidden": 4, "layers": 2, "dropout": 0.25}
+    config = Config(**old)
+    assert config.head == "softmax"
+    assert not config.reads_notes
+    assert [config.dropout_after(layer) for layer in range(3)] == [0.25] * 3

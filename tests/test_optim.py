@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from gradcheck import dense
 from lstm_music.errors import UserError
+from lstm_music.model import Config, Model
 from lstm_music.ops.numpy_ops import RowGradient
 from lstm_music.optim import (
     DEFAULT_LR,
     OPTIMIZERS,
     Annealing,
+    Averages,
     Optimizer,
     clip_scale,
     global_norm,
@@ -46,10 +48,10 @@ def on_device(ops, g):
     return ops.asarray(g.copy())
 
 
-def optimized(ops, kind, parameters, grads, lr, scale):
+def optimized(ops, kind, parameters, grads, lr, scale, weight_decay=0.0):
     """The parameters after a step for each of the gradients, on the host."""
     p = {name: ops.asarray(value.copy()) for name, value in parameters.items()}
-    optimizer = Optimizer(ops, kind, p)
+    optimizer = Optimizer(ops, kind, p, weight_decay)
     for step in grads:
         optimizer.step(p, {name: on_device(ops, g) for name, g in step.items()}, lr, scale)
     assert optimizer.t == len(grads)
@@ -59,10 +61,11 @@ def optimized(ops, kind, parameters, grads, lr, scale):
 # The formulas, an element at a time -----------------------------------------------------------
 
 
-def adam(p, grads, lr, beta1=0.9, beta2=0.999, eps=1e-8):
-    """Kingma & Ba 2015, algorithm 1."""
+def adam(p, grads, lr, decay=0.0, beta1=0.9, beta2=0.999, eps=1e-8):
+    """Kingma & Ba 2015, algorithm 1; with a decay, Loshchilov & Hutter 2019, algorithm 2."""
     m = v = 0.0
     for t, g in enumerate(grads, 1):
+        p -= lr * decay * p
         m = beta1 * m + (1 - beta1) * g
         v = beta2 * v + (1 - beta2) * g**2
         m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
@@ -70,17 +73,19 @@ def adam(p, grads, lr, beta1=0.9, beta2=0.999, eps=1e-8):
     return p
 
 
-def rmsprop(p, grads, lr, alpha=0.99, eps=1e-8):
+def rmsprop(p, grads, lr, decay=0.0, alpha=0.99, eps=1e-8):
     """The documentation of torch.optim.RMSprop, without momentum and not centred."""
     v = 0.0
     for g in grads:
+        p -= lr * decay * p
         v = alpha * v + (1 - alpha) * g**2
         p -= lr * g / (math.sqrt(v) + eps)
     return p
 
 
-def sgd(p, grads, lr):
+def sgd(p, grads, lr, decay=0.0):
     for g in grads:
+        p -= lr * decay * p
         p -= lr * g
     return p
 
@@ -99,6 +104,29 @@ def test_steps_follow_the_formula(ops, kind, scale):
         for k in np.ndindex(p.shape):
             expected = FORMULAS[kind](float(p[k]), [scale * float(g[k]) for g in whole], 0.05)
             assert found[name][k] == pytest.approx(expected, rel=1e-12, abs=1e-13), (name, k)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_weights_decay_apart_from_their_gradients_and_biases_dont(ops, kind):
+    """By lr · decay of themselves at each step, also rows that don't occur."""
+    parameters, grads = random_steps(6)
+    found = optimized(ops, kind, parameters, grads, 0.05, 0.5, weight_decay=0.3)
+    for name, decay in (("embedding.W", 0.3), ("head.b", 0.0)):
+        p = parameters[name]
+        whole = [dense_like(g[name], p) for g in grads]
+        for k in np.ndindex(p.shape):
+            steps = [0.5 * float(g[k]) for g in whole]
+            expected = FORMULAS[kind](float(p[k]), steps, 0.05, decay)
+            assert found[name][k] == pytest.approx(expected, rel=1e-12, abs=1e-13), (name, k)
+
+
+@pytest.mark.parametrize("kind", OPTIMIZERS)
+def test_without_a_gradient_weights_shrink_step_by_step(ops, kind):
+    parameters = {"W": np.ones((2, 3)), "b": np.ones(3)}
+    grads = [{name: np.zeros_like(p) for name, p in parameters.items()}] * 4
+    found = optimized(ops, kind, parameters, grads, 0.1, 1.0, weight_decay=0.5)
+    np.testing.assert_allclose(found["W"], (1 - 0.1 * 0.5) ** 4, rtol=1e-12)
+    np.testing.assert_array_equal(found["b"], 1)
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
@@ -230,6 +258,43 @@ def test_clipping_brings_the_norm_down_to_the_limit_and_never_up(norm, clip):
 
 def test_a_limit_of_zero_is_no_limit():
     assert clip_scale(1e9, 0) == 1
+
+
+# Averages -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.25, 0.99])
+def test_averages_follow_the_parameters(any_ops, decay):
+    ops = any_ops
+    model = Model(Config(vocabulary=4, embedding=2, hidden=3, layers=1), ops)
+    averages = Averages(model, decay)
+    expected = {name: ops.to_numpy(p).astype("float64") for name, p in model.parameters.items()}
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        for p in model.parameters.values():
+            p += ops.asarray(rng.normal(size=p.shape))
+        averages.update()
+        for name, p in model.parameters.items():
+            expected[name] = decay * expected[name] + (1 - decay) * ops.to_numpy(p)
+    assert averages.means.keys() == expected.keys()
+    tolerance = 1e-12 if ops.dtype == np.float64 else 1e-5
+    for name, mean in expected.items():
+        found = averages.means[name]
+        assert found.dtype == ops.dtype
+        np.testing.assert_allclose(ops.to_numpy(found), mean, rtol=tolerance, atol=tolerance)
+        assert averages.model.parameters[name] is found  # the model of the averages moves along
+
+
+def test_averages_begin_as_the_parameters_and_are_arrays_of_their_own(ops):
+    model = Model(Config(vocabulary=4, embedding=2, hidden=3, layers=1), ops)
+    averages = Averages(model, 0.9)
+    before = {name: ops.to_numpy(p).copy() for name, p in model.parameters.items()}
+    averages.update()
+    for p in model.parameters.values():
+        p += 1
+    for name, p in before.items():
+        np.testing.assert_array_equal(ops.to_numpy(averages.means[name]), p)
+    assert averages.model.config == model.config
 
 
 # Annealing ------------------------------------------------------------------------------------

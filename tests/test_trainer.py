@@ -17,7 +17,7 @@ from lstm_music import trainer as training
 from lstm_music.checkpoint import CHECKPOINTS, MODEL_FILE, TRAIN_FILE, checkpoints_of, read_run
 from lstm_music.errors import UserError
 from lstm_music.trainer import HEADER, Interrupted, Progress, append, cut_metrics, new_run
-from small import flip, metrics, small_corpus, small_model, small_trainer, target
+from small import flip, metrics, small_corpus, small_model, small_rolls, small_trainer, target
 
 STEPS = 50  # 18 an epoch
 
@@ -82,8 +82,13 @@ def test_the_same_seed_is_the_same_run(corpus, straight, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "other", [{"seed": 2}, {"dropout": 0.2}, {"lr": 0.01}, {"seq": 4}], ids=str
-)
+    "other",
+    [
+        {"seed": 2}, {"dropout": 0.2}, {"lr": 0.01}, {"seq": 4}, {"weight_decay": 0.1},
+        {"average": 0.9},
+    ],
+    ids=str,
+)  # fmt: skip
 def test_other_settings_are_another_run(corpus, straight, tmp_path, other):
     small_trainer(corpus, tmp_path / "run", max_steps=STEPS, **other).train()
     assert contents(tmp_path / "run", "latest")[0] != contents(straight, "latest")[0]
@@ -237,6 +242,91 @@ def test_another_corpus_or_shape_is_refused(corpus, tmp_path, monkeypatch):
         small_trainer(corpus, run, resume=True, dropout=0.1)
 
 
+# Piano rolls and averages -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["chord", "sigmoid", "nade"])
+def rolls(request, tmp_path_factory):
+    """A corpus of frames whose training pieces are transposed each epoch, and a head for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        kind, head = ("chord", None) if request.param == "chord" else ("note", request.param)
+        folder = tmp_path_factory.mktemp("corpus")
+        yield small_rolls(folder, kind, transpose_augment=2), head
+
+
+def roll_trainer(rolls, run, **settings):
+    corpus, head = rolls
+    chosen = {"average": 0.9, "weight_decay": 0.1} | settings
+    return small_trainer(corpus, run, head=head, **chosen)
+
+
+def windows_of(rolls):
+    return len(rolls[0].training_batches(3, 5, 1, 0))
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["inside an epoch", "at its end"])
+def test_a_run_on_rolls_with_averages_goes_on_exactly(rolls, tmp_path, inside):
+    stop = windows_of(rolls) + 2 * inside
+    roll_trainer(rolls, tmp_path / "a", max_steps=3 * stop).train()
+    for n in range(3):
+        roll_trainer(rolls, tmp_path / "b", resume=n > 0, max_steps=(n + 1) * stop).train()
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    losses = [float(row["loss"]) for row in metrics(tmp_path / "a") if row["split"] == "train"]
+    assert losses[-1] < losses[0]
+
+
+def test_a_checkpoint_holds_the_averages_and_beside_them_the_last_weights(rolls, tmp_path):
+    run = tmp_path / "run"
+    means = {}
+
+    def show(report):
+        for name, p in trainer.model.parameters.items():
+            means[name] += 0.1 * (p - means[name])
+
+    trainer = roll_trainer(rolls, run, max_steps=7, show=show)
+    means.update({name: p.copy() for name, p in trainer.model.parameters.items()})
+    trainer.train()
+    checkpoint, arrays = read_run(run, print, ("latest",), train=True)
+    assert checkpoint.parameters.keys() == means.keys()
+    for name, mean in means.items():
+        np.testing.assert_allclose(checkpoint.parameters[name], mean, rtol=1e-4, atol=1e-6)
+        last = trainer.model.parameters[name]
+        np.testing.assert_array_equal(arrays[f"last.{name}"], last)
+        assert (checkpoint.parameters[name] != last).any()
+
+
+def test_the_recorded_loss_and_the_best_are_the_averages(rolls, tmp_path):
+    run = tmp_path / "run"
+    trainer = roll_trainer(rolls, run, epochs=4)
+    trainer.train()
+    losses = {row["step"]: float(row["loss"]) for row in metrics(run) if row["split"] == "valid"}
+    best = read_run(run, print)[0]
+    assert best.meta["step"] == int(min(losses, key=losses.get))
+    corpus, head = rolls
+    model = small_model(corpus, head=head)
+    model.parameters.update(best.parameters)
+    nats = training.mean_nats(model, corpus, "valid", 3, 5)
+    assert nats == pytest.approx(min(losses.values()), abs=2e-6)
+    last = training.mean_nats(trainer.model, corpus, "valid", 3, 5)
+    assert abs(last - list(losses.values())[-1]) > 1e-3  # the last weights are not the averages
+
+
+def test_without_averages_the_model_is_the_last_weights(corpus, straight):
+    _, arrays = read_run(straight, print, ("latest",), train=True)
+    assert not [name for name in arrays if name.startswith("last.")]
+
+
+def test_primers_of_notes_are_frames(rolls, tmp_path):
+    roll_trainer(rolls, tmp_path / "run", max_steps=1).train()
+    corpus, head = rolls
+    meta = read_run(tmp_path / "run", print)[0].meta
+    assert meta["primers"] == corpus.primers()
+    assert ("frames" in meta["primers"][0]) == (head is not None)
+    assert meta["tokenizer"] == corpus.tokenizer_json()
+    assert meta["corpus"]["augment"] == 2
+
+
 # What is recorded -------------------------------------------------------------------------------
 
 
@@ -301,6 +391,7 @@ def test_a_runs_folder_describes_the_run(corpus, straight):
     assert described["source"] == {"corpus": corpus.name, "data": None}
     assert described["corpus"]["pieces"] == 8
     assert described["training"]["max_steps"] == STEPS
+    assert described["reading"]["representation"] == "message"
     assert json.loads((straight / "vocabulary.json").read_text())["hash"] == corpus.vocabulary.hash
     assert (straight / "skipped.csv").read_text() == "file,reason\n"
 
@@ -512,7 +603,7 @@ def test_a_run_in_another_thread_handles_no_signals(corpus, straight, tmp_path):
 def test_a_new_run_replaces_nothing(corpus, straight):
     model = small_model(corpus)
     with pytest.raises(UserError, match="exists: continue it with --resume, or choose another"):
-        new_run(straight, model.config, corpus, training.Settings(), {})
+        new_run(straight, model.config, corpus, training.Settings(), {}, {})
     assert target(straight, "latest")
 
 
@@ -520,14 +611,14 @@ def test_a_new_run_that_cant_be_written_leaves_nothing(corpus, tmp_path, monkeyp
     model = small_model(corpus)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="choose another place with --run"):
-        new_run(tmp_path / "file" / "run", model.config, corpus, training.Settings(), {})
+        new_run(tmp_path / "file" / "run", model.config, corpus, training.Settings(), {}, {})
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(training, "describe_run", full)
     with pytest.raises(UserError, match="No space left on device"):
-        new_run(tmp_path / "run", model.config, corpus, training.Settings(), {})
+        new_run(tmp_path / "run", model.config, corpus, training.Settings(), {}, {})
     assert os.listdir(tmp_path) == ["file"]
 
 

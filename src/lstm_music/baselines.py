@@ -13,6 +13,7 @@ import numpy as np
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import NOTES, Frames, pack, unpack
 
+LEAST = 1e-250  # of a probability: a frame of 88 notes, each of them unlikely, is below any float
 BASELINES = ("random", "note-unigram", "chord-frequency")
 
 
@@ -67,9 +68,7 @@ class ChordFrequency(Baseline):
 
     def nats(self, frames: Frames) -> Array:
         """As Baseline.nats."""
-        return -np.log(
-            (1 - self.share) * self.known(frames) + self.share * np.exp(-self.unseen.nats(frames))
-        )
+        return mixed_nats(self.share, self.known(frames), np.exp(-self.unseen.nats(frames)))
 
     def known(self, frames: Frames) -> Array:
         """Return the shares (n,) of the frames' chords, 0 for chords not among them."""
@@ -110,12 +109,19 @@ def fit_baseline(kind: str, train: Sequence[Frames], valid: Sequence[Frames]) ->
     return note_unigram(train) if kind == "note-unigram" else chord_frequency(train, valid)
 
 
+def mixed_nats(share: float, known: Array, back_off: Array) -> Array:
+    """Return the nats (n,) of (1-share)·known + share·back_off (n,), at most those of LEAST."""
+    nats: Array = -np.log((1 - share) * known + share * np.maximum(back_off, LEAST))
+    return nats
+
+
 def fit_share(known: Array, back_off: Array) -> float:
     """Return the λ for which (1-λ)·known + λ·back_off (n,) makes the data likeliest.
 
     By expectation maximisation (Jelinek & Mercer 1980), which can't leave 0 … 1.
     """
     share = 0.5
+    back_off = np.maximum(back_off, LEAST)
     for _ in range(200):
         theirs = share * back_off
         new = float(np.mean(theirs / (theirs + (1 - share) * known)))

@@ -7,10 +7,11 @@ kept. Nothing is dropped silently: each file that can't be used is named with it
 
 import hashlib
 import sys
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
@@ -21,6 +22,7 @@ from lstm_music.message_corpus import (
     messages_on_disk,
     prepare_messages,
 )
+from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import HELD_OUT, Corpus, cache_folder, read_cache, write_cache
 from lstm_music.roll_corpus import (
     RollCorpus,
@@ -36,6 +38,7 @@ from lstm_music.tokenizers.messages import Layout
 FORMAT = 3  # of prepared corpora; a new number makes old caches unused
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
+Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
 Representation = Literal["message", "chord", "note"]
 REPRESENTATIONS: tuple[Representation, ...] = ("message", "chord", "note")
 
@@ -55,6 +58,14 @@ class Reading:
     common_key: Literal["A", "C"] | None = None
     transpose_augment: int = 0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        given = {"grid": self.grid, "max-polyphony": self.max_polyphony}
+        for option, value in (given | {"common-key": self.common_key}).items():
+            if value and self.representation == "message":
+                raise UserError(
+                    f"--{option} is for piano rolls: add --representation chord or note"
+                )
 
     def rolls(self, name: str) -> RollReading | None:
         """Return how to read a corpus as frames, or None where it is read as messages."""
@@ -90,65 +101,71 @@ def load_corpus(
     if path is not None:
         return load_rolls(name, path, rolls)
     sources = find_sources(name, data)
+    seen = watched(sources, f"reading {name}", progress)
     if rolls is None:
-        return load_messages(name, sources, reading, progress)
-    key = content_key(sources, asdict(rolls), progress)
-    kept = read_cache(cache_folder() / key)
-    corpus = None if kept is None else _or_none(rolls_from_disk, name, key, *kept, rolls)
-    if corpus is None:
-        seen = watched(sources, f"reading {name}", progress)
-        corpus = prepare_rolls(name, key, seen, len(sources), rolls)
-        write_cache(cache_folder() / key, *rolls_on_disk(corpus))
-    return corpus
+        return load_messages(name, sources, seen, reading, progress)
+    key = content_key(sources, rolls.to_text(), progress)
+    return kept_or_made(
+        key,
+        lambda meta, arrays: rolls_from_disk(name, key, meta, arrays, rolls),
+        lambda: prepare_rolls(name, key, seen, len(sources), rolls),
+        rolls_on_disk,
+    )
 
 
 def load_messages(
-    name: str, sources: list[Source], reading: Reading, progress: bool
+    name: str, sources: list[Source], seen: Iterable[Source], reading: Reading, progress: bool
 ) -> MessageCorpus:
-    """Return MIDI files as messages, from the cache where they were prepared before."""
+    """Return MIDI files as messages; seen: the same sources, watched as they are read."""
     layout, augment = reading.tracks, reading.transpose_augment
-    how = {"representation": "message", "layout": layout, "augment": augment}
+    # As the first version had it, whose runs can then be resumed.
+    how = f"2 message {layout} {HELD_OUT}" + (f" augment {augment}" if augment else "")
     key = content_key(sources, how, progress)
-    kept = read_cache(cache_folder() / key)
-    corpus = (
-        None if kept is None else _or_none(messages_from_disk, name, key, *kept, layout, augment)
+    return kept_or_made(
+        key,
+        lambda meta, arrays: messages_from_disk(name, key, meta, arrays, layout, augment),
+        lambda: prepare_messages(name, key, seen, len(sources), layout, augment),
+        messages_on_disk,
     )
-    if corpus is None:
-        seen = watched(sources, f"reading {name}", progress)
-        corpus = prepare_messages(name, key, seen, len(sources), layout, augment)
-        write_cache(cache_folder() / key, *messages_on_disk(corpus))
-    return corpus
 
 
 def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus:
-    """Return a file of piano rolls, from the cache where it was prepared before."""
+    """Return a file of piano rolls."""
     if reading is None:
         raise UserError(
             f"'{path}' holds piano rolls, which have no MIDI messages: "
             "read it with --representation chord or note"
         )
     sources = [Source(path.suffix.lower(), path.read_bytes)]
-    key = content_key(sources, asdict(reading), progress=False)
-    kept = read_cache(cache_folder() / key)
-    corpus = None if kept is None else _or_none(rolls_from_disk, name, key, *kept, reading)
-    if corpus is None:
-        corpus = prepare_file(name, key, path, reading)
-        write_cache(cache_folder() / key, *rolls_on_disk(corpus))
+    key = content_key(sources, reading.to_text(), progress=False)
+    return kept_or_made(
+        key,
+        lambda meta, arrays: rolls_from_disk(name, key, meta, arrays, reading),
+        lambda: prepare_file(name, key, path, reading),
+        rolls_on_disk,
+    )
+
+
+def kept_or_made(
+    key: str,
+    from_disk: Callable[[dict[str, Any], dict[str, Array]], Prepared],
+    make: Callable[[], Prepared],
+    on_disk: Callable[[Prepared], tuple[dict[str, Any], dict[str, Array]]],
+) -> Prepared:
+    """Return the corpus of that key from the cache, or make it and keep it there."""
+    folder = cache_folder() / f"{key}-{FORMAT}"
+    kept = read_cache(folder)
+    if kept is not None:
+        with suppress(KeyError, TypeError, ValueError, UserError):  # not what this version writes
+            return from_disk(*kept)
+    corpus = make()
+    write_cache(folder, *on_disk(corpus))
     return corpus
 
 
-def _or_none(build: Any, *args: Any) -> Any:
-    """Return build(*args), None where what was kept on disk is not what this version writes."""
-    try:
-        return build(*args)
-    except (KeyError, TypeError, ValueError, UserError):
-        return None
-
-
-def content_key(sources: list[Source], how: dict[str, Any], progress: bool = False) -> str:
-    """Return a hash of every file's name and bytes, the settings and the format."""
-    settings = " ".join(f"{name}={value}" for name, value in sorted(how.items()))
-    digest = hashlib.sha256(f"{FORMAT} {HELD_OUT} {settings}".encode())
+def content_key(sources: list[Source], how: str, progress: bool = False) -> str:
+    """Return a hash of every file's name and bytes, and of how they are read."""
+    digest = hashlib.sha256(how.encode())
     for source in watched(sources, "looking for changes", progress):
         digest.update(hashlib.sha256(source.name.encode()).digest())
         try:

@@ -10,7 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lstm_music.baselines import Baseline, IndependentNotes, fit_share, note_unigram
+from lstm_music.baselines import (
+    Baseline,
+    IndependentNotes,
+    fit_share,
+    mixed_nats,
+    note_unigram,
+)
 from lstm_music.evaluate import per_piece
 from lstm_music.heads import linear
 from lstm_music.model import Model, part
@@ -186,5 +192,5 @@ def score_chords(
     known, others, _ = pieces("valid")
     share = fit_share(np.concatenate(known), np.concatenate(others))
     known, others, likeliest = pieces(split)
-    nats = [-np.log((1 - share) * k + share * q) for k, q in zip(known, others, strict=True)]
+    nats = [mixed_nats(share, k, q) for k, q in zip(known, others, strict=True)]
     return scored(nats, likeliest, corpus.split_frames(split)), share

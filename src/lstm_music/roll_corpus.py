@@ -7,7 +7,7 @@ it its likelihood, from all 2^88 sets of notes.)
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from lstm_music.piano_roll import (
     to_common_key,
     unpack,
 )
-from lstm_music.prepared import Corpus, common_fields, common_json, split_pieces
+from lstm_music.prepared import HELD_OUT, Corpus, common_fields, common_json, split_pieces
 from lstm_music.roll_files import read_rolls
 from lstm_music.sources import Skipped, Source, read_pieces
 from lstm_music.tokenizers.chords import (
@@ -66,6 +66,11 @@ class RollReading:
             ticks_per_step(self.grid)
         except ValueError as error:
             raise UserError(f"{error}: use 8 for eighth notes, 16 for sixteenths") from error
+
+    def to_text(self) -> str:
+        """Return all of it, as a prepared corpus's key holds it."""
+        settings = (f"{name}={value}" for name, value in sorted(asdict(self).items()))
+        return f"1 rolls {HELD_OUT} {' '.join(settings)}"
 
     def prepared(self, frames: Frames, piece: int) -> Frames:
         """Return a piece's frames as they are to be learnt; piece is its number."""

@@ -13,6 +13,7 @@ COMMANDS = {"corpus": corpus, "evaluate": evaluate, "sample": sample, "train": t
 def folder(tmp_path, monkeypatch):
     """A working folder with a cache of its own and a small corpus, `music`."""
     monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("LSTM_MUSIC_DATA", raising=False)
     work = tmp_path / "work"
     write_music(work / "music")
     monkeypatch.chdir(work)
@@ -67,3 +68,15 @@ def fails(command):
 def train_small(ok):
     """Train a small model on `music`: train_small("--max-steps", 9, "--run", "a")."""
     return lambda *words: ok("train", "music", *SMALL, *words)
+
+
+@pytest.fixture
+def train_rolls(train_small):
+    """Train on frames of `music`: train_rolls("nade", …) or train_rolls("chord", …)."""
+
+    def call(kind, *words):
+        chords = ("--representation", "chord")
+        notes = ("--representation", "note", "--head", kind, "--nade", 5)
+        return train_small(*(chords if kind == "chord" else notes), *words)
+
+    return call

@@ -9,7 +9,17 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from lstm_music.cli import COMMANDS, common
-from lstm_music.cli.common import Parser, number, run, run_folder, typed, whole
+from lstm_music.cli.common import (
+    Parser,
+    add_reading_options,
+    number,
+    reading_from,
+    run,
+    run_folder,
+    typed,
+    whole,
+)
+from lstm_music.corpus import Reading
 from lstm_music.errors import UserError
 
 
@@ -39,6 +49,25 @@ def test_zero_is_a_default_that_is_shown(capsys):
     out = capsys.readouterr().out
     assert "of chance (default: 0)" in out
     assert "say more\n" in out
+
+
+def test_a_reading_is_what_was_given_and_else_the_default(capsys):
+    parser = Parser("x", "y")
+    add_reading_options(parser, vars(Reading(tracks="merge")))
+    parser.add_argument("--seed", type=int)
+    assert reading_from(parser.parse_args([])) == Reading()
+    words = (
+        "--representation chord --tracks merge --grid 16 --max-polyphony 4 --common-key A "
+        "--transpose-augment 5 --seed 9"
+    )
+    assert reading_from(parser.parse_args(words.split())) == Reading(
+        "chord", "merge", 16, 4, "A", 5, 9
+    )
+    parser.print_help()
+    text = " ".join(capsys.readouterr().out.split())
+    for default in ("message", "merge", "0"):
+        assert f"(default: {default})" in text
+    assert "(default: None)" not in text
 
 
 @given(low=st.integers(-9, 9), size=st.integers(0, 9), value=st.integers(-30, 30))

@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from small import write_music
+from lstm_music.piano_roll import frames_of
+from small import piece_of, write_music
 
 
 def test_the_counts_as_a_table_and_as_json(ok, folder):
@@ -33,6 +34,36 @@ def test_the_layout_of_tracks(ok):
     assert flatten[2:] != merge[2:]
 
 
+@pytest.mark.parametrize("representation", ["chord", "note"])
+def test_the_counts_of_frames(ok, folder, representation):
+    how = ("--representation", representation, "--grid", 16, "--max-polyphony", 1)
+    lines = ok("corpus", "music", *how, "--json", "counts.json")
+    assert lines[0] == f"music, {representation}s as frames, at most 1 notes"
+    with open("counts.json", encoding="utf-8") as file:
+        counts = json.load(file)
+    assert list(counts) == ["pieces", "tokens", "unique_tokens", "skipped", "splits"]
+    assert counts["pieces"] == 8
+    assert counts["tokens"] == sum(len(frames_of(piece_of(seed), 16)[0]) for seed in range(8))
+    rows = {line.split()[0]: line.split()[1:] for line in lines[2:6]}
+    for name, part in (counts["splits"] | {"all": counts}).items():
+        assert rows[name] == [str(part[k]) for k in ("pieces", "tokens", "unique_tokens")]
+
+
+def test_a_corpus_in_a_common_key_or_on_another_grid(ok):
+    plain = ok("corpus", "music", "--representation", "chord")
+    assert plain[0] == "music, chords as frames"
+    assert ok("corpus", "music", "--representation", "chord", "--grid", 16) != plain
+    assert ok("corpus", "music", "--representation", "chord", "--common-key", "C") != plain
+
+
+def test_the_seed_is_of_thinned_chords(ok):
+    thinned = [
+        ok("corpus", "music", "--representation", "chord", "--max-polyphony", 1, "--seed", seed)
+        for seed in (0, 0, 1)
+    ]
+    assert thinned[0] == thinned[1] != thinned[2]
+
+
 def test_a_named_corpus_from_a_file(ok, folder):
     write_music(folder / "three", pieces=3)
     assert ok("corpus", "bach", "--data", "three")[-1].split()[:2] == ["all", "3"]
@@ -45,6 +76,10 @@ def test_a_named_corpus_from_a_file(ok, folder):
         (["bahc"], "unknown corpus 'bahc'"),
         (["music", "--tracks", "sideways"], "invalid choice: 'sideways'"),
         (["music", "--data", "none"], "no file or folder 'none'"),
+        (["muse"], "'muse' holds piano rolls"),
+        (["muse", "--representation", "chord"], "with --data MuseData.mat"),
+        (["music", "--representation", "note", "--grid", "7"], "the grid must divide 1920"),
+        (["music", "--max-polyphony", "89"], "'89' is not a whole number from 0 to 88"),
     ],
 )
 def test_bad_input_is_one_line(fails, words, says):

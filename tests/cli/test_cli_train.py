@@ -1,3 +1,4 @@
+import json
 import os
 import pty
 import re
@@ -85,7 +86,86 @@ def test_the_console_script_finds_every_command(folder):
         assert len(done.stderr.splitlines()) == (status == 2)
 
 
+@pytest.mark.parametrize("kind", ["chord", "sigmoid", "nade"])
+def test_a_run_on_frames(train_rolls, folder, kind):
+    lines = train_rolls(kind, "--max-steps", 8, "--run", "a")
+    described = json.loads((folder / "runs/a/config.json").read_text())
+    notes = kind != "chord"
+    counts = described["corpus"]["splits"]["train"]
+    assert described["reading"]["representation"] == ("note" if notes else "chord")
+    assert described["model"]["head"] == (kind if notes else "softmax")
+    assert described["model"]["vocabulary"] == (88 if notes else counts["unique_tokens"] + 1)
+    steps = counts["tokens"] + (0 if notes else counts["pieces"])
+    assert f": 6 pieces, {steps} {'frames' if notes else 'tokens'}" in lines[0]
+    (stopped,) = (line for line in lines if line.startswith("stopped by --max-steps 8: step 8"))
+    assert f" nats per {'frame' if notes else 'token'}" in stopped
+    assert len(sample_bytes(folder / "runs/a")) == 1
+
+
+@pytest.mark.parametrize(
+    ("representation", "head"), [("message", "softmax"), ("chord", "softmax"), ("note", "sigmoid")]
+)
+def test_each_representation_has_a_head_of_its_own(train_small, folder, representation, head):
+    train_small("--representation", representation, "--max-steps", 1, "--run", "a")
+    assert json.loads((folder / "runs/a/config.json").read_text())["model"]["head"] == head
+
+
+def test_every_option_is_kept_and_used(train_rolls, folder):
+    options = {
+        "--grid": 16, "--max-polyphony": 1, "--common-key": "C", "--transpose-augment": 3,
+        "--input-dropout": 0.25, "--output-dropout": 0.5, "--weight-decay": 0.125,
+        "--average": 0.75, "--seed": 4, "--nade": 7,
+    }  # fmt: skip
+    words = [word for option in options.items() for word in option]
+    train_rolls("nade", *words, "--max-steps", 1, "--run", "a")
+    described = json.loads((folder / "runs/a/config.json").read_text())
+    found = described["reading"] | described["model"] | described["training"]
+    for option, value in options.items():
+        assert found[option[2:].replace("-", "_")] == value
+    assert described["tokenizer"] == {
+        "name": "note", "grid": 16, "max_polyphony": 1, "common_key": "C", "seed": 4,
+    }  # fmt: skip
+
+
 # Going on ---------------------------------------------------------------------------------------
+
+
+def assert_same_model(a, b):
+    for link in ("latest", "best"):
+        assert target(a, link) == target(b, link)
+        files = [run / "checkpoints" / link / "model.safetensors" for run in (a, b)]
+        assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["chord", "sigmoid", "nade"])
+def test_a_run_on_frames_resumed_is_the_run_that_never_stopped(train_rolls, ok, folder, kind):
+    how = ("--average", 0.9, "--weight-decay", 0.1, "--transpose-augment", 2, "--seed", 3)
+    train_rolls(kind, *how, "--max-steps", 20, "--run", "a")
+    train_rolls(kind, *how, "--max-steps", 9, "--run", "b")
+    ok("train", "--resume", "--run", "b", "--max-steps", 20)
+    a, b = folder / "runs/a", folder / "runs/b"
+    assert metrics(a) == metrics(b)
+    assert_same_model(a, b)
+
+
+def test_a_run_of_an_older_version_goes_on(train_small, ok, folder):
+    """Its config.json knows nothing of representations, heads, averages and weight decay."""
+    words = ("--tracks", "merge", "--seed", 5, "--dropout", 0.25)
+    train_small(*words, "--max-steps", 30, "--run", "a")
+    train_small(*words, "--max-steps", 9, "--run", "b")
+    a, b = folder / "runs/a", folder / "runs/b"
+    described = json.loads((b / "config.json").read_text())
+    del described["reading"]
+    for part, new in (
+        ("model", ("head", "nade", "input_dropout", "output_dropout")),
+        ("training", ("weight_decay", "average")),
+    ):
+        for name in new:
+            del described[part][name]
+    (b / "config.json").write_text(json.dumps(described))
+    ok("train", "--resume", "--run", "b", "--max-steps", 30, "--seed", 5)
+    assert metrics(a) == metrics(b)
+    assert_same_model(a, b)
 
 
 def test_a_run_resumed_is_the_run_that_never_stopped(train_small, ok, folder):
@@ -97,10 +177,7 @@ def test_a_run_resumed_is_the_run_that_never_stopped(train_small, ok, folder):
     a, b = folder / "runs" / "a", folder / "runs" / "b"
     assert metrics(a) == metrics(b)
     assert sample_bytes(a) == sample_bytes(b)
-    for link in ("latest", "best"):
-        assert target(a, link) == target(b, link)
-        files = [run / "checkpoints" / link / "model.safetensors" for run in (a, b)]
-        assert files[0].read_bytes() == files[1].read_bytes()
+    assert_same_model(a, b)
 
 
 def test_resume_takes_the_newest_run(train_small, ok):
@@ -171,6 +248,16 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, com
         (["music", "--dropout", "1"], "'1' is not a number from 0 to 0.95"),
         (["music", "--max-minutes", "-1"], "'-1' is not a number above 0"),
         (["music", "--optimizer", "lion"], "invalid choice: 'lion'"),
+        (["jsb"], "'jsb' holds piano rolls, which have no MIDI messages"),
+        (["jsb", "--representation", "note"], "say where it is, with --data JSB_Chorales.mat"),
+        (["music", "--representation", "sound"], "invalid choice: 'sound'"),
+        (["music", "--representation", "note", "--grid", "7"], "the grid must divide 1920"),
+        (["music", "--representation", "note", "--head", "softmax"], "use --head sigmoid or nade"),
+        (["music", "--representation", "chord", "--head", "nade"], "use --head softmax"),
+        (["music", "--head", "sigmoid"], "--head sigmoid can't predict --representation message"),
+        (["music", "--average", "1"], "'1' is not a number from 0 to 0.99999"),
+        (["music", "--input-dropout", "1"], "'1' is not a number from 0 to 0.95"),
+        (["music", "--common-key", "D"], "invalid choice: 'D'"),
         (["music", "--precision", "fp8"], "invalid choice: 'fp8'"),
         (["music", "--precision", "bf16"], "--precision bf16 is for a GPU"),
         (["--resume", "--precision", "tf32"], "no run to resume"),
@@ -203,7 +290,11 @@ def test_an_existing_run_is_not_replaced(train_small, fails, folder):
         ("--dropout", 0, "0.3"), ("--tracks", "merge", "flatten"), ("--batch", 2, "3"),
         ("--seq", 4, "5"), ("--lr", 0.1, "0.003"), ("--optimizer", "sgd", "adam"),
         ("--clip", 1, "5.0"), ("--seed", 1, "0"), ("--anneal-factor", 0.1, "0.5"),
-        ("--anneal-patience", 5, "2"),
+        ("--anneal-patience", 5, "2"), ("--representation", "note", "message"),
+        ("--grid", 16, "None"), ("--max-polyphony", 4, "0"), ("--common-key", "C", "None"),
+        ("--transpose-augment", 1, "0"), ("--head", "nade", "softmax"), ("--nade", 5, "128"),
+        ("--input-dropout", 0.1, "None"), ("--output-dropout", 0.1, "None"),
+        ("--weight-decay", 0.1, "0.0"), ("--average", 0.5, "0.0"),
     ],
 )  # fmt: skip
 def test_options_that_contradict_the_run_are_refused(train_small, fails, flag, value, was):
@@ -215,6 +306,12 @@ def test_options_that_contradict_the_run_are_refused(train_small, fails, flag, v
 def test_options_that_agree_with_the_run_are_taken(train_small, ok):
     train_small("--max-steps", 2, "--run", "a")
     ok("train", "music", *SMALL, "--resume", "--max-steps", 3)
+
+
+def test_options_of_frames_that_agree_with_the_run_are_taken(train_rolls, ok):
+    for kind in ("chord", "nade"):
+        train_rolls(kind, "--max-steps", 2, "--run", kind)
+        train_rolls(kind, "--max-steps", 3, "--run", kind, "--resume", "--max-polyphony", 0)
 
 
 @pytest.mark.parametrize("damage", ["cut", "newer", "empty"])

@@ -25,6 +25,7 @@ from lstm_music.tokenizers.messages import (
     nearest_word,
     parse,
     spell,
+    transpose_word,
 )
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -192,3 +193,17 @@ def test_a_special_is_nearest_only_to_itself():
     assert (nearest(PIECE_END), nearest(TRACK_END)) == (PIECE_END, None)
     with pytest.raises(ValueError):
         nearest("rest")
+
+
+@given(kinds, st.integers(0, 127), deltas, st.integers(-130, 130))
+def test_a_transposed_word_is_the_same_message_at_another_pitch(kind, pitch, delta, semitones):
+    moved = transpose_word(spell(kind, pitch, delta), semitones)
+    if 0 <= pitch + semitones <= 127:
+        assert parse(moved) == (kind, pitch + semitones, delta)
+    else:
+        assert moved is None
+
+
+@pytest.mark.parametrize("word", SPECIALS)
+def test_a_special_has_no_pitch_to_transpose(word):
+    assert transpose_word(word, 5) == word
