@@ -323,18 +323,23 @@ def _embedding_backward(ids, order, dx, rows, values):  # type: ignore[no-untype
     return n + 1
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+def _add_rows(W, x, y):  # type: ignore[no-untyped-def]
+    """Write the sum of the rows of W (D, E) that sound in x (D,) to y (E,)."""
+    y[:] = 0
+    for d in range(len(x)):
+        if x[d]:
+            w = W[d]
+            for j in range(len(y)):
+                y[j] += w[j]
+
+
+@njit(cache=True, parallel=True)
 def _note_embedding_forward(W, x, out, parts):  # type: ignore[no-untyped-def]
-    N, D = x.shape
+    N = len(x)
     for part in prange(parts):
         for n in range(part * N // parts, (part + 1) * N // parts):
-            y = out[n]
-            y[:] = 0
-            for d in range(D):
-                if x[n, d]:
-                    w = W[d]
-                    for j in range(len(y)):
-                        y[j] += w[j]
+            _add_rows(W, x[n], out[n])
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
@@ -366,19 +371,28 @@ def _add_dot(u, s, z):  # type: ignore[no-untyped-def]
     return z
 
 
+FACTORS = 64  # numbers between 1 and 2 whose product no float overflows
+
+
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH)
 def _sigmoid_row(z, y, scale):  # type: ignore[no-untyped-def]
-    """Turn logits z (D,) into scale · (sigmoid - y); return the nats. As NumpyOps.sigmoid_xent."""
-    one = z.dtype.type(1)
-    total = z.dtype.type(0)
-    for d in range(len(z)):
-        # log(1 + e^x) - y·x without overflow.
-        x = z[d]
-        e = fast_exp(-abs(x))
-        target = z.dtype.type(y[d])
-        total += max(x, z.dtype.type(0)) - target * x + math.log(one + e)
-        p = (one if x >= 0 else e) / (one + e)
-        z[d] = scale * (p - target)
+    """Turn logits z (D,) into scale · (sigmoid - y); return the nats. As NumpyOps.sigmoid_xent.
+
+    log(1 + e^x) - y·x without overflow; the sum of logs is the log of a product.
+    """
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    total = zero
+    for first in range(0, len(z), FACTORS):
+        some, target = z[first : first + FACTORS], y[first : first + FACTORS]
+        product = one
+        for d in range(len(some)):
+            x, t = some[d], z.dtype.type(target[d])
+            e = fast_exp(-abs(x))
+            total += max(x, zero) - t * x
+            product *= one + e
+            p = (one if x >= 0 else e) / (one + e)
+            some[d] = scale * (p - t)
+        total += math.log(product)
     return total
 
 
