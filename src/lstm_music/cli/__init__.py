@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = ("train", "sample", "corpus", "evaluate")
+COMMANDS = ("train", "sample", "corpus", "evaluate", "report")
 
 
 def main() -> int:
