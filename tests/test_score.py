@@ -165,5 +165,5 @@ def test_a_piece_of_no_notes_is_refused():
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setattr(score, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'lstm-music\[score\]'"):
+    with pytest.raises(UserError, match="-m pip install music21 verovio"):
         score.engrave(piece_of(1))

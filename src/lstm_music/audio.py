@@ -12,7 +12,7 @@ import mido
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.errors import UserError
+from lstm_music.errors import UserError, pip_install
 
 SOUND_FONT = "TimGM6mb.sf2"  # comes with pretty_midi, under the GPL: used there, never copied
 RATE = 48_000  # samples a second, the renderer's own
@@ -79,7 +79,7 @@ def instruments_play(midi: bytes) -> tuple[Samples, str, str]:
     lacking = "midirenderer" if font else f"pretty_midi's {SOUND_FONT}"
     remark = (
         f"{lacking} is not installed, so a plain synthesiser plays: for instruments, "
-        "pip install midirenderer pretty_midi"
+        f"{pip_install('midirenderer', 'pretty_midi')}"
     )
     return synthesise(midi), "synthesiser", remark
 
@@ -132,7 +132,8 @@ def synthesise(midi: bytes) -> Samples:
         import pretty_midi
     except ImportError as error:
         raise UserError(
-            "nothing here can make sound: pip install pretty_midi midirenderer, or leave --wav out"
+            f"nothing here can make sound: {pip_install('pretty_midi', 'midirenderer')}, or leave "
+            "--wav out"
         ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tempo changes in other tracks than the first

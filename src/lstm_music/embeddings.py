@@ -143,9 +143,11 @@ def order_of(points: Points, seed: int = 0) -> PitchOrder:
 def tsne(vectors: Array, seed: int, perplexity: float) -> Array:
     """Return a map (n, 2) of vectors (n, E), by t-SNE (van der Maaten & Hinton 2008)."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     made: Any = TSNE(perplexity=perplexity, random_state=seed, init="pca")
-    places: Array = made.fit_transform(vectors)
+    with threadpool_limits(1):  # so few points that threads would mostly wait for each other
+        places: Array = made.fit_transform(vectors)
     return places
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lstm_music.errors import UserError
+from lstm_music.errors import UserError, pip_install
 from lstm_music.midi import TICKS_PER_QUARTER, Notes, Piece, _without_overlaps, notes_of
 from lstm_music.piano_roll import estimate_key, frames_of
 
@@ -70,6 +70,12 @@ def is_available() -> bool:
     return bool(find_spec("music21") and find_spec("verovio"))
 
 
+def check_available() -> None:
+    """Raise UserError where the extra `score` is not installed."""
+    if not is_available():
+        raise UserError(f"a score needs music21 and verovio: {pip_install('music21', 'verovio')}")
+
+
 def draw_score(piece: Piece, path: Path, pages: int = PAGES) -> None:
     """Engrave the first pages of a piece one below the other; write an SVG file."""
     path.write_text(stacked(engrave(piece, pages)), "utf-8")
@@ -80,8 +86,7 @@ def engrave(piece: Piece, pages: int = PAGES) -> list[str]:
 
     Raises UserError where the extra `score` is not installed or the piece has no notes.
     """
-    if not is_available():
-        raise UserError("engraving needs music21 and verovio: pip install 'lstm-music[score]'")
+    check_available()
     if not piece.tracks:
         raise UserError(f"'{piece.name}' has no notes to engrave: leave --svg out")
     import verovio
