@@ -162,7 +162,7 @@ def loss_curves(
     axes.set(xlabel="optimiser steps", ylabel=f"nats per {unit}", title=title)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     if axes.lines:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="center right")
     save(figure, axes, path)
 
 

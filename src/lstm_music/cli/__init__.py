@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = ("train", "sample", "corpus", "evaluate", "report")
+COMMANDS = ("train", "sample", "corpus", "evaluate", "figures", "report")
 
 
 def main() -> int:
