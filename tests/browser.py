@@ -4,9 +4,9 @@ import json
 import os
 import select
 import shutil
+import signal
 import tempfile
 import time
-from contextlib import suppress
 from fcntl import F_DUPFD, fcntl
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -16,6 +16,8 @@ FLAGS = (
     "--disable-dev-shm-usage", "--remote-debugging-pipe",
 )  # fmt: skip
 PATIENCE = 120  # seconds for an answer, on a machine that is busy
+
+MEASURED = []  # lines for the end of the tests' output
 
 
 class Browser:
@@ -59,8 +61,10 @@ class Browser:
         return self
 
     def __exit__(self, *error):
-        with suppress(OSError, RuntimeError):
+        try:
             self.ask("Browser.close")
+        except (OSError, RuntimeError):
+            os.kill(self._process, signal.SIGKILL)
         os.waitpid(self._process, 0)
         os.close(self._read)
         os.close(self._write)

@@ -1,6 +1,7 @@
-"""Sound small enough to stand in a page."""
+"""Sounds and scores small enough to stand in a page."""
 
 import io
+import re
 import struct
 import wave
 
@@ -53,3 +54,13 @@ def mu_law_file(content: npt.NDArray[np.uint8]) -> bytes:
         )
     )
     return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def small_svg(svg: str) -> str:
+    """Return an SVG without the ids that nothing refers to, and the spaces between elements.
+
+    Of an engraved score, they are half. Links refer to ids, and so do rules of style.
+    """
+    used = set(re.findall(r"#([\w-]+)", svg))
+    without = re.sub(r' id="([^"]+)"', lambda id: id[0] if id[1] in used else "", svg)
+    return re.sub(r">\s+<", "><", without)

@@ -9,9 +9,9 @@ import hashlib
 import html
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib import resources
-from itertools import pairwise
+from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -45,8 +45,8 @@ class Row:
 class Sample:
     """A piece that was composed: what the page shows, plays and offers.
 
-    origin: where its beginning comes from, or ""; wav: a small one, or None, and silence says why;
-    score: SVG, or None.
+    origin: where its beginning comes from, or ""; wav: a small one, or None; score: SVG, or None;
+    remarks: why one of them is missing.
     """
 
     piece: Piece
@@ -54,8 +54,8 @@ class Sample:
     origin: str
     midi: bytes
     wav: bytes | None
-    silence: str
     score: str | None
+    remarks: list[str]
 
 
 @dataclass(frozen=True)
@@ -101,27 +101,28 @@ def page(
     tables: likelihoods; remarks: what to say beneath them. The networks that still fit are in the
     page; of the others it says that they don't.
     """
-    main = [section(*part) for part in parts_of(runs, tables, remarks)]
+    parts = parts_of(runs, tables, remarks)
+    top = header(runs, [("compose", "Compose here"), *((name, title) for name, title, _ in parts)])
+    main = [section(*part) for part in parts]
     samples = [sample for run in runs for sample in run.samples]
     shown = [sample_data(sample) for sample in samples]
-    bare = len(shell(runs, Html(""), main, {"samples": shown, "models": []}).encode())
+    bare = len(shell(runs, top, main, {"samples": shown, "models": []}).encode())
     models, too_large = fitting(runs, most - bare - len(compose_section(runs, [], []).encode()))
     compose = compose_section(runs, models, too_large)
     data = {"samples": shown, "models": models, "primer_length": PRIMER_LENGTH}
-    return shell(runs, compose, main, data)
+    return shell(runs, top, [compose, *main], data)
 
 
-def shell(runs: Sequence[RunReport], compose: Html, main: Sequence[Html], data: Any) -> str:
+def shell(runs: Sequence[RunReport], top: Html, main: Sequence[Html], data: Any) -> str:
     """Return the template, filled."""
     scripts = "\n".join(page_file(name) for name in SCRIPTS)
-    title = runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
     return Template(page_file("page.html")).substitute(
-        title=html.escape(f"{title} – lstm-music"),
+        title=html.escape(f"{title_of(runs)} – lstm-music"),
         policy=html.escape(policy(scripts)),
         version=__version__,
         style=page_file("page.css"),
-        header=header(runs, title),
-        main=joined(compose, *main),
+        header=top,
+        main=joined(*main),
         data=json_in_html(data),
         script=scripts,
     )
@@ -146,19 +147,17 @@ def json_in_html(data: Any) -> str:
     return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def header(runs: Sequence[RunReport], title: str) -> Html:
-    """Return the title, what each run is in a sentence, and links to the sections."""
+def title_of(runs: Sequence[RunReport]) -> str:
+    """Return what the page is about."""
+    return runs[0].name if len(runs) == 1 else f"{len(runs)} runs compared"
+
+
+def header(runs: Sequence[RunReport], sections: Sequence[tuple[str, str]]) -> Html:
+    """Return the title, what each run is in a sentence, and links to sections: id and title."""
     lead = [tag("p", sentence(run, len(runs) > 1), class_="lead") for run in runs]
-    links = [
-        tag("li", tag("a", words, href=f"#{where}"))
-        for where, words in (
-            ("compose", "Compose here"), ("samples", "Samples"), ("learning", "Learning"),
-            ("likelihood", "Likelihood"), ("figures", "Figures"), ("settings", "Settings"),
-        )
-        if where != "figures" or any(run.pictures for run in runs)
-    ]  # fmt: skip
+    links = [tag("li", tag("a", title, href=f"#{name}")) for name, title in sections]
     contents = tag("nav", tag("ul", *links), aria_label="Sections")
-    return joined(tag("h1", title), *lead, contents)
+    return joined(tag("h1", title_of(runs)), *lead, contents)
 
 
 def sentence(run: RunReport, named: bool) -> str:
@@ -166,8 +165,13 @@ def sentence(run: RunReport, named: bool) -> str:
     config, meta = run.checkpoint.config, run.checkpoint.meta
     what = {"message": "MIDI messages", "chord": "chords", "note": "notes, 88 at a time"}
     layers = f"{config.layers} LSTM layer{'s' * (config.layers > 1)} of {config.hidden} units"
-    learnt = f"that learnt “{meta['corpus']['name']}” as {what[meta['tokenizer']['name']]}"
+    learnt = f"that learnt “{corpus_name(run)}” as {what[meta['tokenizer']['name']]}"
     return f"{run.name + ': ' if named else ''}{layers}, {parameters(run):,} parameters, {learnt}."
+
+
+def corpus_name(run: RunReport) -> str:
+    """Return the name of a run's corpus; of a path, which is nobody else's business, the last."""
+    return Path(run.checkpoint.meta["corpus"]["name"]).name
 
 
 def parameters(run: RunReport) -> int:
@@ -246,12 +250,12 @@ def samples_of(runs: Sequence[RunReport]) -> list[Html]:
         if len(runs) > 1:
             parts.append(tag("h3", run.name))
         for sample in run.samples:
-            parts.append(sample_figure(run, sample, number))
+            parts.append(sample_figure(run, sample, number, "h4" if len(runs) > 1 else "h3"))
             number += 1
     return parts
 
 
-def sample_figure(run: RunReport, sample: Sample, number: int) -> Html:
+def sample_figure(run: RunReport, sample: Sample, number: int, heading: str) -> Html:
     """Return a sample: what it is, its piano roll, its sound, its score, its MIDI file."""
     title = f"Temperature {sample.temperature:g}{character(sample.temperature)}"
     notes, seconds = size_of(sample.piece)
@@ -260,19 +264,18 @@ def sample_figure(run: RunReport, sample: Sample, number: int) -> Html:
         about += f", begun with {sample.origin}"
     label = f"Piano roll of the sample at temperature {sample.temperature:g}: {notes} notes"
     parts = [
-        tag("h3", title),
+        tag(heading, title),
         tag("p", about, class_="note"),
         tag("canvas", class_="roll", role="img", aria_label=label),
     ]
-    if sample.wav is None:
-        parts.append(tag("p", sample.silence, class_="note"))
-    else:
+    if sample.wav is not None:
         sound = data_url("audio/wav", sample.wav)
         parts.append(tag("audio", src=sound, controls=True, preload="auto", aria_label=title))
     name = f"{run.name}-temperature-{sample.temperature:g}.mid"
     link = data_url("audio/midi", sample.midi)
     button = tag("a", "Download MIDI", href=link, download=name, class_="button")
     parts.append(tag("div", button, class_="buttons"))
+    parts += [tag("p", remark, class_="note") for remark in sample.remarks]
     if sample.score:
         picture = data_url("image/svg+xml", sample.score.encode())
         image = tag("img", src=picture, alt=f"Score of {about}", class_="paper")
@@ -354,8 +357,9 @@ def chart_label(runs: Sequence[RunReport]) -> str:
 
 def annealed(metrics: Sequence[Row]) -> list[float]:
     """Return the steps after which the learning rate was lower."""
-    rows = [row for row in metrics if row.split == "train"]
-    return [float(a.step) for a, b in pairwise(rows) if b.learning_rate < a.learning_rate]
+    from lstm_music.figures import annealings  # Matplotlib takes its time to load
+
+    return [float(step) for step, _ in annealings([asdict(row) for row in metrics])]
 
 
 # Tables and figures -----------------------------------------------------------------------------
@@ -399,7 +403,7 @@ def settings_of(run: RunReport) -> dict[str, str]:
     tokenizer = {key: value for key, value in meta["tokenizer"].items() if key != "name"}
     best = progress["best"]
     found: dict[str, Any] = {
-        "corpus": meta["corpus"]["name"],
+        "corpus": corpus_name(run),
         "representation": meta["tokenizer"]["name"],
         **tokenizer,
         "vocabulary": config.vocabulary,

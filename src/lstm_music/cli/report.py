@@ -5,11 +5,11 @@ import csv
 import io
 import os
 import sys
-import webbrowser
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from lstm_music import score
 from lstm_music.audio import wav_bytes
@@ -18,8 +18,10 @@ from lstm_music.cli import evaluate
 from lstm_music.cli.common import (
     Parser,
     add_backend_options,
+    check_opener,
     limit_threads,
     newest_run,
+    open_file,
     open_run,
     run,
     warn,
@@ -28,11 +30,21 @@ from lstm_music.cli.common import (
 from lstm_music.cli.sample import bundled_model, model_of, primers_of
 from lstm_music.composer import Composer, composer_of
 from lstm_music.errors import UserError
-from lstm_music.midi import write_midi
+from lstm_music.midi import Piece, write_midi
 from lstm_music.ops import get_ops
-from lstm_music.page_media import RATE, small_wav
+from lstm_music.page_media import RATE, small_svg, small_wav
 from lstm_music.prepared import SPLITS, Corpus
-from lstm_music.report import MOST, PRIMER_LENGTH, TEMPO, Row, RunReport, Sample, Table, page
+from lstm_music.report import (
+    MOST,
+    PRIMER_LENGTH,
+    TEMPO,
+    Picture,
+    Row,
+    RunReport,
+    Sample,
+    Table,
+    page,
+)
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
 from lstm_music.sources import NAMED
@@ -40,8 +52,10 @@ from lstm_music.tokenizers.grammar import BAR
 
 TEMPERATURES = (0.8, 1.0, 1.2)
 BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at TEMPO, or fewer where there are many
-SOUND_SHARE = 0.6  # of a page, for its sounds
+SOUND_SHARE, SCORE_SHARE = 0.6, 0.2  # of a page, for its sounds and scores
+IN_BASE64 = 4 / 3  # characters a byte
 RINGING = 3.0  # seconds that the last notes of a sample ring, about
+Drawn = TypeVar("Drawn")
 EXAMPLES = """examples:
   bin/report my-run                        writes runs/my-run/report.html
   bin/report my-run --open                 and shows it
@@ -53,13 +67,18 @@ EXAMPLES = """examples:
 def main(argv: Sequence[str]) -> int:
     """Write the page and print its path; return the exit status."""
     args = make_parser().parse_args(argv)
+    if args.open:
+        check_opener()
     limit_threads(args.threads, args.backend)
     chosen = chosen_runs(args.runs)
-    bars = bars_of(len(chosen) * len(TEMPERATURES) * args.num)
+    samples = len(chosen) * len(TEMPERATURES) * args.num
+    room = Room(bars_of(samples), int(MOST * SCORE_SHARE / IN_BASE64 / samples))
     out = args.out or default_path(chosen)
-    with Steps(len(chosen) * (2 + len(TEMPERATURES) * args.num)) as steps:
-        tables, remarks = likelihoods(chosen, args, steps)
-        reports = [report_of(*one, bars, args, steps) for one in chosen]
+    with Steps(3 * len(chosen) + samples) as steps:
+        corpora = corpora_of(chosen, args, steps)
+        tables, remarks = likelihoods(chosen, corpora, args, steps)
+        pictures = pictures_of(chosen, corpora, args.seed, steps)
+        reports = [report_of(*one, pictures[one[0]], room, args, steps) for one in chosen]
         content = page(reports, tables, remarks).encode()
     if len(content) > MOST:
         raise UserError(
@@ -67,11 +86,17 @@ def main(argv: Sequence[str]) -> int:
             "give fewer runs, or a lower --num"
         )
     write(content, out)
-    samples = sum(len(report.samples) for report in reports)
     print(out if args.quiet else f"{out}  ({len(content) / 1e6:.1f} MB, {samples} samples)")
     if args.open:
-        webbrowser.open(out.resolve().as_uri())
+        open_file(out)
     return 0
+
+
+class Room(NamedTuple):
+    """What the page has for a sample: bars of music, bytes of its score."""
+
+    bars: int
+    score: int
 
 
 # Runs -------------------------------------------------------------------------------------------
@@ -100,19 +125,20 @@ def report_of(
     argument: str,
     checkpoint: Checkpoint,
     folder: Path | None,
-    bars: int,
+    pictures: list[Picture],
+    room: Room,
     args: argparse.Namespace,
     steps: "Steps",
 ) -> RunReport:
-    """Gather what the page tells of a run; samples are of so many bars."""
+    """Gather what the page tells of a run."""
     composer = composer_of(checkpoint, model_of(checkpoint, args.backend))
     samples = [
         sample
         for temperature in TEMPERATURES
-        for sample in compose(composer, temperature, bars, args, steps)
+        for sample in compose(composer, temperature, room, args, steps)
     ]
     metrics = read_metrics(folder / "metrics.csv") if folder else []
-    return RunReport(name, argument, checkpoint, metrics, composer.top_p, samples)
+    return RunReport(name, argument, checkpoint, metrics, composer.top_p, samples, pictures)
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -132,24 +158,49 @@ def read_metrics(path: Path) -> list[Row]:
 # Likelihood -------------------------------------------------------------------------------------
 
 
-def likelihoods(
+def corpora_of(
     chosen: Sequence[Chosen], args: argparse.Namespace, steps: "Steps"
+) -> dict[str, Corpus]:
+    """Return by run the corpus to evaluate it on, where it can be read; a warning where not."""
+    corpora = {}
+    for name, _, checkpoint, folder in chosen:
+        steps.show(f"{name}: corpus")
+        try:
+            corpora[name] = corpus_of(name, checkpoint, folder, args)
+        except UserError as error:
+            steps.warn(f"{name} is not evaluated: {error}")
+    return corpora
+
+
+def corpus_of(
+    name: str, checkpoint: Checkpoint, folder: Path | None, args: argparse.Namespace
+) -> Corpus:
+    """Return the corpus to evaluate on; a model without a run's folder may know a named one."""
+    own = checkpoint.meta["corpus"]["name"]
+    if args.corpus is None and folder is None and own in NAMED:
+        args = argparse.Namespace(**(vars(args) | {"corpus": own}))
+    return evaluate.corpus_of(name, checkpoint, folder, args)
+
+
+def likelihoods(
+    chosen: Sequence[Chosen],
+    corpora: Mapping[str, Corpus],
+    args: argparse.Namespace,
+    steps: "Steps",
 ) -> tuple[list[Table], list[str]]:
     """Return the table of runs and baselines, what others have published, and remarks."""
     rows: list[evaluate.Row] = []
     baselines: list[evaluate.Row] = []
     published: dict[str, list[evaluate.Row]] = {}
     remarks = []
-    for name, _, checkpoint, folder in chosen:
+    for name, _, checkpoint, _ in chosen:
         steps.show(f"{name}: likelihood")
-        try:
-            corpus = corpus_of(name, checkpoint, folder, args)
-            own, *others = evaluate.evaluate(
-                name, checkpoint, corpus, args.split, get_ops(args.backend)
-            )
-        except UserError as error:
-            remarks.append(f"{name} is not evaluated: {error}.")
+        corpus = corpora.get(name)
+        if corpus is None:
+            remarks.append(f"{name} is not evaluated: its corpus couldn't be read.")
             continue
+        ops = get_ops(args.backend)
+        own, *others = evaluate.evaluate(name, checkpoint, corpus, args.split, ops)
         rows.append(own)
         if len(chosen) > 1:
             others[-1]["name"] += f" {name}"
@@ -165,16 +216,6 @@ def likelihoods(
             "models of piano rolls on the same frames."
         )
     return tables, remarks
-
-
-def corpus_of(
-    name: str, checkpoint: Checkpoint, folder: Path | None, args: argparse.Namespace
-) -> Corpus:
-    """Return the corpus to evaluate on; a model without a run's folder may know a named one."""
-    own = checkpoint.meta["corpus"]["name"]
-    if args.corpus is None and folder is None and own in NAMED:
-        args = argparse.Namespace(**(vars(args) | {"corpus": own}))
-    return evaluate.corpus_of(name, checkpoint, folder, args)
 
 
 def likelihood_table(rows: list[evaluate.Row], baselines: list[evaluate.Row], split: str) -> Table:
@@ -202,12 +243,73 @@ def table_of(caption: str, rows: list[evaluate.Row], own: int) -> Table:
     return Table(caption, heads, [(name, cells[n], n < own) for n, name in enumerate(names)])
 
 
+# Figures ----------------------------------------------------------------------------------------
+
+
+def pictures_of(
+    chosen: Sequence[Chosen], corpora: Mapping[str, Corpus], seed: int, steps: "Steps"
+) -> dict[str, list[Picture]]:
+    """Return the figures of each run: its tokens' frequencies, once a corpus, and its embedding."""
+    drawn: set[str] = set()
+    pictures: dict[str, list[Picture]] = {}
+    for name, _, checkpoint, _ in chosen:
+        steps.show(f"{name}: figures")
+        pictures[name] = []
+        corpus = corpora.get(name)
+        if corpus is not None and corpus.key not in drawn:
+            drawn.add(corpus.key)
+            pictures[name].append(frequency_picture(corpus))
+        try:
+            pictures[name].append(embedding_picture(checkpoint, seed))
+        except UserError as error:
+            steps.warn(f"{name} has no figure of its embedding: {error}")
+    return pictures
+
+
+def frequency_picture(corpus: Corpus) -> Picture:
+    """Return how often each token occurs."""
+    from lstm_music.figures import token_counts, token_frequency
+
+    counts = token_counts(corpus)
+    word, most = counts.most_common(1)[0]
+    alt = (
+        f"Occurrences by rank on logarithmic scales, falling: {len(counts):,} different tokens, "
+        f"the commonest, {word}, {most:,} times"
+    )
+    caption = "How often each token of the corpus occurs, the commonest first."
+    return Picture(
+        "Token frequency", png_of(lambda path: token_frequency(corpus, path))[0], alt, caption
+    )
+
+
+def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
+    """Return the map of the embedding. Raises UserError where it holds too few pitches."""
+    from lstm_music.figures import embedding_map
+
+    png, order = png_of(lambda path: embedding_map(checkpoint, path, seed))
+    caption = (
+        "What the network learnt of pitch, from music alone: notes that it treats alike are near. "
+        f"The rank correlation of their distance with the interval is {order.rho:.2f}; with "
+        f"pitches shuffled it is at most {order.shuffled_max:.2f}."
+    )
+    alt = "A map of notes by t-SNE, coloured by pitch from blue to red"
+    return Picture("Embedding", png, alt, caption)
+
+
+def png_of(draw: Callable[[Path], Drawn]) -> tuple[bytes, Drawn]:
+    """Return the PNG that draw writes to a path, and what it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure.png"
+        drawn = draw(path)
+        return path.read_bytes(), drawn
+
+
 # Samples ----------------------------------------------------------------------------------------
 
 
 def bars_of(samples: int) -> int:
     """Return how many bars each of so many samples may have, so that the page stays small."""
-    seconds = MOST * SOUND_SHARE / samples / (RATE * 4 / 3) - RINGING
+    seconds = MOST * SOUND_SHARE / samples / (RATE * IN_BASE64) - RINGING
     bars = min(BARS, int(seconds / (BAR / 480 * 60 / TEMPO)))
     if bars < FEWEST_BARS:
         raise UserError(
@@ -220,13 +322,13 @@ def bars_of(samples: int) -> int:
 def compose(
     composer: Composer[Any],
     temperature: float,
-    bars: int,
+    room: Room,
     args: argparse.Namespace,
     steps: "Steps",
 ) -> list[Sample]:
     """Return --num samples, which begin alike at each temperature."""
     drawing = Options(
-        limit=bars * BAR, temperature=temperature, top_p=composer.top_p, seed=args.seed
+        limit=room.bars * BAR, temperature=temperature, top_p=composer.top_p, seed=args.seed
     )
     options = composer.fitted(drawing)
     given = argparse.Namespace(
@@ -242,22 +344,35 @@ def compose(
         content = io.BytesIO()
         write_midi(piece, content, TEMPO)
         midi = content.getvalue()
-        wav, silence = sound_of(midi) if piece.tracks else (None, "This sample is silent.")
-        engraved = score.is_available() and piece.tracks
-        pages = score.stacked(score.engrave(piece)) if engraved else None
-        samples.append(Sample(piece, temperature, origin, midi, wav, silence, pages))
+        wav, mute = sound_of(midi, steps) if piece.tracks else (None, "This sample is silent.")
+        pages, unwritten = score_of(piece, room.score)
+        remarks = [remark for remark in (mute, unwritten) if remark]
+        samples.append(Sample(piece, temperature, origin, midi, wav, pages, remarks))
     return samples
 
 
-def sound_of(midi: bytes) -> tuple[bytes | None, str]:
+def sound_of(midi: bytes, steps: "Steps") -> tuple[bytes | None, str]:
     """Return a small WAV file of a MIDI file's content, or None and why there is none."""
     try:
         content, sound = wav_bytes(midi)
     except UserError as error:
         return None, f"No sound: {error}."
-    if sound.remark:
-        warn(sound.remark)
+    steps.warn(sound.remark)
     return small_wav(content), ""
+
+
+def score_of(piece: Piece, most: int) -> tuple[str | None, str]:
+    """Return a piece's score of at most so many bytes; or None, and perhaps why."""
+    if not piece.tracks or not score.is_available():
+        return None, ""
+    try:
+        for pages in (score.PAGES, 1):
+            svg = small_svg(score.stacked(score.engrave(piece, pages)))
+            if len(svg.encode()) <= most:
+                return svg, ""
+    except UserError as error:
+        return None, f"No score: {error}."
+    return None, "The score is too large for this page: bin/sample --svg engraves it."
 
 
 # The file ---------------------------------------------------------------------------------------
@@ -286,6 +401,7 @@ class Steps:
         from tqdm import tqdm
 
         hide = not sys.stderr.isatty()
+        self.said: set[str] = set()
         self.bar: Any = tqdm(total=steps, unit="step", delay=2, leave=False, disable=hide)
 
     def __enter__(self) -> "Steps":
@@ -298,6 +414,12 @@ class Steps:
         """Say what is being made, and count it."""
         self.bar.set_description(what)
         self.bar.update()
+
+    def warn(self, line: str) -> None:
+        """Print a warning, unless it is empty or was printed before."""
+        if line and line not in self.said:
+            warn(line)
+        self.said.add(line)
 
 
 def make_parser() -> Parser:

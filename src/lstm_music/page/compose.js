@@ -161,7 +161,7 @@ function leastOfShare(weights, share) {
   const rising = weights.slice().sort();
   let left = share * weights.reduce((a, b) => a + b);
   let n = rising.length;
-  while (n > 1 && left > 0) left -= rising[--n];
+  while (n > 0 && left > 0) left -= rising[--n];
   return rising[n];
 }
 

@@ -316,8 +316,9 @@ class Player {
     const { tokens, seconds } = this.composed;
     const unit = this.network.model.representation === "message" ? "tokens" : "frames";
     const speed = seconds ? Math.round(tokens / seconds).toLocaleString("en") : "–";
+    const waits = this.composer.music.ready <= this.position ? " · composing what comes next…" : "";
     byId("compose-facts").textContent =
-      `Bar ${this.bar} · ${tokens.toLocaleString("en")} ${unit} composed, ${speed} a second`;
+      `Bar ${this.bar} · ${tokens.toLocaleString("en")} ${unit} composed, ${speed} a second${waits}`;
   }
 
   showValue(slider) {
