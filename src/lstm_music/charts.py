@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lstm_music.markup import Html, joined, tag
 
 WIDTH, HEIGHT = 720, 340
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 16, 48  # margins
+LEFT, RIGHT, TOP, BOTTOM = 60, 24, 42, 60  # margins
 COLOURS = 6  # in page.css
 TICKS = 6  # about so many on an axis
 
@@ -44,8 +44,8 @@ def curves(
         kind = f"colour-{line.colour % COLOURS}" + " train" * line.dashed
         parts.append(tag("polyline", points=points, class_=kind))
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(text(x_title, middle, HEIGHT - 10, "middle"))
-    parts.append(text(y_title, LEFT, 12, "start"))
+    parts.append(text(x_title, middle, HEIGHT - 8, "middle"))
+    parts.append(text(y_title, 8, 22, "start"))
     shape = f"0 0 {WIDTH} {HEIGHT}"
     return tag("svg", *map(Html, parts), viewBox=shape, class_="plot", role="img", aria_label=label)
 
@@ -64,7 +64,7 @@ def level(start: tuple[float, float], value: float) -> Html:
 
 def number_below(foot: tuple[float, float], value: float) -> Html:
     """Return a number below the axis."""
-    return text(f"{value:,.6g}", foot[0], foot[1] + 18, "middle")
+    return text(f"{value:,.6g}", foot[0], foot[1] + 22, "middle")
 
 
 def text(words: str, x: float, y: float, anchor: str) -> Html:

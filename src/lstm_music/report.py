@@ -378,7 +378,8 @@ def table(made: Table) -> Html:
         for name, cells, own in made.rows
     ]
     head = tag("thead", tag("tr", tag("td"), *heads))
-    content = tag("table", tag("caption", made.caption), head, tag("tbody", *rows))
+    caption = tag("caption", tag("span", made.caption))
+    content = tag("table", caption, head, tag("tbody", *rows))
     return tag("div", content, class_="table", tabindex=0, role="region", aria_label=made.caption)
 
 

@@ -317,8 +317,8 @@ class Player {
     const unit = this.network.model.representation === "message" ? "tokens" : "frames";
     const speed = seconds ? Math.round(tokens / seconds).toLocaleString("en") : "–";
     const waits = this.composer.music.ready <= this.position ? " · composing what comes next…" : "";
-    byId("compose-facts").textContent =
-      `Bar ${this.bar} · ${tokens.toLocaleString("en")} ${unit} composed, ${speed} a second${waits}`;
+    const count = `${tokens.toLocaleString("en")} ${unit} composed`;
+    byId("compose-facts").textContent = `Bar ${this.bar} · ${count}, ${speed} a second${waits}`;
   }
 
   showValue(slider) {
