@@ -28,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 )
 OPS = get_ops("numpy")
 TOLERANCE = 1e-3  # of probabilities
+HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'&"""
 RUNS = ("bundled", "merge", "flatten", "chord", "sigmoid", "nade")
 
 
@@ -65,7 +66,8 @@ def opened(checkpoints, tmp_path_factory):
         args = SimpleNamespace(seed=1, num=1)
         steps = Steps(1)
         samples = [] if reports else compose(composer, 1.0, Room(2, 10**6), args, steps)
-        reports.append(RunReport(name, name, checkpoint, [], composer.top_p, samples))
+        called = HOSTILE if name == "merge" else name
+        reports.append(RunReport(called, name, checkpoint, [], composer.top_p, samples))
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page(reports, [], []), "utf-8")
     with Browser() as browser:
@@ -352,6 +354,12 @@ def test_every_run_can_be_chosen(opened):
     assert openings == opened.run("player.network.model.primers.length") + 1
     opened.run("byId('compose-run').value = '0'")
     opened.run("byId('compose-run').dispatchEvent(new Event('change'))")
+
+
+def test_a_hostile_name_is_only_a_name(opened):
+    assert opened.run("byId('compose-run').options[1].textContent") == HOSTILE
+    assert opened.run("document.querySelectorAll('script').length") == 2
+    assert opened.run("document.querySelectorAll('img:not(.paper)').length") == 0
 
 
 def test_a_sample_sounds_and_its_roll_moves(opened):

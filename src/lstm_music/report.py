@@ -21,7 +21,7 @@ from lstm_music import __version__
 from lstm_music.charts import Curve, curves, legend
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.markup import Html, data_url, joined, tag
-from lstm_music.midi import Piece, notes_of
+from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.model import parameter_shapes
 from lstm_music.page_model import page_model, weights_size
 
@@ -295,7 +295,7 @@ def size_of(piece: Piece) -> tuple[int, float]:
     """Return a piece's notes and its seconds."""
     notes = [notes_of(track) for track in piece.tracks]
     end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
-    return sum(map(len, notes)), end / 480 * 60 / TEMPO
+    return sum(map(len, notes)), end / TICKS_PER_QUARTER * 60 / TEMPO
 
 
 def sample_data(sample: Sample) -> dict[str, Any]:

@@ -84,10 +84,19 @@ def test_several_runs_are_compared(ok, run, train_small):
     content = Path("report.html").read_text("utf-8")
     assert "<h1>2 runs compared</h1>" in content
     assert [model["name"] for model in data_of(Path("report.html"))["models"]] == ["a", "b"]
-    assert "untrained a" in content
-    assert "untrained b" in content
+    assert ">untrained (a)<" in content
+    assert ">untrained (b)<" in content
     assert "<h3>a</h3>" in content
     assert "Nats per token compare runs on the same tokens only" in content
+
+
+def test_a_baseline_of_two_runs_is_shown_once(ok, run, train_small):
+    train_small("--max-steps", 20, "--run", "b", "--quiet")
+    train_small("--max-steps", 20, "--tracks", "merge", "--run", "c", "--quiet")
+    ok("report", "a", "b", "c")
+    content = Path("report.html").read_text("utf-8")
+    for name in ("unigram (a, b)", "unigram (c)", "untrained (a, b)", "untrained (c)"):
+        assert content.count(f">{name}<") == 1
 
 
 def test_runs_of_the_same_name_are_told_apart(ok, run, train_small):

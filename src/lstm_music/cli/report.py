@@ -30,7 +30,7 @@ from lstm_music.cli.common import (
 from lstm_music.cli.sample import bundled_model, model_of, primers_of
 from lstm_music.composer import Composer, composer_of
 from lstm_music.errors import UserError
-from lstm_music.midi import Piece, write_midi
+from lstm_music.midi import TICKS_PER_QUARTER, Piece, write_midi
 from lstm_music.ops import get_ops
 from lstm_music.page_media import RATE, small_svg, small_wav
 from lstm_music.prepared import SPLITS, Corpus
@@ -190,7 +190,7 @@ def likelihoods(
 ) -> tuple[list[Table], list[str]]:
     """Return the table of runs and baselines, what others have published, and remarks."""
     rows: list[evaluate.Row] = []
-    baselines: list[evaluate.Row] = []
+    baselines: list[tuple[evaluate.Row, list[str]]] = []  # and the runs that each is for
     published: dict[str, list[evaluate.Row]] = {}
     remarks = []
     for name, _, checkpoint, _ in chosen:
@@ -202,15 +202,23 @@ def likelihoods(
         ops = get_ops(args.backend)
         own, *others = evaluate.evaluate(name, checkpoint, corpus, args.split, ops)
         rows.append(own)
-        if len(chosen) > 1:
-            others[-1]["name"] += f" {name}"
-        baselines += [row for row in others if row not in baselines]
+        for other in others:
+            shared = next((runs for row, runs in baselines if row == other), None)
+            if shared is None:
+                baselines.append((other, [name]))
+            else:
+                shared.append(name)
         if isinstance(corpus, RollCorpus):
             published |= evaluate.published_rows(corpus, args.split)
-    tables = [likelihood_table(rows, baselines, args.split)] if rows else []
+    several = len(chosen) > 1
+    named = [
+        row | {"name": f"{row['name']} ({', '.join(runs)})" if several else row["name"]}
+        for row, runs in baselines
+    ]
+    tables = [likelihood_table(rows, named, args.split)] if rows else []
     for name, others in published.items():
         tables.append(table_of(f"Published for {name}, test split", others, 0))
-    if len(chosen) > 1 and tables:
+    if several and tables:
         remarks.append(
             "Nats per token compare runs on the same tokens only; nats per frame compare all "
             "models of piano rolls on the same frames."
@@ -233,7 +241,11 @@ SPLIT_USES = {
 
 def table_of(caption: str, rows: list[evaluate.Row], own: int) -> Table:
     """Return rows as bin/evaluate prints them, the first so many as runs."""
-    columns = [column for column in evaluate.columns(rows) if any(r.get(column[1]) for r in rows)]
+    columns = [
+        column
+        for column in evaluate.columns(rows)
+        if any(r.get(column[1]) is not None for r in rows)
+    ]
     cells = [
         ["–" if row.get(key) is None else format(row[key], form) for _, key, form in columns]
         for row in rows
@@ -310,7 +322,7 @@ def png_of(draw: Callable[[Path], Drawn]) -> tuple[bytes, Drawn]:
 def bars_of(samples: int) -> int:
     """Return how many bars each of so many samples may have, so that the page stays small."""
     seconds = MOST * SOUND_SHARE / samples / (RATE * IN_BASE64) - RINGING
-    bars = min(BARS, int(seconds / (BAR / 480 * 60 / TEMPO)))
+    bars = min(BARS, int(seconds / (BAR / TICKS_PER_QUARTER * 60 / TEMPO)))
     if bars < FEWEST_BARS:
         raise UserError(
             f"{samples} samples are more than a page of {MOST / 1e6:.0f} MB holds: give fewer "
