@@ -63,8 +63,8 @@ def wav_bytes(midi: bytes) -> tuple[bytes, Sound]:
             "less of it, or leave --wav out and play the MIDI file"
         )
     samples, instruments, remark = instruments_play(midi)
-    samples = levelled(trimmed(samples))
-    sound = Sound(len(samples) / RATE, RATE, loudness(samples), peak(samples), instruments, remark)
+    samples, loud = levelled(trimmed(samples))
+    sound = Sound(len(samples) / RATE, RATE, loud, peak(samples), instruments, remark)
     return to_wav(samples), sound
 
 
@@ -160,14 +160,12 @@ def trimmed(samples: Samples) -> Samples:
     return kept
 
 
-def levelled(samples: Samples) -> Samples:
-    """Return samples at LOUDNESS, or as loud as PEAK allows; silence stays silent."""
-    if not samples.any():
-        return samples
-    room = PEAK - peak(samples)
+def levelled(samples: Samples) -> tuple[Samples, float]:
+    """Return samples at LOUDNESS, or as loud as PEAK allows, and what loudness they have then."""
     before = loudness(samples)
-    wanted = LOUDNESS - before if math.isfinite(before) else room
-    return samples * np.float32(gain(min(wanted, room)))
+    room = PEAK - peak(samples) if samples.any() else 0.0
+    change = min(LOUDNESS - before, room) if math.isfinite(before) else room
+    return samples * np.float32(gain(change)), before + change
 
 
 def loudness(samples: Samples) -> float:
