@@ -7,9 +7,9 @@ import shutil
 import signal
 import tempfile
 import time
-from fcntl import F_DUPFD, fcntl
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+NAMES = ("chromium", "chromium-browser") if os.name == "posix" else ()
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -33,6 +33,8 @@ class Browser:
         self._read, self._left, self._number = None, b"", 0
 
     def __enter__(self):
+        from fcntl import F_DUPFD, fcntl  # Windows has none
+
         self._profile = tempfile.mkdtemp(prefix="chromium-")
         there, self._write = os.pipe()
         self._read, back = os.pipe()

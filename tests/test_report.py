@@ -95,7 +95,7 @@ def report_of(checkpoint, name="a-run", metrics=(), samples=True, pictures=()):
     composer = composer_of(checkpoint, model)
     args, steps = SimpleNamespace(seed=1, num=1), Steps(1)
     made = compose(composer, 1.0, Room(2, 10**6), args, steps) if samples else []
-    return RunReport(name, name, checkpoint, list(metrics), composer.top_p, made, list(pictures))
+    return RunReport(name, checkpoint, list(metrics), composer.top_p, made, list(pictures))
 
 
 def small_model_of(checkpoint):

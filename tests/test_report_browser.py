@@ -67,7 +67,7 @@ def opened(checkpoints, tmp_path_factory):
         steps = Steps(1)
         samples = [] if reports else compose(composer, 1.0, Room(2, 10**6), args, steps)
         called = HOSTILE if name == "merge" else name
-        reports.append(RunReport(called, name, checkpoint, [], composer.top_p, samples))
+        reports.append(RunReport(called, checkpoint, [], composer.top_p, samples))
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(page(reports, [], []), "utf-8")
     with Browser() as browser:
@@ -341,7 +341,10 @@ def test_keys_play_and_pause(opened):
     opened.press("#compose-play", key="\r", code="Enter")
     assert opened.run("byId('compose-status').textContent").startswith("Paused in bar")
     assert not opened.run("player.playing")
-    assert not opened.run("byId('compose-save').disabled")
+    opened.run("HTMLAnchorElement.prototype.click = function () { saved = this; }")
+    opened.press("#compose-save")
+    assert opened.run("saved.download") == "composed-0.mid"
+    assert opened.run("saved.href").startswith("blob:")
     opened.press("#compose-again")
     assert opened.run("player.position") == 0
 

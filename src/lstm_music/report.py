@@ -8,6 +8,7 @@ import base64
 import hashlib
 import html
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -79,10 +80,9 @@ class Table:
 
 @dataclass(frozen=True)
 class RunReport:
-    """What the page tells of a run. argument: what to type for it; top_p: bin/sample's own."""
+    """What the page tells of a run. top_p: bin/sample's own."""
 
     name: str
-    argument: str
     checkpoint: Checkpoint
     metrics: list[Row]
     top_p: float
@@ -228,7 +228,7 @@ def compose_section(
             f"The network of “{run.name}” is too large for this page: its weights take "
             f"{weights_size(run.checkpoint.config) / 1e6:.1f} MB, and a page holds "
             f"{MOST / 1e6:.0f} MB with all else. To compose with it: ",
-            tag("code", f"bin/sample {run.argument}"),
+            tag("code", f"bin/sample {shlex.quote(run.name)}"),
             class_="note",
         )
         for run in too_large

@@ -101,7 +101,7 @@ class Room(NamedTuple):
 
 # Runs -------------------------------------------------------------------------------------------
 
-Chosen = tuple[str, str, Checkpoint, Path | None]  # name, argument, checkpoint, the run's folder
+Chosen = tuple[str, Checkpoint, Path | None]  # name, checkpoint, the run's folder
 
 
 def chosen_runs(arguments: Sequence[str]) -> list[Chosen]:
@@ -111,18 +111,17 @@ def chosen_runs(arguments: Sequence[str]) -> list[Chosen]:
     opened = [(argument, *open_run(argument)) for argument in dict.fromkeys(arguments)]
     short = [(folder or checkpoint.path).resolve().name for _, checkpoint, folder in opened]
     names = [name if short.count(name) == 1 else opened[n][0] for n, name in enumerate(short)]
-    return [(name, *one) for name, one in zip(names, opened, strict=True)]
+    return [(name, *one[1:]) for name, one in zip(names, opened, strict=True)]
 
 
 def default_path(chosen: Sequence[Chosen]) -> Path:
     """Return where the page goes: into the run's folder, or of several or none, this one."""
-    folder = chosen[0][3] if len(chosen) == 1 else None
+    folder = chosen[0][2] if len(chosen) == 1 else None
     return (folder or Path()) / "report.html"
 
 
 def report_of(
     name: str,
-    argument: str,
     checkpoint: Checkpoint,
     folder: Path | None,
     pictures: list[Picture],
@@ -138,7 +137,7 @@ def report_of(
         for sample in compose(composer, temperature, room, args, steps)
     ]
     metrics = read_metrics(folder / "metrics.csv") if folder else []
-    return RunReport(name, argument, checkpoint, metrics, composer.top_p, samples, pictures)
+    return RunReport(name, checkpoint, metrics, composer.top_p, samples, pictures)
 
 
 def read_metrics(path: Path) -> list[Row]:
@@ -163,7 +162,7 @@ def corpora_of(
 ) -> dict[str, Corpus]:
     """Return by run the corpus to evaluate it on, where it can be read; a warning where not."""
     corpora = {}
-    for name, _, checkpoint, folder in chosen:
+    for name, checkpoint, folder in chosen:
         steps.show(f"{name}: corpus")
         try:
             corpora[name] = corpus_of(name, checkpoint, folder, args)
@@ -193,7 +192,7 @@ def likelihoods(
     baselines: list[tuple[evaluate.Row, list[str]]] = []  # and the runs that each is for
     published: dict[str, list[evaluate.Row]] = {}
     remarks = []
-    for name, _, checkpoint, _ in chosen:
+    for name, checkpoint, _ in chosen:
         steps.show(f"{name}: likelihood")
         corpus = corpora.get(name)
         if corpus is None:
@@ -264,7 +263,7 @@ def pictures_of(
     """Return the figures of each run: its tokens' frequencies, once a corpus, and its embedding."""
     drawn: set[str] = set()
     pictures: dict[str, list[Picture]] = {}
-    for name, _, checkpoint, _ in chosen:
+    for name, checkpoint, _ in chosen:
         steps.show(f"{name}: figures")
         pictures[name] = []
         corpus = corpora.get(name)

@@ -62,7 +62,8 @@ class Roll {
     const scale = Math.max(width / this.total, PIXELS_A_BAR / BAR);
     const shown = width / scale;
     const turned = Math.floor(position / shown) * shown; // page by page
-    const moved = STILL.matches ? turned : position - shown / 2;
+    const past = Math.max(shown / 2, shown - 3 * BAR); // what was heard needs more room
+    const moved = STILL.matches ? turned : position - past;
     return [Math.min(Math.max(0, moved), Math.max(0, this.total - shown)), scale];
   }
 
