@@ -96,6 +96,7 @@ def test_no_note_is_too_short_to_be_written():
         ((72, 79), ["TrebleClef"]),
         ((40, 45), ["BassClef"]),
         ((40, 79), ["TrebleClef", "BassClef"]),
+        ((52, 62), ["Treble8vbClef"]),
         ((100, 103), ["Treble8vaClef"]),
         ((24, 30), ["Bass8vbClef"]),
     ],

@@ -22,6 +22,11 @@ SIXTEENTH, TRIPLET = TICKS_PER_QUARTER // 4, TICKS_PER_QUARTER // 3
 VALUES = {SIXTEENTH * n for n in (1, 2, 3, 4, 6, 8, 12, 16)} | {TRIPLET, 2 * TRIPLET}
 MIDDLE_C = 60
 ONE_HAND = 0.1  # share of notes on the other side of middle C that needs a staff of its own
+ONE_STAFF = 24  # semitones that fit on one
+CLEFS = (  # of a staff by its median pitch, from so high; Treble8vb is the tenors'
+    (85, "Treble8vaClef"), (60, "TrebleClef"), (55, "Treble8vbClef"), (36, "BassClef"),
+    (0, "Bass8vbClef"),
+)  # fmt: skip
 PAGES = 2
 BARS_A_PAGE = 64  # more never fit
 OPTIONS = {
@@ -168,14 +173,13 @@ def nearest(ticks: Any, step: Any) -> Any:
 
 
 def staves_of(notes: Notes) -> list[Staff]:
-    """Return a staff for a track's notes, or two where many are on each side of middle C."""
-    above = notes[:, 2] >= MIDDLE_C
-    if ONE_HAND < above.mean() < 1 - ONE_HAND:
+    """Return a staff for a track's notes, or two where they are far apart around middle C."""
+    pitches = notes[:, 2]
+    above = pitches >= MIDDLE_C
+    if np.ptp(pitches) > ONE_STAFF and ONE_HAND < above.mean() < 1 - ONE_HAND:
         return [Staff(notes[above], "TrebleClef"), Staff(notes[~above], "BassClef")]
-    middle = float(np.median(notes[:, 2]))
-    bounds = ((84, "Treble8vaClef"), (MIDDLE_C - 1, "TrebleClef"), (35, "BassClef"))
-    clef = next((name for low, name in bounds if middle > low), "Bass8vbClef")
-    return [Staff(notes, clef)]
+    middle = float(np.median(pitches))
+    return [Staff(notes, next(clef for lowest, clef in CLEFS if middle >= lowest))]
 
 
 def part_of(staff: Staff, bars: int, fifths: int) -> Any:
