@@ -147,7 +147,7 @@ def loss_curves(
 
     unit: what a loss is the mean nats of.
     """
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.add_subplot()
     for split, colour in (("train", COLOURS[0]), ("valid", COLOURS[1])):
         curve = [(int(r["step"]), float(r["loss"])) for r in rows if r["split"] == split]
@@ -162,7 +162,7 @@ def loss_curves(
     axes.set(xlabel="optimiser steps", ylabel=f"nats per {unit}", title=title)
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     if axes.lines:
-        axes.legend(frameon=False, loc="center right")
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
     save(figure, axes, path)
 
 
