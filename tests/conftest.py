@@ -1,5 +1,6 @@
 import pytest
 
+import browser
 import gradcheck
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
@@ -33,5 +34,7 @@ def any_ops(request):
 def pytest_terminal_summary(terminalreporter):
     for name, reason in NOT_HERE.items():
         terminalreporter.write_line(f"backend {name} not tested here: {reason}")
+    for line in browser.MEASURED:
+        terminalreporter.write_line(line)
     if line := gradcheck.summary():
         terminalreporter.write_line(line)

@@ -21,6 +21,7 @@ from lstm_music.midi import (
     raw_tracks,
     read_midi,
     repair_track,
+    velocities_of,
     write_midi,
 )
 from lstm_music.tokenizers.messages import track_words
@@ -338,3 +339,24 @@ def test_bach_holds_the_known_number_of_messages():
                 repaired.update(track_words(repair_track(track)))
     assert (raw.total(), len(raw)) == (1_663_669, 36_882)
     assert (repaired.total(), len(repaired)) == (1_663_590, 36_903)
+
+
+def test_velocities_stand_beside_the_notes():
+    """In file order 9, 5, 7, 3: two notes at once, one struck while it sounds, one hanging."""
+    on = [(0, 64, 9), (0, 60, 5), (480, 60, 7), (0, 72, 3)]
+    track = [mido.Message("note_on", time=t, note=p, velocity=v) for t, p, v in on]
+    track.insert(3, mido.Message("note_on", note=64, velocity=0))
+    content = file_of([], track, division=960)
+    (velocities,) = velocities_of(content)
+    notes = notes_of(read_midi(content, "x").tracks[0])
+    assert notes[:, 2].tolist() == [60, 64, 60, 72]
+    assert velocities.tolist() == [5, 9, 7, 3]
+
+
+@given(pieces())
+def test_each_note_written_has_a_velocity(piece):
+    content = io.BytesIO()
+    write_midi(piece, content, velocity=77)
+    found = velocities_of(content.getvalue())
+    assert [len(v) for v in found] == [len(notes_of(track)) for track in piece.tracks]
+    assert all((v == 77).all() for v in found)

@@ -158,6 +158,23 @@ def notes_of(track: Messages) -> Notes:
     return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
 
 
+def velocities_of(source: Path | bytes) -> list[npt.NDArray[np.int32]]:
+    """Return the velocities, 1-127, of the notes of each of read_midi's tracks, as notes_of orders.
+
+    Raises MidiError where the file can't be used.
+    """
+    midi = _parse(source)
+    velocities = []
+    for track in midi.tracks:
+        messages = _note_messages(track, midi.ticks_per_beat)
+        ons = messages[messages[:, KIND] == NOTE_ON]  # repair keeps each of them, as a note
+        loud = [m.velocity for m in track if m.type == "note_on" and m.velocity > 0]
+        if loud:
+            order = np.lexsort((ons[:, PITCH], ons[:, TICK]))
+            velocities.append(np.array(loud, np.int32)[order])
+    return velocities
+
+
 def tidy_track(track: Messages, longest_note: int, most_notes: int) -> Messages:
     """Return a repaired track in which no note lasts too long and not too many sound at once.
 

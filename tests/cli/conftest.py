@@ -2,11 +2,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from lstm_music.cli import corpus, evaluate, sample, train
+from lstm_music.cli import corpus, evaluate, figures, report, sample, train
 from lstm_music.cli.common import run
 from small import COMPUTE, SMALL, write_music
 
-COMMANDS = {"corpus": corpus, "evaluate": evaluate, "sample": sample, "train": train}
+COMMANDS = {
+    "corpus": corpus, "evaluate": evaluate, "figures": figures, "report": report,
+    "sample": sample, "train": train,
+}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

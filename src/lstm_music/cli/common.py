@@ -4,8 +4,11 @@ import argparse
 import math
 import os
 import shlex
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +19,7 @@ from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
 
 RUNS = Path("runs")
+OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
 
 # Arguments --------------------------------------------------------------------------------------
@@ -195,6 +199,63 @@ def warn(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(f"warning: {' '.join(line.split())}", file=sys.stderr)
+
+
+class Bar:
+    """A progress bar that appears after two seconds, on a terminal."""
+
+    def __init__(self, quiet: bool, units: str) -> None:
+        from tqdm import tqdm
+
+        hide = quiet or not sys.stderr.isatty()
+        self.bar: Any = tqdm(unit=f" {units}", delay=2, leave=False, disable=hide)
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()
+
+    def show(self, done: int, most: int) -> None:
+        """Show how many units are done, of how many at most."""
+        self.bar.total = most
+        self.bar.update(done - self.bar.n)
+
+    def print(self, line: object) -> None:
+        """Print a line on standard output without breaking the bar."""
+        self.bar.write(str(line))
+
+
+def check_opener() -> None:
+    """Raise UserError where the system has no program that opens files."""
+    if sys.platform != "win32" and shutil.which(opener()) is None:
+        raise UserError(
+            f"no program to open files with here ({opener()}): leave --open out, and open the "
+            "file yourself"
+        )
+
+
+def opener() -> str:
+    """Return the system's program that opens any file with the one made for it."""
+    return "open" if sys.platform == "darwin" else "xdg-open"
+
+
+def open_file(path: Path) -> None:
+    """Open a file with the system's program for it, and let that run on."""
+    check_opener()
+    if sys.platform == "win32":
+        os.startfile(path)
+        return
+    process = subprocess.Popen(
+        [opener(), str(path)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    with suppress(subprocess.TimeoutExpired):  # then it's the viewer itself, and it runs
+        if process.wait(OPENER_SECONDS):
+            raise UserError(f"{opener()} knows no program for '{path}': open it yourself")
 
 
 # Runs -------------------------------------------------------------------------------------------

@@ -10,6 +10,13 @@ from lstm_music.corpus import Reading, load_corpus
 from lstm_music.prepared import SPLITS
 from lstm_music.sources import NAMED
 
+EXAMPLES = """examples:
+  bin/corpus bach                                    the bundled chorales as messages
+  bin/corpus bach --figure bach.png                  and how often each occurs
+  bin/corpus ~/my-midi --json counts.json            your own files, and why some are skipped
+  bin/corpus jsb --data JSB_Chorales.mat --representation chord
+"""
+
 
 def main(argv: Sequence[str]) -> int:
     """Print the pieces, tokens and unique tokens of a corpus; return the exit status."""
@@ -24,6 +31,10 @@ def main(argv: Sequence[str]) -> int:
     print_row("all", summary)
     for skipped in corpus.skipped:
         print(f"skipped {skipped.file}: {skipped.reason}")
+    if args.figure:
+        from lstm_music.figures import token_frequency  # Matplotlib takes a while to load
+
+        token_frequency(corpus, args.figure)
     if args.json:
         args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     return 0
@@ -44,7 +55,7 @@ def print_row(name: str, counts: dict[str, int]) -> None:
 
 def make_parser() -> Parser:
     """Return the command's options."""
-    parser = Parser("corpus", "Prepare a corpus and print what is in it.")
+    parser = Parser("corpus", "Prepare a corpus and print what is in it.", EXAMPLES)
     parser.add_argument(
         "corpus",
         metavar="CORPUS",
@@ -56,6 +67,12 @@ def make_parser() -> Parser:
     add_reading_options(parser, vars(Reading()))
     parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of thinned chords")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts as JSON")
+    parser.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE.png",
+        help="draw how often each token occurs, by rank, log-log",
+    )
     return parser
 
 

@@ -15,11 +15,14 @@ import numpy as np
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
+    Bar,
     Parser,
     add_backend_options,
+    check_opener,
     limit_threads,
     newest_run,
     number,
+    open_file,
     open_run,
     run,
     warn,
@@ -41,7 +44,8 @@ BUNDLED = "data/bach-model"
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
-  bin/sample --bars 16 --seed 7                sixteen bars
+  bin/sample --bars 16 --seed 7 --wav --open   sixteen bars, to be heard at once
+  bin/sample --png --svg                       a piano roll and a score beside the MIDI file
   bin/sample --primer mine.mid --out next.mid  continue a piece of your own
   bin/sample --baseline chord-frequency --corpus bach
 """
@@ -52,19 +56,27 @@ def main(argv: Sequence[str]) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_baseline(args, parser)
+    check_programs(args)
     limit_threads(args.threads, args.backend)
     composer, folder = find_composer(args)
     options = composer.fitted(options_of(args, composer.top_p))
     primers, origins = primers_of(args, composer, options)
     with Bar(args.quiet, composer.unit) as bar:
         pieces = composer.compose(primers, options, bar.show)
-    for path, music, origin in zip(out_paths(args, folder), pieces, origins, strict=True):
-        piece = composer.piece(music, options, path.stem)
-        write(piece, path, args)
-        if args.png:
-            draw(piece, path.with_suffix(".png"))
-        length = f"{composer.size(music)} {composer.unit}"
-        print(path if args.quiet else describe(piece, path, length, origin, args))
+    paths = out_paths(args, folder)
+    with Bar(args.quiet, "pieces") as bar:
+        for n, (path, music) in enumerate(zip(paths, pieces, strict=True)):
+            piece = composer.piece(music, options, path.stem)
+            write(midi_of(piece, args), path)
+            length = f"{composer.size(music)} {composer.unit}"
+            bar.print(path if args.quiet else describe(piece, path, length, origins[n], args))
+            made = companions(piece, path, args)
+            for other, what in made:
+                bar.print(other if args.quiet else f"{other}  ({what})")
+            bar.show(n + 1, len(pieces))
+            if args.open and n == 0:
+                for other, _ in made or [(path, "")]:
+                    open_file(other)
     return 0
 
 
@@ -211,14 +223,19 @@ def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
     return [folder / f"sample-{first + k:04d}.mid" for k in range(args.num)]
 
 
-def write(piece: Piece, path: Path, args: argparse.Namespace) -> None:
-    """Write a piece as a MIDI file; where the disk refuses, what was there stays."""
+def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
+    """Return a piece as the content of a MIDI file."""
     content = io.BytesIO()
     write_midi(piece, content, args.tempo, args.program)
+    return content.getvalue()
+
+
+def write(content: bytes, path: Path) -> None:
+    """Write a file; where the disk refuses, what was there stays."""
     made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        made.write_bytes(content.getvalue())
+        made.write_bytes(content)
         made.replace(path)
     except OSError as error:
         with suppress(OSError):
@@ -229,11 +246,47 @@ def write(piece: Piece, path: Path, args: argparse.Namespace) -> None:
         ) from error
 
 
-def draw(piece: Piece, path: Path) -> None:
-    """Draw a piece's piano roll."""
-    from lstm_music.figures import piano_roll  # Matplotlib takes longer to load than to draw
+def check_programs(args: argparse.Namespace) -> None:
+    """Raise UserError where what --svg or --open needs is missing, before any work is done."""
+    if args.svg:
+        from lstm_music.score import check_available
 
-    piano_roll(piece, path)
+        check_available()
+    if args.open:
+        check_opener()
+
+
+def companions(piece: Piece, path: Path, args: argparse.Namespace) -> list[tuple[Path, str]]:
+    """Write what --wav, --png and --svg ask for beside a MIDI file; return paths and remarks.
+
+    Each module is loaded only where it's asked for: some take longer to load than to draw.
+    """
+    made = []
+    if args.wav:
+        from lstm_music.audio import wav_bytes
+
+        content, sound = wav_bytes(midi_of(piece, args))
+        write(content, path.with_suffix(".wav"))
+        if sound.remark and not args.quiet:
+            warn(sound.remark)
+        level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
+        remark = f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
+        made.append((path.with_suffix(".wav"), remark))
+    if args.png:
+        from lstm_music.figures import piano_roll
+
+        piano_roll(piece, path.with_suffix(".png"))
+        made.append((path.with_suffix(".png"), "piano roll"))
+    if args.svg and not piece.tracks:
+        warn(f"{path} is silent: there is no score to engrave")
+    elif args.svg:
+        from lstm_music.score import engrave, stacked
+
+        pages = engrave(piece, args.pages)
+        write(stacked(pages).encode(), path.with_suffix(".svg"))
+        many = f"{len(pages)} page{'s' * (len(pages) > 1)}"
+        made.append((path.with_suffix(".svg"), f"score, {many}"))
+    return made
 
 
 def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
@@ -246,27 +299,6 @@ def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.
         f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
         f"{length}{primed})"
     )
-
-
-class Bar:
-    """A progress bar that appears after two seconds, on a terminal."""
-
-    def __init__(self, quiet: bool, units: str) -> None:
-        from tqdm import tqdm
-
-        hide = quiet or not sys.stderr.isatty()
-        self.bar: Any = tqdm(unit=f" {units}", delay=2, leave=False, disable=hide)
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def show(self, done: int, most: int) -> None:
-        """Show how many tokens or frames are drawn."""
-        self.bar.total = most
-        self.bar.update(done - self.bar.n)
 
 
 def make_parser() -> Parser:
@@ -394,7 +426,19 @@ def add_file_options(parser: Parser) -> None:
         metavar="DIR|FILE.mid",
         help="where to write (default: the run's samples/; samples/ for a baseline)",
     )
+    add("--wav", action="store_true", help="play each piece into a WAV file beside its MIDI file")
     add("--png", action="store_true", help="draw the piano roll beside each MIDI file")
+    add(
+        "--svg",
+        action="store_true",
+        help="engrave the score beside each MIDI file (needs music21 and verovio)",
+    )
+    add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
+    add(
+        "--open",
+        action="store_true",
+        help="open what the first piece was made into: its sound, pictures, or the MIDI file",
+    )
     add("--quiet", action="store_true", help="print nothing but the paths")
 
 

@@ -1,0 +1,245 @@
+"""bin/figures: every figure of a run, a checkpoint, or a MIDI file, as PNG and SVG files."""
+
+import argparse
+import csv
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lstm_music import figures, score
+from lstm_music.baselines import chord_frequency
+from lstm_music.checkpoint import Checkpoint
+from lstm_music.cli.common import (
+    Bar,
+    Parser,
+    add_backend_options,
+    limit_threads,
+    newest_run,
+    number,
+    open_run,
+    run,
+    warn,
+    whole,
+)
+from lstm_music.cli.evaluate import reading_of, source_of
+from lstm_music.cli.sample import bundled_model, model_of, ops_of
+from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
+from lstm_music.corpus import Reading, load_corpus
+from lstm_music.embeddings import PERPLEXITY
+from lstm_music.errors import UserError
+from lstm_music.midi import MidiError, Piece, read_midi, velocities_of
+from lstm_music.model import Model
+from lstm_music.prepared import Corpus
+from lstm_music.roll_corpus import RollCorpus
+from lstm_music.sampler import Options
+from lstm_music.sources import NAMED
+from lstm_music.tokenizers.grammar import BAR
+
+FOLDER = "figures"
+MIDI = (".mid", ".midi")
+EXAMPLES = """examples:
+  bin/figures my-run             writes runs/my-run/figures/
+  bin/figures --out docs         of the newest run, else of the bundled model, into docs/
+  bin/figures piece.mid          the piano roll, softer notes fainter, and the score of a MIDI file
+
+Of a run: loss.png, tokens.png (occurrences of tokens, log-log), embedding.png (t-SNE), and as
+piano rolls and scores, music by the model, by its network before training, and of chords drawn by
+frequency. Scores need music21 and verovio.
+"""
+
+Figure = tuple[str, Callable[[Path], str]]
+"""A file's name, and what writes it to a path and returns a remark."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the figures and print their paths; return the exit status."""
+    args = make_parser().parse_args(argv)
+    limit_threads(args.threads, args.backend)
+    if args.run is not None and Path(args.run).suffix.lower() in MIDI:
+        made, folder = of_file(Path(args.run)), Path(FOLDER)
+    else:
+        made, folder = of_run(args)
+    folder = args.out or folder
+    folder.mkdir(parents=True, exist_ok=True)
+    if not score.is_available():
+        warn("no scores are engraved: they need music21 and verovio")
+    with Bar(args.quiet, "figures") as bar:
+        for n, (name, draw) in enumerate(made):
+            try:
+                remark = draw(folder / name)
+                done = f"{folder / name}  ({remark})" if remark else folder / name
+                bar.print(folder / name if args.quiet else done)
+            except UserError as error:
+                warn(f"{name} is left out: {error}")
+            bar.show(n + 1, len(made))
+    return 0
+
+
+# What there is to draw --------------------------------------------------------------------------
+
+
+def of_file(path: Path) -> list[Figure]:
+    """Return the figures of a MIDI file. Raises UserError where it can't be used."""
+    if not path.is_file():
+        raise UserError(f"no file '{path}': give a MIDI file, or a run")
+    try:
+        piece, velocities = read_midi(path, path.stem), velocities_of(path)
+    except MidiError as error:
+        raise UserError(f"'{path}' {error}: give another MIDI file") from error
+
+    def roll(to: Path) -> str:
+        figures.piano_roll(piece, to, velocities)
+        return ""
+
+    return [(f"{path.stem}.png", roll), *scores(path.stem, lambda: piece)]
+
+
+def of_run(args: argparse.Namespace) -> tuple[list[Figure], Path]:
+    """Return the figures of a run or checkpoint, and the folder for them."""
+    newest = None if args.run else newest_run()
+    name = args.run or str(newest or bundled_model())
+    checkpoint, run_folder = open_run(name)
+    made = [
+        *losses(checkpoint, run_folder),
+        ("tokens.png", lambda to: tokens(name, checkpoint, run_folder, to)),
+        ("embedding.png", lambda to: embedding(checkpoint, args, to)),
+    ]
+    for title, composer in composers(name, checkpoint, run_folder, args).items():
+        made += music(title, composer, args)
+    return made, (run_folder or Path()) / FOLDER
+
+
+def losses(checkpoint: Checkpoint, run_folder: Path | None) -> list[Figure]:
+    """Return the figure of the losses, where there is a run that has any."""
+    path = run_folder and run_folder / "metrics.csv"
+    if run_folder is None or path is None or not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    unit = "frame" if checkpoint.config.reads_notes else "token"
+    title = run_folder.resolve().name
+
+    def draw(to: Path) -> str:
+        figures.loss_curves(rows, to, title, unit)
+        return f"{len(figures.annealings(rows))} annealings"
+
+    return [("loss.png", draw)]
+
+
+def tokens(name: str, checkpoint: Checkpoint, run_folder: Path | None, to: Path) -> str:
+    """Draw how often each token of a run's corpus occurs."""
+    figures.token_frequency(corpus_of(name, checkpoint, run_folder, reading_of(checkpoint)), to)
+    return ""
+
+
+def embedding(checkpoint: Checkpoint, args: argparse.Namespace, to: Path) -> str:
+    """Draw the map of a model's embedding; return how well it orders pitches."""
+    order = figures.embedding_map(checkpoint, to, args.seed, args.perplexity)
+    return (
+        f"rank correlation of distance with interval {order.rho:.3f}; shuffled pitches: "
+        f"mean {order.shuffled_mean:.3f}, at most {order.shuffled_max:.3f}"
+    )
+
+
+def composers(
+    name: str, checkpoint: Checkpoint, run_folder: Path | None, args: argparse.Namespace
+) -> dict[str, Callable[[], Composer[Any]]]:
+    """Return what composes, by title: the model, and the paper's baselines."""
+
+    def frequency() -> Composer[Any]:
+        grid = checkpoint.meta["tokenizer"].get("grid")
+        rolls = corpus_of(name, checkpoint, run_folder, Reading("note", grid=grid))
+        assert isinstance(rolls, RollCorpus)
+        baseline = chord_frequency(rolls.split_frames("train"), rolls.split_frames("valid"))
+        return FrequencyComposer(baseline, rolls.reading.grid)
+
+    def untrained() -> Composer[Any]:
+        seed = checkpoint.meta["settings"]["seed"]
+        return composer_of(checkpoint, Model(checkpoint.config, ops_of(args.backend), seed))
+
+    return {
+        "model": lambda: composer_of(checkpoint, model_of(checkpoint, args.backend)),
+        "untrained": untrained,
+        "chord-frequency": frequency,
+    }
+
+
+def corpus_of(
+    name: str, checkpoint: Checkpoint, run_folder: Path | None, reading: Reading
+) -> Corpus:
+    """Return a run's corpus, read in some way. Raises UserError where it is no longer there."""
+    own = checkpoint.meta["corpus"]["name"]
+    known = run_folder is None and own in NAMED
+    source = {"corpus": own, "data": None} if known else source_of(name, run_folder)
+    data = Path(source["data"]) if source["data"] else None
+    return load_corpus(source["corpus"], data, reading, progress=sys.stderr.isatty())
+
+
+# Music ------------------------------------------------------------------------------------------
+
+
+def music(
+    title: str, composer: Callable[[], Composer[Any]], args: argparse.Namespace
+) -> list[Figure]:
+    """Return the piano roll and the score of what a composer composes, from silence."""
+    kept: list[Piece] = []
+
+    def piece() -> Piece:
+        if not kept:
+            kept.append(composed(composer(), title, args))
+        return kept[0]
+
+    def roll(to: Path) -> str:
+        figures.piano_roll(piece(), to)
+        return ""
+
+    return [(f"{title}.png", roll), *scores(title, piece)]
+
+
+def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> Piece:
+    """Compose a piece of --bars."""
+    asked = Options(None, args.bars * BAR, top_p=composer.top_p, seed=args.seed)
+    options = composer.fitted(asked)
+    opening = (composer.openings() or [Opening("", [])])[0]
+    (made,) = composer.compose([composer.cut(opening.music, 0, None)], options, lambda *_: None)
+    return composer.piece(made, options, title)
+
+
+def scores(title: str, piece: Callable[[], Piece]) -> list[Figure]:
+    """Return the score of a piece, where scores can be engraved."""
+
+    def draw(to: Path) -> str:
+        score.draw_score(piece(), to)
+        return ""
+
+    return [(f"{title}.svg", draw)] if score.is_available() else []
+
+
+def make_parser() -> Parser:
+    """Return the command's options."""
+    parser = Parser("figures", "Draw every figure of a run, or of a MIDI file.", EXAMPLES)
+    add = parser.add_argument
+    add(
+        "run",
+        nargs="?",
+        metavar="RUN|CHECKPOINT|FILE.mid",
+        help="what to draw (default: the newest run, else the bundled model)",
+    )
+    add("--out", type=Path, metavar="DIR", help="where to write (default: the run's figures/)")
+    add("--bars", type=whole(1, 1000), default=16, metavar="N", help="of the music composed")
+    add("--seed", type=whole(0), default=0, metavar="N", help="of the music, and of t-SNE")
+    add(
+        "--perplexity",
+        type=number(1, 1000),
+        default=PERPLEXITY,
+        metavar="X",
+        help="of t-SNE: about how many neighbours count; fewer where there are few pitches",
+    )
+    add("--quiet", action="store_true", help="print nothing but the paths")
+    add_backend_options(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))

@@ -1,0 +1,124 @@
+"""What bin/sample writes beside a MIDI file, and how it opens it."""
+
+import os
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from matplotlib.image import imread
+
+from lstm_music import score
+from lstm_music.cli import common
+from small import COMPUTE
+
+FREQUENCY = ("--baseline", "chord-frequency", "--corpus", "music", "--bars", 2)
+needs_score = pytest.mark.skipif(
+    not score.is_available(), reason="the extra 'score' (music21, verovio) is not installed"
+)
+posix = pytest.mark.skipif(os.name != "posix", reason="xdg-open and open are of POSIX systems")
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """Put a program in xdg-open's place; return a function that lists what it was given.
+
+    It refuses files whose names hold `refuse`.
+    """
+    log = tmp_path / "opened"
+    program = tmp_path / "programs" / common.opener()
+    program.parent.mkdir()
+    text = f'#!/bin/sh\necho "$1" >>"{log}"\ncase $1 in *refuse*) exit 3 ;; esac\n'
+    program.write_text(text)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+def test_a_wav_file_stands_beside_each_midi_file(ok):
+    lines = ok("sample", *FREQUENCY, "--num", 2, "--wav")
+    assert [line.split("  (")[0] for line in lines] == [
+        f"samples/sample-000{n}.{kind}" for n in (1, 2) for kind in ("mid", "wav")
+    ]
+    assert "LUFS" in lines[1]
+    with wave.open("samples/sample-0001.wav") as file:
+        assert file.getnframes() / file.getframerate() > 5  # 2 bars at 90 quarter notes a minute
+
+
+def test_the_sound_is_of_the_program_asked_for(ok):
+    sounds = []
+    for program in (0, 19):
+        ok("sample", *FREQUENCY, "--wav", "--quiet", "--program", program, "--out", "one.mid")
+        sounds.append(Path("one.wav").read_bytes())
+    assert sounds[0] != sounds[1]
+
+
+def test_a_piano_roll_stands_beside_the_midi_file(ok):
+    assert ok("sample", *FREQUENCY, "--png", "--out", "one.mid", "--quiet") == [
+        "one.mid",
+        "one.png",
+    ]
+    assert imread("one.png").std() > 0.02
+
+
+@needs_score
+def test_a_score_of_so_many_pages_stands_beside_the_midi_file(ok):
+    words = (*FREQUENCY[:-1], 200, "--svg")
+    for pages, options in ((2, ()), (1, ("--pages", 1))):
+        lines = ok("sample", *words, *options, "--out", "one.mid")
+        assert lines[1] == f"one.svg  (score, {pages} page{'s' * (pages > 1)})"
+        root = ElementTree.parse("one.svg").getroot()
+        assert len(root.findall("{http://www.w3.org/2000/svg}svg")) == pages
+
+
+def test_without_the_extra_a_score_is_refused_before_anything_is_composed(fails, monkeypatch):
+    monkeypatch.setattr(score, "find_spec", lambda name: None)
+    assert "pip install music21 verovio" in fails("sample", *FREQUENCY, "--svg")
+    assert not Path("samples").exists()
+
+
+def test_a_disk_that_refuses_leaves_what_was_there(ok, fails, command):
+    Path("one.wav").mkdir()
+    done = command("sample", *FREQUENCY, "--wav", "--out", "one.mid")
+    assert done.status == 2 and "can't write 'one.wav'" in done.err[0]
+    assert Path("one.mid").exists() and not list(Path().glob(".one*"))
+
+
+@posix
+def test_open_shows_what_the_first_piece_was_made_into(ok, opened):
+    ok("sample", *FREQUENCY, "--open", "--num", 2)
+    assert opened() == ["samples/sample-0001.mid"]
+    ok("sample", *FREQUENCY, "--open", "--wav", "--png", "--out", "two.mid")
+    assert opened()[1:] == ["two.wav", "two.png"]
+
+
+@posix
+def test_a_file_that_no_program_opens_is_named(command, opened):
+    done = command("sample", *FREQUENCY, "--open", "--out", "refuse.mid")
+    assert done.status == 2
+    assert done.err == [f"error: {common.opener()} knows no program for 'refuse.mid': "
+                        "open it yourself"]  # fmt: skip
+    assert Path("refuse.mid").exists()
+
+
+@posix
+def test_without_an_opener_nothing_is_composed(fails, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert "leave --open out" in fails("sample", *FREQUENCY, "--open")
+    assert not Path("samples").exists()
+
+
+def test_a_plain_sample_loads_nothing_that_draws_or_plays():
+    """Half a second of imports for what wasn't asked for."""
+    heavy = ("matplotlib", "music21", "verovio", "sklearn", "pyloudnorm", "scipy.signal")
+    code = (
+        "import sys; from lstm_music.cli.sample import main; main(sys.argv[1:]); "
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    words = ("--length", "4", "--quiet", *COMPUTE[:2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"

@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+
+from lstm_music.checkpoint import Checkpoint
+from lstm_music.embeddings import Points, fitting_perplexity, order_of, pitch_points, tsne
+from lstm_music.model import Config, Model
+from lstm_music.ops import get_ops
+from lstm_music.piano_roll import LOWEST, NOTES
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+
+def checkpoint_of(words, representation, moved=(), shrunk=1.0):
+    """A model before training but for the rows `moved`, all shrunk as by weight decay."""
+    head = "sigmoid" if representation == "note" else "softmax"
+    config = Config(len(words) or NOTES, 8, 8, head=head)
+    parameters = Model(config, get_ops("numpy"), 7).parameters
+    parameters = {name: value.copy() for name, value in parameters.items()}
+    parameters["embedding.W"] *= shrunk
+    for row in moved:
+        parameters["embedding.W"][row, 0] += 1
+    meta = {"tokenizer": {"name": representation}, "settings": {"seed": 7}}
+    return Checkpoint(None, meta, config, Vocabulary(words), parameters)
+
+
+MESSAGES = [
+    "piece-end",
+    "track-end",
+    *(f"note-on-{p}-0" for p in range(60, 72)),
+    *(f"note-off-{p}-60" for p in range(60, 72)),
+    *(f"note-off-{p}-0" for p in range(60, 68)),
+    *(f"note-on-{p}-60" for p in range(60, 65)),
+]
+
+
+def test_messages_of_the_duration_that_most_pitches_have_in_both_kinds():
+    points = pitch_points(checkpoint_of(MESSAGES, "message"))
+    assert points.what == "messages 0 ticks after the last"
+    assert points.pitches[points.ons].tolist() == list(range(60, 72))
+    assert points.pitches[~points.ons].tolist() == list(range(60, 68))
+
+
+def test_messages_of_the_papers_duration_where_there_are_enough():
+    words = [*MESSAGES, *(f"note-on-{p}-60" for p in range(65, 75))]
+    points = pitch_points(checkpoint_of(words, "message"))
+    assert points.what == "messages 60 ticks after the last"
+    assert points.pitches[~points.ons].tolist() == list(range(60, 72))
+
+
+@pytest.mark.parametrize("shrunk", [1.0, 0.3])
+def test_only_rows_that_training_moved(shrunk):
+    rows = [MESSAGES.index(f"note-on-{p}-0") for p in (60, 61, 63, 66, 70)]
+    points = pitch_points(checkpoint_of(MESSAGES, "message", moved=rows, shrunk=shrunk))
+    assert points.pitches.tolist() == [60, 61, 63, 66, 70]
+
+
+def test_chords_of_one_note():
+    words = ["piece-end", "rest", "60-64", "67", "65", "60", "62", "64", "60-64-67"]
+    checkpoint = checkpoint_of(words, "chord")
+    points = pitch_points(checkpoint)
+    assert points.pitches.tolist() == [60, 62, 64, 65, 67]
+    W = checkpoint.parameters["embedding.W"]
+    assert np.array_equal(points.vectors, W[[5, 6, 7, 4, 3]])
+
+
+def test_notes():
+    points = pitch_points(checkpoint_of([], "note"))
+    assert points.pitches.tolist() == list(range(LOWEST, LOWEST + NOTES))
+    assert points.ons.all()
+
+
+def points_on(places, pitches, ons):
+    return Points(np.array(places, float), np.array(pitches), np.array(ons), "points")
+
+
+def test_pitches_on_a_line_are_in_perfect_order_and_shuffled_ones_in_none():
+    pitches = list(range(50, 70))
+    line = points_on([[2.0 * p, 1] for p in pitches], pitches, [True] * 20)
+    order = order_of(line)
+    assert order.rho == pytest.approx(1)
+    assert abs(order.shuffled_mean) < 0.02 and 0.05 < order.shuffled_max < 0.6
+
+
+def test_kinds_are_compared_each_within_itself():
+    """Note-offs lie far from note-ons, whose order tells nothing about that."""
+    pitches = [*range(50, 60), *range(50, 60)]
+    places = [[p, 0] for p in range(10)] + [[p, 1000] for p in range(10)]
+    order = order_of(points_on(places, pitches, [True] * 10 + [False] * 10))
+    assert order.rho == pytest.approx(1)
+
+
+def test_order_is_scipys_spearman():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(5)
+    vectors, pitches = rng.normal(size=(12, 4)), rng.permutation(40)[:12] + 40
+    i, j = np.triu_indices(12, 1)
+    near = np.linalg.norm(vectors[i] - vectors[j], axis=1)
+    expected = spearmanr(near, np.abs(pitches[i] - pitches[j])).statistic
+    order = order_of(points_on(vectors, pitches, [True] * 12))
+    assert order.rho == pytest.approx(expected)
+    assert order == order_of(points_on(vectors, pitches, [True] * 12))
+
+
+def test_tsne_keeps_two_clusters_apart():
+    rng = np.random.default_rng(2)
+    vectors = rng.normal(size=(20, 5)) * 0.01 + np.repeat([[0] * 5, [9] * 5], 10, axis=0)
+    places = tsne(vectors, seed=0, perplexity=fitting_perplexity(10, 20))
+    within = np.linalg.norm(places[:10] - places[:10].mean(axis=0), axis=1).max()
+    assert np.linalg.norm(places[:10].mean(axis=0) - places[10:].mean(axis=0)) > 2 * within
