@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import NOTES, Frames, pack, unpack
@@ -118,14 +119,11 @@ def mixed_nats(share: float, known: Array, back_off: Array) -> Array:
 def fit_share(known: Array, back_off: Array) -> float:
     """Return the λ for which (1-λ)·known + λ·back_off (n,) makes the data likeliest.
 
-    By expectation maximisation (Jelinek & Mercer 1980), which can't leave 0 … 1.
+    Their log-likelihood is concave in λ, so that a search in one dimension finds it.
     """
-    share = 0.5
-    back_off = np.maximum(back_off, LEAST)
-    for _ in range(200):
-        theirs = share * back_off
-        new = float(np.mean(theirs / (theirs + (1 - share) * known)))
-        if abs(new - share) < 1e-9:
-            break
-        share = new
-    return share
+
+    def nats(share: float) -> float:
+        return float(mixed_nats(share, known, back_off).sum())
+
+    found = minimize_scalar(nats, bounds=(0, 1), method="bounded", options={"xatol": 1e-9})
+    return float(found.x)
