@@ -258,6 +258,22 @@ def open_file(path: Path) -> None:
             raise UserError(f"{opener()} knows no program for '{path}': open it yourself")
 
 
+def write(content: bytes, path: Path) -> None:
+    """Write a file; where the disk refuses, what was there stays."""
+    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(content)
+        made.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            made.unlink()
+        raise UserError(
+            f"can't write '{path}' ({error.strerror}): choose another place with --out, "
+            "or free some space"
+        ) from error
+
+
 # Runs -------------------------------------------------------------------------------------------
 
 

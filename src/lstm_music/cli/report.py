@@ -3,7 +3,6 @@
 import argparse
 import csv
 import io
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from lstm_music.cli.common import (
     run,
     warn,
     whole,
+    write,
 )
 from lstm_music.cli.sample import bundled_model, model_of, primers_of
 from lstm_music.composer import Composer, composer_of
@@ -387,22 +387,6 @@ def score_of(piece: Piece, most: int) -> tuple[str | None, str]:
 
 
 # The file ---------------------------------------------------------------------------------------
-
-
-def write(content: bytes, path: Path) -> None:
-    """Write the page; where the disk refuses, what was there stays."""
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made.write_bytes(content)
-        made.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            made.unlink()
-        raise UserError(
-            f"can't write '{path}' ({error.strerror}): choose another place with --out, "
-            "or free some space"
-        ) from error
 
 
 class Steps:

@@ -2,10 +2,8 @@
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from lstm_music.cli.common import (
     run,
     warn,
     whole,
+    write,
 )
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
 from lstm_music.corpus import Reading, load_corpus
@@ -228,22 +227,6 @@ def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     content = io.BytesIO()
     write_midi(piece, content, args.tempo, args.program)
     return content.getvalue()
-
-
-def write(content: bytes, path: Path) -> None:
-    """Write a file; where the disk refuses, what was there stays."""
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made.write_bytes(content)
-        made.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            made.unlink()
-        raise UserError(
-            f"can't write '{path}' ({error.strerror}): choose another place with --out, "
-            "or free some space"
-        ) from error
 
 
 def check_programs(args: argparse.Namespace) -> None:
