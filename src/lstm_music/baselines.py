@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize_scalar
 
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import NOTES, Frames, pack, unpack
@@ -121,6 +120,7 @@ def fit_share(known: Array, back_off: Array) -> float:
 
     Their log-likelihood is concave in λ, so that a search in one dimension finds it.
     """
+    from scipy.optimize import minimize_scalar  # takes longer to load than bin/sample to begin
 
     def nats(share: float) -> float:
         return float(mixed_nats(share, known, back_off).sum())

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import scipy.io
 
 from lstm_music.errors import UserError
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES, Frames
@@ -48,6 +47,8 @@ def read_rolls(path: Path) -> dict[str, list[Frames]]:
 
 def rolls_of_mat(data: bytes) -> dict[str, list[Frames]]:
     """Return the frames in a MATLAB file. Raises ValueError, among others, for anything else."""
+    import scipy.io  # takes longer to load than bin/sample to begin
+
     wanted = [f"{split}data" for split in SPLITS]
     found = scipy.io.loadmat(io.BytesIO(data), variable_names=wanted)
     if missing := [name for name in wanted if name not in found]:
