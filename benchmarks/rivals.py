@@ -41,6 +41,8 @@ CASES = {
     "train-v126k": Case("train", 126_000, 25, 25, 1),
     "train-note-sigmoid": Case("train", 88, 50, 50, 5, head="sigmoid"),
     "train-note-nade": Case("train", 88, 50, 50, 5, head="nade"),
+    "train-chord-jsb": Case("train", 2_421, 8, 64, 10),
+    "train-chord-muse": Case("train", 39_290, 32, 64, 1),
     "sample-v35509": Case("sample", 35_509, 1, 1, 50),
     "sample-v600": Case("sample", 600, 1, 1, 300),
     "sample-v600-batch64": Case("sample", 600, 64, 1, 30),
