@@ -29,7 +29,11 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import flip, target
 
 FILES = (MODEL_FILE, TRAIN_FILE, META_FILE)
-VOCABULARY = Vocabulary(["piece-end", "track-end", "note-on-60-0", "note-off-60-é", "x"])
+VOCABULARY = Vocabulary(
+    ["piece-end", "track-end", "note-on-60-0", "note-off-60-120", "note-on-61-0"]
+)
+NOTES = Vocabulary([str(pitch) for pitch in range(21, 109)])
+HABITS = {"longest_note": 480, "most_notes": 4, "max_tracks": 2}
 CONFIG = Config(vocabulary=len(VOCABULARY), embedding=3, hidden=4, layers=2)
 
 
@@ -38,7 +42,23 @@ def parameters(seed=0):
 
 
 def meta(**more):
-    return {"model": CONFIG.to_json(), "vocabulary": VOCABULARY.to_json(), "loss": 0.1 + 0.2} | more
+    return {
+        "model": CONFIG.to_json(),
+        "vocabulary": VOCABULARY.to_json(),
+        "tokenizer": {"name": "message", "layout": "flatten"},
+        "corpus": {"name": "é", "key": "1", "augment": 0} | HABITS,
+        "primers": [{"name": "a.mid", "ids": [2, 3]}],
+        "loss": 0.1 + 0.2,
+    } | more
+
+
+def meta_of_notes(config):
+    return meta(
+        model=config.to_json(),
+        vocabulary=NOTES.to_json(),
+        tokenizer={"name": "note", "grid": 8, "max_polyphony": 0, "common_key": None, "seed": 0},
+        primers=[{"name": "a.mid", "frames": [[60, 64], []]}],
+    )
 
 
 def write(run, step, seed=0, **more):
@@ -75,14 +95,15 @@ def test_training_arrays_may_be_none(tmp_path):
 
 @pytest.mark.parametrize("head", ["sigmoid", "nade"])
 def test_a_model_of_notes_is_read_with_its_head_and_its_rates(tmp_path, head):
-    config = Config(len(VOCABULARY), 3, 4, 2, 0.5, 0.25, 0.0, head, nade=3)
+    config = Config(len(NOTES), 3, 4, 2, 0.5, 0.25, 0.0, head, nade=3)
     p = init_parameters(config, get_ops("numpy"), 0)
-    path = write_checkpoint(tmp_path, 1, p, {}, meta(model=config.to_json()))
+    described = meta_of_notes(config)
+    path = write_checkpoint(tmp_path, 1, p, {}, described)
     found = read_checkpoint(path)
     assert found.config == config
     assert_arrays(found.parameters, p)
-    other = config.to_json() | {"head": "softmax"}
-    path = write_checkpoint(tmp_path, 2, p, {}, meta(model=other))
+    other = config.to_json() | {"head": {"nade": "sigmoid", "sigmoid": "nade"}[head]}
+    path = write_checkpoint(tmp_path, 2, p, {}, described | {"model": other})
     with pytest.raises(DamagedCheckpoint, match="don't fit the model"):
         read_checkpoint(path)
 
@@ -253,7 +274,7 @@ def test_pruning_keeps_the_best_the_latest_and_one_more(tmp_path):
     left_by_a_crash = tmp_path / CHECKPOINTS / ".step-00000009.1.tmp"
     left_by_a_crash.mkdir()
     (left_by_a_crash / MODEL_FILE).write_bytes(b"half")
-    prune(tmp_path)
+    prune(tmp_path, keep=2)
     names = sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())
     assert names == ["best", "latest", "step-00000002", "step-00000005", "step-00000006"]
 

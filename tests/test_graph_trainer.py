@@ -11,7 +11,9 @@ from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.trainer import Settings, Trainer, new_run
+from lstm_music.progress import Settings
+from lstm_music.run_folder import new_run
+from lstm_music.trainer import Trainer
 from small import small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
