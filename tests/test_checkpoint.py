@@ -1,10 +1,12 @@
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file
 
 from lstm_music import checkpoint as checkpoints
 from lstm_music.checkpoint import (
@@ -22,11 +24,13 @@ from lstm_music.checkpoint import (
     read_run,
     write_checkpoint,
 )
+from lstm_music.cli import sample, train
 from lstm_music.errors import UserError
+from lstm_music.midi import read_midi
 from lstm_music.model import Config, init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from small import flip, target
+from small import COMPUTE, flip, target, write_music
 
 FILES = (MODEL_FILE, TRAIN_FILE, META_FILE)
 VOCABULARY = Vocabulary(
@@ -307,3 +311,49 @@ def test_a_step_written_again_replaces_what_was_there(tmp_path):
     path = write(tmp_path, 1, seed=1)
     assert_arrays(read_checkpoint(path).parameters, parameters(seed=1))
     assert sorted(p.name for p in path.parent.iterdir()) == ["latest", path.name]
+
+
+# Older versions ---------------------------------------------------------------------------------
+
+FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"
+VERSIONS = range(1, FORMAT + 1)
+
+
+def test_each_version_has_a_run_that_it_wrote():
+    assert sorted(p.name for p in FIXTURES.iterdir()) == [f"v{n}" for n in VERSIONS]
+    for n in VERSIONS:
+        assert checkpoints.read_meta(FIXTURES / f"v{n}/checkpoints/step-00000007")["format"] == n
+
+
+@pytest.fixture
+def old_run(tmp_path, monkeypatch):
+    """A copy of the run of an older version, and its corpus beside it."""
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_music(tmp_path / "music")
+
+    def copied(version):
+        shutil.copytree(FIXTURES / f"v{version}", tmp_path / "run", symlinks=True)
+        return tmp_path / "run"
+
+    return copied
+
+
+def call(main, *words):
+    assert main([*map(str, words), *COMPUTE, "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_older_versions_model_composes(old_run, tmp_path, capsys, version):
+    call(sample.main, old_run(version), "--length", 40, "--out", tmp_path / "a.mid")
+    assert len(read_midi(tmp_path / "a.mid", "a").tracks) > 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_older_versions_run_goes_on_as_it_would_have_there(old_run, capsys, version):
+    """step-25.safetensors is what that version had at step 25, never stopped."""
+    run = old_run(version)
+    call(train.main, "--resume", "--run", run, "--data", "music", "--max-steps", 25)
+    found = load_file(run / CHECKPOINTS / "latest" / MODEL_FILE)
+    for name, value in load_file(FIXTURES / f"v{version}" / "step-25.safetensors").items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)

@@ -26,7 +26,7 @@ from lstm_music.model import Config, parameter_shapes
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 MODEL_FILE, TRAIN_FILE, META_FILE = "model.safetensors", "train.safetensors", "meta.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
 STEP = re.compile("step-[0-9]{1,18}")
