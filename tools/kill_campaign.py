@@ -24,26 +24,15 @@ from lstm_music.checkpoint import CHECKPOINTS, linked, read_arrays, read_meta
 
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
 COMPUTE = ["--backend", "numpy", "--threads", "1"]
-SHAPE = [
-    "--hidden",
-    "16",
-    "--embedding",
-    "8",
-    "--batch",
-    "4",
-    "--seq",
-    "16",
-    "--average",
-    "0.9",
-    "--early-stop",
-    "0",
-    "--lr",
-    "0.01",
-    "--anneal-patience",
-    "1",
-    "--checkpoint-minutes",
-    "0.0005",
-]
+SHAPE = tuple(
+    word
+    for option in (
+        ("--hidden", "16"), ("--embedding", "8"), ("--batch", "4"), ("--seq", "16"),
+        ("--average", "0.9"), ("--early-stop", "0"), ("--lr", "0.01"), ("--anneal-patience", "1"),
+        ("--checkpoint-minutes", "0.0005"),
+    )
+    for word in option
+)  # fmt: skip
 PIECES = 10  # of the bundled corpus
 CLOCKED = ("seconds", "tokens_per_second")
 WRITING_SECONDS = 5.0  # in which a checkpoint is begun, if any is

@@ -18,12 +18,8 @@ Range = tuple[float, float]
 
 def read_bounded(path: Path, most: int) -> bytes:
     """Return a file's content. Raises OSError, or ValueError for more bytes or no plain file."""
-    if not path.is_file():  # a pipe would be waited for
-        raise (
-            FileNotFoundError(f"no file '{path}'")
-            if not path.exists()
-            else ValueError("it is no plain file")
-        )
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        raise ValueError("it is no plain file")
     with path.open("rb") as file:
         data = file.read(most + 1)
     if len(data) > most:

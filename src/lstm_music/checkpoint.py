@@ -133,6 +133,8 @@ def sync_folder(path: Path) -> None:
 
 def point(folder: Path, link: str, name: str) -> None:
     """Make the symbolic link folder/link point to name, atomically."""
+    if linked(folder, link) == folder / name:
+        return
     made = folder / f".{link}.{os.getpid()}.tmp"
     made.unlink(missing_ok=True)
     made.symlink_to(name)

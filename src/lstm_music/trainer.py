@@ -29,7 +29,7 @@ from lstm_music.ops import NumpyOps
 from lstm_music.optim import Annealing, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Report, Settings, outlook
-from lstm_music.run_folder import append, cut_metrics, metrics_row, sync
+from lstm_music.run_folder import append, cut_metrics, metrics_row, not_writable, sync
 from lstm_music.signals import Interrupted, StopWish
 
 LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
@@ -416,7 +416,10 @@ class Trainer:
                 self.ops.asarray(arrays["state.h"]), self.ops.asarray(arrays["state.c"])
             )
         self._last = self.progress.step, checkpoint.path
-        self._point_best()
+        try:
+            self._point_best()
+        except OSError as error:
+            raise not_writable(self.run, error) from error
 
     def _check_arrays(self, arrays: dict[str, Any]) -> None:
         """Raise ValueError unless the arrays are those that `_train_arrays` writes."""
