@@ -295,6 +295,8 @@ def guided(target: Target, seconds: float, seed: int) -> None:
     """Feed a parser what atheris makes up; it prints how many, and ends this process."""
     import atheris
 
+    if target.apart:
+        bound()
     folder = FOLDER / f"seeds-{hashlib.sha256(target.seeds[0]).hexdigest()[:8]}"
     folder.mkdir(exist_ok=True)
     for n, data in enumerate(target.seeds):
