@@ -28,7 +28,7 @@ struct Scalars {
     double norm, scale;             // written by clip_forward
     double loss;                    // written by clip_forward: the mean
     double loss_sum, norm_sum;      // added to by clip_forward until the host reads and clears them
-    double failed;                  // set where loss or norm isn't finite: Adam then changes nothing
+    double failed;                  // steps since loss or norm wasn't finite: Adam then changes nothing
 };
 
 // partial (blocks,): each block's sum of squares, in double from the warp up.
@@ -68,7 +68,7 @@ extern "C" __global__ void clip_forward(
     s->scale = s->gradient_scale * (clipped < 1 ? clipped : 1.0);
     s->loss_sum += loss;
     s->norm_sum += norm;
-    if (!(norm < INFINITY) || !(loss < INFINITY)) s->failed = 1;
+    if (s->failed != 0 || !(norm < INFINITY) || !(loss < INFINITY)) s->failed += 1;
 }
 
 // Adam (Kingma & Ba 2015, algorithm 1) over all parameters, which first shrink (Loshchilov & Hutter 2019,

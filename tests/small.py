@@ -12,7 +12,9 @@ from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import Piece, write_midi
 from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
-from lstm_music.trainer import Settings, Trainer, new_run
+from lstm_music.progress import Settings
+from lstm_music.run_folder import new_run
+from lstm_music.trainer import Trainer
 
 COMPUTE = ("--backend", "numpy", "--threads", "1")
 SMALL = tuple(  # every option whose default may change

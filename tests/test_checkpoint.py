@@ -1,20 +1,30 @@
+import hashlib
 import json
+import math
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save
 
 from lstm_music import checkpoint as checkpoints
+from lstm_music.bounded import JSON_VALUES
 from lstm_music.checkpoint import (
     CHECKPOINTS,
     FORMAT,
+    HEADER_MOST,
     META_FILE,
     MODEL_FILE,
     TRAIN_FILE,
     DamagedCheckpoint,
+    arrays_of,
     checkpoints_of,
+    linked,
+    most_bytes,
     point,
     prune,
     read_arrays,
@@ -22,14 +32,21 @@ from lstm_music.checkpoint import (
     read_run,
     write_checkpoint,
 )
+from lstm_music.checkpoint_meta import check_training
+from lstm_music.cli import sample, train
 from lstm_music.errors import UserError
+from lstm_music.midi import read_midi
 from lstm_music.model import Config, init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from small import flip, target
+from small import COMPUTE, flip, target, write_music
 
 FILES = (MODEL_FILE, TRAIN_FILE, META_FILE)
-VOCABULARY = Vocabulary(["piece-end", "track-end", "note-on-60-0", "note-off-60-é", "x"])
+VOCABULARY = Vocabulary(
+    ["piece-end", "track-end", "note-on-60-0", "note-off-60-120", "note-on-61-0"]
+)
+NOTES = Vocabulary([str(pitch) for pitch in range(21, 109)])
+HABITS = {"longest_note": 480, "most_notes": 4, "max_tracks": 2}
 CONFIG = Config(vocabulary=len(VOCABULARY), embedding=3, hidden=4, layers=2)
 
 
@@ -38,7 +55,23 @@ def parameters(seed=0):
 
 
 def meta(**more):
-    return {"model": CONFIG.to_json(), "vocabulary": VOCABULARY.to_json(), "loss": 0.1 + 0.2} | more
+    return {
+        "model": CONFIG.to_json(),
+        "vocabulary": VOCABULARY.to_json(),
+        "tokenizer": {"name": "message", "layout": "flatten"},
+        "corpus": {"name": "é", "key": "1", "augment": 0} | HABITS,
+        "primers": [{"name": "a.mid", "ids": [2, 3]}],
+        "loss": 0.1 + 0.2,
+    } | more
+
+
+def meta_of_notes(config):
+    return meta(
+        model=config.to_json(),
+        vocabulary=NOTES.to_json(),
+        tokenizer={"name": "note", "grid": 8, "max_polyphony": 0, "common_key": None, "seed": 0},
+        primers=[{"name": "a.mid", "frames": [[60, 64], []]}],
+    )
 
 
 def write(run, step, seed=0, **more):
@@ -75,14 +108,15 @@ def test_training_arrays_may_be_none(tmp_path):
 
 @pytest.mark.parametrize("head", ["sigmoid", "nade"])
 def test_a_model_of_notes_is_read_with_its_head_and_its_rates(tmp_path, head):
-    config = Config(len(VOCABULARY), 3, 4, 2, 0.5, 0.25, 0.0, head, nade=3)
+    config = Config(len(NOTES), 3, 4, 2, 0.5, 0.25, 0.0, head, nade=3)
     p = init_parameters(config, get_ops("numpy"), 0)
-    path = write_checkpoint(tmp_path, 1, p, {}, meta(model=config.to_json()))
+    described = meta_of_notes(config)
+    path = write_checkpoint(tmp_path, 1, p, {}, described)
     found = read_checkpoint(path)
     assert found.config == config
     assert_arrays(found.parameters, p)
-    other = config.to_json() | {"head": "softmax"}
-    path = write_checkpoint(tmp_path, 2, p, {}, meta(model=other))
+    other = config.to_json() | {"head": {"nade": "sigmoid", "sigmoid": "nade"}[head]}
+    path = write_checkpoint(tmp_path, 2, p, {}, described | {"model": other})
     with pytest.raises(DamagedCheckpoint, match="don't fit the model"):
         read_checkpoint(path)
 
@@ -253,7 +287,7 @@ def test_pruning_keeps_the_best_the_latest_and_one_more(tmp_path):
     left_by_a_crash = tmp_path / CHECKPOINTS / ".step-00000009.1.tmp"
     left_by_a_crash.mkdir()
     (left_by_a_crash / MODEL_FILE).write_bytes(b"half")
-    prune(tmp_path)
+    prune(tmp_path, keep=2)
     names = sorted(path.name for path in (tmp_path / CHECKPOINTS).iterdir())
     assert names == ["best", "latest", "step-00000002", "step-00000005", "step-00000006"]
 
@@ -286,3 +320,259 @@ def test_a_step_written_again_replaces_what_was_there(tmp_path):
     path = write(tmp_path, 1, seed=1)
     assert_arrays(read_checkpoint(path).parameters, parameters(seed=1))
     assert sorted(p.name for p in path.parent.iterdir()) == ["latest", path.name]
+
+
+# Somebody else's files --------------------------------------------------------------------------
+
+WORDS = list(VOCABULARY.words)
+FORGED = {
+    "markup": {"vocabulary": Vocabulary([*WORDS[:4], "<script>alert(1)</script>"]).to_json()},
+    "endless": {"vocabulary": Vocabulary([*WORDS[:4], f"note-on-60-{2**28}"]).to_json()},
+    "high": {"vocabulary": Vocabulary([*WORDS[:4], "note-on-128-0"]).to_json()},
+    "no end": {"vocabulary": Vocabulary([*WORDS[1:], "note-on-62-0"]).to_json()},
+    "no track": {"vocabulary": Vocabulary([WORDS[0], *WORDS[2:], "note-on-62-0"]).to_json()},
+    "layers": {"model": CONFIG.to_json() | {"layers": 10**9}},
+    "hidden": {"model": CONFIG.to_json() | {"hidden": 2**40}},
+    "a truth": {"model": CONFIG.to_json() | {"layers": True}},
+    "unknown": {"model": CONFIG.to_json() | {"heads": 3}},
+    "rate": {"model": CONFIG.to_json() | {"dropout": "0.5"}},
+    "head": {"model": CONFIG.to_json() | {"head": "nade"}},
+    "tokenizer": {"tokenizer": {"name": "sound"}},
+    "layout": {"tokenizer": {"name": "message", "layout": "x"}},
+    "no tokenizer": {"tokenizer": None},
+    "habit": {"corpus": {"name": "a", "key": "b"} | HABITS | {"most_notes": -1}},
+    "no habit": {"corpus": {"name": "a", "key": "b"}},
+    "surrogate": {"corpus": {"name": "\ud800", "key": "b"} | HABITS},
+    "augment": {"corpus": {"name": "a", "key": "b", "augment": 65} | HABITS},
+    "primer": {"primers": [{"name": "a", "ids": [5]}]},
+    "primer below": {"primers": [{"name": "a", "ids": [-1]}]},
+    "primer text": {"primers": [{"name": "a", "ids": "12"}]},
+    "frames": {"primers": [{"name": "a", "frames": [[60]]}]},
+    "primer's name": {"primers": [{"name": 1, "ids": [1]}]},
+    "primers": {"primers": {}},
+    "very many primers": {"primers": [{"name": "a", "ids": []}] * 1025},
+    "progress": {"settings": {}, "progress": {"step": -1}, "annealing": {"lr": 1}},
+    "settings": {"settings": {"batch": 10**9}, "progress": {}, "annealing": {"lr": 1}},
+    "optimizer": {"settings": {"optimizer": "lion"}, "progress": {}, "annealing": {"lr": 1}},
+    "loss": {"settings": {}, "progress": {"best": float("inf")}, "annealing": {"lr": 1}},
+    "annealing": {"settings": {}, "progress": {}, "annealing": {"lr": -1}},
+    "steps": {"settings": {}, "progress": {}, "annealing": {"lr": 1}, "optimizer_steps": 0.5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("forged", FORGED.values(), ids=FORGED.keys())
+def test_a_forged_description_is_refused_in_one_line(tmp_path, forged):
+    path = write(tmp_path, 1, **({"optimizer_steps": 1} | forged))
+    with pytest.raises(DamagedCheckpoint, match=r"meta\.json' is damaged \(") as refused:
+        read_checkpoint(path)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_least_and_the_most_that_is_allowed_is_read(tmp_path):
+    training = {
+        "settings": {"batch": 100_000, "max_minutes": None, "skip_bad_steps": True},
+        "progress": {"best": None, "to_beat": 0.5, "step": 0},
+        "annealing": {"lr": 0, "best": None},
+        "optimizer_steps": 0,
+    }
+    vocabulary = Vocabulary([*WORDS[:4], f"note-on-60-{2**28 - 1}"]).to_json()
+    primers = [{"name": "", "ids": [0, 4]}] * 1024
+    path = write(tmp_path, 1, vocabulary=vocabulary, primers=primers, **training)
+    settings, progress, annealing = check_training(read_checkpoint(path).meta)
+    assert settings.batch == 100_000 and settings.skip_bad_steps
+    assert progress.best == annealing.best == math.inf
+    assert progress.to_beat == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "forged"),
+    [
+        (NOTES.words[:-1], {}), (NOTES.words, {"grid": 7}), (NOTES.words, {"grid": 0}),
+        (NOTES.words, {"max_polyphony": 89}), (NOTES.words, {"common_key": "H"}),
+        (NOTES.words, {"seed": -1}), (NOTES.words, {"mode": 1}),
+    ],
+)  # fmt: skip
+def test_a_forged_description_of_notes_is_refused(tmp_path, words, forged):
+    config = Config(len(words), 3, 4, 1, head="sigmoid")
+    described = meta_of_notes(config)
+    tokenizer = described["tokenizer"] | forged
+    changed = {"tokenizer": tokenizer, "vocabulary": Vocabulary(words).to_json()}
+    path = write_checkpoint(
+        tmp_path, 1, init_parameters(config, get_ops("numpy"), 0), {}, described | changed
+    )
+    with pytest.raises(DamagedCheckpoint, match="meta"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("pitch", [20, 109, True, 60.0])
+def test_a_primer_of_notes_that_no_piano_has_is_refused(tmp_path, pitch):
+    config = Config(len(NOTES), 3, 4, 1, head="sigmoid")
+    described = meta_of_notes(config) | {"primers": [{"name": "a", "frames": [[60, pitch]]}]}
+    p = init_parameters(config, get_ops("numpy"), 0)
+    with pytest.raises(DamagedCheckpoint, match="primer 1"):
+        read_checkpoint(write_checkpoint(tmp_path, 1, p, {}, described))
+
+
+@pytest.mark.parametrize("words", [["piece-end", "60-64"], ["piece-end", "64-60"], ["60", "rest"]])
+def test_words_of_chords_are_chords(tmp_path, words):
+    config = Config(len(words), 3, 4, 1)
+    chord = meta_of_notes(config)["tokenizer"] | {"name": "chord"}
+    described = meta(model=config.to_json(), vocabulary=Vocabulary(words).to_json(),
+                     tokenizer=chord, primers=[{"name": "a", "ids": [1]}])  # fmt: skip
+    p = init_parameters(config, get_ops("numpy"), 0)
+    path = write_checkpoint(tmp_path, 1, p, {}, described)
+    if words == ["piece-end", "60-64"]:
+        assert read_checkpoint(path).vocabulary.words == tuple(words)
+    else:
+        with pytest.raises(DamagedCheckpoint, match="meta"):
+            read_checkpoint(path)
+
+
+def forge(path, name, data):
+    """Put other content into a checkpoint's file, its hash right."""
+    described = checkpoints.read_meta(path)
+    described["sha256"][name] = hashlib.sha256(data).hexdigest()
+    (path / name).write_bytes(data)
+    (path / META_FILE).write_bytes(checkpoints.sealed(described))
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"1234567", bytes([255]) * 8, (HEADER_MOST + 1).to_bytes(8, "little")]
+)
+def test_a_forged_header_is_refused(tmp_path, head):
+    path = write(tmp_path, 1)
+    data = (path / MODEL_FILE).read_bytes()
+    forge(path, MODEL_FILE, head + data[8:] if len(head) == 8 else head)
+    with pytest.raises(DamagedCheckpoint, match="its header is longer than it can be"):
+        read_checkpoint(path)
+
+
+def test_a_header_of_the_greatest_length_is_read():
+    text = b"{}".ljust(HEADER_MOST)
+    assert arrays_of(len(text).to_bytes(8, "little") + text) == {}
+    assert arrays_of((2).to_bytes(8, "little") + b"{}") == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(np.nan, "finite numbers"), (-np.inf, "finite numbers"), (7, "finite")]
+)
+def test_weights_that_are_no_finite_numbers_are_refused(tmp_path, value, says):
+    path = write(tmp_path, 1)
+    p = parameters()
+    p["head.b"] = np.full_like(p["head.b"], value, np.int32 if value == 7 else np.float32)
+    forge(path, MODEL_FILE, save(p))
+    with pytest.raises(DamagedCheckpoint, match=f"head.b holds something else than {says}"):
+        read_checkpoint(path)
+
+
+def test_a_file_larger_than_its_model_is_not_read(tmp_path):
+    path = write(tmp_path, 1)
+    most = most_bytes(MODEL_FILE, checkpoints.read_meta(path))
+    size = 8 * sum(p.size for p in parameters().values())
+    assert most == size + HEADER_MOST + 8
+    with (path / MODEL_FILE).open("ab") as file:
+        file.truncate(most + 1)
+    with pytest.raises(DamagedCheckpoint, match=f"it has more than {most:,} bytes"):
+        read_checkpoint(path)
+
+
+def test_what_resuming_reads_may_be_four_times_the_model_and_its_state():
+    described = {"model": CONFIG.to_json(), "settings": {"batch": 7}}
+    elements = sum(p.size for p in parameters().values())
+    state = 2 * CONFIG.layers * CONFIG.hidden * 7
+    assert most_bytes(TRAIN_FILE, described) == 8 * (4 * elements + state) + HEADER_MOST + 8
+
+
+@pytest.mark.parametrize("text", [b"[" * 10**6, b"[0" + b",0" * JSON_VALUES + b"]", b" " * 2**25])
+def test_json_that_would_cost_much_is_refused(tmp_path, text):
+    path = write(tmp_path, 1)
+    (path / META_FILE).write_bytes(text + b" " * 9)
+    with pytest.raises(DamagedCheckpoint, match=r"nested too deep|holds more than|has more than"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("place", ["../../outside", "/", "..", ".", "step-1/..", "step-x"])
+@pytest.mark.parametrize("link", ["latest", "best"])
+def test_a_link_that_leads_elsewhere_is_not_followed(tmp_path, link, place):
+    run = tmp_path / "run"
+    path = write(run, 1)
+    shutil.copytree(path, tmp_path / "outside")
+    (run / CHECKPOINTS / "step-x").mkdir()
+    (run / CHECKPOINTS / link).unlink(missing_ok=True)
+    (run / CHECKPOINTS / link).symlink_to(place)
+    assert linked(run / CHECKPOINTS, link) is None
+    name, _, (line,) = read(run)
+    assert name == path.name
+    assert f"{link}' points to no checkpoint beside it: using step-00000001 instead" in line
+
+
+def test_a_checkpoint_that_is_a_link_is_none(tmp_path):
+    path = write(tmp_path / "other", 1)
+    run = tmp_path / "run"
+    write(run, 2)
+    (run / CHECKPOINTS / "step-00000003").symlink_to(path)
+    assert [p.name for p in checkpoints_of(run)] == ["step-00000002"]
+    (run / CHECKPOINTS / "latest").unlink()
+    (run / CHECKPOINTS / "latest").symlink_to("step-00000003")
+    assert read(run)[0] == "step-00000002"
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    path = write(tmp_path, 1)
+    (path / MODEL_FILE).unlink()
+    os.mkfifo(path / MODEL_FILE)
+    with pytest.raises(DamagedCheckpoint, match="it is no plain file"):
+        read_checkpoint(path)
+
+
+def test_meta_that_couldnt_be_read_again_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "JSON_BYTES", 1000)
+    with pytest.raises(ValueError, match="would have more than 1,000 bytes"):
+        write(tmp_path, 1, more="x" * 1000)
+    assert checkpoints_of(tmp_path) == []
+
+
+# Older versions ---------------------------------------------------------------------------------
+
+FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"
+VERSIONS = range(1, FORMAT + 1)
+
+
+def test_each_version_has_a_run_that_it_wrote():
+    assert sorted(p.name for p in FIXTURES.iterdir()) == [f"v{n}" for n in VERSIONS]
+    for n in VERSIONS:
+        assert checkpoints.read_meta(FIXTURES / f"v{n}/checkpoints/step-00000007")["format"] == n
+
+
+@pytest.fixture
+def old_run(tmp_path, monkeypatch):
+    """A copy of the run of an older version, and its corpus beside it."""
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    write_music(tmp_path / "music")
+
+    def copied(version):
+        shutil.copytree(FIXTURES / f"v{version}", tmp_path / "run", symlinks=True)
+        return tmp_path / "run"
+
+    return copied
+
+
+def call(main, *words):
+    assert main([*map(str, words), *COMPUTE, "--quiet"]) == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_older_versions_model_composes(old_run, tmp_path, capsys, version):
+    call(sample.main, old_run(version), "--length", 40, "--out", tmp_path / "a.mid")
+    assert len(read_midi(tmp_path / "a.mid", "a").tracks) > 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_older_versions_run_goes_on_as_it_would_have_there(old_run, capsys, version):
+    """step-25.safetensors is what that version had at step 25, never stopped."""
+    run = old_run(version)
+    call(train.main, "--resume", "--run", run, "--data", "music", "--max-steps", 25)
+    found = load_file(run / CHECKPOINTS / "latest" / MODEL_FILE)
+    for name, value in load_file(FIXTURES / f"v{version}" / "step-25.safetensors").items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-6, err_msg=name)

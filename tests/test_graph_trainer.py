@@ -11,7 +11,9 @@ from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.trainer import Settings, Trainer, new_run
+from lstm_music.progress import Settings
+from lstm_music.run_folder import new_run
+from lstm_music.trainer import Trainer
 from small import small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
@@ -72,6 +74,35 @@ def test_a_run_whose_loss_is_no_number_stops_with_a_line(corpus, tmp_path):
     trainer.model.parameters["head.b"][...] = np.nan
     with pytest.raises(UserError, match="finite"):
         trainer.train()
+
+
+def test_the_bad_step_is_named_though_losses_are_read_later(corpus, tmp_path):
+    trainer = trainer_of(host_gpu(), corpus, tmp_path / "gpu", max_steps=40)
+
+    def show(report):
+        if report.progress.step == 10:
+            trainer.model.parameters["head.b"][...] = np.nan
+
+    trainer.show = show
+    with pytest.raises(UserError, match="the loss is no finite number at step 11: train"):
+        trainer.train()
+    assert trainer.progress.step == 18  # the period's end, where losses are read
+
+
+def test_bad_steps_are_skipped_on_a_gpu_too(corpus, tmp_path):
+    trainer = trainer_of(host_gpu(), corpus, tmp_path / "gpu", max_steps=12, skip_bad_steps=True)
+    real, kept = trainer.model.loss_and_grads, {}
+
+    def broken(batch, state, seed, step):
+        loss, grads, after = real(batch, state, seed, step)
+        kept[step] = trainer.ops.to_numpy(trainer.model.parameters["head.b"])
+        return (np.nan if step == 5 else loss), grads, after
+
+    trainer.model.loss_and_grads = broken
+    trainer.train()
+    assert trainer.progress.skipped == 1
+    np.testing.assert_array_equal(kept[6], kept[5])
+    assert (kept[7] != kept[6]).any()
 
 
 @pytest.mark.parametrize("first", ["gpu", "cpu"])

@@ -9,7 +9,8 @@ import scipy.sparse
 
 from lstm_music.errors import UserError
 from lstm_music.piano_roll import LOWEST, NOTES
-from lstm_music.roll_files import LARGEST, SPLITS, read_rolls
+from lstm_music.roll_files import LARGEST, SPLITS
+from lstm_music.roll_files import rolls_in as read_rolls
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))

@@ -13,10 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music import checkpoint as checkpoints
+from lstm_music import run_folder
 from lstm_music import trainer as training
 from lstm_music.checkpoint import CHECKPOINTS, MODEL_FILE, TRAIN_FILE, checkpoints_of, read_run
 from lstm_music.errors import UserError
-from lstm_music.trainer import HEADER, Interrupted, Progress, append, cut_metrics, new_run
+from lstm_music.progress import Progress, Settings
+from lstm_music.run_folder import HEADER, append, cut_metrics, new_run
+from lstm_music.signals import Interrupted
 from small import flip, metrics, small_corpus, small_model, small_rolls, small_trainer, target
 
 STEPS = 50  # 18 an epoch
@@ -385,7 +388,8 @@ def test_long_epochs_are_validated_now_and_then(corpus, tmp_path, monkeypatch):
 
 def test_a_runs_folder_describes_the_run(corpus, straight):
     assert sorted(p.name for p in straight.iterdir()) == [
-        "checkpoints", "config.json", "metrics.csv", "skipped.csv", "vocabulary.json",
+        "checkpoints", "config.json", "mended.csv", "metrics.csv", "skipped.csv",
+            "vocabulary.json",
     ]  # fmt: skip
     described = json.loads((straight / "config.json").read_text())
     assert described["source"] == {"corpus": corpus.name, "data": None}
@@ -438,7 +442,24 @@ def test_a_full_disk_is_a_warning_while_training_goes_on(corpus, straight, tmp_p
     assert all("No space left on device" in line for line in trainer.warnings)
     assert "training goes on" in trainer.warnings[0]
     assert metrics(run) == metrics(straight)
-    assert contents(run, "latest") == contents(straight, "latest")
+    assert contents(run, "latest")[0] == contents(straight, "latest")[0]
+    assert target(run, "best") == target(run, "latest")  # those of 18 and 36 are nowhere
+
+
+def test_after_a_best_that_the_disk_refused_a_better_one_than_the_one_kept_is_kept(
+    corpus, tmp_path, disk, monkeypatch
+):
+    run = tmp_path / "run"
+    losses = iter((4.0, 2.0, 3.0, 3.5))  # of 2, at step 36, nothing is left
+
+    def show(report):
+        disk(report.progress.step == 35)
+
+    trainer = small_trainer(corpus, run, epochs=4, show=show)
+    monkeypatch.setattr(trainer, "validate", lambda: next(losses))
+    trainer.train()
+    assert target(run, "best") == "step-00000054"
+    assert read_run(run, print)[0].meta["progress"]["best"] == 3.0
 
 
 def test_a_disk_full_at_the_end_is_an_error_and_the_checkpoint_before_is_whole(
@@ -604,7 +625,7 @@ def test_a_run_in_another_thread_handles_no_signals(corpus, straight, tmp_path):
 def test_a_new_run_replaces_nothing(corpus, straight):
     model = small_model(corpus)
     with pytest.raises(UserError, match="exists: continue it with --resume, or choose another"):
-        new_run(straight, model.config, corpus, training.Settings(), {}, {})
+        new_run(straight, model.config, corpus, Settings(), {}, {})
     assert target(straight, "latest")
 
 
@@ -612,14 +633,14 @@ def test_a_new_run_that_cant_be_written_leaves_nothing(corpus, tmp_path, monkeyp
     model = small_model(corpus)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="choose another place with --run"):
-        new_run(tmp_path / "file" / "run", model.config, corpus, training.Settings(), {}, {})
+        new_run(tmp_path / "file" / "run", model.config, corpus, Settings(), {}, {})
 
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(training, "describe_run", full)
+    monkeypatch.setattr(run_folder, "describe_run", full)
     with pytest.raises(UserError, match="No space left on device"):
-        new_run(tmp_path / "run", model.config, corpus, training.Settings(), {}, {})
+        new_run(tmp_path / "run", model.config, corpus, Settings(), {}, {})
     assert os.listdir(tmp_path) == ["file"]
 
 

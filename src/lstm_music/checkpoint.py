@@ -7,7 +7,9 @@ meta.json, its own included. Nothing is ever pickled.
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,15 +19,19 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from lstm_music.bounded import JSON_BYTES, read_bounded, read_json
+from lstm_music.checkpoint_meta import check_meta
 from lstm_music.errors import UserError
 from lstm_music.model import Config, parameter_shapes
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 MODEL_FILE, TRAIN_FILE, META_FILE = "model.safetensors", "train.safetensors", "meta.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
-KEEP_LAST = 2  # checkpoints kept besides the best
+STEP = re.compile("step-[0-9]{1,18}")
+HEADER_MOST = 1 << 20  # bytes of a safetensors header; one of 64 layers has a tenth
+ARRAYS_MOST = {MODEL_FILE: 1, TRAIN_FILE: 4}  # arrays of each parameter's shape
 
 
 class Checkpoint(NamedTuple):
@@ -54,7 +60,8 @@ def write_checkpoint(
 ) -> Path:
     """Write a checkpoint of a run, atomically, and point `latest` at it.
 
-    Raises OSError where the disk refuses; what was there before is then untouched.
+    Raises OSError where the disk refuses; what was there before is then untouched. Raises
+    ValueError for meta that couldn't be read again.
     """
     folder = run / CHECKPOINTS
     final = folder / step_name(step)
@@ -65,6 +72,8 @@ def write_checkpoint(
         files = {MODEL_FILE: save(model), TRAIN_FILE: save(train)}
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         files[META_FILE] = sealed({"format": FORMAT, **meta, "step": step, "sha256": hashes})
+        if len(files[META_FILE]) > JSON_BYTES:
+            raise ValueError(f"{META_FILE} would have more than {JSON_BYTES:,} bytes")
         for name, data in files.items():
             write_synced(made / name, data)
         sync_folder(made)
@@ -124,18 +133,20 @@ def sync_folder(path: Path) -> None:
 
 def point(folder: Path, link: str, name: str) -> None:
     """Make the symbolic link folder/link point to name, atomically."""
+    if linked(folder, link) == folder / name:
+        return
     made = folder / f".{link}.{os.getpid()}.tmp"
     made.unlink(missing_ok=True)
     made.symlink_to(name)
     made.replace(folder / link)
 
 
-def prune(run: Path) -> None:
-    """Remove all but the best and the last few checkpoints of a run, and what a crash left."""
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the best and the last `keep` checkpoints of a run, and what a crash left."""
     folder = run / CHECKPOINTS
-    kept = {(folder / link).resolve().name for link in ("latest", "best")}
+    kept = {path.name for path in (linked(folder, link) for link in ("latest", "best")) if path}
     checkpoints = checkpoints_of(run)
-    kept.update(path.name for path in checkpoints[:KEEP_LAST])
+    kept.update(path.name for path in checkpoints[:keep])
     for path in checkpoints:
         if path.name not in kept:
             shutil.rmtree(path, ignore_errors=True)
@@ -148,7 +159,8 @@ def prune(run: Path) -> None:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """List a run's checkpoints, the newest first."""
-    found = [p for p in (run / CHECKPOINTS).glob("step-*") if p.name[5:].isdecimal()]
+    every = (run / CHECKPOINTS).glob("step-*")
+    found = [p for p in every if STEP.fullmatch(p.name) and not p.is_symlink()]
     return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
@@ -159,11 +171,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """
     meta = read_meta(path)
     try:
-        config = Config(**meta["model"])
-        vocabulary = Vocabulary.from_json(meta["vocabulary"])
-        if len(vocabulary) != config.vocabulary:
-            raise ValueError("vocabulary and model differ in size")
-    except (KeyError, TypeError, ValueError, UserError) as error:
+        config, vocabulary = check_meta(meta)
+    except (KeyError, TypeError, ValueError, OverflowError, UserError) as error:
         raise DamagedCheckpoint(path / META_FILE, error) from error
     parameters = read_arrays(path, MODEL_FILE, meta)
     shapes = {name: array.shape for name, array in parameters.items()}
@@ -178,7 +187,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     if not path.is_dir():
         raise UserError(f"no checkpoint at '{path}': give a run's folder, or a step-… folder in it")
     try:
-        meta = dict(json.loads(file.read_bytes()))
+        meta = dict(read_json(file))
         version = int(meta["format"])
         if version <= FORMAT and meta.pop("seal") != seal(meta):
             raise ValueError("its SHA-256 is not the one it was sealed with")
@@ -195,24 +204,61 @@ def read_meta(path: Path) -> dict[str, Any]:
 
 
 def read_arrays(path: Path, name: str, meta: dict[str, Any]) -> dict[str, Array]:
-    """Read one safetensors file of a checkpoint, after checking its hash."""
+    """Read one safetensors file of a checkpoint: its size, hash, header and numbers checked."""
     try:
-        data = (path / name).read_bytes()
+        data = read_bounded(path / name, most_bytes(name, meta))
         if hashlib.sha256(data).hexdigest() != meta["sha256"][name]:
             raise ValueError("its SHA-256 is not the one in meta.json")
-        return {key: np.asarray(value) for key, value in load(data).items()}
+        return arrays_of(data)
     except FileNotFoundError as error:
         raise DamagedCheckpoint(path / name, "it is missing") from error
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, UserError) as error:
         raise DamagedCheckpoint(path / name, error) from error
+
+
+def most_bytes(name: str, meta: dict[str, Any]) -> int:
+    """Return how many bytes a file of a checkpoint has at most, from its meta.json."""
+    config = Config(**meta["model"])
+    elements = sum(math.prod(shape) for shape in parameter_shapes(config).values())
+    streams = int(dict(meta.get("settings", {})).get("batch", 0))
+    state = 2 * config.layers * config.hidden * streams
+    return 8 * (ARRAYS_MOST[name] * elements + state) + HEADER_MOST + 8
+
+
+def arrays_of(data: bytes) -> dict[str, Array]:
+    """Return the arrays of a safetensors file.
+
+    Raises ValueError for a forged header, which otherwise costs memory before it is refused, and
+    for arrays of anything but finite real numbers; SafetensorError for other damage.
+    """
+    if len(data) < 8 or int.from_bytes(data[:8], "little") > min(len(data) - 8, HEADER_MOST):
+        raise ValueError("its header is longer than it can be")
+    arrays = {key: np.asarray(value) for key, value in load(data).items()}
+    for key, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{key} holds something else than finite numbers")
+    return arrays
+
+
+def linked(folder: Path, link: str) -> Path | None:
+    """Return the checkpoint that a link points to, None where there is none.
+
+    A link must name a checkpoint beside itself: a run of somebody else's could point anywhere.
+    """
+    try:
+        name = os.readlink(folder / link)
+    except OSError:
+        return None
+    path = folder / name
+    return path if STEP.fullmatch(name) and path.is_dir() and not path.is_symlink() else None
 
 
 def in_order(run: Path, links: Sequence[str]) -> list[Path]:
     """List a run's checkpoints to try: where the links point, then the newest first."""
     folder = run / CHECKPOINTS
-    order = [(folder / link).resolve() for link in links if (folder / link).exists()]
-    order += [path.resolve() for path in checkpoints_of(run)]
-    return list(dict.fromkeys(order))
+    found = [linked(folder, link) for link in links]
+    order = [path for path in found if path is not None] + checkpoints_of(run)
+    return [path.resolve() for path in dict.fromkeys(order)]
 
 
 def read_run(
@@ -229,7 +275,11 @@ def read_run(
     paths = in_order(run, links)
     if not paths:
         raise UserError(f"'{run}' has no checkpoint: train it first, with bin/train --run {run}")
-    reasons: list[str] = []
+    reasons = [
+        f"'{run / CHECKPOINTS / link}' points to no checkpoint beside it"
+        for link in links
+        if (run / CHECKPOINTS / link).is_symlink() and linked(run / CHECKPOINTS, link) is None
+    ]
     for path in paths:
         try:
             checkpoint = read_checkpoint(path)

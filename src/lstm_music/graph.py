@@ -34,14 +34,15 @@ class Totals(NamedTuple):
     """What steps since the last read added up to.
 
     loss, norm: of the last step; loss_sum: nats of all targets; norm_sum: of all steps' norms.
-    failed: a loss or norm was no finite number; no step since then changed the parameters.
+    failed: steps since the first whose loss or norm was no finite number, it included; none of
+    them changed the parameters.
     """
 
     loss: float
     norm: float
     loss_sum: float
     norm_sum: float
-    failed: bool
+    failed: int
 
 
 class Part(NamedTuple):
@@ -186,7 +187,7 @@ class GraphStep:
             found["norm"],
             found["loss_sum"],
             found["norm_sum"],
-            bool(found["failed"]),
+            int(found["failed"]),
         )
 
     # Capturing --------------------------------------------------------------------------------

@@ -1,18 +1,25 @@
 """Boulanger-Lewandowski's data sets: files of piano rolls -> frames, by split."""
 
 import io
+import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lstm_music.bounded import read_bounded
 from lstm_music.errors import UserError
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES, Frames
 from lstm_music.prepared import SPLITS
 
 LARGEST = 64 << 20  # bytes of a file; the largest of the sets has a third of it
+MOST_STEPS = 1 << 22  # in all; the largest of the sets has a tenth
+MOST_PITCHES = 1 << 23  # the same
 CORES = ("numpy.core", "numpy._core")  # the name has changed with versions
 
 
@@ -21,8 +28,27 @@ def read_rolls(path: Path) -> dict[str, list[Frames]]:
 
     path: a .mat file (traindata, validdata, testdata: cells of 0/1 matrices), or a .pickle or .pkl
     (train, valid, test: sequences of frames, each the MIDI pitches that sound). Raises UserError
-    for a file that can't be read or holds anything else.
+    for a file that can't be read or holds anything else. A process of its own reads the file,
+    with little memory and time: the parsers believe any size that a file names.
     """
+    made = subprocess.run(
+        [sys.executable, "-m", "lstm_music.roll_reader", str(path)],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},
+    )
+    line, _, data = made.stdout.partition(b"\n")
+    if made.returncode or not line:
+        raise unusable(path, "its reader broke down, or took too long")
+    said = json.loads(line)
+    if "error" in said:
+        raise UserError(said["error"])
+    return unpacked(said, data)
+
+
+def rolls_in(path: Path) -> dict[str, list[Frames]]:
+    """As `read_rolls`, in this process and without limits."""
     readers: dict[str, Callable[[bytes], dict[str, list[Frames]]]] = {
         ".mat": rolls_of_mat,
         ".pickle": rolls_of_pickle,
@@ -32,17 +58,41 @@ def read_rolls(path: Path) -> dict[str, list[Frames]]:
     if reader is None:
         raise UserError(f"'{path}' is not a .mat, .pickle or .pkl file: choose another")
     try:
-        with path.open("rb") as file:
-            data = file.read(LARGEST + 1)
+        data = read_bounded(path, LARGEST)
+    except ValueError:
+        raise unusable(path, f"it has more than {LARGEST >> 20} MB, or is no file") from None
     except OSError as error:
         raise UserError(f"can't read '{path}' ({error.strerror or error}): check it") from error
     try:
-        if len(data) > LARGEST:
-            raise ValueError(f"it has more than {LARGEST >> 20} MB")
         return reader(data)
+    except MemoryError:
+        raise unusable(path, "it asks for far more memory than a file of its size needs") from None
     except Exception as error:  # rubbish leads the parsers to whatever it leads them to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"can't use '{path}' ({reason}): get the data set anew") from error
+        raise unusable(path, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+def unusable(path: Path, reason: str) -> UserError:
+    """Return the error for a file that holds something else."""
+    return UserError(f"can't use '{path}' ({reason}): get the data set anew")
+
+
+def packed(rolls: Mapping[str, list[Frames]]) -> tuple[dict[str, list[int]], list[bytes]]:
+    """Return the length of each piece by split, and the frames of each as bits."""
+    lengths = {split: [len(frames) for frames in rolls[split]] for split in SPLITS}
+    return lengths, [np.packbits(f, axis=1).tobytes() for s in SPLITS for f in rolls[s]]
+
+
+def unpacked(lengths: Mapping[str, list[int]], data: bytes) -> dict[str, list[Frames]]:
+    """Return what `packed` packed."""
+    bits = np.frombuffer(data, np.uint8).reshape(-1, NOTES // 8)
+    rolls: dict[str, list[Frames]] = {}
+    at = 0
+    for split in SPLITS:
+        rolls[split] = []
+        for length in lengths[split]:
+            rolls[split].append(np.unpackbits(bits[at : at + length], axis=1))
+            at += length
+    return rolls
 
 
 def rolls_of_mat(data: bytes) -> dict[str, list[Frames]]:
@@ -141,31 +191,38 @@ def rolls_of_pickle(data: bytes) -> dict[str, list[Frames]]:
     found = NumbersUnpickler(data).load()
     if not isinstance(found, dict) or not set(SPLITS) <= set(found):
         raise ValueError(f"it is not a dictionary of {', '.join(SPLITS)}")
-    return checked(
-        {
-            split: [
-                frames_of_pitches(sequence, f"{split}, sequence {n + 1}")
-                for n, sequence in enumerate(items(found[split], split))
-            ]
-            for split in SPLITS
-        }
-    )
+    rolls: dict[str, list[Frames]] = {}
+    steps = pitches = 0
+    for split in SPLITS:
+        rolls[split] = []
+        for n, sequence in enumerate(items(found[split], split)):
+            frames, named = frames_of_pitches(sequence, f"{split}, sequence {n + 1}")
+            steps, pitches = steps + len(frames), pitches + named
+            if steps > MOST_STEPS or pitches > MOST_PITCHES:  # written once, and named often
+                raise ValueError(f"it has more than {MOST_STEPS:,} steps or {MOST_PITCHES:,} notes")
+            rolls[split].append(frames)
+    return checked(rolls)
 
 
-def frames_of_pitches(sequence: Any, where: str) -> Frames:
-    """Return a sequence of steps, each the MIDI pitches that sound, as frames."""
+def frames_of_pitches(sequence: Any, where: str) -> tuple[Frames, int]:
+    """Return a sequence of steps, each the MIDI pitches that sound, as frames; and how many."""
     steps = items(sequence, where)
-    if not steps:
-        raise ValueError(f"{where}: it is empty")
+    if not steps or len(steps) > MOST_STEPS:
+        raise ValueError(f"{where}: it is empty" if not steps else f"{where}: it is too long")
     frames = np.zeros((len(steps), NOTES), np.uint8)
+    count = 0
     for frame, step in zip(frames, steps, strict=True):
-        for pitch in items(step, where):
+        pitches = items(step, where)
+        count += len(pitches)
+        if count > MOST_PITCHES:
+            raise ValueError(f"{where}: it is too long")
+        for pitch in pitches:
             if isinstance(pitch, bool) or not isinstance(pitch, int | float | np.number):
                 raise ValueError(f"{where}: a {type(pitch).__name__} is no pitch")
             if not float(pitch).is_integer() or not LOWEST <= pitch <= HIGHEST:
                 raise ValueError(f"{where}: {pitch} is no pitch from {LOWEST} to {HIGHEST}")
             frame[int(pitch) - LOWEST] = 1
-    return frames
+    return frames, count
 
 
 def items(value: Any, where: str) -> Sequence[Any]:

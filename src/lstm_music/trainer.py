@@ -1,24 +1,17 @@
 """Training: the loop, validation, annealing, metrics.csv and checkpoints."""
 
-import csv
-import errno
-import json
 import math
-import os
-import shutil
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from lstm_music.batches import Batches, on_device
 from lstm_music.checkpoint import (
     CHECKPOINTS,
+    TRAIN_FILE,
+    DamagedCheckpoint,
     checkpoints_of,
     point,
     prune,
@@ -26,100 +19,22 @@ from lstm_music.checkpoint import (
     step_name,
     write_checkpoint,
 )
+from lstm_music.checkpoint_meta import check_training
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats
 from lstm_music.graph import GraphStep, graph_step
-from lstm_music.model import Batch, Config, Model, State
+from lstm_music.health import MOST_BAD_STEPS, Jumps, bad_tensor
+from lstm_music.model import Batch, Gradients, Model, State
 from lstm_music.ops import NumpyOps
-from lstm_music.optim import (
-    DEFAULT_LR,
-    Annealing,
-    Averages,
-    Optimizer,
-    clip_scale,
-    global_norm,
-)
+from lstm_music.optim import Annealing, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.prepared import Corpus
+from lstm_music.progress import Progress, Report, Settings, outlook
+from lstm_music.run_folder import append, cut_metrics, metrics_row, not_writable, sync
+from lstm_music.signals import Interrupted, StopWish
 
-FORMAT = 1  # of config.json
 LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
 READ_STEPS = 32  # on a GPU, between reads of the losses: a read waits for the device
 VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
-HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to train; a limit of None is no limit. Defaults are those of `bin/train`."""
-
-    batch: int = 50
-    seq: int = 50
-    optimizer: str = "adam"
-    lr: float = DEFAULT_LR["adam"]
-    clip: float = 5.0
-    anneal_factor: float = 0.5
-    anneal_patience: int = 2
-    early_stop: int = 8
-    weight_decay: float = 0.0
-    average: float = 0.0
-    epochs: int | None = None
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    seed: int = 0
-    checkpoint_minutes: float = 2.0
-
-
-@dataclass
-class Progress:
-    """Where a run stands; everything here is in each checkpoint, so that a run goes on exactly."""
-
-    step: int = 0
-    epoch: int = 0
-    window: int = 0
-    tokens: int = 0
-    seconds: float = 0.0
-    best: float = math.inf
-    best_step: int = 0
-    to_beat: float = math.inf  # a validation loss below this is worth going on for
-    since_best: int = 0  # validations since there was one
-    rows: int = 0  # of metrics.csv
-    period_loss: float = 0.0
-    period_steps: int = 0
-    period_norm: float = 0.0
-    period_tokens: int = 0
-    period_seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as a dictionary that JSON can hold."""
-        return {k: None if v == math.inf else v for k, v in asdict(self).items()}
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> "Progress":
-        """Return what `to_json` wrote: None was an infinite loss, before there was one."""
-        filled: dict[str, Any] = {k: math.inf if v is None else v for k, v in fields.items()}
-        return cls(**filled)
-
-
-@dataclass(frozen=True)
-class Report:
-    """What the screen shows after a step."""
-
-    progress: Progress
-    loss: float
-    valid: float
-    learning_rate: float
-    tokens_per_second: float
-    share: float  # of the work that is done, 0 to 1
-    seconds_left: float
-    validated: bool
-
-
-class Interrupted(Exception):
-    """The signal of this number asked training to stop; the run is saved."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 @dataclass
@@ -138,22 +53,26 @@ class Trainer:
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        self.ops: NumpyOps = self.model.ops
         s = self.settings
+        self.ops: NumpyOps = self.model.ops
         self.optimizer = Optimizer(self.ops, s.optimizer, self.model.parameters, s.weight_decay)
         self.averages = Averages(self.model, s.average) if s.average else None
-        self.annealing = Annealing(
-            self.settings.lr, self.settings.anneal_factor, self.settings.anneal_patience
-        )
+        self.annealing = Annealing(s.lr, s.anneal_factor, s.anneal_patience)
         self.progress = Progress()
         self.state: State | None = None
         self.valid = math.inf
         means = self.averages.means if self.averages else None
         rate = self.averages.rate if self.averages else 0.0
-        self._graph = graph_step(self.model, self.optimizer, s.clip, s.seed, means, rate)
+        # A graph stops at a bad step: to skip it, the host must know of it before the next one.
+        self._graph = (
+            None
+            if s.skip_bad_steps
+            else graph_step(self.model, self.optimizer, s.clip, s.seed, means, rate)
+        )
         self._unread = 0  # steps of the graph whose losses are still on the device
         self._loss = math.nan  # the last one read
-        self._signal = 0
+        self._jumps = Jumps()
+        self._wish = StopWish()
         self._saved = time.monotonic()
         self._last: tuple[int, Path] | None = None  # the last checkpoint written: step, path
         self._begun = time.monotonic(), 0  # when this process began to train, and at which step
@@ -161,17 +80,17 @@ class Trainer:
     def train(self) -> str:
         """Train until a limit is reached; return the option that set it. The run is then saved.
 
-        Raises Interrupted after SIGINT or SIGTERM, also with the run saved; UserError where the
-        loss is no number or the last checkpoint can't be written.
+        Raises Interrupted after a signal of `STOPPING`, also with the run saved; UserError where
+        the loss is no number or the last checkpoint can't be written.
         """
         self._begun = time.monotonic(), self.progress.step
-        with self._signals():
+        with self._wish:
             reason = self._loop()
             path = self.save(final=True)
             if path is not None and self.progress.period_steps:
                 self._judge_last(path)
-            if self._signal:
-                raise Interrupted(self._signal)
+            if self._wish.number:
+                raise Interrupted(self._wish.number)
         return reason
 
     def _loop(self) -> str:
@@ -224,7 +143,10 @@ class Trainer:
             on_device(self.ops, batch), self.state, self.settings.seed, at.step
         )
         norm = global_norm(self.ops, grads)
-        self._check_finite(loss, norm, at.step + 1)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            self._skip(loss, grads, batch, begun)
+            return loss
+        at.skipped_in_row = 0
         scale = clip_scale(norm, self.settings.clip)
         self.optimizer.step(self.model.parameters, grads, self.annealing.lr, scale)
         if self.averages is not None:
@@ -232,7 +154,17 @@ class Trainer:
         at.period_loss += loss * batch.targets
         at.period_norm += norm
         self._count(batch, time.monotonic() - begun)
+        self._watch(loss)
         return loss
+
+    def _watch(self, loss: float) -> None:
+        """Warn of a loss that jumps."""
+        before = self._jumps.mean
+        if self._jumps.see(loss):
+            self.warn(
+                f"the loss jumped from about {before:.3f} to {loss:.3f} at step "
+                f"{self.progress.step:,}: if it stays there, train with a lower --lr or --clip"
+            )
 
     def _count(self, batch: Batch, took: float) -> None:
         """Count a step that took so many seconds."""
@@ -244,13 +176,36 @@ class Trainer:
         at.period_tokens += batch.targets
         at.period_seconds += took
 
-    def _check_finite(self, loss: float, norm: float, step: int) -> None:
-        if not math.isfinite(loss) or not math.isfinite(norm):
-            raise UserError(
-                f"the {'loss' if not math.isfinite(loss) else 'gradient'} is no finite number at "
-                f"step {step}: train a new run with an --lr lower than "
-                f"{self.annealing.lr:g}, or a lower --clip"
+    def _skip(self, loss: float, grads: Gradients, batch: Batch, begun: float) -> None:
+        """Leave out a step whose loss or gradient is no number. Raises UserError by default."""
+        at = self.progress
+        tensor = bad_tensor(self.ops, self.model.parameters, grads)
+        if not self.settings.skip_bad_steps or at.skipped_in_row >= MOST_BAD_STEPS:
+            raise self._not_finite(loss, at.step + 1, tensor)
+        at.skipped += 1
+        at.skipped_in_row += 1
+        self._count(batch, time.monotonic() - begun)
+        at.period_steps -= 1  # its loss is in no mean
+        at.period_tokens -= batch.targets
+        assert self.state is not None
+        self.state = self.model.zero_state(self.state.h.shape[1])
+        if at.skipped & (at.skipped - 1) == 0:  # a power of two: many make few lines
+            self.warn(
+                f"skipped step {at.step:,}, whose {named(loss)} is no finite number ({tensor}): "
+                f"{at.skipped:,} skipped so far"
             )
+
+    def _not_finite(self, loss: float, step: int, tensor: str) -> UserError:
+        kept = checkpoints_of(self.run)
+        there = f"; {kept[0].name} is kept" if kept else ""
+        rows = self.progress.skipped_in_row
+        before = f", after {rows} skipped before it" if rows else ""
+        skip = "" if rows else ", or go on with --resume --skip-bad-steps"
+        where = f" ({tensor})" if tensor else ""
+        return UserError(
+            f"the {named(loss)} is no finite number at step {step}{where}{before}{there}: train a "
+            f"new run with an --lr lower than {self.annealing.lr:g}, or a lower --clip{skip}"
+        )
 
     def _graph_step(self, graph: GraphStep, batch: Batch) -> float:
         """Launch one optimiser step on the GPU; return the last loss that was read from there."""
@@ -275,31 +230,42 @@ class Trainer:
         at.seconds += took
         at.period_seconds += took
         self._loss = totals.loss
-        self._check_finite(totals.loss, math.nan if totals.failed else totals.norm, at.step)
+        if totals.failed:
+            first = at.step - totals.failed + 1
+            raise self._not_finite(totals.loss_sum, first, "")
+        self._watch(totals.loss)
         at.period_loss += totals.loss_sum
         at.period_norm += totals.norm_sum
 
     def _end_period(self) -> None:
-        """Validate, anneal, record, and keep the model if it is the best yet."""
+        """Validate, anneal, record, and keep the model if it is the best yet.
+
+        A best one that the disk refused is none: the next that is better than the one kept is.
+        """
         self._read_graph()
         at = self.progress
         train = at.period_loss / max(at.period_tokens, 1)
-        norm = at.period_norm / at.period_steps
+        norm = at.period_norm / max(at.period_steps, 1)
         speed = at.period_tokens / max(at.period_seconds, 1e-9)
         lr = self.annealing.lr
         self.valid = self.validate()
-        self._record("train", train, lr, norm, speed)
+        if at.period_steps:  # none where all were skipped
+            self._record("train", train, lr, norm, speed)
         self._record("valid", self.valid, lr, None, None)
-        self.annealing.update(train)
+        if at.period_steps:
+            self.annealing.update(train)
         at.period_loss = at.period_norm = at.period_seconds = 0.0
         at.period_steps = at.period_tokens = 0
+        self._jumps.told = False
         if self.valid < at.to_beat:
             at.to_beat, at.since_best = self.valid * (1 - LEAST_GAIN), 0
         else:
             at.since_best += 1
         if self.valid < at.best:
+            before = at.best, at.best_step
             at.best, at.best_step = self.valid, at.step
-            self.save(best=True)
+            if self.save(best=True) is None:
+                at.best, at.best_step = before
 
     def _judge_last(self, path: Path) -> None:
         """Validate a run that was stopped inside a period, without touching what resuming reads."""
@@ -320,54 +286,27 @@ class Trainer:
         self, split: str, loss: float, lr: float, norm: float | None, speed: float | None
     ) -> None:
         """Append a row to metrics.csv."""
-        at = self.progress
-        row = [
-            at.step,
-            at.epoch,
-            at.tokens,
-            f"{at.seconds:.3f}",
-            split,
-            f"{loss:.6f}",
-            f"{lr:.6g}",
-            "" if norm is None else f"{norm:.6g}",
-            "" if speed is None else f"{speed:.0f}",
-        ]
+        line = metrics_row(self.progress, split, loss, lr, norm, speed)
         try:
-            append(self.run / "metrics.csv", ",".join(map(str, row)) + "\n")
-            at.rows += 1
+            append(self.run / "metrics.csv", line)
+            self.progress.rows += 1
         except OSError as error:
             self.warn(f"can't write metrics.csv ({error.strerror}): training goes on without")
 
     def _show(self, loss: float, windows: int, validated: bool) -> None:
         at = self.progress
         speed = at.tokens / max(at.seconds, 1e-9)
-        left, share = self._outlook(windows)
-        self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, left, validated))
-
-    def _outlook(self, windows: int) -> tuple[float, float]:
-        """Return the seconds left and the share that is done, by the limit reached first.
-
-        windows is the number of steps in an epoch. Without any limit, both are 0.
-        """
-        at, s = self.progress, self.settings
         then, step = self._begun
         pace = (time.monotonic() - then) / max(at.step - step, 1)
-        outlooks = [
-            (max(0.0, (steps - at.step) * pace), min(1.0, at.step / steps))
-            for steps in (s.max_steps, s.epochs and s.epochs * windows)
-            if steps
-        ]
-        if s.max_minutes is not None:
-            spent, bound = self._elapsed(), s.max_minutes * 60
-            outlooks.append((max(0.0, bound - spent), min(1.0, spent / bound)))
-        return min(outlooks, default=(0.0, 0.0))
+        left, share = outlook(at, self.settings, windows, pace, self._elapsed())
+        self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, left, validated))
 
     # Saving -----------------------------------------------------------------------------------
 
     def _save_if_due(self) -> None:
-        if self._signal:
+        if self._wish.number:
             self.save(final=True)
-            raise Interrupted(self._signal)
+            raise Interrupted(self._wish.number)
         if time.monotonic() - self._saved >= self.settings.checkpoint_minutes * 60:
             self.save()
 
@@ -381,6 +320,7 @@ class Trainer:
         if self._last is not None and self._last[0] == self.progress.step:
             return self._last[1]
         try:
+            sync(self.run / "metrics.csv")  # whose rows the checkpoint counts
             path = write_checkpoint(
                 self.run,
                 self.progress.step,
@@ -390,20 +330,23 @@ class Trainer:
             )
             if best:
                 point(self.run / CHECKPOINTS, "best", path.name)
-            prune(self.run)
-        except OSError as error:
-            line = f"can't write a checkpoint in '{self.run}' ({error.strerror or error})"
+            prune(self.run, self.settings.keep)
+        except (OSError, MemoryError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
+            line = f"can't write a checkpoint in '{self.run}' ({reason})"
             if final:
-                before = checkpoints_of(self.run)
-                there = f"; {before[0].name} is whole" if before else ""
-                raise UserError(
-                    f"{line}{there}: free some space, then go on with "
-                    f"bin/train --resume --run {self.run}"
-                ) from error
+                raise self._unsaved(line) from error
             self.warn(f"{line}: training goes on and tries again later")
             return None
         self._last = (self.progress.step, path)
         return path
+
+    def _unsaved(self, line: str) -> UserError:
+        before = checkpoints_of(self.run)
+        there = f"{before[0].name} is whole" if before else "nothing of this run is saved"
+        return UserError(
+            f"{line}; {there}: free some space, then go on with bin/train --resume --run {self.run}"
+        )
 
     def _model_arrays(self) -> dict[str, Any]:
         """Return the parameters that sampling uses: the averages, where there are any."""
@@ -454,6 +397,11 @@ class Trainer:
                 f"'{self.run / 'config.json'}' doesn't describe the run's checkpoints: "
                 "train a new run with another --run"
             )
+        try:
+            _, progress, annealing = check_training(meta)
+            self._check_arrays(arrays)
+        except (KeyError, ValueError) as error:
+            raise DamagedCheckpoint(checkpoint.path, error) from error
         for name, value in checkpoint.parameters.items():
             last = arrays.get(f"last.{name}", value)
             self.model.parameters[name][...] = self.ops.asarray(last)
@@ -462,14 +410,29 @@ class Trainer:
         for name, slot in self.optimizer.slots.items():
             slot[...] = self.ops.asarray(arrays[f"slot.{name}"])
         self.optimizer.t = meta["optimizer_steps"]
-        self.annealing = Annealing.from_json(meta["annealing"])
-        self.progress = Progress.from_json(meta["progress"])
+        self.annealing, self.progress = annealing, progress
         if "state.h" in arrays:
             self.state = State(
                 self.ops.asarray(arrays["state.h"]), self.ops.asarray(arrays["state.c"])
             )
         self._last = self.progress.step, checkpoint.path
-        self._point_best()
+        try:
+            self._point_best()
+        except OSError as error:
+            raise not_writable(self.run, error) from error
+
+    def _check_arrays(self, arrays: dict[str, Any]) -> None:
+        """Raise ValueError unless the arrays are those that `_train_arrays` writes."""
+        expected = {f"slot.{name}": slot.shape for name, slot in self.optimizer.slots.items()}
+        if self.averages is not None:
+            shapes = {name: p.shape for name, p in self.model.parameters.items()}
+            expected |= {f"last.{name}": shape for name, shape in shapes.items()}
+        config, found = self.model.config, {name: a.shape for name, a in arrays.items()}
+        states = [found.pop(name, None) for name in ("state.h", "state.c")]
+        sizes = [None if s is None else (s[0], s[-1]) for s in states if s is None or len(s) == 3]
+        fits = sizes in ([None] * 2, [(config.layers, config.hidden)] * 2)
+        if found != expected or not fits or states[0] != states[1]:
+            raise ValueError(f"the arrays of {TRAIN_FILE} aren't those of the run")
 
     def _point_best(self) -> None:
         """Point `best` where the run that goes on would have it.
@@ -484,114 +447,7 @@ class Trainer:
         elif (folder / name).is_dir():
             point(folder, "best", name)
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Turn the first SIGINT or SIGTERM into a wish to stop; the second stops at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield  # only the main thread may handle signals
-            return
 
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self._signal:
-                raise KeyboardInterrupt
-            self._signal = number
-
-        before = {n: signal.signal(n, ask) for n in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def new_run(
-    run: Path,
-    config: Config,
-    corpus: Corpus,
-    settings: Settings,
-    source: dict[str, Any],
-    reading: dict[str, Any],
-) -> None:
-    """Make a run's folder; source and reading say where the corpus came from and how it was read.
-
-    Raises UserError where the folder exists or can't be made.
-    """
-    try:
-        run.mkdir(parents=True)
-    except FileExistsError as error:
-        raise run_exists(run) from error
-    except OSError as error:
-        raise not_writable(run, error) from error
-    try:
-        describe_run(run, config, corpus, settings, source, reading)
-    except OSError as error:
-        shutil.rmtree(run, ignore_errors=True)
-        raise not_writable(run, error) from error
-
-
-def run_exists(run: Path) -> UserError:
-    """Return the error for a new run in the place of another."""
-    return UserError(f"the run '{run}' exists: continue it with --resume, or choose another --run")
-
-
-def not_writable(run: Path, error: OSError) -> UserError:
-    """Return the error for a run's folder that can't be written."""
-    return UserError(
-        f"can't write the run '{run}' ({error.strerror}): choose another place with --run"
-    )
-
-
-def describe_run(
-    run: Path,
-    config: Config,
-    corpus: Corpus,
-    settings: Settings,
-    source: dict[str, Any],
-    reading: dict[str, Any],
-) -> None:
-    """Write what a run's folder holds before the first step."""
-    counts = {key: value for key, value in corpus.summary().items() if key != "skipped"}
-    described = {
-        "format": FORMAT,
-        "source": source,
-        "corpus": {"name": corpus.name, "key": corpus.key, **counts},
-        "tokenizer": corpus.tokenizer_json(),
-        "reading": reading,
-        "model": config.to_json(),
-        "training": asdict(settings),
-    }
-    (run / CHECKPOINTS).mkdir()
-    (run / "config.json").write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-    vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
-    (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
-    (run / "metrics.csv").write_text(HEADER + "\n", "utf-8")
-    with (run / "skipped.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("file", "reason"))
-        writer.writerows(corpus.skipped)
-
-
-def append(path: Path, line: str) -> None:
-    """Append a line to a file. Raises OSError, with the file as it was, where the disk refuses."""
-    with path.open("ab", buffering=0) as file:
-        size = file.seek(0, os.SEEK_END)
-        data = line.encode()
-        if file.write(data) != len(data):  # a full disk takes what fits
-            file.truncate(size)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def cut_metrics(path: Path, rows: int) -> int:
-    """Cut metrics.csv to so many rows, those that a checkpoint had seen; return how many are left.
-
-    What a run wrote after the checkpoint it resumes from, it writes again.
-    """
-    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
-    lines = text.splitlines()[1 : rows + 1]
-    made = path.with_suffix(f".{os.getpid()}.tmp")
-    try:
-        made.write_text("\n".join([HEADER, *lines]) + "\n", "utf-8")
-        made.replace(path)
-    finally:
-        made.unlink(missing_ok=True)
-    return len(lines)
+def named(loss: float) -> str:
+    """Return which of loss and gradient is no finite number, from the loss."""
+    return "gradient" if math.isfinite(loss) else "loss"

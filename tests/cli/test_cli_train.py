@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from lstm_music.cli import train
-from lstm_music.trainer import Progress, Report, Trainer
+from lstm_music.progress import Progress, Report
+from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, flip, metrics, target, write_music
 
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]

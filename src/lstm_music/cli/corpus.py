@@ -1,6 +1,5 @@
 """bin/corpus: prepare a corpus and print what is in it."""
 
-import csv
 import json
 import os
 import sys
@@ -22,6 +21,7 @@ from lstm_music.corpus import CLASSICAL, Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import MessageCorpus
 from lstm_music.prepared import RARE, SPLITS, Corpus, cache_folder
+from lstm_music.run_folder import write_table
 from lstm_music.sources import NAMED, Skipped
 
 EXAMPLES = """examples:
@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
     print_table(f"{args.corpus}, {title_of(reading)}", summary)
     print_notes(corpus)
     if args.skipped:
-        write_skipped(corpus.skipped, args.skipped)
+        write_table(args.skipped, Skipped._fields, corpus.skipped)
     print_skipped(corpus.skipped, args.skipped)
     if args.figure:
         from lstm_music.figures import token_frequency  # Matplotlib takes a while to load
@@ -132,14 +132,6 @@ def print_skipped(skipped: Sequence[Skipped], full: Path | None) -> None:
     if len(skipped) > SHOWN:
         where = full or "--skipped FILE.csv has them all"
         print(f"skipped {len(skipped):,} files in all: {where}")
-
-
-def write_skipped(skipped: Sequence[Skipped], path: Path) -> None:
-    """Write a table of the files that can't be used."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(Skipped._fields)
-        writer.writerows(skipped)
 
 
 def make_parser() -> Parser:

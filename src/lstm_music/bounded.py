@@ -1,0 +1,111 @@
+"""Reading files that may be anybody's: their size, structure and types checked first."""
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+JSON_BYTES = 32 << 20  # the paper's vocabulary of 35,509 words takes 1 MB
+JSON_VALUES = 2_000_000  # each costs up to some 70 bytes
+
+Data = TypeVar("Data")
+Range = tuple[float, float]
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return a file's content. Raises OSError, or ValueError for more bytes or no plain file."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+        raise ValueError("it is no plain file")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return data
+
+
+def parse_json(data: bytes) -> Any:
+    """Return what JSON text says. Raises ValueError for anything else, and for very many values."""
+    values = sum(data.count(mark) for mark in (b",", b"[", b"{"))
+    if values > JSON_VALUES:
+        raise ValueError(f"it holds more than {JSON_VALUES:,} values")
+    try:
+        return json.loads(data)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def read_json(path: Path, most: int = JSON_BYTES) -> Any:
+    """Return what a JSON file says. Raises OSError, or ValueError for anything else."""
+    return parse_json(read_bounded(path, most))
+
+
+def dictionary(value: Any, what: str) -> dict[str, Any]:
+    """Return a dictionary. Raises ValueError for anything else; what: its name."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is no table of names and values")
+    return value
+
+
+def whole_number(value: Any, what: str, low: int, high: int) -> int:
+    """Return a whole number from low to high. Raises ValueError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ValueError(f"{what} is no whole number from {low} to {high}")
+    return value
+
+
+def text(value: Any, what: str) -> str:
+    """Return a string that has a UTF-8 encoding. Raises ValueError for anything else."""
+    if not isinstance(value, str):
+        raise ValueError(f"{what} is no text")
+    value.encode()
+    return value
+
+
+def of_fields(
+    kind: type[Data], value: Any, what: str, ranges: Mapping[str, Range] | None = None
+) -> Data:
+    """Return a dataclass of a dictionary's values, their types and ranges checked.
+
+    A field that is left out has its default. Raises ValueError for anything else.
+    """
+    given = dictionary(value, what)
+    hints = typing.get_type_hints(kind)
+    names = {field.name for field in fields(typing.cast(Any, kind))}
+    if unknown := given.keys() - names:
+        raise ValueError(f"{what} has an unknown field {min(unknown)[:40]!r}")
+    for name, found in given.items():
+        check_type(found, hints[name], f"{what}.{name}")
+        low, high = (ranges or {}).get(name, (-math.inf, math.inf))
+        if isinstance(found, int | float) and not low <= found <= high:
+            raise ValueError(f"{what}.{name} is not from {low:g} to {high:g}")
+    try:
+        return kind(**given)
+    except TypeError as error:
+        raise ValueError(f"{what}: {error}") from error
+
+
+def check_type(value: Any, hint: Any, what: str) -> None:
+    """Raise ValueError unless a value of JSON is of a field's type."""
+    union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    allowed = typing.get_args(hint) if union else (hint,)
+    if not any(is_of(value, one) for one in allowed):
+        raise ValueError(f"{what} is of a wrong type")
+
+
+def is_of(value: Any, kind: Any) -> bool:
+    """Return whether a value of JSON is of a type; a float may be whole, and must be finite."""
+    if typing.get_origin(kind) is typing.Literal:
+        return isinstance(value, str) and value in typing.get_args(kind)
+    if kind is types.NoneType:
+        return value is None
+    if kind is bool:
+        return isinstance(value, bool)
+    if isinstance(value, bool):
+        return False
+    if kind is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return kind in (int, str) and isinstance(value, kind)

@@ -1,0 +1,274 @@
+"""The options of bin/train: what they are, and what they come to for a new or a resumed run."""
+
+import argparse
+import time
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from lstm_music.cli.common import (
+    RUNS,
+    Parser,
+    add_backend_options,
+    add_reading_options,
+    add_worker_options,
+    newest_run,
+    number,
+    run_folder,
+    whole,
+)
+from lstm_music.corpus import Reading
+from lstm_music.errors import UserError
+from lstm_music.health import MOST_BAD_STEPS
+from lstm_music.model import HEADS, Config
+from lstm_music.ops.cupy_ops import PRECISIONS
+from lstm_music.optim import DEFAULT_LR, OPTIMIZERS
+from lstm_music.progress import Settings
+from lstm_music.run_folder import described_options, run_exists
+from lstm_music.sources import NAMED
+
+MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
+DEFAULTS: dict[str, Any] = {
+    **asdict(Reading(tracks="merge")),
+    "head": None,  # the representation's own
+    "layers": Config.layers,
+    "hidden": Config.hidden,
+    "embedding": Config.embedding,
+    "dropout": 0.2,
+    "input_dropout": Config.input_dropout,
+    "output_dropout": Config.output_dropout,
+    "nade": Config.nade,
+    **asdict(Settings()),
+    "lr": None,  # the optimizer's own
+}
+DROPPED = number(0, 0.95)
+READING = tuple(field.name for field in fields(Reading))
+LIMITS = ("epochs", "max_steps", "max_minutes")
+FREE = (
+    *LIMITS,
+    "early_stop",
+    "checkpoint_minutes",
+    "keep",
+    "skip_bad_steps",
+)  # what --resume may change
+EXAMPLES = """examples:
+  bin/train bach                          the bundled chorales, at most 9 minutes
+  bin/train bach --tracks flatten         voices end to end, as in the paper
+  bin/train ~/my-midi --max-minutes 60    your own music
+  bin/train --resume --max-minutes 30     go on with the newest run
+"""
+
+
+def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the full options of a new run."""
+    if args.corpus is None:
+        raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
+    given = {name: getattr(args, name) for name in DEFAULTS}
+    options = {**DEFAULTS, **{k: v for k, v in given.items() if v is not None}, **source_of(args)}
+    options["head"] = head_of(options)
+    if options["lr"] is None:
+        options["lr"] = DEFAULT_LR[options["optimizer"]]
+    if all(options[name] is None for name in LIMITS):
+        options["max_minutes"] = MINUTES
+    if not args.run:
+        stem = Path(options["corpus"]).stem or "run"
+        return free_name(RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"), options
+    folder = run_folder(args.run)
+    if folder.exists():
+        raise run_exists(folder)
+    return folder, options
+
+
+def head_of(options: dict[str, Any]) -> str:
+    """Return the head that fits the representation. Raises UserError for one that doesn't."""
+    notes = options["representation"] == "note"
+    head = options["head"] or ("sigmoid" if notes else "softmax")
+    if notes == (head == "softmax"):
+        fits = "sigmoid or nade" if notes else "softmax"
+        raise UserError(
+            f"--head {head} can't predict --representation {options['representation']}: "
+            f"use --head {fits}"
+        )
+    return str(head)
+
+
+def source_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Return where to read the corpus, in words that hold in any working folder."""
+    corpus = args.corpus
+    if corpus not in NAMED and corpus and Path(corpus).exists():
+        corpus = str(Path(corpus).resolve())
+    return {"corpus": corpus, "data": str(args.data.resolve()) if args.data else None}
+
+
+def free_name(folder: Path) -> Path:
+    """Return a folder's path, with a number appended where it is taken."""
+    path, n = folder, 2
+    while path.exists():
+        path, n = folder.with_name(f"{folder.name}-{n}"), n + 1
+    return path
+
+
+def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and options of the run to resume, with new limits from the arguments.
+
+    A corpus that is given may be the old one at another place: the trainer compares the contents.
+    """
+    folder = run_folder(args.run) if args.run else newest_run()
+    if folder is None:
+        raise UserError("no run to resume in runs/: begin one with bin/train bach")
+    options = described_options(folder)
+    for name in DEFAULTS:
+        given = getattr(args, name)
+        if given is None or given == options[name]:
+            continue
+        if name not in FREE:
+            raise UserError(
+                f"the run '{folder}' was begun with {flag_of(name)} {options[name]}: "
+                "leave the option out, or start a new run"
+            )
+        options[name] = given
+    limits = {name: getattr(args, name) for name in LIMITS}
+    if any(limit is not None for limit in limits.values()):
+        options |= limits  # a limit that isn't given no longer holds
+    if args.corpus is not None:
+        options |= source_of(args)
+    elif args.data is not None:
+        options["data"] = source_of(args)["data"]
+    return folder, options
+
+
+# The options themselves ---------------------------------------------------------------------------
+
+
+def make_parser() -> Parser:
+    """Return the command's options. None stands for the default, so that --resume can tell."""
+    parser = Parser(
+        "train", "Train a model, keep it in a run's folder, and write a sample.", EXAMPLES
+    )
+    parser.add_argument(
+        "corpus",
+        nargs="?",
+        metavar="CORPUS",
+        help=f"{', '.join(NAMED)}, or a MIDI file, a folder, a zip, a .mat or .pickle of rolls",
+    )
+    add_corpus_options(parser)
+    add_model_options(parser)
+    add_training_options(parser)
+    add_limits(parser)
+    add_run_options(parser)
+    add_backend_options(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of matrix products on a GPU; all else is fp32 always",
+    )
+    return parser
+
+
+def add_corpus_options(parser: Parser) -> None:
+    """Add what says how to read the corpus."""
+    add(parser, "--data FILE", "read a named corpus from this file or folder", type=Path)
+    add_reading_options(parser, DEFAULTS)
+    add_worker_options(parser)
+
+
+def add_model_options(parser: Parser) -> None:
+    """Add what gives the network its shape."""
+    add(parser, "--layers N", "LSTM layers", type=whole(1, 64))
+    add(parser, "--hidden N", "units a layer", type=whole(1, 65536))
+    add(parser, "--embedding N", "size of a token's embedding", type=whole(1, 65536))
+    add(parser, "--dropout X", "share of activations dropped between layers", type=number(0, 0.95))
+    add(parser, "--input-dropout X", "share of the embedding's (default: --dropout)", type=DROPPED)
+    add(parser, "--output-dropout X", "share of the output's (default: --dropout)", type=DROPPED)
+    add(parser, "--head", "what predicts: softmax for tokens, the others for notes", choices=HEADS)
+    add(parser, "--nade N", "hidden units of --head nade", type=whole(1, 65536))
+
+
+def add_training_options(parser: Parser) -> None:
+    """Add what says how weights are found."""
+    add(parser, "--batch N", "streams trained on in parallel", type=whole(1, 100_000))
+    add(parser, "--seq N", "time steps that gradients reach back", type=whole(1, 100_000))
+    add(parser, "--optimizer", "how to update weights", choices=OPTIMIZERS)
+    rates = ", ".join(f"{name} {lr:g}" for name, lr in DEFAULT_LR.items())
+    add(parser, "--lr X", f"learning rate (default: {rates})", type=number(0, above=True))
+    add(parser, "--clip X", "largest norm of all gradients together, 0 for any", type=number(0))
+    add(
+        parser,
+        "--anneal-factor X",
+        "multiplies the learning rate when training stalls",
+        type=number(0, 1, above=True),
+    )
+    add(parser, "--anneal-patience N", "slow epochs in a row that count as stalling", type=whole(1))
+    add(parser, "--weight-decay X", "share of the weights lost a step, times --lr", type=number(0))
+    add(
+        parser,
+        "--average X",
+        "keep moving averages of the weights, of which a share X stays at each step, and use them",
+        type=number(0, 0.99999),
+    )
+    add(
+        parser,
+        "--skip-bad-steps",
+        f"leave out steps whose loss or gradient is no number, up to {MOST_BAD_STEPS} in a row",
+        action=argparse.BooleanOptionalAction,
+    )
+    add(parser, "--seed N", "of weights, order, dropout and thinned chords", type=whole(0))
+
+
+def add_limits(parser: Parser) -> None:
+    """Add what ends training."""
+    add(parser, "--epochs N", "stop after so many passes over the corpus", type=whole(1))
+    add(parser, "--max-steps N", "stop after so many optimiser steps", type=whole(1))
+    add(
+        parser,
+        "--max-minutes X",
+        f"stop after so many minutes (default: {MINUTES:g} where no other limit is given)",
+        type=number(0, above=True),
+    )
+    add(
+        parser,
+        "--early-stop N",
+        "stop after so many validations in a row without a better one, 0 for never",
+        type=whole(0),
+    )
+
+
+def add_run_options(parser: Parser) -> None:
+    """Add what says where the run is kept."""
+    add(
+        parser,
+        "--run NAME|PATH",
+        "the run's folder; a bare name is in runs/ (default: corpus and time)",
+    )
+    add(parser, "--resume", "go on with --run, or with the newest run", action="store_true")
+    add(parser, "--checkpoint-minutes X", "minutes between checkpoints", type=number(0, above=True))
+    add(parser, "--keep N", "checkpoints kept besides the best", type=whole(1))
+    add(
+        parser,
+        "--quiet",
+        "print nothing but warnings, errors and the sample's path",
+        action="store_true",
+    )
+
+
+def add(parser: Parser, usage: str, text: str, **settings: Any) -> None:
+    """Add an option, written as in a usage line, with its default in its help."""
+    flag, _, value = usage.partition(" ")
+    default = DEFAULTS.get(flag.removeprefix("--").replace("-", "_"))
+    if default is not None and default is not False:
+        text = f"{text} (default: {default})"
+    if value:
+        settings["metavar"] = value
+    parser.add_argument(flag, help=text, **settings)
+
+
+def flag_of(name: str) -> str:
+    """Return the option that sets a field."""
+    return f"--{name.replace('_', '-')}"
+
+
+def limits_of(settings: Settings) -> dict[str, Any]:
+    """Return a run's limits."""
+    limits = {name: getattr(settings, name) for name in LIMITS}
+    return {name: limit for name, limit in limits.items() if limit is not None}

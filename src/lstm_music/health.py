@@ -1,0 +1,62 @@
+"""Numbers that go wrong: a loss or a gradient that is no number, and losses that jump."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lstm_music.model import Gradients, Parameters
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.numpy_ops import Array, RowGradient
+
+MOST_BAD_STEPS = 10  # in a row that --skip-bad-steps skips: then it isn't chance
+WARM_STEPS = 50  # losses that are seen before one can be a jump
+SHARE = 0.02  # of each new loss in the running mean and variance
+JUMP, DEVIATIONS = 1.5, 6.0  # a jump is above so many means, and so many deviations off
+
+
+def bad_tensor(ops: NumpyOps, parameters: Parameters, grads: Gradients) -> str:
+    """Name the first tensor that isn't finite: a parameter, or a gradient on the way back.
+
+    Where each element is finite but their squares' sum is not, it is the largest gradient.
+    """
+    for name, p in parameters.items():
+        if not all_finite(ops, p):
+            return name
+    arrays = {k: g.values if isinstance(g, RowGradient) else g for k, g in grads.items()}
+    for name, g in arrays.items():
+        if not all_finite(ops, g):
+            return f"gradient of {name}"
+    return f"largest: gradient of {largest(ops, arrays)}"
+
+
+def all_finite(ops: NumpyOps, a: Array) -> bool:
+    """Return whether each element is a finite number."""
+    return bool(ops.xp.isfinite(a).all())
+
+
+def largest(ops: NumpyOps, arrays: Mapping[str, Array]) -> str:
+    """Name the array with the largest element."""
+    return max(arrays, key=lambda name: float(abs(arrays[name]).max(initial=0)))
+
+
+@dataclass
+class Jumps:
+    """Watches the losses of a run for jumps, and tells of one between two validations at most."""
+
+    mean: float = 0.0
+    variance: float = 0.0
+    seen: int = 0
+    told: bool = False
+
+    def see(self, loss: float) -> bool:
+        """Take the next loss in nats; return whether it is a jump to be told of."""
+        bound = max(self.mean * JUMP, self.mean + DEVIATIONS * math.sqrt(self.variance))
+        jump = self.seen >= WARM_STEPS and loss > bound
+        taken = bound if jump else loss  # a jump moves the mean, but by a little
+        self.seen += 1
+        share = max(SHARE, 1 / self.seen)
+        off = taken - self.mean
+        self.mean += share * off
+        self.variance = (1 - share) * (self.variance + share * off * off)
+        told, self.told = self.told, self.told or jump
+        return jump and not told

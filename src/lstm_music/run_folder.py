@@ -1,0 +1,195 @@
+"""A run's folder: what describes the run, and metrics.csv."""
+
+import csv
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lstm_music.bounded import dictionary, of_fields, read_json, text, whole_number
+from lstm_music.checkpoint import CHECKPOINTS, write_synced
+from lstm_music.checkpoint_meta import SETTINGS_RANGES, SHAPE_RANGES
+from lstm_music.corpus import Reading
+from lstm_music.errors import UserError
+from lstm_music.model import Config
+from lstm_music.prepared import Corpus
+from lstm_music.progress import Progress, Settings
+
+FORMAT = 1  # of config.json
+CONFIG = "config.json"
+SHAPE = (
+    "layers", "hidden", "embedding", "dropout", "input_dropout", "output_dropout", "head", "nade",
+)  # fmt: skip
+HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
+
+
+def new_run(
+    run: Path,
+    config: Config,
+    corpus: Corpus,
+    settings: Settings,
+    source: dict[str, Any],
+    reading: dict[str, Any],
+) -> None:
+    """Make a run's folder; source and reading say where the corpus came from and how it was read.
+
+    Raises UserError where the folder exists or can't be made.
+    """
+    made = run.with_name(f".new-run.{os.getpid()}.tmp")
+    try:
+        if run.exists():
+            raise FileExistsError
+        made.mkdir(parents=True)
+        describe_run(made, config, corpus, settings, source, reading)
+        made.rename(run)  # a run that is killed here leaves no half of one
+    except FileExistsError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        raise run_exists(run) from error
+    except OSError as error:
+        shutil.rmtree(made, ignore_errors=True)
+        if run.is_dir():  # another process was quicker
+            raise run_exists(run) from error
+        raise not_writable(run, error) from error
+
+
+def run_exists(run: Path) -> UserError:
+    """Return the error for a new run in the place of another."""
+    return UserError(f"the run '{run}' exists: continue it with --resume, or choose another --run")
+
+
+def not_writable(run: Path, error: OSError) -> UserError:
+    """Return the error for a run's folder that can't be written."""
+    return UserError(
+        f"can't write the run '{run}' ({error.strerror}): choose another place with --run"
+    )
+
+
+def describe_run(
+    run: Path,
+    config: Config,
+    corpus: Corpus,
+    settings: Settings,
+    source: dict[str, Any],
+    reading: dict[str, Any],
+) -> None:
+    """Write what a run's folder holds before the first step."""
+    summary = corpus.summary()
+    counts = {key: summary[key] for key in ("pieces", "tokens", "unique_tokens", "splits")}
+    described = {
+        "format": FORMAT,
+        "source": source,
+        "corpus": {"name": corpus.name, "key": corpus.key, **counts},
+        "tokenizer": corpus.tokenizer_json(),
+        "reading": reading,
+        "model": config.to_json(),
+        "training": asdict(settings),
+    }
+    (run / CHECKPOINTS).mkdir()
+    write_synced(run / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
+    vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
+    (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
+    (run / "metrics.csv").write_text(HEADER + "\n", "utf-8")
+    write_table(run / "skipped.csv", ("file", "reason"), corpus.skipped)
+    mended = [(file, kind, n) for file, kinds in corpus.mended for kind, n in kinds.items()]
+    write_table(run / "mended.csv", ("file", "repair", "times"), mended)
+
+
+def write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Write a CSV file."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(head)
+        writer.writerows(rows)
+
+
+def described_options(run: Path) -> dict[str, Any]:
+    """Return the options that a run was begun with, from its config.json.
+
+    Raises UserError where there is none, or one that isn't what `describe_run` writes.
+    """
+    path = run / CONFIG
+    try:
+        described = dictionary(read_json(path), "it")
+        if whole_number(described["format"], "format", 0, 2**62) > FORMAT:
+            raise UserError(f"'{path}' is of a newer version: upgrade lstm-music")
+        # What older versions had no option for is as it was then.
+        layout = dictionary(described["tokenizer"], "tokenizer").get("layout")
+        older = asdict(Reading()) | ({"tracks": layout} if layout else {})
+        reading = of_fields(Reading, known(Reading, described.get("reading", older)), "reading")
+        training = known(Settings, described["training"])
+        settings = of_fields(Settings, training, "training", SETTINGS_RANGES)
+        config = of_fields(Config, known(Config, described["model"]), "model", SHAPE_RANGES)
+        source = dictionary(described["source"], "source")
+        data = source["data"]
+        return {
+            **asdict(reading),
+            **asdict(settings),
+            **{name: value for name, value in config.to_json().items() if name in SHAPE},
+            "corpus": text(source["corpus"], "corpus"),
+            "data": None if data is None else text(data, "data"),
+        }
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"no run at '{run}': begin it without --resume") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{path}' is damaged: train a new run with another --run") from error
+
+
+def known(kind: type, value: Any) -> dict[str, Any]:
+    """Return the fields of a dictionary that a dataclass has."""
+    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return {k: v for k, v in dictionary(value, kind.__name__).items() if k in names}
+
+
+def metrics_row(
+    at: Progress, split: str, loss: float, lr: float, norm: float | None, speed: float | None
+) -> str:
+    """Return a line of metrics.csv; norm and speed are of training alone."""
+    row = [
+        at.step,
+        at.epoch,
+        at.tokens,
+        f"{at.seconds:.3f}",
+        split,
+        f"{loss:.6f}",
+        f"{lr:.6g}",
+        "" if norm is None else f"{norm:.6g}",
+        "" if speed is None else f"{speed:.0f}",
+    ]
+    return ",".join(map(str, row)) + "\n"
+
+
+def append(path: Path, line: str) -> None:
+    """Append a line to a file. Raises OSError, with the file as it was, where the disk refuses."""
+    with path.open("ab", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        data = line.encode()
+        if file.write(data) != len(data):  # a full disk takes what fits
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def cut_metrics(path: Path, rows: int) -> int:
+    """Cut metrics.csv to so many rows, those that a checkpoint had seen; return how many are left.
+
+    What a run wrote after the checkpoint it resumes from, it writes again.
+    """
+    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+    lines = text.splitlines()[1 : rows + 1]
+    made = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        write_synced(made, ("\n".join([HEADER, *lines]) + "\n").encode())
+        made.replace(path)
+    finally:
+        made.unlink(missing_ok=True)
+    return len(lines)
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, if there is one. Raises OSError where it can't."""
+    if path.exists():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

@@ -1,0 +1,162 @@
+"""Change one thing in a file at a time, and see whether its tests notice.
+
+    python tools/mutate.py --sample 25 --seed 0
+
+Of each file so many mutants are drawn: a comparison or an operator turned into another, a number
+moved by one, a truth negated, a statement left out, a returned value replaced by None. A mutant
+that no test notices is printed. The related tests alone are run, until the first failure.
+"""
+
+import argparse
+import ast
+import copy
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+TESTS = {
+    "lstm.py": ("tests/test_lstm.py",),
+    "heads.py": ("tests/test_heads.py",),
+    "tokenizers/vocabulary.py": ("tests/tokenizers/test_vocabulary.py",),
+    "tokenizers/messages.py": ("tests/tokenizers/test_messages.py",),
+    "tokenizers/chords.py": ("tests/tokenizers/test_chords.py",),
+    "tokenizers/grammar.py": ("tests/tokenizers/test_grammar.py",),
+    "checkpoint.py": ("tests/test_checkpoint.py",),
+    "checkpoint_meta.py": ("tests/test_checkpoint.py",),
+    "run_lock.py": ("tests/test_run_lock.py",),
+    "health.py": ("tests/test_health.py",),
+}
+SECONDS = 240  # a run of the tests that takes longer has noticed something
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+}  # fmt: skip
+OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.FloorDiv, ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Add, ast.BitOr: ast.BitAnd, ast.BitAnd: ast.BitOr,
+    ast.LShift: ast.RShift, ast.Pow: ast.Mult,
+}  # fmt: skip
+
+
+def main() -> int:
+    """Draw mutants, run the tests on each, print those that live; return the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--sample", type=int, default=25, help="mutants of each file")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=list(TESTS), nargs="*")
+    parser.add_argument("--minutes", type=float, default=60)
+    args = parser.parse_args()
+    until = time.monotonic() + 60 * args.minutes
+    killed = total = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("src", "tests", "tools"):
+            shutil.copytree(REPO / part, Path(folder) / part, symlinks=True)
+        shutil.copy(REPO / "pyproject.toml", folder)
+        for name in args.only or TESTS:
+            dead, alive = mutate(Path(folder), name, args.sample, args.seed, until)
+            killed, total = killed + dead, total + dead + len(alive)
+            print(f"{name}: {dead} of {dead + len(alive)} killed", flush=True)
+            for line in alive:
+                print(f"  lives: {line}", flush=True)
+    print(f"in all {killed} of {total} killed ({100 * killed / max(total, 1):.0f} %)")
+    return 0
+
+
+def mutate(repo: Path, name: str, sample: int, seed: int, until: float) -> tuple[int, list[str]]:
+    """Return how many mutants of a file the tests killed, and what the others are."""
+    path = repo / "src" / "lstm_music" / name
+    source = path.read_text("utf-8")
+    if not noticed(repo, TESTS[name]):
+        mutants = list(mutants_of(source))
+        drawn = random.Random(f"{seed} {name}").sample(mutants, min(sample, len(mutants)))
+    else:
+        raise SystemExit(f"the tests of {name} fail without any mutant")
+    killed, alive = 0, []
+    for what, mutant in drawn:
+        if time.monotonic() > until:
+            break
+        path.write_text(mutant, "utf-8")
+        if noticed(repo, TESTS[name]):
+            killed += 1
+        else:
+            alive.append(what)
+    path.write_text(source, "utf-8")
+    return killed, alive
+
+
+def noticed(repo: Path, tests: tuple[str, ...]) -> bool:
+    """Return whether the tests fail, or don't end."""
+    words = ["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
+    environment = os.environ | {
+        "PYTHONPATH": str(repo / "src"),
+        "OPENBLAS_NUM_THREADS": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(repo / "hypothesis"),
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, *words], check=False, cwd=repo, env=environment, timeout=SECONDS,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return True
+    return done.returncode != 0
+
+
+# Mutants ----------------------------------------------------------------------------------------
+
+
+def mutants_of(source: str) -> Iterator[tuple[str, str]]:
+    """Yield each mutant of a module: in words, and as source."""
+    tree = ast.parse(source)
+    for index, node in enumerate(ast.walk(tree)):
+        for n, changed in enumerate(changes(node)):
+            mutant = copy.deepcopy(tree)
+            place = next(m for i, m in enumerate(ast.walk(mutant)) if i == index)
+            fields = list(changes(place))[n]
+            for field, value in fields.items():
+                setattr(place, field, value)
+            before, after = ast.unparse(node), ast.unparse(ast.fix_missing_locations(place))
+            line = getattr(node, "lineno", 0)
+            if before != after and changed:
+                yield f"line {line}: {short(before)} -> {short(after)}", ast.unparse(mutant)
+
+
+def short(text: str) -> str:
+    """Return the first line of source that isn't too long."""
+    return text.replace("\n", " ; ")[:90]
+
+
+def changes(node: ast.AST) -> Iterator[dict[str, object]]:
+    """Yield what could be otherwise in a node, as new values of its fields."""
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+        yield {"ops": [COMPARISONS[type(node.ops[0])](), *node.ops[1:]]}
+    elif isinstance(node, ast.BinOp | ast.AugAssign) and type(node.op) in OPERATORS:
+        yield {"op": OPERATORS[type(node.op)]()}
+    elif isinstance(node, ast.BoolOp):
+        yield {"op": ast.Or() if isinstance(node.op, ast.And) else ast.And()}
+    elif isinstance(node, ast.Constant) and isinstance(node.value, bool):
+        yield {"value": not node.value}
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        yield {"value": node.value + 1}
+    elif isinstance(node, ast.If | ast.While | ast.IfExp):
+        yield {"test": ast.UnaryOp(ast.Not(), node.test)}
+    elif isinstance(node, ast.Return) and node.value is not None:
+        yield {"value": ast.Constant(None)}
+    elif isinstance(node, ast.FunctionDef):
+        for n, statement in enumerate(node.body):
+            if isinstance(statement, ast.Expr | ast.Assign | ast.AugAssign | ast.Raise) and not (
+                isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+            ):
+                yield {"body": [*node.body[:n], ast.Pass(), *node.body[n + 1 :]]}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
