@@ -25,6 +25,7 @@ from lstm_music.midi import (
     write_midi,
 )
 from lstm_music.tokenizers.messages import track_words
+from midi_mutations import assert_tracks, written
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
@@ -45,9 +46,21 @@ def raw_messages(draw):
     return messages
 
 
-def pieces(max_tracks=4):
-    tracks = st.lists(raw_messages().map(repair_track), max_size=max_tracks)
+def pieces(repaired=repair_track, max_tracks=4):
+    tracks = st.lists(raw_messages().map(repaired), max_size=max_tracks)
     return tracks.map(lambda tracks: Piece("p", [track for track in tracks if len(track)]))
+
+
+def heard_track(messages):
+    """A repaired track without notes of length zero, which reading drops."""
+    rows, struck = repair_track(messages).tolist(), {}
+    silent = set()
+    for n, (tick, kind, pitch) in enumerate(rows):
+        if kind:
+            struck[pitch] = n
+        elif rows[struck[pitch]][0] == tick:
+            silent |= {n, struck[pitch]}
+    return as_messages([row for n, row in enumerate(rows) if n not in silent])
 
 
 def file_of(*tracks, division=480, type=1):
@@ -68,22 +81,8 @@ def off(pitch, time=0, channel=0):
     return mido.Message("note_off", note=pitch, time=time, channel=channel)
 
 
-def written(piece, **settings):
-    file = io.BytesIO()
-    write_midi(piece, file, **settings)
-    return file.getvalue()
-
-
 def assert_same(tracks, others):
     assert [track.tolist() for track in tracks] == [other.tolist() for other in others]
-
-
-def assert_repaired(track):
-    assert track.dtype == np.int32 and track.shape[1] == 3 and len(track)
-    assert (np.diff(track[:, 0], prepend=0) >= 0).all()
-    for pitch in set(track[:, 2].tolist()):
-        kinds = track[track[:, 2] == pitch, 1].tolist()
-        assert kinds == [1, 0] * (len(kinds) // 2)
 
 
 # Reading
@@ -109,13 +108,14 @@ def test_a_velocity_too_large_is_cut_to_size():
 
 def test_rounding_never_leads_past_the_last_tick():
     data = file_of([on(60, 2 * LAST_TICK - 6), off(60, 3), on(60, 3)], division=960)
-    ticks = read_midi(data, "").tracks[0][:, 0]
-    assert ticks.tolist() == [LAST_TICK - 3, LAST_TICK - 1, LAST_TICK, LAST_TICK]
+    (messages,) = raw_tracks(data)
+    assert messages[:, 0].tolist() == [LAST_TICK - 3, LAST_TICK - 1, LAST_TICK]
+    assert read_midi(data, "").tracks[0][:, 0].tolist() == [LAST_TICK - 3, LAST_TICK - 1]
 
 
-def test_messages_of_all_channels_stay_in_file_order():
-    track = [on(60, channel=0), on(50, channel=9), off(50, 10, channel=9), off(60, channel=0)]
-    (messages,) = read_midi(file_of(track, type=0), "").tracks
+def test_messages_of_all_channels_of_a_track_stay_in_file_order():
+    track = [on(60, channel=0), on(50, channel=3), off(50, 10, channel=3), off(60, channel=0)]
+    (messages,) = read_midi(file_of(track), "").tracks
     assert messages[:, 2].tolist() == [60, 50, 50, 60]
 
 
@@ -134,18 +134,22 @@ def test_a_path_reads_as_its_content_does(tmp_path):
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (file_of([mido.MetaMessage("text", text="hello")]), "has no notes"),
-        (file_of([off(60, 10)]), "has no notes"),
-        (file_of(), "has no notes"),
-        (file_of([on(60), off(60, 1)], type=2), "type 2"),
+        (file_of([mido.MetaMessage("text", text="hello")]), "has no notes$"),
+        (file_of([off(60, 10)]), "has no notes$"),
+        (file_of([on(60, channel=9), off(60, 1, channel=9)]), "no notes .drum notes left out: 1"),
+        (file_of([on(60), off(60)]), "no notes .notes of length zero: 1"),
+        (file_of([on(60), off(60, 1)])[:25], "no notes .tracks cut off: 1"),
+        (file_of([on(60), off(60, 1)]).replace(b"\x90", b"\xf4"), "no notes .damaged tracks: 1"),
+        (file_of(), "has no tracks"),
         (file_of([on(60), off(60, 1)], type=7), "unknown MIDI type, 7"),
         (file_of([on(60), off(60, 1)], division=0), "zero ticks"),
-        (file_of([on(60), off(60, 1)], division=-6360), "SMPTE"),
-        (file_of([on(60), off(60, 1)])[:-6], "cut off"),
-        (file_of([on(60, LAST_TICK), off(60, 1)]), "lasts longer"),
-        (file_of([on(60), off(60, 1)]).replace(b"MTrk", b"XTrk"), "no MTrk header"),
-        (b"", "cut off"),
-        (b"RIFF" + bytes(20), "MThd not found"),
+        (file_of([on(60), off(60, 1)], division=-1), "SMPTE frames of no film: 1 a second"),
+        (file_of([on(60), off(60, 1)], division=-6400), "SMPTE frames .* of 0 ticks"),
+        (file_of([on(60, LAST_TICK), off(60, 1)]), "lasts longer than 100,000 quarter notes"),
+        (file_of([on(60), off(60, 1)]).replace(b"MTrk", b"XTrk"), "has no tracks"),
+        (file_of([on(60), off(60, 1)])[:13], "cut off in its header"),
+        (b"", "is empty"),
+        (b"RIFF" + bytes(20), "no MIDI file: it has no MThd header"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_refused_with_its_reason(data, reason):
@@ -194,10 +198,8 @@ def check_reads_or_is_refused(source):
     except MidiError as error:
         assert str(error) and len(str(error).splitlines()) == 1
         return
-    assert piece.tracks
-    for track in piece.tracks:
-        assert_repaired(track)
-    assert_same(read_midi(written(piece), "").tracks, piece.tracks)
+    assert_tracks(piece.tracks)
+    assert_same(read_midi(written(piece.tracks), "").tracks, piece.tracks)
 
 
 # Repair
@@ -227,8 +229,9 @@ def test_repair_follows_its_rules_and_changes_nothing_twice(messages):
     assert repaired.tolist() == repaired_slowly(messages).tolist()
     assert repair_track(repaired).tolist() == repaired.tolist()
     assert messages.tolist() == before.tolist()
-    if len(repaired):
-        assert_repaired(repaired)
+    for pitch in set(repaired[:, 2].tolist()):
+        kinds = repaired[repaired[:, 2] == pitch, 1].tolist()
+        assert kinds == [1, 0] * (len(kinds) // 2)
 
 
 def test_each_repair():
@@ -291,9 +294,9 @@ def test_merging_by_example():
 
 
 @settings(deadline=None)
-@given(pieces(max_tracks=20))
+@given(pieces(heard_track, max_tracks=20))
 def test_what_is_written_reads_the_same(piece):
-    data = written(piece)
+    data = written(piece.tracks)
     if piece.tracks:
         assert_same(read_midi(data, "").tracks, piece.tracks)
     else:
@@ -323,7 +326,7 @@ def test_a_written_file_holds_tempo_meter_and_programs(tmp_path):
 def test_settings_out_of_range_are_refused(settings):
     piece = Piece("", [as_messages([[0, 1, 60], [1, 0, 60]])])
     with pytest.raises(ValueError):
-        written(piece, **settings)
+        written(piece.tracks, **settings)
 
 
 # Real data
@@ -343,8 +346,8 @@ def test_bach_holds_the_known_number_of_messages():
 
 def test_velocities_stand_beside_the_notes():
     """In file order 9, 5, 7, 3: two notes at once, one struck while it sounds, one hanging."""
-    on = [(0, 64, 9), (0, 60, 5), (480, 60, 7), (0, 72, 3)]
-    track = [mido.Message("note_on", time=t, note=p, velocity=v) for t, p, v in on]
+    struck = [(0, 64, 9), (0, 60, 5), (480, 60, 7), (480, 72, 3)]
+    track = [mido.Message("note_on", time=t, note=p, velocity=v) for t, p, v in struck]
     track.insert(3, mido.Message("note_on", note=64, velocity=0))
     content = file_of([], track, division=960)
     (velocities,) = velocities_of(content)
@@ -353,10 +356,9 @@ def test_velocities_stand_beside_the_notes():
     assert velocities.tolist() == [5, 9, 7, 3]
 
 
-@given(pieces())
+@given(pieces(heard_track))
 def test_each_note_written_has_a_velocity(piece):
-    content = io.BytesIO()
-    write_midi(piece, content, velocity=77)
-    found = velocities_of(content.getvalue())
-    assert [len(v) for v in found] == [len(notes_of(track)) for track in piece.tracks]
-    assert all((v == 77).all() for v in found)
+    if piece.tracks:
+        found = velocities_of(written(piece.tracks, velocity=77))
+        assert [len(v) for v in found] == [len(notes_of(track)) for track in piece.tracks]
+        assert all((v == 77).all() for v in found)

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from lstm_music.batches import TokenSource, transposed_ids
-from lstm_music.midi import KIND, NOTE_ON, PITCH, Piece, notes_of
+from lstm_music.midi import KIND, NOTE_ON, PITCH, TICK, Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import HELD_OUT, Corpus, Gathered, common_fields, write_array
 from lstm_music.sources import Skipped
@@ -186,9 +186,10 @@ class Habits:
 
 
 def note_lengths(track: Array) -> Array:
-    """Return the length of each note of a track (n,), in ticks."""
-    notes = notes_of(track)
-    lengths: Array = notes[:, 1] - notes[:, 0]
+    """Return the length of each note of a repaired track (n,), in ticks, by pitch and start."""
+    by_pitch = np.argsort(track[:, PITCH].astype(np.uint8), kind="stable")  # bytes sort fastest
+    ticks = track[by_pitch, TICK]
+    lengths: Array = ticks[1::2] - ticks[0::2]  # a repaired track alternates within a pitch
     return lengths
 
 

@@ -182,6 +182,10 @@ def _one_a_pitch(rows: Rows, repairs: Counter[str]) -> Rows:
 
     A note struck while its pitch sounds ends that and sounds on to the latest end, as a new note.
     """
+    before, after = rows[:-1], rows[1:]
+    one_track = before[:, TRACK] == after[:, TRACK]
+    if not (one_track & (before[:, CHANNEL] != after[:, CHANNEL])).any():
+        return rows
     pitches = rows[:, TRACK] * 128 + rows[:, PITCH]
     found: Counter[str] = Counter()
     joined = _alternating(rows, pitches, True, found)[0]

@@ -59,7 +59,7 @@ def midi_of(path: Path) -> bytes:
             score = score.mergeScores()
         with suppress(repeat.ExpanderException):  # badly formed: as written
             score = score.expandRepeats()
-        score = score.toSoundingPitch()
+        sound_as_heard(score)
         measures = align_measures(score)
         parts = [(part, read_part(part)) for part in score.parts]
     tracks = [conductor_track(score.parts[0], measures)]
@@ -72,6 +72,18 @@ def midi_of(path: Path) -> bytes:
     file = io.BytesIO()
     mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER, tracks=tracks).save(file=file)
     return file.getvalue()
+
+
+def sound_as_heard(score: Any) -> None:
+    """Move the notes of transposing instruments to where they sound.
+
+    Not by whole octaves: those are a clef's (a tenor's treble clef), and the scores hold such notes
+    as they sound already.
+    """
+    for part in score.parts:
+        interval = part.getInstrument().transposition
+        if interval is not None and interval.semitones % 12:
+            part.toSoundingPitch(inPlace=True)
 
 
 def to_ticks(quarters: float | Fraction) -> int:
