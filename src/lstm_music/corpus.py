@@ -7,7 +7,7 @@ dropped silently: each file that can't be used is named with its reason in `skip
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -37,8 +37,8 @@ from lstm_music.sources import ROLLS, Skipped, Source, find_rolls, find_sources
 from lstm_music.tokenizers.messages import Layout
 
 FORMAT = 4  # of prepared corpora; a new number makes old caches unused
-MIDI_RULES = 3  # how MIDI files are read; a new number makes runs on them start anew
-FIRST_RULES = 2  # by these the bundled corpus reads the same, so that its runs go on
+MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
+MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
 CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is built
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
@@ -123,30 +123,39 @@ def load_corpus(
     sources = find_sources(name, data, cache_folder() / CLASSICAL)
     where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
     digests = digests_of(sources, cache_folder() / "digests" / where[:32], progress)
-    bundled = name == "bach" and data is None
 
     def found(place: Path) -> Iterator[Piece | Skipped]:
         store = PieceStore(place, reading.drums)
         drawn = reading.max_pieces, reading.seed
         return pieces_of(sources, digests, store, workers or Workers(), progress, *drawn)
 
+    messages = reading.messages()
+    text = f"{MESSAGE_RULES} {messages.to_text()}" if rolls is None else rolls.to_text()
+    key = content_key(sources, digests, text + reading.files_to_text())
     if rolls is None:
-        messages = reading.messages()
-        rules = FIRST_RULES if bundled else MIDI_RULES
-        text = f"{rules} {messages.to_text()}{reading.files_to_text()}"
-        key = content_key(sources, digests, text)
         return kept_or_made(
             key,
-            lambda meta, arrays: messages_from_disk(name, key, meta, arrays, messages),
+            lambda meta, arrays: messages_from_disk(
+                name, key_of(key, meta), meta, arrays, messages
+            ),
             lambda place, folder: prepare_messages(name, folder, found(place), messages),
         )
-    text = rolls.to_text() + ("" if bundled else f" {MIDI_RULES}") + reading.files_to_text()
-    key = content_key(sources, digests, text)
     return kept_or_made(
         key,
-        lambda meta, arrays: rolls_from_disk(name, key, meta, arrays, rolls),
+        lambda meta, arrays: rolls_from_disk(name, key_of(key, meta), meta, arrays, rolls),
         lambda place, folder: prepare_rolls(name, folder, found(place), rolls),
     )
+
+
+def key_of(key: str, meta: Mapping[str, Any]) -> str:
+    """Return the key of a corpus of MIDI files that was prepared under a key.
+
+    It stays where no file had to be mended and none is a copy of another: such a corpus is the
+    same by the rules of every version, so that its runs go on.
+    """
+    if not meta["mended"] and not meta["copies"]:
+        return key
+    return hashlib.sha256(f"{key} {MENDING_RULES}".encode()).hexdigest()[:32]
 
 
 def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus:
