@@ -28,8 +28,8 @@ TESTS = {
     "tokenizers/messages.py": ("tests/tokenizers/test_messages.py",),
     "tokenizers/chords.py": ("tests/tokenizers/test_chords.py",),
     "tokenizers/grammar.py": ("tests/tokenizers/test_grammar.py",),
-    "checkpoint.py": ("tests/test_checkpoint.py",),
-    "checkpoint_meta.py": ("tests/test_checkpoint.py",),
+    "checkpoint.py": ("tests/test_checkpoint.py", "tests/test_forged_checkpoints.py"),
+    "checkpoint_meta.py": ("tests/test_forged_checkpoints.py",),
     "run_lock.py": ("tests/test_run_lock.py",),
     "health.py": ("tests/test_health.py",),
 }
