@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -304,6 +305,36 @@ def test_a_full_disk_leaves_everything_as_it_was(tmp_path, monkeypatch, fails_at
             write(tmp_path, step, seed=1)
     assert sorted((tmp_path / CHECKPOINTS).rglob("*")) == before
     assert_arrays(read_run(tmp_path, print)[0].parameters, parameters(seed=0))
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="asks /proc for files' names")
+def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    """What a power cut can undo: the order of syncs and renames, since nothing can cut it here."""
+    acts = []
+    real_sync, real_rename, real_replace = os.fsync, Path.rename, Path.replace
+
+    def fsync(handle):
+        acts.append(("sync", Path(os.readlink(f"/proc/self/fd/{handle}")).name))
+        real_sync(handle)
+
+    def rename(self, target):
+        acts.append(("rename", Path(target).name))
+        return real_rename(self, target)
+
+    def replace(self, target):
+        acts.append(("replace", Path(target).name))
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", replace)
+    path = write(tmp_path, 7)
+    made = acts[3][1]
+    assert made.startswith(".step-00000007.") and made.endswith(".tmp")
+    assert acts == [
+        *(("sync", name) for name in FILES), ("sync", made), ("rename", path.name),
+        ("replace", "latest"), ("sync", CHECKPOINTS),
+    ]  # fmt: skip
 
 
 def test_a_step_written_again_replaces_what_was_there(tmp_path):
