@@ -4,6 +4,7 @@ Each payload that runs leaves a file `ran` in the working folder. Modes: restric
 reader's own process; plain, with `pickle.loads`, which shows that the payloads work.
 """
 
+import base64
 import json
 import pickle
 import struct
@@ -59,7 +60,16 @@ def number(n, size):
 ARRAY = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR"
 DTYPE = b"cnumpy\ndtype\n(S'f8'\nI0\nI1\ntR"
 OBJECTS = b"cnumpy\ndtype\n(S'O8'\nI0\nI1\ntR"
+# A state of a type that crashed NumPy, found by atheris.
+CRASH = zlib.decompress(base64.b85decode(
+    'c-nPP$xg#C5OvcPvz4;%yOdKU4nTndWjPUvgHO3cmFq-uq%`eI9i$$RxU{8T4Nh7l4loCg^=9VHd-GwugP3-n5'
+    'TYXPhsZcEOb1yJ#_evu+7zA0tG44n`8<kvpEe^;bi$sBVxcH<lQtT<lPdBS8K5BanCpoi^}^&sQM5C9LklIlpm'
+    'V^LAD&@m2+A-!!W_fAX=N;9fQ2cctNL9%w`d!>->;!O{v2V6p<-Iul&g;A*OxCH>0=RvmDX4m?Q&8hlW0scR;A'
+    'vx#;~ri(c%s^9c=w)uqSxHBZ_TV(R8I>bl6E~b{Y1D*k?H4+)EGl#slBQp@SoRxMP`<=@Cw(c6O?f^B?3QK`t3'
+    ';Q?FOD@~`6SWYrBrUEwxSeCOa^{voN6^gS><4)MhBtR=<OZ~B~qhX'
+))  # fmt: skip
 BOMBS = {
+    "dtype that crashed NumPy": CRASH,
     "memo of 2**31": b"\x80\x02N" + b"r" + number(2**31 - 1, 4) + b".",
     "memo of 2**32": b"\x80\x02N" + b"r" + number(2**32 - 1, 4) + b".",
     "memo by text": b"Np99999999999999\n.",

@@ -235,6 +235,36 @@ def test_no_whole_checkpoint_is_an_error_and_changes_nothing(corpus, tmp_path):
     assert (run / "metrics.csv").read_text() == before
 
 
+@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda a: a.pop("slot.m.head.b"),
+        lambda a: a.update({"slot.m.x": a["slot.m.head.b"]}),
+        lambda a: a.update({"slot.v.head.b": a["slot.v.head.b"][1:]}),
+        lambda a: a.pop("state.h"),
+        lambda a: a.update({"state.h": a["state.h"][0]}),
+        lambda a: a.update({"state.h": a["state.h"][:, :1]}),
+        lambda a: a.update({k: a[k][:1] for k in ("state.h", "state.c")}),
+        lambda a: a.update({k: a[k][..., :1] for k in ("state.h", "state.c")}),
+        lambda a: a.update({k: a[k][:, :1] for k in ("state.h", "state.c")}),
+        lambda a: a.update({"last.head.b": a["slot.v.head.b"][1:]}),
+    ],
+)
+def test_forged_arrays_are_refused_in_one_line(corpus, tmp_path, forge, average):
+    run = tmp_path / "run"
+    small_trainer(corpus, run, max_steps=7, average=average).train()
+    checkpoint, arrays = read_run(run, print, train=True)
+    forge(arrays)
+    meta = {k: v for k, v in checkpoint.meta.items() if k not in ("format", "step", "sha256")}
+    checkpoints.write_checkpoint(run, 7, checkpoint.parameters, arrays, meta)
+    with pytest.raises(
+        UserError, match=r"of the run\): use another|is of another batch"
+    ) as refused:
+        small_trainer(corpus, run, resume=True, max_steps=9, average=average).train()
+    assert "\n" not in str(refused.value)
+
+
 def test_another_corpus_or_shape_is_refused(corpus, tmp_path, monkeypatch):
     monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
     run = tmp_path / "run"

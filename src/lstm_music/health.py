@@ -1,9 +1,10 @@
 """Numbers that go wrong: a loss or a gradient that is no number, and losses that jump."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lstm_music.errors import UserError
 from lstm_music.model import Gradients, Parameters
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
@@ -37,6 +38,29 @@ def all_finite(ops: NumpyOps, a: Array) -> bool:
 def largest(ops: NumpyOps, arrays: Mapping[str, Array]) -> str:
     """Name the array with the largest element."""
     return max(arrays, key=lambda name: float(abs(arrays[name]).max(initial=0)))
+
+
+def named(loss: float) -> str:
+    """Return which of loss and gradient is no finite number, from the loss."""
+    return "gradient" if math.isfinite(loss) else "loss"
+
+
+def not_finite(
+    loss: float, step: int, tensor: str, kept: Sequence[str], lr: float, skipped: int
+) -> UserError:
+    """Return the error for a step whose loss or gradient is no finite number.
+
+    tensor: which isn't finite, if that is known; kept: the last checkpoint, if there is one; lr:
+    the learning rate; skipped: bad steps just before.
+    """
+    where = f" ({tensor})" if tensor else ""
+    before = f", after {skipped} skipped before it" if skipped else ""
+    there = "".join(f"; {name} is kept" for name in kept)
+    skip = "" if skipped else ", or go on with --resume --skip-bad-steps"
+    return UserError(
+        f"the {named(loss)} is no finite number at step {step}{where}{before}{there}: train a new "
+        f"run with an --lr lower than {lr:g}, or a lower --clip{skip}"
+    )
 
 
 @dataclass

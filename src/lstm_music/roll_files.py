@@ -150,28 +150,55 @@ class NumbersUnpickler(pickle.Unpickler):
         raise ValueError(f"it asks for {module}.{name}, which is neither a list nor a number")
 
 
-def number_type(code: Any, *_: Any) -> np.dtype[Any]:
+class NumberType:
+    """Stands for a NumPy type in a pickle: NumPy's own would take any state, and crash on some."""
+
+    def __init__(self, code: Any) -> None:
+        self.kind: np.dtype[Any] = np.dtype(code)
+        if self.kind.kind not in "biuf":
+            raise ValueError(f"it holds arrays of {code}, not of numbers")
+
+    def __setstate__(self, state: Any) -> None:
+        """Take a state: the second of its parts is the order of bytes, and no others matter."""
+        self.kind = self.kind.newbyteorder(state[1])
+
+
+class NumberArray:
+    """Stands for a NumPy array in a pickle."""
+
+    def __init__(self) -> None:
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        """Take a state: version, shape, type, whether in Fortran's order, and bytes."""
+        _, shape, kind, fortran, data = state
+        self.array = array_of(data, kind, shape, "F" if fortran else "C").array
+
+
+def number_type(code: Any, *_: Any) -> NumberType:
     """Return the NumPy type of a code such as "i8". Raises ValueError unless it is of numbers."""
-    kind: np.dtype[Any] = np.dtype(code, align=False, copy=True)  # its state may be set
-    if kind.kind not in "biuf":
-        raise ValueError(f"it holds arrays of {code}, not of numbers")
-    return kind
+    return NumberType(code)
 
 
-def empty_array(*_: Any) -> np.ndarray[Any, Any]:
+def empty_array(*_: Any) -> NumberArray:
     """Return an array without elements, whatever size is asked for: its state gives it that."""
-    return np.zeros(0)
+    return NumberArray()
 
 
-def array_of(data: Any, kind: Any, shape: Any, order: Any) -> np.ndarray[Any, Any]:
+def array_of(data: Any, kind: Any, shape: Any, order: Any) -> NumberArray:
     """Return the array that bytes are of a NumPy type. Raises ValueError unless they fit."""
-    return np.frombuffer(data, kind).reshape(shape, order=order)
+    raw = data.encode("latin1") if isinstance(data, str) else bytes(data)
+    if not isinstance(kind, NumberType) or max(shape, default=0) > len(raw):
+        raise ValueError("it holds an array that is none")
+    made = NumberArray()
+    made.array = np.frombuffer(raw, kind.kind).reshape(shape, order=order)
+    return made
 
 
 def number_of(kind: Any, data: Any) -> Any:
     """Return the number that bytes are of a NumPy type. Raises ValueError for other bytes."""
-    raw = data.encode("latin1") if isinstance(data, str) else data
-    return np.frombuffer(raw, kind, 1)[0]
+    (number,) = array_of(data, kind, (1,), "C").array
+    return number
 
 
 def encoded(text: Any, encoding: Any) -> bytes:
@@ -227,7 +254,9 @@ def frames_of_pitches(sequence: Any, where: str) -> tuple[Frames, int]:
 
 def items(value: Any, where: str) -> Sequence[Any]:
     """Return a list's, a tuple's or an array's items. Raises ValueError for anything else."""
-    if isinstance(value, np.ndarray) and value.ndim and value.dtype.kind in "biuf":
+    if isinstance(value, NumberArray):
+        value = value.array
+    if isinstance(value, np.ndarray) and value.ndim:  # a row of a table is one, too
         return list(value)
     if not isinstance(value, list | tuple):
         raise ValueError(f"{where}: a {type(value).__name__} where a list should be")

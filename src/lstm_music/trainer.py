@@ -3,14 +3,13 @@
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lstm_music.batches import Batches, on_device
 from lstm_music.checkpoint import (
     CHECKPOINTS,
-    TRAIN_FILE,
     DamagedCheckpoint,
     checkpoints_of,
     point,
@@ -23,12 +22,13 @@ from lstm_music.checkpoint_meta import check_training
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats
 from lstm_music.graph import GraphStep, graph_step
-from lstm_music.health import MOST_BAD_STEPS, Jumps, bad_tensor
+from lstm_music.health import MOST_BAD_STEPS, Jumps, bad_tensor, named, not_finite
 from lstm_music.model import Batch, Gradients, Model, State
 from lstm_music.ops import NumpyOps
 from lstm_music.optim import Annealing, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Report, Settings, outlook
+from lstm_music.resuming import check_arrays, described, state_of, take_up, training_arrays
 from lstm_music.run_folder import append, cut_metrics, metrics_row, not_writable, sync
 from lstm_music.signals import Interrupted, StopWish
 
@@ -99,6 +99,8 @@ class Trainer:
             batches = self.corpus.training_batches(s.batch, s.seq, s.seed, at.epoch)
             if self.state is None:
                 self.state = self.model.zero_state(len(batches.streams))
+            if self.state.h.shape[1] != len(batches.streams):
+                raise UserError(f"the state in '{self.run}' is of another batch: train a new run")
             while at.window < len(batches):
                 reason = self._limit()
                 if reason:
@@ -196,16 +198,8 @@ class Trainer:
             )
 
     def _not_finite(self, loss: float, step: int, tensor: str) -> UserError:
-        kept = checkpoints_of(self.run)
-        there = f"; {kept[0].name} is kept" if kept else ""
-        rows = self.progress.skipped_in_row
-        before = f", after {rows} skipped before it" if rows else ""
-        skip = "" if rows else ", or go on with --resume --skip-bad-steps"
-        where = f" ({tensor})" if tensor else ""
-        return UserError(
-            f"the {named(loss)} is no finite number at step {step}{where}{before}{there}: train a "
-            f"new run with an --lr lower than {self.annealing.lr:g}, or a lower --clip{skip}"
-        )
+        kept, at = [path.name for path in checkpoints_of(self.run)[:1]], self.progress
+        return not_finite(loss, step, tensor, kept, self.annealing.lr, at.skipped_in_row)
 
     def _graph_step(self, graph: GraphStep, batch: Batch) -> float:
         """Launch one optimiser step on the GPU; return the last loss that was read from there."""
@@ -296,8 +290,7 @@ class Trainer:
     def _show(self, loss: float, windows: int, validated: bool) -> None:
         at = self.progress
         speed = at.tokens / max(at.seconds, 1e-9)
-        then, step = self._begun
-        pace = (time.monotonic() - then) / max(at.step - step, 1)
+        pace = (time.monotonic() - self._begun[0]) / max(at.step - self._begun[1], 1)
         left, share = outlook(at, self.settings, windows, pace, self._elapsed())
         self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, left, validated))
 
@@ -354,29 +347,11 @@ class Trainer:
         return {k: self.ops.to_numpy(v) for k, v in model.parameters.items()}
 
     def _train_arrays(self) -> dict[str, Any]:
-        arrays = {f"slot.{k}": self.ops.to_numpy(v) for k, v in self.optimizer.slots.items()}
-        if self.averages is not None:
-            parameters = self.model.parameters.items()
-            arrays |= {f"last.{k}": self.ops.to_numpy(v) for k, v in parameters}
-        if self.state is not None:
-            arrays["state.h"] = self.ops.to_numpy(self.state.h)
-            arrays["state.c"] = self.ops.to_numpy(self.state.c)
-        return arrays
+        return training_arrays(self.model, self.optimizer, self.averages, self.state)
 
     def _meta(self) -> dict[str, Any]:
-        corpus = self.corpus
-        return {
-            "model": self.model.config.to_json(),
-            "tokenizer": corpus.tokenizer_json(),
-            "vocabulary": corpus.vocabulary.to_json(),
-            "corpus": {"name": corpus.name, "key": corpus.key, "augment": corpus.augment}
-            | corpus.habits(),
-            "primers": corpus.primers(),
-            "settings": asdict(self.settings),
-            "progress": self.progress.to_json(),
-            "annealing": self.annealing.to_json(),
-            "optimizer_steps": self.optimizer.t,
-        }
+        given = self.corpus, self.model, self.settings, self.progress, self.annealing
+        return described(*given, self.optimizer.t)
 
     def resume(self) -> None:
         """Take up the run where its newest whole checkpoint stands, or at step 0 without any."""
@@ -398,41 +373,18 @@ class Trainer:
                 "train a new run with another --run"
             )
         try:
-            _, progress, annealing = check_training(meta)
-            self._check_arrays(arrays)
+            _, self.progress, self.annealing = check_training(meta)
+            check_arrays(arrays, self.model, self.optimizer, self.averages)
         except (KeyError, ValueError) as error:
             raise DamagedCheckpoint(checkpoint.path, error) from error
-        for name, value in checkpoint.parameters.items():
-            last = arrays.get(f"last.{name}", value)
-            self.model.parameters[name][...] = self.ops.asarray(last)
-            if self.averages is not None:
-                self.averages.means[name][...] = self.ops.asarray(value)
-        for name, slot in self.optimizer.slots.items():
-            slot[...] = self.ops.asarray(arrays[f"slot.{name}"])
+        take_up(arrays, checkpoint.parameters, self.model, self.optimizer, self.averages)
         self.optimizer.t = meta["optimizer_steps"]
-        self.annealing, self.progress = annealing, progress
-        if "state.h" in arrays:
-            self.state = State(
-                self.ops.asarray(arrays["state.h"]), self.ops.asarray(arrays["state.c"])
-            )
+        self.state = state_of(arrays, self.ops)
         self._last = self.progress.step, checkpoint.path
         try:
             self._point_best()
         except OSError as error:
             raise not_writable(self.run, error) from error
-
-    def _check_arrays(self, arrays: dict[str, Any]) -> None:
-        """Raise ValueError unless the arrays are those that `_train_arrays` writes."""
-        expected = {f"slot.{name}": slot.shape for name, slot in self.optimizer.slots.items()}
-        if self.averages is not None:
-            shapes = {name: p.shape for name, p in self.model.parameters.items()}
-            expected |= {f"last.{name}": shape for name, shape in shapes.items()}
-        config, found = self.model.config, {name: a.shape for name, a in arrays.items()}
-        states = [found.pop(name, None) for name in ("state.h", "state.c")]
-        sizes = [None if s is None else (s[0], s[-1]) for s in states if s is None or len(s) == 3]
-        fits = sizes in ([None] * 2, [(config.layers, config.hidden)] * 2)
-        if found != expected or not fits or states[0] != states[1]:
-            raise ValueError(f"the arrays of {TRAIN_FILE} aren't those of the run")
 
     def _point_best(self) -> None:
         """Point `best` where the run that goes on would have it.
@@ -440,14 +392,8 @@ class Trainer:
         A run that stopped inside an epoch judged its last checkpoint, and one that fell back to
         an older checkpoint forgets what came after.
         """
-        folder = self.run / CHECKPOINTS
-        name = step_name(self.progress.best_step)
+        folder, name = self.run / CHECKPOINTS, step_name(self.progress.best_step)
         if math.isinf(self.progress.best):
             (folder / "best").unlink(missing_ok=True)
         elif (folder / name).is_dir():
             point(folder, "best", name)
-
-
-def named(loss: float) -> str:
-    """Return which of loss and gradient is no finite number, from the loss."""
-    return "gradient" if math.isfinite(loss) else "loss"
