@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from lstm_music.bounded import dictionary, of_fields, text, whole_number
-from lstm_music.midi import LAST_TICK
 from lstm_music.model import Config
 from lstm_music.optim import OPTIMIZERS, Annealing
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES
@@ -14,6 +13,7 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 
 LAYERS, WIDTH, BATCH, COUNT = 64, 65536, 100_000, 2**62  # the most of each
 VOCABULARY = 2**24
+LONGEST = 2**28 - 1  # ticks of a word: what a MIDI file can say, and older versions read
 PRIMERS = 1024
 SHAPE_RANGES = {
     "vocabulary": (1, VOCABULARY), "embedding": (1, WIDTH), "hidden": (1, WIDTH),
@@ -66,10 +66,10 @@ def check_messages(tokenizer: dict[str, Any], corpus: dict[str, Any], words: Voc
     if layout not in ("flatten", "merge"):
         raise ValueError("tokenizer.layout is neither flatten nor merge")
     for key in ("longest_note", "most_notes", "max_tracks"):
-        whole_number(corpus[key], f"corpus.{key}", 0, LAST_TICK)
+        whole_number(corpus[key], f"corpus.{key}", 0, LONGEST)
     for word in words.words:
         message = messages.parse(word)
-        if message is not None and message[2] > LAST_TICK:
+        if message is not None and message[2] > LONGEST:
             raise ValueError(f"the word {word[:40]!r} lasts too long")
     specials = messages.SPECIALS if layout == "flatten" else messages.SPECIALS[:1]
     check_specials(words, specials)
