@@ -1,4 +1,6 @@
-"""x·W for few rows at a time, the weights packed in panels: what sampling spends its time on.
+"""Products of few rows, written so that LLVM keeps the sums in registers.
+
+x·W for sampling, with the weights packed in panels; and the gradient of a wide output layer.
 
 A panel is PANEL columns of W, contiguous, so that memory is read as one stream. Each element of the
 result is one chain of multiply-adds over k, in order, whatever the number of rows computed beside
@@ -8,16 +10,22 @@ it: a row's bits don't depend on its company. Four rows share each load of a wei
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
+from llvmlite import binding, ir
+from numba import njit, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from lstm_music.ops.blas import gemm
 from lstm_music.ops.numpy_ops import Array
 
 PANEL = 64  # columns of a panel
 ROWS = 4  # that share each load of a weight
 VECTOR_BYTES = 64
+WIDE = 96  # columns whose sums over four rows fill AVX-512's registers
+NARROW = 32  # columns of the rest
+DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cache
+SPLIT = 4096  # columns from which the threads share them
+HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
 
 
 def pack(W: Array) -> Array:
@@ -142,3 +150,56 @@ def add_panel(x, W, n, y):  # type: ignore[no-untyped-def]
         _four_rows(rows, W[n, :, half:], y[r : r + ROWS, first + half : first + PANEL])
     for r in range(whole, len(x)):
         _one_row(x[r : r + 1, :K], W[n], y[r : r + 1, first : first + PANEL])
+
+
+_wide_rows = _tile(ROWS, WIDE)
+_narrow_rows = _tile(ROWS, NARROW)
+
+
+@njit(cache=True)
+def _product(a, b, out, beta):  # type: ignore[no-untyped-def]
+    """As `wide_product`, in this thread."""
+    (M, K), N = a.shape, b.shape[1]
+    rows, wide, narrow = M - M % ROWS, N - N % WIDE, N - N % NARROW
+    if beta == 0:
+        out[:rows, :narrow] = 0
+    for first in range(0, wide, WIDE):
+        columns = slice(first, first + WIDE)
+        for k in range(0, K, DEPTH):
+            some = b[k : k + DEPTH, columns]
+            for r in range(0, rows, ROWS):
+                _wide_rows(a[r : r + ROWS, k : k + DEPTH], some, out[r : r + ROWS, columns])
+    for first in range(wide, narrow, NARROW):
+        columns = slice(first, first + NARROW)
+        for k in range(0, K, DEPTH):
+            some = b[k : k + DEPTH, columns]
+            for r in range(0, rows, ROWS):
+                _narrow_rows(a[r : r + ROWS, k : k + DEPTH], some, out[r : r + ROWS, columns])
+    if narrow < N:
+        gemm(a, b[:, narrow:], out[:, narrow:], beta)
+    if rows < M:
+        gemm(a[rows:], b[:, :narrow], out[rows:, :narrow], beta)
+
+
+@njit(cache=True, parallel=True)
+def wide_product(a, b, out, beta, parts):  # type: ignore[no-untyped-def]
+    """Compute out = a·b + beta·out, beta 0 or 1. a (M, K), b (K, N), out (M, N), rows contiguous.
+
+    For gradients of weights, M ≪ K: a BLAS first copies b into its own order; here it is read as
+    it lies. Needs AVX-512, whose registers hold the sums. The parts share the columns of a
+    wide b, so that each of its elements comes from memory once, else the rows of a.
+    """
+    M, N = out.shape
+    for part in prange(parts):
+        if N >= SPLIT:
+            panels = -(-N // WIDE)
+            columns = slice(
+                part * panels // parts * WIDE, min((part + 1) * panels // parts * WIDE, N)
+            )
+            if columns.stop > columns.start:
+                _product(a, b[:, columns], out[:, columns], beta)
+        else:
+            groups = -(-M // ROWS)
+            rows = slice(part * groups // parts * ROWS, min((part + 1) * groups // parts * ROWS, M))
+            if rows.stop > rows.start:
+                _product(a[rows], b, out[rows], beta)
