@@ -107,7 +107,7 @@ def weights_of(model: Model, ids: Array) -> Weights:
         none = np.zeros((wider - len(Wx), Wx.shape[1]), Wx.dtype)
         gates.append(pack(np.concatenate([Wx, none, Wh])))
     bias = np.stack([p[f"lstm.{layer}.b"] for layer in range(L)])
-    head, head_bias = pack(p["head.W"][:, ids]), padded(p["head.b"][ids])
+    head, head_bias = pack(np.take(p["head.W"], ids, axis=1)), padded(p["head.b"][ids])
     return Weights(p["embedding.W"], np.stack(gates), padded(bias), head, head_bias)
 
 
