@@ -21,7 +21,11 @@ from typing import Any, NamedTuple
 
 
 class Case(NamedTuple):
-    """A model's sizes and what is timed: steps of training, or tokens of sampling a round."""
+    """A model's sizes and what is timed: steps of training, or tokens of sampling a round.
+
+    kind: train; sample, of all words; sample-strict, of those that the rules of music allow (the
+    rival computes and draws from all the same).
+    """
 
     kind: str
     V: int
@@ -43,9 +47,10 @@ CASES = {
     "train-note-nade": Case("train", 88, 50, 50, 5, head="nade"),
     "train-chord-jsb": Case("train", 2_421, 8, 64, 10),
     "train-chord-muse": Case("train", 39_290, 32, 64, 1),
-    "sample-v35509": Case("sample", 35_509, 1, 1, 50),
-    "sample-v600": Case("sample", 600, 1, 1, 300),
-    "sample-v600-batch64": Case("sample", 600, 64, 1, 30),
+    "sample-v35509": Case("sample", 35_509, 1, 1, 200),
+    "sample-v35509-strict": Case("sample-strict", 35_509, 1, 1, 200),
+    "sample-v600": Case("sample", 600, 1, 1, 1000),
+    "sample-v600-batch64": Case("sample", 600, 64, 1, 100),
 }
 Round = Callable[[], None]
 
@@ -78,7 +83,7 @@ def ours(case: Case, threads: int, mode: str) -> Round:
     limit_threads(threads, "auto")
     ops = get_ops("auto")
     model = Model(Config(case.V, case.E, case.H, case.L, head=case.head, nade=case.K), ops)
-    if case.kind == "sample":
+    if case.kind != "train":
         return our_sampling(case, model)
     optimizer = Optimizer(ops, "adam", model.parameters)
     x, y = random_batch(case)
@@ -96,23 +101,39 @@ def ours(case: Case, threads: int, mode: str) -> Round:
 
 
 def our_sampling(case: Case, model: Any) -> Round:
-    """Return a round of drawing tokens at temperature 1."""
-    import numpy as np
+    """Return a round of drawing tokens at temperature 1: all words, or those allowed."""
+    from lstm_music.composer import sample_on_cpu
+    from lstm_music.sampler import FreeGrammar, Options
+    from lstm_music.tokenizers.grammar import MessageGrammar
 
-    from lstm_music.ops.philox import uniform
-    from lstm_music.sampler import Options, choose
-
-    state, x, options = model.zero_state(case.B), np.zeros(case.B, np.int32), Options()
+    kind = MessageGrammar if case.kind == "sample-strict" else FreeGrammar
+    grammar = kind(message_words(case.V), "merge", 8000, 4, 12)  # habits as of the bundled Bach
+    options = Options(length=case.rounds_of)
+    primers: list[list[int]] = [[]] * case.B
 
     def run() -> None:
-        nonlocal state, x
-        draws = uniform(0, 0, 0, case.rounds_of * case.B).reshape(case.rounds_of, case.B)
-        for t in range(case.rounds_of):
-            logits, state = model.step(x, state)
-            drawn = [choose(logits[b], None, float(draws[t, b]), options) for b in range(case.B)]
-            x = np.array(drawn, np.int32)
+        sample_on_cpu(model, 0, primers, options, grammar, lambda *_: None)
 
     return run
+
+
+def message_words(V: int) -> Any:
+    """Return a vocabulary of messages of all keys of a piano, with as many times as V asks for."""
+    from itertools import count, islice, product
+
+    import numpy as np
+
+    from lstm_music.tokenizers.messages import PIECE_END
+    from lstm_music.tokenizers.vocabulary import Vocabulary
+
+    messages = (
+        f"note-{kind}-{pitch}-{ticks}"
+        for ticks in count(0, 20)
+        for pitch, kind in product(range(21, 109), ("on", "off"))
+    )
+    words = list(islice(messages, V - 1))
+    np.random.default_rng(0).shuffle(words)  # as by frequency, not by kind
+    return Vocabulary([PIECE_END, *words])
 
 
 def pytorch(case: Case, threads: int, mode: str) -> Round:
@@ -127,7 +148,7 @@ def pytorch(case: Case, threads: int, mode: str) -> Round:
     head = nn.Linear(case.H, case.V)
     zero = torch.zeros(case.L, case.B, case.H)
     state = (zero, zero)
-    if case.kind == "sample":
+    if case.kind != "train":
 
         @torch.inference_mode()
         def draw() -> None:
@@ -213,7 +234,7 @@ def bound(case: Case, threads: int, mode: str) -> Round:
     def real(*shape: int) -> Any:
         return rng.normal(0, 0.1, shape).astype(np.float32)
 
-    if case.kind == "sample":
+    if case.kind != "train":
         size = case.L * (E + H) * 4 * H + H * V
         weights = real(size)
 

@@ -8,7 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from lstm_music.composer import sample_on_cpu
+from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.sampler import Options
+from lstm_music.tokenizers.grammar import ChordGrammar
+from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.tokenizers.vocabulary import Vocabulary
 
 T, B, E, H = 50, 50, 128, 128
 N = T * B
@@ -34,6 +40,24 @@ def measure(benchmark, op: str, call: Callable[[], object]) -> None:
 def test_matmul(benchmark, ops, real):
     x, Wx, out = real(N, E), real(E, 4 * H), real(N, 4 * H)
     measure(benchmark, "matmul (2500, 128)·(128, 512)", lambda: ops.matmul(x, Wx, out))
+
+
+def test_gradient_of_weights(benchmark, ops, real):
+    x, d, out = real(N, E), real(N, 4 * H), real(E, 4 * H)
+    measure(benchmark, "matmul (128, 2500)·(2500, 512)", lambda: ops.matmul(x.T, d, out))
+
+
+@pytest.mark.parametrize("pieces", [1, 64])
+def test_sampling(benchmark, ops, pieces):
+    """20 tokens of each piece, of 600 words."""
+    model, words = Model(Config(600), ops), Vocabulary([PIECE_END, *map(str, range(1, 600))])
+    grammar, options = ChordGrammar(words, 480), Options(limit=20 * 480)
+    primers: list[list[int]] = [[]] * pieces
+    measure(
+        benchmark,
+        f"sampling, {pieces} pieces",
+        lambda: sample_on_cpu(model, 0, primers, options, grammar, lambda *_: None),
+    )
 
 
 def test_lstm_sequence_forward(benchmark, ops, real):

@@ -36,7 +36,7 @@ from lstm_music.sampler import (
     within,
 )
 from lstm_music.tokenizers.chords import chord_words
-from lstm_music.tokenizers.grammar import ChordGrammar, MessageGrammar
+from lstm_music.tokenizers.grammar import ChordGrammar, Grammar, MessageGrammar
 from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
 
 Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
@@ -154,7 +154,7 @@ class MessageComposer(Composer[Ids]):
         """As Composer.compose: on a GPU, the loop never leaves it."""
         start = self.vocabulary.id(PIECE_END)
         if self.model.ops.name != "cupy":
-            return sample(self.model, start, primers, options, self.grammar, show)
+            return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
         from lstm_music.device_sampling import sample_on_device
 
         return sample_on_device(self.model, start, primers, options, self.grammar, show)
@@ -210,7 +210,7 @@ class ChordComposer(Composer[Ids]):
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose."""
         start = self.vocabulary.id(PIECE_END)
-        return sample(self.model, start, primers, options, self.grammar, show)
+        return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
 
     def size(self, music: Ids) -> int:
         """As Composer.size: the rests before bar lines count."""
@@ -298,6 +298,22 @@ class FrequencyComposer(FrameComposer):
         assert options.length is not None
         rngs = (np.random.default_rng([options.seed, k]) for k in range(len(primers)))
         return [self.baseline.draw(options.length, rng) for rng in rngs]
+
+
+def sample_on_cpu(
+    model: Model,
+    start: int,
+    primers: Sequence[Ids],
+    options: Options,
+    grammar: Grammar,
+    show: Show,
+) -> list[Ids]:
+    """Return one piece for each primer: `sampler.sample`, compiled where the model is on Numba."""
+    if model.ops.name != "numba":
+        return sample(model, start, primers, options, grammar, show)
+    from lstm_music.compiled_sampling import sample_compiled
+
+    return sample_compiled(model, start, primers, options, grammar, show)
 
 
 # Making one -------------------------------------------------------------------------------------

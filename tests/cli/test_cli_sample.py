@@ -620,3 +620,11 @@ def test_bad_baselines_are_one_line(fails):
         ([*frequency, "--free"], "leave --free out"),
     ):
         assert says in fails("sample", *words)
+
+
+def test_many_tokens_or_words_are_worth_the_compiled_loop():
+    assert sample.ops_of("auto").name == "numpy"
+    assert sample.ops_of("auto", 1000, 500).name == "numpy"
+    assert sample.ops_of("auto", 50_000, 500).name == "numba"
+    assert sample.ops_of("auto", 2000, 35_509).name == "numba"
+    assert sample.ops_of("numpy", 50_000, 500).name == "numpy"

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_music.ops import NumpyOps, numpy_ops
+from lstm_music.ops import NumpyOps, get_ops, numpy_ops
 from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient, logit_chunks
 
 REFERENCE = NumpyOps("float64")
@@ -776,3 +776,26 @@ def test_asarray_converts_to_the_backends_precision_and_back(any_ops):
     assert any_ops.asarray([1, 2], np.int32).dtype == np.int32
     assert type(any_ops.to_numpy(a)) is np.ndarray
     np.testing.assert_array_equal(any_ops.to_numpy(a), transposed)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    ("M", "K", "N"), [(4, 4, 96), (7, 5, 97), (30, 1100, 224), (128, 513, 600), (6, 9, 4099)]
+)
+def test_a_gradient_of_weights_is_the_product_in_parts_and_added_up(M, K, N, threads):
+    """Numba's own product of xᵀ·d, beside the BLAS's, at sizes that leave rests of each kind."""
+    pytest.importorskip("numba")
+    from lstm_music.ops.panels import wide_product
+
+    rng = np.random.default_rng(0)
+    x, d = (rng.normal(0, 1, shape).astype(np.float32) for shape in ((K, M), (K, N)))
+    expected = x.T.astype(np.float64) @ d
+    bound = 1e-5 * np.abs(expected).max()
+    out = np.full((M, N), np.nan, np.float32)
+    wide_product(np.ascontiguousarray(x.T), d, out, 0.0, threads)
+    np.testing.assert_allclose(out, expected, rtol=0, atol=bound)
+    ops = get_ops("numba")
+    out[...] = np.nan
+    ops.matmul(x.T, d, out)
+    ops.matmul_add(x.T, d, out)
+    np.testing.assert_allclose(out, 2 * expected, rtol=0, atol=2 * bound)

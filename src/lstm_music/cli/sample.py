@@ -4,6 +4,7 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from lstm_music.sampler import Options
 from lstm_music.tokenizers.grammar import BAR
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
+USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
+MANY_TOKENS = 40_000  # of few words, from which Numba's start pays: NumPy draws 6,000 a second
+WORDS_A_STEP = 1500  # words of a vocabulary that cost NumPy as much as all else of a token
 UNTRAINED = "untrained"
 BUNDLED = "data/bach-model"
 EXAMPLES = """examples:
@@ -108,7 +112,8 @@ def find_composer(args: argparse.Namespace) -> tuple[Composer[Any], Path]:
     """Return what composes, and the folder for its samples."""
     if args.baseline is None:
         checkpoint, folder = find_checkpoint(args.run)
-        model = model_of(checkpoint, args.backend)
+        tokens = args.num * (args.length or USUAL_LENGTH)
+        model = model_of(checkpoint, args.backend, tokens)
         return composer_of(checkpoint, model, args.free, args.restrike), folder
     return baseline_composer(args), Path("samples")
 
@@ -156,15 +161,22 @@ def bundled_model() -> Path:
     return folder
 
 
-def ops_of(backend: str) -> NumpyOps:
-    """Return the ops of a backend."""
-    # A few pieces at a time are a matter of small matrices: nothing there for Numba to win.
-    return get_ops("numpy" if backend == "auto" else backend)
+def ops_of(backend: str, tokens: int = 0, words: int = 0) -> NumpyOps:
+    """Return the ops of a backend, for drawing so many tokens of a vocabulary of so many words.
+
+    auto is NumPy, which starts at once, or, where it would take seconds, Numba's compiled loop.
+    """
+    if backend != "auto":
+        return get_ops(backend)
+    if tokens * (1 + words / WORDS_A_STEP) >= MANY_TOKENS:
+        with suppress(UserError):
+            return get_ops("numba")
+    return get_ops("numpy")
 
 
-def model_of(checkpoint: Checkpoint, backend: str) -> Model:
-    """Return a checkpoint's model on a backend."""
-    ops = ops_of(backend)
+def model_of(checkpoint: Checkpoint, backend: str, tokens: int = 0) -> Model:
+    """Return a checkpoint's model on a backend, to draw about so many tokens."""
+    ops = ops_of(backend, tokens, checkpoint.config.vocabulary)
     parameters = {name: ops.asarray(value) for name, value in checkpoint.parameters.items()}
     return Model(checkpoint.config, ops, parameters=parameters)
 

@@ -25,6 +25,7 @@ from lstm_music.ops.numpy_ops import (
     dropout_threshold,
     logit_chunks,
 )
+from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, wide_product
 
 # Numba's own pool of threads sleeps between calls; OpenMP's spins beside the BLAS's threads.
 config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
@@ -601,17 +602,35 @@ class NumbaOps(NumpyOps):
     def __init__(self, dtype: DTypeLike = "float32") -> None:
         super().__init__(dtype)
         self._none = np.zeros(0, self.dtype)
+        self._wide = HAS_AVX512 and self.dtype == np.float32
+        self._scratch = self._none  # a transposed matrix, its rows contiguous
         self._no_keep = np.zeros((0, 0), self.dtype)
         self._floor = self.real(-60 if self.dtype == np.float32 else -680)
         single_threaded_blas()
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
         """As NumpyOps.matmul, each thread with its own part of out."""
-        parallel_gemm(a, b, out, 0.0, get_num_threads())
+        self._product(a, b, out, 0.0)
 
     def matmul_add(self, a: Array, b: Array, out: Array) -> None:
-        """As NumpyOps.matmul_add, without a temporary: the BLAS adds to out itself."""
-        parallel_gemm(a, b, out, 1.0, get_num_threads())
+        """As NumpyOps.matmul_add, without a temporary: what adds up begins with out itself."""
+        self._product(a, b, out, 1.0)
+
+    def _product(self, a: Array, b: Array, out: Array, beta: float) -> None:
+        """Write a·b + beta·out to out: a weight's gradient xᵀ·d by our own product, where it wins.
+
+        All else is the BLAS's.
+        """
+        (M, K), N = a.shape, b.shape[1]
+        turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
+        if not (self._wide and turned and N >= WIDE and min(M, K) >= ROWS):
+            parallel_gemm(a, b, out, beta, get_num_threads())
+            return
+        if self._scratch.size < a.size:
+            self._scratch = np.empty(a.size, self.dtype)
+        rows = self._scratch[: a.size].reshape(M, K)
+        rows[...] = a
+        wide_product(rows, b, out, beta, get_num_threads())
 
     def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
         """As NumpyOps.affine, in one call; NumPy keeps the large matrices, where it wins."""
@@ -704,7 +723,7 @@ class NumbaOps(NumpyOps):
                 logits, b, targets[rows], losses[rows], self.real(scale), self._floor, dbs
             )
             self.matmul(logits, W.T, dh[rows])
-            parallel_gemm(h[rows].T, logits, dW, float(rows.start > 0), len(dbs))
+            self._product(h[rows].T, logits, dW, float(rows.start > 0))
         np.sum(dbs, axis=0, out=db)
 
     def linear_softmax_nll(

@@ -1,0 +1,269 @@
+"""The rules of a grammar for compiled code: what may follow, and what a word changes.
+
+As tokenizers/grammar.py, sampler.FreeGrammar and sampler.Draft have them, in arrays of numbers; the
+tests compare the pieces.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
+from lstm_music.ops.numpy_ops import Array
+from lstm_music.sampler import FreeGrammar, Options
+from lstm_music.tokenizers import grammar as grammars
+from lstm_music.tokenizers.grammar import (
+    BAR,
+    CLASSES,
+    FAR,
+    NEVER,
+    NONE,
+    PITCHES,
+    SPECIAL_CLASS,
+    ChordGrammar,
+    Grammar,
+    MessageGrammar,
+)
+from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
+
+STRICT, FREE, CHORDS = 0, 1, 2
+ON = PITCHES  # the first class of the note-ons; the note-offs' is 0
+END, TRACK = SPECIAL_CLASS[PIECE_END], SPECIAL_CLASS[TRACK_END]
+# The fields of a piece in the making: as in GrammarState and Draft.
+NOW, NOTES, TRACKS, BEFORE, TOKENS, ENDED, FIELDS = range(7)
+SILENT = -1  # in place of the tick at which a pitch began to sound
+
+
+class Rules(NamedTuple):
+    """A grammar and the options that bind it; -1 for no length or limit.
+
+    classes (V,): of each word, all chords being of one. ids (V,): the words sorted by class, and
+    deltas (V,), theirs; starts (CLASSES + 1,): where each class begins; shortest (CLASSES,): the
+    shortest delta of each. steps (V,): the delta of each word.
+    """
+
+    kind: int
+    merged: bool
+    start: int
+    max_tracks: int
+    longest_note: int
+    most_notes: int
+    length: int
+    limit: int
+    most: int
+    shortest_piece: int
+    frame_ticks: int
+    classes: Array
+    steps: Array
+    shortest: Array
+    ids: Array
+    deltas: Array
+    starts: Array
+
+
+def rules_of(grammar: Grammar, options: Options, start: int) -> Rules:
+    """Return the rules of a grammar; start: the id of the start symbol, which also ends a piece."""
+    if isinstance(grammar, MessageGrammar):
+        kind = FREE if isinstance(grammar, FreeGrammar) else STRICT
+        habits = (
+            grammar.layout == "merge",
+            start,
+            grammar.max_tracks,
+            grammar.longest_note,
+            grammar.most_notes,
+        )
+        classes, deltas, frame_ticks = grammar.kind * PITCHES + grammar.pitch, grammar.delta, 0
+    else:
+        assert isinstance(grammar, ChordGrammar)
+        kind, habits = CHORDS, (False, start, 0, 0, 0)
+        classes = np.where(grammar.begins, ON, END).astype(np.int32)
+        deltas, frame_ticks = np.zeros_like(classes), grammar.frame_ticks
+    shortest = np.full(CLASSES, NONE, np.int32)
+    np.minimum.at(shortest, classes, deltas)
+    ids = np.argsort(classes, kind="stable").astype(np.int32)
+    starts = np.searchsorted(classes[ids], np.arange(CLASSES + 1)).astype(np.int32)
+    return Rules(
+        kind,
+        *habits,
+        -1 if options.length is None else options.length,
+        -1 if options.limit is None else options.limit,
+        grammar.most(options.length, options.limit),
+        grammars.SHORTEST,
+        frame_ticks,
+        classes.astype(np.int32),
+        deltas,
+        shortest,
+        ids,
+        np.ascontiguousarray(deltas[ids]),
+        starts,
+    )
+
+
+def primers_of(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Return the primers side by side (B, longest), and the length of each (B,)."""
+    lengths = np.array([len(primer) for primer in primers], np.int32)
+    held = np.zeros((len(primers), max(1, lengths.max())), np.int32)
+    for row, primer in zip(held, primers, strict=True):
+        row[: len(primer)] = primer
+    return held, lengths
+
+
+@njit(cache=True)
+def _to_next_bar(tick):  # type: ignore[no-untyped-def]
+    return -(-tick // BAR) * BAR
+
+
+@njit(cache=True)
+def _may_end(rules, piece):  # type: ignore[no-untyped-def]
+    if rules.kind == CHORDS:
+        if rules.limit < 0:
+            return piece[NOW] >= rules.shortest_piece
+        return piece[NOTES] > 0 and _to_next_bar(piece[NOW]) < rules.limit - piece[BEFORE]
+    if rules.length >= 0:
+        return rules.length - piece[TOKENS] > 1
+    return not rules.merged or rules.limit >= 0 or piece[NOW] >= rules.shortest_piece
+
+
+@njit(cache=True)
+def _leaves_room(rules, piece):  # type: ignore[no-untyped-def]
+    left = rules.limit - piece[BEFORE] - _to_next_bar(piece[NOW])
+    if rules.kind == CHORDS:
+        return rules.limit >= 0 and left > 0
+    if rules.length >= 0:
+        return rules.length - piece[TOKENS] > 1
+    return rules.merged and rules.limit >= 0 and left >= BAR
+
+
+@njit(cache=True)
+def _is_full(rules, piece):  # type: ignore[no-untyped-def]
+    if rules.kind == CHORDS:
+        return rules.limit >= 0 and piece[NOW] >= rules.limit - piece[BEFORE]
+    return rules.length >= 0 and piece[TOKENS] == rules.length
+
+
+@njit(cache=True)
+def _free_deltas(rules, piece, limited, may_end, longest):  # type: ignore[no-untyped-def]
+    """As FreeGrammar.allowed."""
+    empty = piece[NOTES] == 0 and piece[TRACKS] == 0
+    left = rules.limit - piece[BEFORE] - piece[NOW] if limited else FAR
+    longest[:ON] = NEVER if empty else left
+    longest[ON:END] = left - 1
+    held = limited and not rules.merged and left > TICKS_PER_QUARTER
+    between_tracks = piece[TRACKS] > 0 and piece[NOW] == 0
+    longest[END] = NEVER if empty or not may_end or (held and not between_tracks) else 0
+    longest[TRACK] = NEVER if empty or rules.merged or held else 0
+
+
+@njit(cache=True)
+def _strict_deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
+    """As MessageGrammar.allowed, but for its way out."""
+    longest[:] = NEVER
+    between_tracks = not rules.merged and piece[NOTES] == 0
+    left = rules.limit - piece[BEFORE] - piece[NOW] if limited else FAR
+    if not (between_tracks and may_end and piece[TRACKS] >= rules.max_tracks):
+        for pitch in range(PITCHES):
+            began = sounding[pitch]
+            if rules.shortest[pitch] < NONE and began != piece[NOW]:
+                longest[ON + pitch] = left - 1
+            if began != SILENT:
+                longest[pitch] = min(left, began + rules.longest_note - piece[NOW])
+    if rules.merged:
+        if piece[NOTES] > 0 and may_end:
+            longest[END] = 0
+    elif piece[NOTES] == 0 and piece[TRACKS] > 0 and may_end:
+        longest[END] = 0
+    elif piece[NOTES] > 0 and not (limited and left > TICKS_PER_QUARTER):
+        longest[TRACK] = 0
+
+
+@njit(cache=True)
+def _any_within(rules, longest, first, stop):  # type: ignore[no-untyped-def]
+    return np.any(rules.shortest[first:stop] <= longest[first:stop])
+
+
+@njit(cache=True)
+def _message_deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
+    if rules.kind == FREE:
+        _free_deltas(rules, piece, limited, may_end, longest)
+        return
+    _strict_deltas(rules, piece, sounding, limited, may_end, longest)
+    if not _any_within(rules, longest, 0, CLASSES):
+        longest[:] = NEVER
+        in_track = not rules.merged and piece[NOTES] > 0 and rules.shortest[TRACK] < NONE
+        longest[TRACK if in_track else END] = 0
+
+
+@njit(cache=True)
+def longest_deltas(rules, piece, sounding, longest):  # type: ignore[no-untyped-def]
+    """Write the longest delta of each class (CLASSES,) that may come next, as Draft asks for."""
+    may_end = _may_end(rules, piece)
+    if rules.kind == CHORDS:
+        longest[:] = NEVER
+        longest[ON] = 0
+        longest[END] = 0 if may_end else NEVER
+        return
+    _message_deltas(rules, piece, sounding, rules.limit >= 0, may_end, longest)
+    empty = piece[NOTES] == 0 and piece[TRACKS] == 0
+    if empty and not _any_within(rules, longest, ON, END):  # better too long than empty
+        _message_deltas(rules, piece, sounding, False, may_end, longest)
+
+
+@njit(cache=True)
+def _begin(piece, sounding):  # type: ignore[no-untyped-def]
+    piece[NOW] = piece[NOTES] = piece[TRACKS] = 0
+    sounding[:] = SILENT
+
+
+@njit(cache=True)
+def _advance(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
+    """As Grammar.advance, of a word that doesn't end the piece."""
+    if rules.kind == CHORDS:
+        piece[NOW] += rules.frame_ticks
+        piece[NOTES] += 1
+        return
+    kind, pitch = divmod(rules.classes[id], PITCHES)
+    if kind > 1:
+        piece[TRACKS] += 1
+        piece[NOW] = piece[NOTES] = 0
+        sounding[:] = SILENT
+        return
+    now = min(piece[NOW] + rules.steps[id], LAST_TICK)
+    piece[NOW] = now
+    sounding[pitch] = now if kind == 1 else SILENT
+    piece[NOTES] += kind
+    # As midi.tidy_track: notes end of old age, and the oldest make room.
+    voices, oldest = 0, SILENT
+    for p in range(PITCHES):
+        began = sounding[p]
+        if began != SILENT and began < now and began + rules.longest_note <= now:
+            sounding[p] = SILENT
+        elif began != SILENT:
+            voices += 1
+    while voices > rules.most_notes:
+        oldest = SILENT
+        for p in range(PITCHES):
+            if sounding[p] != SILENT and (oldest == SILENT or sounding[p] < sounding[oldest]):
+                oldest = p
+        if sounding[oldest] == now:
+            break
+        sounding[oldest] = SILENT
+        voices -= 1
+
+
+@njit(cache=True)
+def extend(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
+    """Take a word, as Draft.extend; return whether it belongs to the piece."""
+    taken = True
+    if id != rules.start:
+        _advance(rules, piece, sounding, id)
+    elif _leaves_room(rules, piece):
+        piece[BEFORE] += _to_next_bar(piece[NOW])
+        _begin(piece, sounding)
+    else:
+        taken = False
+    piece[TOKENS] += taken
+    if not taken or _is_full(rules, piece) or piece[TOKENS] == rules.most:
+        piece[ENDED] = 1
+    return taken

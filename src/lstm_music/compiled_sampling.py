@@ -1,0 +1,261 @@
+"""Sampling as one compiled loop: rules, step, draw and feedback of a token without Python.
+
+A seed gives the ids that lstm_music.sampler draws, with the same rules, primers and lengths, but
+for ties within rounding. Of the logits it computes those of the words that the rules allow: with
+the words sorted by class, whole panels of the output layer are never read. Each thread takes some
+of the pieces from end to end; a piece alone shares a large output layer among the threads.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import get_num_threads, njit, prange
+
+from lstm_music.compiled_choice import Draw, choose, uniform
+from lstm_music.compiled_rules import (
+    ENDED,
+    FIELDS,
+    SILENT,
+    extend,
+    longest_deltas,
+    primers_of,
+    rules_of,
+)
+from lstm_music.model import Model
+from lstm_music.ops.numba_ops import _cell_forward
+from lstm_music.ops.numpy_ops import Array
+from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded
+from lstm_music.ops.philox import split_seed
+from lstm_music.sampler import ROWS as TOGETHER
+from lstm_music.sampler import Options
+from lstm_music.tokenizers.grammar import CLASSES, NEVER, PITCHES, Grammar
+
+AT_ONCE = 64  # tokens, between which progress is shown
+SHARED = 64  # panels of an output layer from which the threads share it for a piece alone
+
+
+class Weights(NamedTuple):
+    """A model's weights as the loop reads them, in panels.
+
+    embedding (V, E); gates (L, 4H / PANEL, D + H, PANEL) of [x, h] with x (D,) padded with zeros
+    to the wider of E and H; bias (L, 4H, padded); head (V / PANEL, H, PANEL) and head_bias, the
+    words sorted as Rules.ids.
+    """
+
+    embedding: Array
+    gates: Array
+    bias: Array
+    head: Array
+    head_bias: Array
+
+
+def sample_compiled(
+    model: Model,
+    start: int,
+    primers: Sequence[Sequence[int]],
+    options: Options,
+    grammar: Grammar,
+    show: Callable[[int, int], None] = lambda done, most: None,
+) -> list[list[int]]:
+    """As sampler.sample, with a model on the numba backend."""
+    rules = rules_of(grammar, options, start)
+    weights = weights_of(model, rules.ids)
+    draw = Draw(
+        options.temperature, options.top_k, options.top_p, options.greedy, *split_seed(options.seed)
+    )
+    config, groups = model.config, -(-len(primers) // TOGETHER)
+    pieces: list[list[int]] = []
+    for group in range(groups):
+        first = group * TOGETHER
+        held, lengths = primers_of(primers[first : first + TOGETHER])
+        B = len(held)
+        drafts, sounding = np.zeros((B, FIELDS), np.int64), np.full((B, PITCHES), SILENT, np.int64)
+        x = np.full(B, start, np.int32)
+        h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
+        ids: list[list[int]] = [[] for _ in range(B)]
+        done = 0
+        while not drafts[:, ENDED].all():
+            out = np.full((B, AT_ONCE), -1, np.int32)
+            threads = get_num_threads()
+            alone = B == 1 or threads == 1
+            parts = threads if B == 1 and len(weights.head) >= SHARED else 1
+            (_write_some if alone else _write)(
+                weights, rules, draw, held, lengths, first, done, drafts, sounding, x, h, c, out,
+                parts if alone else threads,
+            )  # fmt: skip
+            for row, some in zip(ids, out, strict=True):
+                row += some[some >= 0].tolist()
+            done += AT_ONCE if not drafts[:, ENDED].all() else steps_of(out)
+            show(group * rules.most + min(done, rules.most), groups * rules.most)
+        pieces += ids
+    return pieces
+
+
+def steps_of(out: Array) -> int:
+    """Return how many tokens the longest row of out (B, n) holds: -1 stands past its end."""
+    return int((out >= 0).sum(axis=1).max())
+
+
+def weights_of(model: Model, ids: Array) -> Weights:
+    """Return the weights of a model in panels, the output layer's words in the order ids (V,)."""
+    p, L = model.parameters, model.config.layers
+    wider = max(model.config.embedding, model.config.hidden)
+    gates = []
+    for layer in range(L):
+        Wx, Wh = p[f"lstm.{layer}.Wx"], p[f"lstm.{layer}.Wh"]
+        none = np.zeros((wider - len(Wx), Wx.shape[1]), Wx.dtype)
+        gates.append(pack(np.concatenate([Wx, none, Wh])))
+    bias = np.stack([p[f"lstm.{layer}.b"] for layer in range(L)])
+    head, head_bias = pack(np.take(p["head.W"], ids, axis=1)), padded(p["head.b"][ids])
+    return Weights(p["embedding.W"], np.stack(gates), padded(bias), head, head_bias)
+
+
+# One token ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _outputs(weights, x, h, c, inputs, gates):  # type: ignore[no-untyped-def]
+    """Take one step of the layers for R pieces: x (R,) ids, h, c (L, R, H) -> inputs (R, D + H).
+
+    The last layer's outputs are h[-1]. inputs and gates are scratch.
+    """
+    L, R, H = h.shape
+    D, E = inputs.shape[1] - H, weights.embedding.shape[1]
+    one = gates.dtype.type(1)
+    for r in range(R):
+        inputs[r, :E] = weights.embedding[x[r]]
+        inputs[r, E:D] = 0
+    for layer in range(L):
+        for r in range(R):
+            inputs[r, D:] = h[layer, r]
+            gates[r] = weights.bias[layer]
+        for n in range(weights.gates.shape[1]):
+            add_panel(inputs, weights.gates[layer], n, gates)
+        for r in range(R):
+            _cell_forward(gates[r, : 4 * H], c[layer, r], one, c[layer, r], h[layer, r])
+            inputs[r, :H] = h[layer, r]
+            inputs[r, H:D] = 0
+
+
+@njit(cache=True)
+def _panels_needed(rules, longest, needed):  # type: ignore[no-untyped-def]
+    """Mark in needed the panels that hold a word of an allowed class."""
+    for c in range(CLASSES):
+        if rules.shortest[c] <= longest[c]:
+            needed[rules.starts[c] // PANEL : (rules.starts[c + 1] - 1) // PANEL + 1] = 1
+
+
+@njit(cache=True, parallel=True)
+def _logits_shared(weights, h, panels, logits, parts):  # type: ignore[no-untyped-def]
+    for part in prange(parts):
+        for k in range(part * len(panels) // parts, (part + 1) * len(panels) // parts):
+            add_panel(h, weights.head, panels[k], logits)
+
+
+@njit(cache=True)
+def _logits(weights, h, needed, logits, parts):  # type: ignore[no-untyped-def]
+    """Write the needed panels of h·W + b to logits (R, padded V). h (R, H)."""
+    panels = np.flatnonzero(needed)
+    for n in panels:
+        columns = slice(n * PANEL, (n + 1) * PANEL)
+        for r in range(len(h)):
+            logits[r, columns] = weights.head_bias[columns]
+    if parts > 1:
+        _logits_shared(weights, h, panels, logits, parts)
+    else:
+        for n in panels:
+            add_panel(h, weights.head, n, logits)
+
+
+@njit(cache=True)
+def _by_id(rules, longest, logits, x):  # type: ignore[no-untyped-def]
+    """Write logits (V,) by class to x (V,) by id, -∞ where no word may come.
+
+    Returns how many may, and the likeliest: of equals the first id.
+    """
+    x[:] = -np.inf
+    count, best, top = 0, len(x), -np.inf
+    for c in range(CLASSES):
+        if rules.shortest[c] <= longest[c]:
+            for k in range(rules.starts[c], rules.starts[c + 1]):
+                if rules.deltas[k] <= longest[c]:
+                    id, logit = rules.ids[k], logits[k]
+                    x[id] = logit
+                    count += 1
+                    if logit > top or (logit == top and id < best):
+                        best, top = id, logit
+    return count, min(best, len(x) - 1)
+
+
+# All tokens --------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _write_some(  # type: ignore[no-untyped-def]
+    weights, rules, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, parts
+):
+    """Draw up to n tokens of R pieces from position t0 on; number: the first piece's.
+
+    held (R, …), lengths (R,): their primers. drafts (R, FIELDS), sounding (R, PITCHES), x (R,),
+    h, c (L, R, H): where they stand; changed. out (R, n): the ids, left as they are past an end.
+    parts: threads that share the output layer.
+    """
+    L, R = h.shape[:2]
+    inputs = np.zeros((R, weights.gates.shape[2]), h.dtype)
+    gates = np.empty((R, weights.bias.shape[1]), h.dtype)
+    logits = np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype)
+    needed = np.empty(len(weights.head), np.uint8)
+    longest = np.empty((ROWS, CLASSES), np.int64)
+    row, p = np.empty(len(rules.ids)), np.empty(len(rules.ids))
+    words = np.empty((4, 1), np.uint32)
+    for step in range(out.shape[1]):
+        t = t0 + step
+        if drafts[:, ENDED].all():
+            return
+        _outputs(weights, x, h, c, inputs, gates)
+        for first in range(0, R, ROWS):
+            stop = min(R, first + ROWS)
+            needed[:] = 0
+            for r in range(first, stop):
+                longest[r - first] = NEVER
+                if not drafts[r, ENDED] and t >= lengths[r]:
+                    longest_deltas(rules, drafts[r], sounding[r], longest[r - first])
+                    _panels_needed(rules, longest[r - first], needed)
+            _logits(weights, h[L - 1, first:stop], needed, logits, parts)
+            for r in range(first, stop):
+                if drafts[r, ENDED]:
+                    continue
+                id = rules.start
+                if t < lengths[r]:
+                    id = held[r, t]
+                else:
+                    count, best = _by_id(rules, longest[r - first], logits[r - first], row)
+                    if count > 0:
+                        u = uniform(draw, number + r, t, words)
+                        id = choose(row, p, count, best, u, draw)
+                taken = extend(rules, drafts[r], sounding[r], id)
+                if taken:
+                    out[r, step] = id
+                x[r] = rules.start if drafts[r, ENDED] else id
+                if id == rules.start:  # another piece begins, remembering nothing
+                    h[:, r] = 0
+                    c[:, r] = 0
+
+
+@njit(cache=True, parallel=True)
+def _write(  # type: ignore[no-untyped-def]
+    weights, rules, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, threads
+):
+    """As `_write_some`, each thread with some of the pieces."""
+    B = len(x)
+    for part in prange(threads):
+        some = slice(part * B // threads, (part + 1) * B // threads)
+        if some.stop > some.start:
+            own_h, own_c = h[:, some].copy(), c[:, some].copy()
+            _write_some(
+                weights, rules, draw, held[some], lengths[some], number + some.start, t0,
+                drafts[some], sounding[some], x[some], own_h, own_c, out[some], 1,
+            )  # fmt: skip
+            h[:, some] = own_h
+            c[:, some] = own_c

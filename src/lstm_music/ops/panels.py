@@ -1,0 +1,205 @@
+"""Products of few rows, written so that LLVM keeps the sums in registers.
+
+x·W for sampling, with the weights packed in panels; and the gradient of a wide output layer.
+
+A panel is PANEL columns of W, contiguous, so that memory is read as one stream. Each element of the
+result is one chain of multiply-adds over k, in order, whatever the number of rows computed beside
+it: a row's bits don't depend on its company. Four rows share each load of a weight.
+"""
+
+from typing import Any
+
+import numpy as np
+from llvmlite import binding, ir
+from numba import njit, prange, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from lstm_music.ops.blas import gemm
+from lstm_music.ops.numpy_ops import Array
+
+PANEL = 64  # columns of a panel
+ROWS = 4  # that share each load of a weight
+VECTOR_BYTES = 64
+WIDE = 96  # columns whose sums over four rows fill AVX-512's registers
+NARROW = 32  # columns of the rest
+DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cache
+SPLIT = 4096  # columns from which the threads share them
+HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
+
+
+def pack(W: Array) -> Array:
+    """Return W (K, N) as panels (⌈N / PANEL⌉, K, PANEL), zeros past its last column."""
+    K, N = W.shape
+    panels = -(-N // PANEL)
+    padded = np.zeros((K, panels * PANEL), W.dtype)
+    padded[:, :N] = W
+    return np.ascontiguousarray(padded.reshape(K, panels, PANEL).transpose(1, 0, 2))
+
+
+def padded(b: Array) -> Array:
+    """Return b (..., N) with zeros up to a whole number of panels."""
+    return np.pad(b, [(0, 0)] * (b.ndim - 1) + [(0, -b.shape[-1] % PANEL)])
+
+
+def _tile(rows: int, columns: int) -> Any:
+    """Return a compiled y += x·w for x (rows, K), w (K, columns), y (rows, columns).
+
+    The sums stay in vector registers over all of K, which LLVM makes of no loop over arrays.
+    """
+
+    @intrinsic
+    def tile(typing: Any, x: Any, w: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            real = context.get_data_type(signature.args[0].dtype)
+            lanes = VECTOR_BYTES // (4 if signature.args[0].dtype == types.float32 else 8)
+            vector = ir.VectorType(real, lanes)
+            arrays = [
+                context.make_array(kind)(context, builder, value)
+                for kind, value in zip(signature.args, arguments, strict=True)
+            ]
+            (x_data, w_data, y_data), strides = (
+                [a.data for a in arrays],
+                [builder.extract_value(a.strides, 0) for a in arrays],
+            )
+            K = builder.extract_value(arrays[0].shape, 1)
+            index = K.type
+            byte = ir.IntType(8).as_pointer()
+
+            def row(data: Any, stride: Any, r: Any) -> Any:
+                start = builder.bitcast(data, byte)
+                return builder.bitcast(
+                    builder.gep(start, [builder.mul(stride, r)]), real.as_pointer()
+                )
+
+            def place(start: Any, j: int) -> Any:
+                at = builder.gep(start, [index(j * lanes)])
+                return builder.bitcast(at, vector.as_pointer())
+
+            def load(start: Any, j: int) -> Any:
+                return builder.load(place(start, j), align=real_bytes)
+
+            real_bytes = VECTOR_BYTES // lanes
+            across = range(columns // lanes)
+            x_rows = [row(x_data, strides[0], index(r)) for r in range(rows)]
+            y_rows = [row(y_data, strides[2], index(r)) for r in range(rows)]
+            before = [[load(y_rows[r], j) for j in across] for r in range(rows)]
+            entry = builder.basic_block
+            body = builder.append_basic_block("k")
+            after = builder.append_basic_block("done")
+            builder.cbranch(builder.icmp_signed(">", K, index(0)), body, after)
+
+            builder.position_at_end(body)
+            k = builder.phi(index)
+            sums = [[builder.phi(vector) for _ in across] for _ in range(rows)]
+            weights = row(w_data, strides[1], k)
+            loaded = [load(weights, j) for j in across]
+            fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+                builder.module,
+                ir.FunctionType(vector, [vector] * 3),
+                f"llvm.fmuladd.v{lanes}f{512 // lanes}",
+            )
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
+            made = []
+            for r in range(rows):
+                one = builder.load(builder.gep(x_rows[r], [k]))
+                first = builder.insert_element(
+                    ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0)
+                )
+                all_lanes = builder.shuffle_vector(first, first, zeros)
+                made.append([builder.call(fma, [all_lanes, loaded[j], sums[r][j]]) for j in across])
+            following = builder.add(k, index(1))
+            k.add_incoming(index(0), entry)
+            k.add_incoming(following, body)
+            for r in range(rows):
+                for j in across:
+                    sums[r][j].add_incoming(before[r][j], entry)
+                    sums[r][j].add_incoming(made[r][j], body)
+            builder.cbranch(builder.icmp_signed("<", following, K), body, after)
+
+            builder.position_at_end(after)
+            for r in range(rows):
+                for j in across:
+                    total = builder.phi(vector)
+                    total.add_incoming(before[r][j], entry)
+                    total.add_incoming(made[r][j], body)
+                    sums[r][j] = total
+            for r in range(rows):
+                for j in across:
+                    builder.store(sums[r][j], place(y_rows[r], j), align=real_bytes)
+            return context.get_dummy_value()
+
+        return types.void(x, w, y), generate
+
+    return tile
+
+
+_one_row = _tile(1, PANEL)
+_four_rows = _tile(ROWS, PANEL // 2)  # as many sums as there are vector registers to hold them
+
+
+@njit(cache=True)
+def add_panel(x, W, n, y):  # type: ignore[no-untyped-def]
+    """Add x·W of panel n to its columns of y. x (R, K), W (panels, K, PANEL), y (R, columns)."""
+    K, first = W.shape[1], n * PANEL
+    half = PANEL // 2
+    whole = len(x) - len(x) % ROWS
+    for r in range(0, whole, ROWS):
+        rows = x[r : r + ROWS, :K]
+        _four_rows(rows, W[n, :, :half], y[r : r + ROWS, first : first + half])
+        _four_rows(rows, W[n, :, half:], y[r : r + ROWS, first + half : first + PANEL])
+    for r in range(whole, len(x)):
+        _one_row(x[r : r + 1, :K], W[n], y[r : r + 1, first : first + PANEL])
+
+
+_wide_rows = _tile(ROWS, WIDE)
+_narrow_rows = _tile(ROWS, NARROW)
+
+
+@njit(cache=True)
+def _product(a, b, out, beta):  # type: ignore[no-untyped-def]
+    """As `wide_product`, in this thread."""
+    (M, K), N = a.shape, b.shape[1]
+    rows, wide, narrow = M - M % ROWS, N - N % WIDE, N - N % NARROW
+    if beta == 0:
+        out[:rows, :narrow] = 0
+    for first in range(0, wide, WIDE):
+        columns = slice(first, first + WIDE)
+        for k in range(0, K, DEPTH):
+            some = b[k : k + DEPTH, columns]
+            for r in range(0, rows, ROWS):
+                _wide_rows(a[r : r + ROWS, k : k + DEPTH], some, out[r : r + ROWS, columns])
+    for first in range(wide, narrow, NARROW):
+        columns = slice(first, first + NARROW)
+        for k in range(0, K, DEPTH):
+            some = b[k : k + DEPTH, columns]
+            for r in range(0, rows, ROWS):
+                _narrow_rows(a[r : r + ROWS, k : k + DEPTH], some, out[r : r + ROWS, columns])
+    if narrow < N:
+        gemm(a, b[:, narrow:], out[:, narrow:], beta)
+    if rows < M:
+        gemm(a[rows:], b[:, :narrow], out[rows:, :narrow], beta)
+
+
+@njit(cache=True, parallel=True)
+def wide_product(a, b, out, beta, parts):  # type: ignore[no-untyped-def]
+    """Compute out = a·b + beta·out, beta 0 or 1. a (M, K), b (K, N), out (M, N), rows contiguous.
+
+    For gradients of weights, M ≪ K: a BLAS first copies b into its own order; here it is read as
+    it lies. Needs AVX-512, whose registers hold the sums. The parts share the columns of a
+    wide b, so that each of its elements comes from memory once, else the rows of a.
+    """
+    M, N = out.shape
+    for part in prange(parts):
+        if N >= SPLIT:
+            panels = -(-N // WIDE)
+            columns = slice(
+                part * panels // parts * WIDE, min((part + 1) * panels // parts * WIDE, N)
+            )
+            if columns.stop > columns.start:
+                _product(a, b[:, columns], out[:, columns], beta)
+        else:
+            groups = -(-M // ROWS)
+            rows = slice(part * groups // parts * ROWS, min((part + 1) * groups // parts * ROWS, M))
+            if rows.stop > rows.start:
+                _product(a[rows], b, out[rows], beta)

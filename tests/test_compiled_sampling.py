@@ -1,0 +1,224 @@
+"""The compiled loop against the step-by-step sampler: the same ids from the same seed."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lstm_music import compiled_choice, compiled_sampling, sampler
+from lstm_music.composer import sample_on_cpu
+from lstm_music.model import Config, Model
+from lstm_music.ops import get_ops
+from lstm_music.ops.panels import PANEL, add_panel, pack, padded
+from lstm_music.ops.philox import uniform
+from lstm_music.sampler import FreeGrammar, Options, choose, sample
+from lstm_music.tokenizers import grammar as grammars
+from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar
+from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
+from lstm_music.tokenizers.vocabulary import Vocabulary
+from small import small_corpus, small_rolls
+
+numba_ops = pytest.importorskip("lstm_music.ops.numba_ops")
+START = 0
+
+
+# Panels -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("K", "N"), [(1, 1), (5, 64), (128, 600), (7, 129)])
+def test_panels_are_the_product_and_each_row_alone(dtype, K, N):
+    rng = np.random.default_rng(0)
+    x, W, b = (rng.normal(size=shape).astype(dtype) for shape in ((11, K), (K, N), (N,)))
+
+    def affine(rows):
+        y = np.tile(padded(b), (len(rows), 1))
+        for n, _ in enumerate(panels):
+            add_panel(rows, panels, n, y)
+        assert y.shape[1] % PANEL == 0
+        return y[:, :N]
+
+    panels = pack(W)
+    together = affine(x)
+    np.testing.assert_allclose(
+        together, x @ W + b, rtol=0, atol=1e-5 if dtype == "float32" else 1e-12
+    )
+    for n in range(1, len(x)):
+        assert np.array_equal(affine(x[:n]), together[:n])  # the same bits
+
+
+# Choosing ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    V=st.sampled_from([1, 2, 31, 300, 1025, 5000]),
+    seed=st.integers(0, 2**32 - 1),
+    temperature=st.sampled_from([5e-324, 0.3, 1.0, 2.0]),
+    top_k=st.sampled_from([0, 1, 3, 40, 6000]),
+    top_p=st.sampled_from([1.0, 0.9, 0.3, 1e-9]),
+    greedy=st.booleans(),
+    levels=st.sampled_from([1, 2, 5, 10**6]),  # few levels: many equal logits
+    spread=st.sampled_from([8.0, 2000.0]),
+    u=st.sampled_from([0.0, None, 1 - 2**-32]),
+)
+def test_chooses_what_the_sampler_chooses(
+    V, seed, temperature, top_k, top_p, greedy, levels, spread, u
+):
+    rng = np.random.default_rng(seed)
+    logits = (rng.integers(levels, size=V) * (spread / levels)).astype(np.float32)
+    mask = rng.random(V) < 0.5
+    mask[rng.integers(V)] = True
+    allowed = np.flatnonzero(mask)
+    u = float(rng.random()) if u is None else u
+    options = Options(temperature=temperature, top_k=top_k, top_p=top_p, greedy=greedy)
+    draw = compiled_choice.Draw(temperature, top_k, top_p, greedy, 0, 0)
+    x = np.where(mask, logits, -np.inf).astype(np.float64)
+    best = int(np.argmax(x))
+    found = compiled_choice.choose(x, np.empty(V), len(allowed), best, u, draw)
+    assert found == choose(logits, allowed, u, options)
+
+
+def test_a_draw_has_the_samplers_random_number():
+    draw = compiled_choice.Draw(1.0, 0, 1.0, False, 7, 3)
+    words = np.empty((4, 1), np.uint32)
+    for t in (0, 1, 6, 1023, 1024, 5000):
+        expected = uniform(7 + (3 << 32), 12, t // 1024, 1024)[t % 1024]
+        assert compiled_choice.uniform(draw, 12, t, words) == expected
+
+
+def test_no_number_is_an_id_all_the_same():
+    for how in ({}, {"top_p": 0.9}, {"top_k": 3}, {"greedy": True}):
+        options = Options(**how)
+        draw = compiled_choice.Draw(1.0, options.top_k, options.top_p, options.greedy, 0, 0)
+        x = np.full(700, np.nan)
+        assert 0 <= compiled_choice.choose(x, np.empty(700), 700, 699, 0.5, draw) < 700
+
+
+# Pieces -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["flatten", "merge"])
+def corpus(request, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return small_corpus(tmp_path_factory.mktemp("corpus"), request.param, pieces=4)
+
+
+@pytest.fixture(scope="module")
+def rolls(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return small_rolls(tmp_path_factory.mktemp("rolls"), "chord", grid=4)
+
+
+@pytest.fixture
+def short(monkeypatch):
+    """Pieces that end soon, few at once, so that little shows every rule."""
+    monkeypatch.setattr(grammars, "WHOLE_PIECE", 90)
+    monkeypatch.setattr(grammars, "PER_QUARTER", 2)
+    monkeypatch.setattr(grammars, "WITHIN_LIMIT", 70)
+    monkeypatch.setattr(grammars, "SHORTEST", BAR)
+    monkeypatch.setattr(sampler, "ROWS", 4)
+    monkeypatch.setattr(compiled_sampling, "TOGETHER", 4)
+    monkeypatch.setattr(compiled_sampling, "AT_ONCE", 16)
+    monkeypatch.setattr(compiled_sampling, "SHARED", 1)
+
+
+def model_for(vocabulary, dtype="float64", embedding=6, hidden=5, bias=0.0):
+    model = Model(Config(len(vocabulary), embedding, hidden, 2), get_ops("numba", dtype), seed=5)
+    model.parameters["head.W"] *= 8  # so that what is drawn depends on what is remembered
+    model.parameters["head.b"][START] = bias
+    return model
+
+
+HOW = [
+    {},
+    {"length": 1},
+    {"length": 60, "top_k": 7},
+    {"limit": 1, "top_p": 0.9},
+    {"limit": BAR, "temperature": 2.0},
+    {"limit": 5 * BAR, "seed": 3},
+    {"limit": 3 * BAR, "greedy": True},
+    {"length": 70, "temperature": 3.0, "top_k": 9, "top_p": 0.8, "seed": 2**40 + 1},
+]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
+)
+def test_pieces_are_the_samplers(corpus, short, kind, narrow, dtype):
+    model = model_for(corpus.vocabulary, dtype, *((6, 5) if dtype == "float64" else (4, 16)))
+    habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
+    grammar = kind(corpus.vocabulary, corpus.tokenizer.layout, *((300, 1, 2) if narrow else habits))
+    ids = corpus.piece_ids(0).tolist()
+    primers = [(), ids[:3], [], ids[:20], ids[:5], ids[:1]]
+    several = 0
+    for how in HOW:
+        options = Options(**how)
+        some = [primer[: options.length] for primer in primers]
+        if options.limit is not None:
+            some = [sampler.within(primer, grammar, None, options.limit) for primer in some]
+        expected = sample(model, START, some, options, grammar)
+        assert compiled_sampling.sample_compiled(model, START, some, options, grammar) == expected
+        assert (
+            compiled_sampling.sample_compiled(model, START, some[:1], options, grammar)
+            == expected[:1]
+        )
+        several += sum(START in piece for piece in expected)
+    assert several or corpus.tokenizer.layout == "flatten"  # pieces that others follow
+
+
+@pytest.mark.parametrize("bias", [-100.0, 0.0, 4.0, 100.0])
+def test_chords_are_the_samplers(rolls, short, bias):
+    model = model_for(rolls.vocabulary, bias=bias)
+    grammar = ChordGrammar(rolls.vocabulary, 480)
+    primers = [(), rolls.ids[:3].tolist(), ()]
+    for how in (
+        {},
+        {"limit": 480},
+        {"limit": 11 * 480, "top_p": 0.9},
+        {"limit": BAR, "greedy": True},
+    ):
+        expected = sample(model, START, primers, Options(**how), grammar)
+        assert (
+            sample_on_cpu(model, START, primers, Options(**how), grammar, lambda *_: None)
+            == expected
+        )
+
+
+def test_past_the_first_random_numbers_and_rows(corpus):
+    model = model_for(corpus.vocabulary)
+    habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
+    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, *habits)
+    options = Options(length=1100, seed=4)
+    (long,) = compiled_sampling.sample_compiled(model, START, [()], options, grammar)
+    assert [long] == sample(model, START, [()], options, grammar)
+    many = [()] * (compiled_sampling.TOGETHER + 3)
+    options = Options(length=12, seed=4)
+    pieces = compiled_sampling.sample_compiled(model, START, many, options, grammar)
+    assert pieces == sample(model, START, many, options, grammar)
+    assert len({tuple(piece) for piece in pieces}) > 3
+
+
+def test_a_note_that_fits_no_limit_is_late_rather_than_missing():
+    vocabulary = Vocabulary([PIECE_END, TRACK_END, "note-on-60-300", "note-off-60-100"])
+    model = model_for(vocabulary)
+    for kind in (MessageGrammar, FreeGrammar):
+        for layout in ("flatten", "merge"):
+            grammar = kind(vocabulary, layout, 480, 1)
+            options = Options(limit=100)
+            found = compiled_sampling.sample_compiled(model, START, [()] * 5, options, grammar)
+            assert found == sample(model, START, [()] * 5, options, grammar)
+            assert found[0][0] == vocabulary.id("note-on-60-300")
+
+
+def test_progress_is_shown_to_the_end(corpus):
+    model, shown = model_for(corpus.vocabulary), []
+    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 2)
+    options, primers = Options(length=150), [()] * (compiled_sampling.TOGETHER + 1)
+    compiled_sampling.sample_compiled(
+        model, START, primers, options, grammar, lambda *a: shown.append(a)
+    )
+    assert shown == [(n, 300) for n in (64, 128, 150, 214, 278, 300)]
