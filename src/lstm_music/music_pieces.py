@@ -1,0 +1,129 @@
+"""What is judged: the notes of corpora and of generated pieces, in excerpts of one length."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_music.message_corpus import MessageCorpus
+from lstm_music.midi import (
+    KIND,
+    LAST_TICK,
+    PITCH,
+    TICK,
+    TICKS_PER_QUARTER,
+    Messages,
+    Notes,
+    Piece,
+    notes_of,
+    repaired_tracks,
+)
+from lstm_music.piano_roll import piece_of_frames
+from lstm_music.prepared import Corpus
+from lstm_music.roll_corpus import RollCorpus
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, parse
+
+BAR = 4 * TICKS_PER_QUARTER
+EMPTY: Notes = np.zeros((0, 3), np.int32)
+
+
+class Music(NamedTuple):
+    """A name, and the notes of all tracks (n, 3) int32, sorted by start, then pitch."""
+
+    name: str
+    notes: Notes
+
+
+def notes_of_piece(piece: Piece) -> Notes:
+    """Return the notes of all tracks, (n, 3): start, end, pitch, sorted by start, then pitch."""
+    return in_order(np.concatenate([EMPTY, *map(notes_of, piece.tracks)]))
+
+
+def in_order(notes: Notes) -> Notes:
+    """Return notes by start, then pitch, then end."""
+    return notes[np.lexsort((notes[:, 1], notes[:, 2], notes[:, 0]))]
+
+
+# Corpora ----------------------------------------------------------------------------------------
+
+
+def split_music(corpus: Corpus, split: str) -> list[Music]:
+    """Return the pieces of a split; raises TypeError for a corpus of no known kind."""
+    pieces = corpus.splits[split]
+    if isinstance(corpus, MessageCorpus):
+        words = word_table(corpus)
+        return [Music(corpus.pieces[p], message_notes(corpus.piece_ids(p), words)) for p in pieces]
+    if isinstance(corpus, RollCorpus):
+        grid = corpus.reading.grid
+        rolls = ((corpus.pieces[p], corpus.frames(p)) for p in pieces)
+        return [Music(name, notes_of_piece(piece_of_frames(f, grid, name))) for name, f in rolls]
+    raise TypeError(f"no music in {type(corpus).__name__}")
+
+
+def word_table(corpus: MessageCorpus) -> npt.NDArray[np.int64]:
+    """Return kind, pitch and delta of each id (V, 3); kind is -1 of a track's or piece's end."""
+    rows = [parse(word) or (-1, 0, 0) for word in corpus.vocabulary.words]
+    assert SPECIALS[0] == PIECE_END
+    return np.array(rows, np.int64)
+
+
+def message_notes(ids: npt.NDArray[np.int32], words: npt.NDArray[np.int64]) -> Notes:
+    """Return the notes of a piece's ids (n,), its tracks decoded as `MessageTokenizer.piece` does.
+
+    words: as word_table.
+    """
+    rows = words[ids]
+    ends = np.flatnonzero(rows[:, 0] < 0)
+    tracks = [messages_of(part[part[:, 0] >= 0]) for part in np.split(rows, ends)]
+    return notes_of_piece(Piece("", repaired_tracks(tracks)))
+
+
+def messages_of(rows: npt.NDArray[np.int64]) -> Messages:
+    """Return messages (n, 3) from kind, pitch and delta (n, 3)."""
+    messages = np.empty((len(rows), 3), np.int32)
+    messages[:, TICK] = np.minimum(np.cumsum(rows[:, 2]), LAST_TICK)
+    messages[:, KIND], messages[:, PITCH] = rows[:, 0], rows[:, 1]
+    return messages
+
+
+# Excerpts ---------------------------------------------------------------------------------------
+
+
+def excerpts(pieces: Sequence[Music], bars: int, most: int, seed: int = 0) -> list[Music]:
+    """Return at most so many excerpts of so many bars of 4/4, drawn by seed.
+
+    The pieces, in an order drawn by seed, follow one another at bar lines, as in what a model
+    composes to a length; the whole is cut every so many bars, and notes at a cut with it.
+    """
+    rng = np.random.default_rng(seed)
+    laid, names, begins = laid_end_to_end([pieces[p] for p in rng.permutation(len(pieces))])
+    length = bars * BAR
+    whole = int(laid[:, 1].max(initial=0)) // length
+    chosen = np.sort(rng.permutation(whole)[:most])
+    made = []
+    for n in chosen.tolist():
+        first = names[int(np.searchsorted(begins, n * length, side="right")) - 1]
+        made.append(Music(first, window(laid, n * length, length)))
+    return made
+
+
+def laid_end_to_end(
+    pieces: Sequence[Music],
+) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.int64]]:
+    """Return all notes on one line of time (n, 3), the pieces' names and where each begins."""
+    parts: list[npt.NDArray[np.int64]] = [np.zeros((0, 3), np.int64)]
+    begins, now = [], 0
+    for _, notes in pieces:
+        begins.append(now)
+        parts.append(notes.astype(np.int64) + np.array([now, now, 0]))
+        now += -(-int(notes[:, 1].max(initial=0)) // BAR) * BAR
+    return np.concatenate(parts), [name for name, _ in pieces], np.array(begins, np.int64)
+
+
+def window(notes: npt.NDArray[np.int64], start: int, length: int) -> Notes:
+    """Return the notes that begin within length ticks from start, cut at the end, from tick 0."""
+    inside = (notes[:, 0] >= start) & (notes[:, 0] < start + length)
+    cut: Notes = (notes[inside] - np.array([start, start, 0])).astype(np.int32)
+    cut[:, 1] = np.minimum(cut[:, 1], length)
+    return cut
