@@ -72,7 +72,8 @@ def judge(reference: MusicSet, one: MusicSet, bars: int, seed: int = 0) -> Judge
     """Judge a set of pieces of so many bars against a real one; itself it is not compared with."""
     described = [numbers(piece.notes) for piece in one.pieces]
     table = {name: np.array([row[name] for row in described]) for name in described[0]}
-    found, overlap = {}, Interval(math.nan, math.nan, math.nan)
+    found: dict[str, Nearness] = {}
+    overlap = Interval(math.nan, math.nan, math.nan)
     if one is not reference:  # to itself, distances of 0 would make it nearer than it can be
         real, other = (
             [features(piece.notes) for piece in some.pieces] for some in (reference, one)
