@@ -9,12 +9,12 @@ a kernel that reaches below 0, where no distance can lie, is reflected.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import gaussian_filter1d
+from scipy.fft import dct, idct
 from scipy.spatial.distance import cdist
 
 Array = npt.NDArray[np.float64]
@@ -96,37 +96,42 @@ def nearness(real: Array, other: Array, ours: Array, theirs: Array) -> Array:
     most = max(intra.max(), inter.max())
     if most == 0:
         return np.tile([1.0, 0.0], (len(ours), 1))
-    made = np.empty((len(ours), 2))
-    for n, (w, v) in enumerate(zip(ours, theirs, strict=True)):
-        p = density(intra, w[one] * w[two], most)
-        q = density(inter, np.outer(w, v).ravel(), most)
-        made[n] = overlap(p, q), divergence(p, q)
-    return made
+    intra_of = (w[one] * w[two] for w in ours)
+    inter_of = (np.outer(w, v).ravel() for w, v in zip(ours, theirs, strict=True))
+    p, q = densities(intra, intra_of, most), densities(inter, inter_of, most)
+    return np.stack([overlap(p, q), divergence(p, q)], axis=1)
 
 
-def density(distances: Array, weights: Array, most: float) -> Array:
-    """Return the smoothed density of weighted distances on BINS bins of 0 to most, sum 1."""
-    total = weights.sum()
-    if not total:
-        return np.full(BINS, math.nan)
+def densities(distances: Array, weightings: Iterable[Array], most: float) -> Array:
+    """Return smoothed densities of distances (n,) on BINS bins of 0 to most, each of sum 1.
+
+    weightings: R of (n,), each for a row (R, BINS). A Gaussian kernel that is reflected at both
+    ends multiplies the cosine transform.
+    """
     places = np.minimum((distances / most * BINS).astype(np.int64), BINS - 1)
-    counts = np.bincount(places, weights, BINS) / total
-    centre = weights @ distances / total
-    spread = math.sqrt(weights @ (distances - centre) ** 2 / total)
-    width = spread * (total**2 / (weights @ weights)) ** -0.2  # Scott's rule, in one dimension
-    smoothed: Array = gaussian_filter1d(
-        counts, max(width / most * BINS, 1.0), mode="reflect", truncate=6
-    )
-    return smoothed
+    counts, widths = [], []
+    for weights in weightings:
+        total = weights.sum()
+        centre = weights @ distances / total if total else math.nan  # then the row is NaN
+        spread = math.sqrt(weights @ (distances - centre) ** 2 / total) if total else math.nan
+        scott = (total**2 / (weights @ weights)) ** -0.2 if total else math.nan
+        widths.append(max(spread * scott / most * BINS, 1.0) if total else math.nan)
+        counts.append(np.bincount(places, weights, BINS) / (total or 1.0))
+    waves = math.pi * np.arange(BINS) / BINS
+    kernels = np.exp(-0.5 * np.square(np.array(widths)[:, None] * waves))
+    smoothed: Array = idct(dct(np.array(counts), norm="ortho") * kernels, norm="ortho")
+    return np.maximum(smoothed, 0.0)
 
 
-def overlap(p: Array, q: Array) -> float:
-    """Return the area below both of two densities."""
-    return float(np.minimum(p, q).sum())
+def overlap(p: Array, q: Array) -> Array:
+    """Return the area below both of two densities, (R,) of (R, BINS)."""
+    shared: Array = np.minimum(p, q).sum(axis=1)
+    return shared
 
 
-def divergence(p: Array, q: Array) -> float:
-    """Return the Kullback-Leibler divergence of q from p in nats."""
+def divergence(p: Array, q: Array) -> Array:
+    """Return the Kullback-Leibler divergence of q from p in nats, (R,) of (R, BINS)."""
     p, q = np.maximum(p, LEAST), np.maximum(q, LEAST)
-    p, q = p / p.sum(), q / q.sum()
-    return float((p * np.log(p / q)).sum())
+    p, q = (x / x.sum(axis=1, keepdims=True) for x in (p, q))
+    nats: Array = (p * np.log(p / q)).sum(axis=1)
+    return nats

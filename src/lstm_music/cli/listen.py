@@ -35,7 +35,7 @@ TEMPO = 90.0
 DEFAULT_DB = Path("listening.sqlite")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_TOKEN = 8
-TITLE = "How much is it like music?"
+TITLE = "A listening test"
 EXAMPLES = """examples:
   bin/listen runs/my-run other=piece.mid take.wav --control bach   make a test and serve it
   bin/listen                                   go on with the test in listening.sqlite

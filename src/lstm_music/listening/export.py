@@ -54,6 +54,7 @@ def policy(scripts: list[str]) -> str:
     allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
         f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; media-src blob:; "
+        "img-src data:; "
         "base-uri 'none'; form-action 'none'"
     )
 

@@ -187,7 +187,8 @@
     study = await api.about();
     fill("clips", study.clips);
     fill("seconds", Math.round(study.seconds));
-    fill("minutes", Math.max(1, Math.round((study.clips * (study.seconds + 8)) / 60)));
+    const minutes = Math.ceil((study.clips * (study.seconds + 8)) / 60);
+    fill("minutes", minutes === 1 ? "a minute" : `${minutes} minutes`);
     by("title").textContent = study.title;
     document.title = study.title;
     by("code-line").hidden = !study.token;
