@@ -31,7 +31,7 @@ def tone(seconds, pitch=440.0):
 def small_study(folder, systems=3, clips=1, seconds=1.0, repeats=0, control=False, title="Small"):
     """A study of tones; the last system is the control, if there is to be one."""
     rows = [
-        (f"system-{s}", f"clip-{c}", control and s == systems - 1, tone(seconds, 300 + 50 * s + c))
+        (f"maker-{s}", f"tone-{c}", control and s == systems - 1, tone(seconds, 300 + 50 * s + c))
         for s in range(systems)
         for c in range(clips)
     ]

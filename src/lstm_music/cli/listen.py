@@ -1,15 +1,11 @@
 """bin/listen: a blind listening test in the browser, and what its ratings say."""
 
 import argparse
-import io
 import json
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from lstm_music.cli.common import (
     Bar,
@@ -19,19 +15,14 @@ from lstm_music.cli.common import (
     limit_threads,
     number,
     open_file,
-    open_run,
     run,
     whole,
     write,
 )
 from lstm_music.errors import UserError, pip_install
-from lstm_music.listening import clips
-from lstm_music.listening.study import Study, create
-from lstm_music.midi import Piece, write_midi
+from lstm_music.listening.study import Study, Wanted, create
 
-MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
 HUMAN = "people"
-TEMPO = 90.0
 DEFAULT_DB = Path("listening.sqlite")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_TOKEN = 8
@@ -84,14 +75,6 @@ def check_host(args: argparse.Namespace) -> None:
 # Making -----------------------------------------------------------------------------------------
 
 
-class Wanted(NamedTuple):
-    """A system's name, where its clips come from, and whether people made them."""
-
-    system: str
-    source: str
-    control: bool
-
-
 def find_study(args: argparse.Namespace) -> Study:
     """Return the study that the arguments ask for: a new one, or that in --db."""
     wanted = [named(word) for word in args.sources]
@@ -109,21 +92,12 @@ def find_study(args: argparse.Namespace) -> Study:
             f"'{args.db}' holds a study already: 'bin/listen --db {args.db}' goes on with it, "
             "another --db makes a new one"
         )
-    sounds: list[clips.Sound] = []
-    controls: list[bool] = []
+    from lstm_music.listening import making  # what plays and measures takes seconds to load
+
+    asked = making.Asked(args.num, args.seconds, args.seed, args.backend)
     with Bar(args.quiet, "systems") as bar:
-        for n, one in enumerate(wanted):
-            made = sounds_of(one, args)
-            sounds += made
-            controls += [one.control] * len(made)
-            bar.show(n + 1, len(wanted))
-    files, seconds, level = clips.alike(sounds, args.seconds)
-    rows = [
-        (sound.system, sound.name, control, file)
-        for sound, control, file in zip(sounds, controls, files, strict=True)
-    ]
-    repeats = min(args.repeat, len(rows))
-    study = create(args.db, args.title, rows, seconds, repeats)
+        rows, seconds, level = making.clips_of(wanted, asked, bar.show)
+    study = create(args.db, args.title, rows, seconds, min(args.repeat, len(rows)))
     if not args.quiet:
         print(f"{args.db}  ({len(rows)} clips of {seconds:.1f} s at {level:.1f} LUFS)")
     return study
@@ -136,89 +110,6 @@ def named(word: str) -> Wanted:
         return Wanted(name, source, False)
     path = Path(word)
     return Wanted(path.stem if path.suffix else path.resolve().name, word, False)
-
-
-def sounds_of(one: Wanted, args: argparse.Namespace) -> list[clips.Sound]:
-    """Return a system's clips, played. Raises UserError where there is nothing to play."""
-    path = Path(one.source)
-    if path.is_file() and path.suffix.lower() in MIDI + WAV:
-        return [sound_of_file(one.system, path)]
-    if one.control and not (path.is_dir() and files_in(path)):
-        return [sound_of_piece(one.system, piece) for piece in human(one.source, args)]
-    if path.is_dir() and files_in(path):
-        files = files_in(path)
-        chosen = np.random.default_rng(args.seed).permutation(len(files))[: args.num]
-        return [sound_of_file(one.system, files[n]) for n in sorted(chosen.tolist())]
-    if path.suffix.lower() in (*MIDI, *WAV):
-        raise UserError(f"no file '{path}': check the path")
-    return [sound_of_piece(one.system, piece) for piece in composed(one.source, args)]
-
-
-def files_in(folder: Path) -> list[Path]:
-    """Return the MIDI and WAV files of a folder that is no run."""
-    if (folder / "checkpoints").is_dir() or (folder / "meta.json").is_file():
-        return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in MIDI + WAV and p.is_file())
-
-
-def sound_of_file(system: str, path: Path) -> clips.Sound:
-    """Return a MIDI or WAV file, played."""
-    content = path.read_bytes()
-    if path.suffix.lower() in WAV:
-        return clips.from_wav(system, path.name, content)
-    from lstm_music.midi import MidiError, read_midi
-
-    try:
-        read_midi(content, path.name)
-    except MidiError as error:
-        raise UserError(f"'{path}' {error}: give another MIDI file") from error
-    return clips.from_midi(system, path.name, content)
-
-
-def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
-    """Return a piece, played on a piano at one tempo, as all pieces are."""
-    content = io.BytesIO()
-    write_midi(piece, content, TEMPO)
-    return clips.from_midi(system, piece.name, content.getvalue())
-
-
-def composed(name: str, args: argparse.Namespace) -> list[Piece]:
-    """Return what a run composes, from silence."""
-    from lstm_music.cli.sample import bundled_model, model_of
-    from lstm_music.composer import Opening, composer_of
-    from lstm_music.midi import TICKS_PER_QUARTER
-    from lstm_music.sampler import Options
-
-    checkpoint, _ = open_run(str(bundled_model()) if name == "bundled" else name)
-    composer = composer_of(checkpoint, model_of(checkpoint, args.backend))
-    ticks = round((args.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
-    options = composer.fitted(Options(None, ticks, top_p=composer.top_p, seed=args.seed))
-    opening = (composer.openings() or [Opening("", [])])[0]
-    silence = composer.cut(opening.music, 0, None)
-    made = composer.compose([silence] * args.num, options, lambda *_: None)
-    pieces = [composer.piece(music, options, f"sample {n + 1}") for n, music in enumerate(made)]
-    if not all(piece.tracks for piece in pieces):
-        raise UserError(f"'{name}' composed silence: give another --seed, or train it for longer")
-    return pieces
-
-
-def human(name: str, args: argparse.Namespace) -> list[Piece]:
-    """Return held-out pieces of a corpus, played as everything else is."""
-    from lstm_music.prepared import split_pieces
-    from lstm_music.sources import Skipped, find_sources, read_pieces
-
-    sources = find_sources(name)
-    test = split_pieces([source.name for source in sources])["test"]
-    order = np.random.default_rng(args.seed).permutation(len(test))
-    skipped: list[Skipped] = []
-    chosen: list[Piece] = []
-    for piece in read_pieces((sources[test[n]] for n in order.tolist()), skipped):
-        chosen.append(piece)
-        if len(chosen) == args.num:
-            break
-    if not chosen:
-        raise UserError(f"no piece of '{name}' can be used as --control: give another")
-    return chosen
 
 
 # Serving, exporting, importing ------------------------------------------------------------------

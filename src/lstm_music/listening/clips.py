@@ -66,13 +66,15 @@ def alike(sounds: Sequence[Sound], seconds: float) -> tuple[list[bytes], float, 
                 "leave it out"
             )
     length = min(round(seconds * RATE), *(len(samples) for samples in mono))
-    cut = [faded(samples[:length]) for samples in mono]
-    measured = [(loudness(samples), peak(samples)) for samples in cut]
+    heard = [resample_poly(faded(x[:length]), 1, RATE // CLIP_RATE, axis=0) for x in mono]
+    # Measured as it will be heard: without what lies above the clips' highest frequency.
+    again = [resample_poly(samples, RATE // CLIP_RATE, 1, axis=0) for samples in heard]
+    measured = [(loudness(samples), peak(samples)) for samples in again]
     level = min(LOUDNESS, *(loud + PEAK - high for loud, high in measured))
-    files = []
-    for samples, (loud, _) in zip(cut, measured, strict=True):
-        louder = samples * np.float32(gain(level - loud))
-        files.append(at_clip_rate(to_wav(resample_poly(louder, 1, RATE // CLIP_RATE, axis=0))))
+    files = [
+        at_clip_rate(to_wav(samples * np.float32(gain(level - loud))))
+        for samples, (loud, _) in zip(heard, measured, strict=True)
+    ]
     return files, length / RATE, level
 
 

@@ -244,7 +244,10 @@ def host_of(host: str) -> str:
 
 def body() -> dict[str, Any]:
     """Return the JSON object that was sent. Raises Refused for anything else."""
-    given = request.get_json(silent=True)  # only as application/json, which no foreign form sends
+    try:
+        given = request.get_json(silent=True)  # only as application/json: no foreign form sends it
+    except RecursionError:
+        given = None
     if not isinstance(given, dict):
         raise Refused(400, "not a JSON object")
     return given

@@ -52,6 +52,14 @@ class Clip(NamedTuple):
     control: bool
 
 
+class Wanted(NamedTuple):
+    """A system's name, where its clips come from, and whether people made them."""
+
+    system: str
+    source: str
+    control: bool
+
+
 class Refused(Exception):
     """What a rater asked for can't be done; the message says why, and status is HTTP's."""
 
