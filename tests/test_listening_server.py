@@ -1,6 +1,7 @@
 """The server: what it answers, what it refuses, and what it keeps when it is killed."""
 
 import json
+import signal
 import time
 
 import pytest
@@ -154,6 +155,12 @@ def test_limits_fill_again_and_forget():
     for n in range(100):
         limits.allow(str(n), 1.0)
     assert len(limits.buckets) == 5
+
+
+def test_ctrl_c_ends_it(study):
+    with Server(study.path) as server:
+        server.process.send_signal(signal.SIGINT)
+        assert server.process.wait(20) == 130
 
 
 def test_killed_twice_it_keeps_every_rating_that_it_acknowledged(tmp_path):

@@ -145,17 +145,22 @@ def test_frames_give_notes(tmp_path):
         assert name in rolls.pieces and len(some)
 
 
-def test_excerpts_follow_bar_lines_and_miss_nothing():
-    pieces = [Music(f"p{k}", notes_of_piece(piece_of(k, notes=30))) for k in range(6)]
-    made = excerpts(pieces, 2, 100)
-    whole = sum(-(-int(p.notes[:, 1].max()) // BAR) for p in pieces) // 2
-    assert whole - 1 <= len(made) <= whole
-    for _, some in made:
-        assert some[:, 1].max() <= 2 * BAR and some[:, 0].min() >= 0
-    assert sum(len(x.notes) for x in made) >= 0.9 * sum(len(p.notes) for p in pieces)
-    again = excerpts(pieces, 2, 3)
-    assert len(again) == 3 and len(excerpts(pieces, 2, 3, seed=1)) == 3
-    np.testing.assert_array_equal(again[0].notes, excerpts(pieces, 2, 3)[0].notes)
+def test_excerpts_begin_with_pieces_and_share_no_bar():
+    pieces = [Music(f"p{k}", notes_of_piece(piece_of(k, notes=12))) for k in range(9)]
+    bars = [-(-int(p.notes[:, 1].max()) // BAR) for p in pieces]
+    made = excerpts(pieces, 5, 100)
+    assert max(bars) < 5 and 2 <= len(made) <= sum(bars) // 5
+    by_name = {p.name: p.notes for p in pieces}
+    for name, some in made:
+        own = by_name[name]
+        np.testing.assert_array_equal(some[: len(own)], own)  # a whole piece, then the next one
+        assert some[len(own) :, 0].min() >= own[:, 1].max()
+        assert some[:, 1].max() <= 5 * BAR
+    assert len({name for name, _ in made}) == len(made)
+    cut = excerpts(pieces, 2, 3)
+    assert len(cut) == 3 and len(excerpts(pieces, 2, 3, seed=1)) == 3
+    assert all(some[:, 1].max() <= 2 * BAR for _, some in cut)
+    np.testing.assert_array_equal(cut[0].notes, excerpts(pieces, 2, 3)[0].notes)
 
 
 def test_a_whole_corpus_is_measured_at_once():

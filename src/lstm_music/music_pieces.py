@@ -94,31 +94,34 @@ def excerpts(pieces: Sequence[Music], bars: int, most: int, seed: int = 0) -> li
     """Return at most so many excerpts of so many bars of 4/4, drawn by seed.
 
     The pieces, in an order drawn by seed, follow one another at bar lines, as in what a model
-    composes to a length; the whole is cut every so many bars, and notes at a cut with it.
+    composes to a length. An excerpt begins where a piece does, as what a model composes does; the
+    next one with the first piece that begins at or after its end. No bar is in two.
     """
     rng = np.random.default_rng(seed)
-    laid, names, begins = laid_end_to_end([pieces[p] for p in rng.permutation(len(pieces))])
-    length = bars * BAR
-    whole = int(laid[:, 1].max(initial=0)) // length
-    chosen = np.sort(rng.permutation(whole)[:most])
-    made = []
-    for n in chosen.tolist():
-        first = names[int(np.searchsorted(begins, n * length, side="right")) - 1]
-        made.append(Music(first, window(laid, n * length, length)))
+    ordered = [pieces[p] for p in rng.permutation(len(pieces))]
+    laid, begins = laid_end_to_end(ordered)
+    length, end = bars * BAR, int(laid[:, 1].max(initial=0))
+    made: list[Music] = []
+    free = 0
+    for piece, begin in zip(ordered, begins, strict=True):
+        if free <= begin <= end - length and len(made) < most:
+            made.append(Music(piece.name, window(laid, begin, length)))
+            free = begin + length
     return made
 
 
 def laid_end_to_end(
     pieces: Sequence[Music],
-) -> tuple[npt.NDArray[np.int64], list[str], npt.NDArray[np.int64]]:
-    """Return all notes on one line of time (n, 3), the pieces' names and where each begins."""
+) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Return all notes on one line of time (n, 3), and the tick at which each piece begins."""
     parts: list[npt.NDArray[np.int64]] = [np.zeros((0, 3), np.int64)]
-    begins, now = [], 0
+    begins: list[int] = []
+    now = 0
     for _, notes in pieces:
         begins.append(now)
         parts.append(notes.astype(np.int64) + np.array([now, now, 0]))
         now += -(-int(notes[:, 1].max(initial=0)) // BAR) * BAR
-    return np.concatenate(parts), [name for name, _ in pieces], np.array(begins, np.int64)
+    return np.concatenate(parts), begins
 
 
 def window(notes: npt.NDArray[np.int64], start: int, length: int) -> Notes:

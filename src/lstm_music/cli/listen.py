@@ -134,7 +134,7 @@ def serve(study: Study, args: argparse.Namespace) -> int:
             open_address(address)
 
     server.serve(app, args.host, args.port, ready)
-    return 0
+    return 130  # the server ends by Ctrl-C alone
 
 
 def open_address(address: str) -> None:
