@@ -148,6 +148,11 @@ def test_who_asks_too_often_waits(client):
     assert client.get("/api/session", headers=begin(client)).status_code == 200  # the others don't
 
 
+def test_an_address_cannot_fill_the_study_with_raters(client, study):
+    statuses = [client.post("/api/begin", json={"consent": True}).status_code for _ in range(310)]
+    assert statuses[:300] == [200] * 300 and 429 in statuses[300:]
+
+
 def test_limits_fill_again_and_forget():
     limits = Limits(rate=2, most=3, kept=5)
     assert [limits.allow("a", 0.0) for _ in range(4)] == [True, True, True, False]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from listening import HOSTILE, put_ratings, small_study
+from listening import HOSTILE, put_ratings, small_study, tone
 from lstm_music.listening import results as told
 from lstm_music.listening import statistics as st
+from lstm_music.listening.study import create
 
 
 def test_friedman_is_rs_published_example():
@@ -109,6 +110,17 @@ def test_a_study_is_analysed_and_told(tmp_path):
     made = json.dumps(told.as_json(study, found), allow_nan=False)
     assert "maker-0" in made
     assert any("differ" in line for line in told.lines(found))
+
+
+def test_names_and_comments_are_never_markup(tmp_path):
+    rows = [(f"{HOSTILE}{n}", HOSTILE, False, tone(0.1)) for n in range(3)]
+    study = create(tmp_path / "s.sqlite", HOSTILE, rows, 0.1, 0)
+    put_ratings(study, [{clip.id: 3 + n for n, clip in enumerate(study.clips)}])
+    with study.writing() as db:
+        db.execute("UPDATE raters SET comment = ?", (HOSTILE,))
+    page = told.page(study, st.analyse(study))
+    assert page.count("<script") == page.count("<img") == 0
+    assert page.count("&lt;img src=x onerror=alert(1)&gt;") > 10 and "default-src" in page
 
 
 def test_careless_raters_are_excluded_by_the_stated_rules(tmp_path):

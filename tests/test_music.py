@@ -7,7 +7,7 @@ import pytest
 from lstm_music.cli import evaluate, music
 from lstm_music.cli.common import run
 from lstm_music.errors import UserError
-from small import COMPUTE, small_corpus, small_rolls, small_trainer
+from small import COMPUTE, small_corpus, small_rolls, small_trainer, write_music
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,16 @@ def test_the_tables_and_what_they_say(runs, tmp_path, capsys):
     assert len(sets["m"]["memorisation"]["samples"]) == 6
     assert (tmp_path / "new" / "bars.png").is_file()
     assert "Nearest to held-out first" in shown and "recite" in shown.lower()
+
+
+def test_another_corpus_as_the_reference(runs, tmp_path, capsys):
+    other = write_music(tmp_path / "other", pieces=20, notes=25)
+    words = [runs[0], "--reference", str(other), "--num", "4", "--bars", "3", "--quiet", *COMPUTE]
+    assert music.main([*words, "--json", str(tmp_path / "a.json")]) == 0
+    sets = {one["name"]: one for one in json.loads((tmp_path / "a.json").read_text())["sets"]}
+    found = sets["validation"]["memorisation"]["samples"][0]["transposed"]
+    assert found["piece"].endswith(".mid")  # searched in its own training split
+    assert capsys.readouterr().out.count("overlap with") == 0
 
 
 def test_bad_requests_are_told_in_a_line(runs, capsys):

@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+import webbrowser
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,6 @@ from lstm_music.cli.common import (
     Bar,
     Parser,
     add_backend_options,
-    check_opener,
     limit_threads,
     number,
     open_file,
@@ -119,8 +119,6 @@ def serve(study: Study, args: argparse.Namespace) -> int:
     """Serve a study until Ctrl-C; return the exit status."""
     from lstm_music.listening import server
 
-    if args.open:
-        check_opener()
     local = args.host in LOOPBACK
     app = server.make_app(study, args.token, LOOPBACK if local else ())
 
@@ -131,17 +129,10 @@ def serve(study: Study, args: argparse.Namespace) -> int:
                 print("raters need the code that --token gave", flush=True)
             print(f"ratings go to {study.path}; Ctrl-C ends, the same command goes on", flush=True)
         if args.open:
-            open_address(address)
+            webbrowser.open(address)
 
     server.serve(app, args.host, args.port, ready)
     return 130  # the server ends by Ctrl-C alone
-
-
-def open_address(address: str) -> None:
-    """Show an address in the browser."""
-    import webbrowser
-
-    webbrowser.open(address)
 
 
 def export(study: Study, args: argparse.Namespace) -> int:

@@ -88,6 +88,7 @@ class Door:
         self.study, self.token = study, token
         self.by_rater, self.by_address = Limits(10, 30), Limits(200, 1000)
         self.strangers = Limits(2, 20)  # who say a wrong key or token
+        self.beginners = Limits(2, 300)  # a hall full of raters may share an address
 
     def key(self) -> str:
         """Return the key of the rater who asks. Raises Refused where there is none."""
@@ -117,6 +118,11 @@ class Door:
         ):
             self.stranger()
             raise Refused(403, "this is not the code that the study asks for")
+
+    def let_in(self) -> None:
+        """Count a new rater; raises Refused where an address sends too many."""
+        if not self.beginners.allow(request.remote_addr or ""):
+            raise Refused(429, TOO_MANY)
 
     def stranger(self) -> None:
         """Count someone who is wrong; raises Refused where they guess."""
@@ -184,6 +190,7 @@ def add_api(app: Flask, study: Study, door: Door) -> None:
         if given.get("consent") is not True:
             raise Refused(400, "say that you take part first")
         door.check(given.get("token"))
+        door.let_in()
         return jsonify({"rater": study.begin(), "scores": []})
 
     @app.get("/api/session")
