@@ -42,7 +42,7 @@ CONTRAST = """(() => {
 
 
 def test_a_rater_by_keyboard_who_leaves_and_comes_back(tmp_path):
-    study = small_study(tmp_path, title=HOSTILE, repeats=1)
+    study = small_study(tmp_path, title=HOSTILE, repeats=1, seconds=0.5)
     with served(study) as address, Rater() as rater:
         rater.visit(address)
         assert rater.run("document.getElementById('title').textContent") == HOSTILE
@@ -59,7 +59,7 @@ def test_a_rater_by_keyboard_who_leaves_and_comes_back(tmp_path):
         rater.hear()
         rater.rate(7)
         rater.visit(address)  # as after closing the browser's tab
-        assert rater.run(PLACE) == 1
+        rater.wait(f"{PLACE} === 1")
         rater.hear()
         rater.rate(10)
         rater.hear()
@@ -78,7 +78,7 @@ def test_a_rater_by_keyboard_who_leaves_and_comes_back(tmp_path):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_it_fits_a_phone_and_can_be_read(tmp_path, dark):
-    study = small_study(tmp_path, systems=2)
+    study = small_study(tmp_path, systems=2, seconds=0.5)
     with served(study, "a-code-word") as address, Rater(360, 740, dark) as rater:
         rater.visit(address + "#token=a-code-word")
         assert rater.run("document.getElementById('code').value") == "a-code-word"
@@ -100,7 +100,7 @@ def test_it_fits_a_phone_and_can_be_read(tmp_path, dark):
 
 
 def test_it_goes_on_by_itself_when_the_server_comes_back(tmp_path):
-    study = small_study(tmp_path, systems=2)
+    study = small_study(tmp_path, systems=2, seconds=0.5)
     with Rater() as rater, served(study) as address:
         rater.visit(address)
         rater.begin()
@@ -116,7 +116,7 @@ def test_it_goes_on_by_itself_when_the_server_comes_back(tmp_path):
 
 
 def test_without_a_server(tmp_path):
-    study = small_study(tmp_path, title=HOSTILE, seconds=0.8)
+    study = small_study(tmp_path, title=HOSTILE, seconds=0.5)
     (tmp_path / "index.html").write_text(static_page(study), "utf-8")
     with Rater() as rater:
         rater.open(tmp_path / "index.html")
@@ -126,7 +126,7 @@ def test_without_a_server(tmp_path):
             rater.hear()
             rater.rate(score)
         rater.open(tmp_path / "index.html")
-        assert rater.run(PLACE) == 2
+        rater.wait(f"{PLACE} === 2")
         rater.hear()
         rater.rate(9)
         rater.wait(ENDED)
@@ -141,7 +141,7 @@ def test_without_a_server(tmp_path):
 
 
 def test_several_raters_at_once(tmp_path):
-    study = small_study(tmp_path, repeats=1)
+    study = small_study(tmp_path, repeats=1, seconds=0.5)
     failures = []
 
     def take(number, address):
