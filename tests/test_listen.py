@@ -3,12 +3,16 @@
 import json
 import sys
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from listening import put_ratings, small_study, tone
 from lstm_music.cli import listen
 from lstm_music.cli.common import run
+from lstm_music.corpus import load_corpus
 from lstm_music.errors import UserError
+from lstm_music.listening import making
 from lstm_music.listening.study import Study
 from lstm_music.midi import write_midi
 from small import piece_of, write_music
@@ -49,6 +53,27 @@ def test_a_study_of_everything(sources, capsys):
     assert (sources / "again" / "index.html").read_text() == (
         sources / "page" / "index.html"
     ).read_text()
+
+
+def test_a_control_of_any_corpus_is_held_out_music(tmp_path):
+    rng = np.random.default_rng(0)
+    splits = {
+        name: [rng.integers(0, 2, (64, 88)).astype(np.uint8) * (np.arange(88) % 9 == k)
+               for k in range(n)]
+        for name, n in (("traindata", 4), ("validdata", 2), ("testdata", 2))
+    }  # fmt: skip
+    cells = {}
+    for name, rolls in splits.items():
+        cells[name] = np.empty((1, len(rolls)), object)
+        cells[name][0, :] = rolls
+    savemat(tmp_path / "rolls.mat", cells)
+    asked = making.Asked(5, 2.0, 0, "numpy")
+    pieces = making.human(str(tmp_path / "rolls.mat"), asked)
+    assert sorted(piece.name for piece in pieces) == ["test-1", "test-2"]
+    corpus = load_corpus("bach")
+    held_out = {corpus.pieces[p] for p in corpus.splits["test"]}
+    pieces = making.human("bach", asked)
+    assert len(pieces) == 5 and {piece.name for piece in pieces} <= held_out
 
 
 def test_ratings_come_back_and_are_told(sources, capsys):

@@ -1,6 +1,7 @@
 """bin/evaluate --music, on small runs."""
 
 import json
+import shutil
 
 import pytest
 
@@ -53,6 +54,17 @@ def test_another_corpus_as_the_reference(runs, tmp_path, capsys):
     found = sets["validation"]["memorisation"]["samples"][0]["transposed"]
     assert found["piece"].endswith(".mid")  # searched in its own training split
     assert capsys.readouterr().out.count("overlap with") == 0
+
+
+def test_a_checkpoint_whose_corpus_is_gone(runs, tmp_path, capsys):
+    other = write_music(tmp_path / "other", pieces=20, notes=25)
+    alone = tmp_path / "alone"
+    shutil.copytree(f"{runs[0]}/checkpoints/latest", alone)
+    words = [str(alone), "--num", "3", "--bars", "3", "--quiet", *COMPUTE]
+    with pytest.raises(UserError, match="--corpus"):
+        music.main(words)
+    assert music.main([*words, "--corpus", str(other)]) == 0
+    assert "stands in" in capsys.readouterr().err
 
 
 def test_bad_requests_are_told_in_a_line(runs, capsys):

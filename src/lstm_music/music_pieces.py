@@ -1,11 +1,12 @@
 """What is judged: the notes of corpora and of generated pieces, in excerpts of one length."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from lstm_music.composer import Composer, Opening
 from lstm_music.message_corpus import MessageCorpus
 from lstm_music.midi import (
     KIND,
@@ -22,6 +23,7 @@ from lstm_music.midi import (
 from lstm_music.piano_roll import piece_of_frames
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.sampler import Options
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, parse
 
 BAR = 4 * TICKS_PER_QUARTER
@@ -43,6 +45,18 @@ def notes_of_piece(piece: Piece) -> Notes:
 def in_order(notes: Notes) -> Notes:
     """Return notes by start, then pitch, then end."""
     return notes[np.lexsort((notes[:, 1], notes[:, 2], notes[:, 0]))]
+
+
+# Generated --------------------------------------------------------------------------------------
+
+
+def from_silence(composer: Composer[Any], num: int, asked: Options) -> list[Piece]:
+    """Return so many pieces that a composer makes without an opening, by number."""
+    options = composer.fitted(asked)
+    opening = (composer.openings() or [Opening("", [])])[0]
+    silence = composer.cut(opening.music, 0, None)
+    made = composer.compose([silence] * num, options, lambda *_: None)
+    return [composer.piece(music, options, f"sample {n + 1}") for n, music in enumerate(made)]
 
 
 # Corpora ----------------------------------------------------------------------------------------

@@ -18,18 +18,19 @@ from lstm_music.cli.common import (
     number,
     open_run,
     run,
+    warn,
     whole,
     write,
 )
 from lstm_music.cli.evaluate import reading_of
 from lstm_music.cli.figures import corpus_of
 from lstm_music.cli.sample import bundled_model, model_of, ops_of
-from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
+from lstm_music.composer import Composer, FrequencyComposer, composer_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.memorisation import LONG, SHORT, Index
 from lstm_music.model import Model
-from lstm_music.music_pieces import BAR, Music, excerpts, notes_of_piece, split_music
+from lstm_music.music_pieces import BAR, Music, excerpts, from_silence, notes_of_piece, split_music
 from lstm_music.music_report import Judgement, MusicSet, as_json, in_words, judge, recites
 from lstm_music.prepared import SPLITS, Corpus
 from lstm_music.roll_corpus import RollCorpus
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     limit_threads(args.threads, args.backend)
     names = args.runs or [str(newest_run() or bundled_model())]
     opened = [(name, *open_run(name)) for name in dict.fromkeys(names)]
-    corpora = [corpus_for(*one, args) for one in opened]
+    corpora = [corpus_for(*one, reading_of(one[1]), args) for one in opened]
     reference = reference_of(opened[0], corpora[0], args)
     with Bar(args.quiet, "sets") as bar:
         judged = []
@@ -86,13 +87,26 @@ def main(argv: Sequence[str]) -> int:
 
 
 def corpus_for(
-    name: str, checkpoint: Checkpoint, folder: Path | None, args: argparse.Namespace
+    name: str,
+    checkpoint: Checkpoint,
+    folder: Path | None,
+    reading: Reading,
+    args: argparse.Namespace,
 ) -> Corpus:
-    """Return the corpus that a run was trained on, as it reads it."""
+    """Return the corpus that a run was trained on, read in some way.
+
+    Where it is gone, the reference stands in, with a warning; without one, UserError is raised.
+    """
+    progress = sys.stderr.isatty()
     if args.data is not None and args.reference is None:  # the set has moved
-        own = checkpoint.meta["corpus"]["name"]
-        return load_corpus(own, args.data, reading_of(checkpoint), sys.stderr.isatty())
-    return corpus_of(name, checkpoint, folder, reading_of(checkpoint))
+        return load_corpus(checkpoint.meta["corpus"]["name"], args.data, reading, progress)
+    try:
+        return corpus_of(name, checkpoint, folder, reading)
+    except UserError as error:
+        if args.reference is None:
+            raise
+        warn(f"{error}; {args.reference} stands in")
+        return load_corpus(args.reference, args.data, reading, progress)
 
 
 def reference_of(
@@ -176,11 +190,7 @@ def rolls_of(
     """Return the first run's corpus as frames, for the baselines that draw them."""
     if isinstance(own, RollCorpus):
         return own
-    name, checkpoint, folder = first
-    if args.data is not None and args.reference is None:
-        corpus = load_corpus(own.name, args.data, Reading("note"), sys.stderr.isatty())
-    else:
-        corpus = corpus_of(name, checkpoint, folder, Reading("note"))
+    corpus = corpus_for(*first, Reading("note"), args)
     assert isinstance(corpus, RollCorpus)
     return corpus
 
@@ -194,15 +204,8 @@ def composed(composer: Composer[Any], args: argparse.Namespace) -> list[Music]:
         top_p=composer.top_p if args.top_p is None else args.top_p,
         seed=args.seed,
     )
-    options = composer.fitted(asked)
-    opening = (composer.openings() or [Opening("", [])])[0]
-    silence = composer.cut(opening.music, 0, None)
-    made = composer.compose([silence] * args.num, options, lambda *_: None)
-    names = (f"sample {n + 1}" for n in range(args.num))
-    return [
-        Music(name, notes_of_piece(composer.piece(music, options, name)))
-        for name, music in zip(names, made, strict=True)
-    ]
+    pieces = from_silence(composer, args.num, asked)
+    return [Music(piece.name, notes_of_piece(piece)) for piece in pieces]
 
 
 # Tables -----------------------------------------------------------------------------------------
@@ -295,7 +298,7 @@ def make_parser() -> Parser:
     parser = Parser("evaluate --music", "Judge what runs compose against real music.", EXAMPLES)
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
-    add("--reference", metavar="C", help="real music (default: the first run's own corpus)")
+    add("--reference", "--corpus", metavar="C", help="real music (default: the first run's own)")
     add("--data", type=Path, metavar="FILE", help="read the named corpus from this file or folder")
     add("--split", choices=SPLITS, default="test", help="the part of the reference to judge by")
     add("--num", type=whole(2, 10_000), default=50, metavar="N", help="pieces of each set, at most")

@@ -9,14 +9,17 @@ import numpy as np
 
 from lstm_music.cli.common import open_run
 from lstm_music.cli.sample import bundled_model, model_of
-from lstm_music.composer import Opening, composer_of
+from lstm_music.composer import composer_of
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
 from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_midi, write_midi
-from lstm_music.prepared import split_pieces
+from lstm_music.music_pieces import from_silence
+from lstm_music.piano_roll import piece_of_frames
+from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
-from lstm_music.sources import Skipped, find_sources, read_pieces
+from lstm_music.sources import ROLL_SUFFIXES, ROLLS, find_sources
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
 BUNDLED = "bundled"
@@ -101,27 +104,21 @@ def composed(name: str, asked: Asked) -> list[Piece]:
     checkpoint, _ = open_run(str(bundled_model()) if name == BUNDLED else name)
     composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
     ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
-    options = composer.fitted(Options(None, ticks, top_p=composer.top_p, seed=asked.seed))
-    opening = (composer.openings() or [Opening("", [])])[0]
-    silence = composer.cut(opening.music, 0, None)
-    made = composer.compose([silence] * asked.num, options, lambda *_: None)
-    pieces = [composer.piece(music, options, f"sample {n + 1}") for n, music in enumerate(made)]
+    drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
+    pieces = from_silence(composer, asked.num, drawing)
     if not all(piece.tracks for piece in pieces):
         raise UserError(f"'{name}' composed silence: give another --seed, or train it for longer")
     return pieces
 
 
 def human(name: str, asked: Asked) -> list[Piece]:
-    """Return held-out pieces of a corpus, played as everything else is."""
-    sources = find_sources(name)
-    test = split_pieces([source.name for source in sources])["test"]
-    order = np.random.default_rng(asked.seed).permutation(len(test))
-    skipped: list[Skipped] = []
-    chosen: list[Piece] = []
-    for piece in read_pieces((sources[test[n]] for n in order.tolist()), skipped):
-        chosen.append(piece)
-        if len(chosen) == asked.num:
-            break
-    if not chosen:
-        raise UserError(f"no piece of '{name}' can be used as --control: give another")
-    return chosen
+    """Return held-out pieces of a corpus, to be played as everything else is."""
+    rolls = name in ROLLS or Path(name).suffix.lower() in ROLL_SUFFIXES
+    corpus = load_corpus(name, None, Reading("note") if rolls else Reading())
+    test = np.random.default_rng(asked.seed).permutation(corpus.splits["test"])[: asked.num]
+    if isinstance(corpus, RollCorpus):
+        grid = corpus.reading.grid
+        return [piece_of_frames(corpus.frames(p), grid, corpus.pieces[p]) for p in test.tolist()]
+    files = {source.name: source for source in find_sources(name)}
+    names = [corpus.pieces[p] for p in test.tolist()]
+    return [read_midi(files[name].read(), name) for name in names]

@@ -48,10 +48,13 @@ def lines(results: st.Results) -> list[str]:
     """Return the results in lines for a terminal."""
     made = [f"{len(results.kept)} raters count, {len(results.excluded)} don't"]
     made += [f"  rater {rater.number}: {why}" for rater, why in results.excluded]
+    if not results.kept:
+        return made
     width = max(len(system.name) for system in results.systems)
     for s in results.systems:
-        interval = f"95 % interval {s.low:.2f} to {s.high:.2f}"
-        made.append(f"{s.name:{width}}  {s.mean:.2f} ± {s.sd:.2f}  {interval}" + " *" * s.control)
+        interval = f"95 % interval {shown(s.low)} to {shown(s.high)}"
+        scores = f"{shown(s.mean)} ± {shown(s.sd)}"
+        made.append(f"{s.name:{width}}  {scores}  {interval}" + " *" * s.control)
     if any(system.control for system in results.systems):
         made.append("* by people")
     made.append(friedman_line(results.friedman))
@@ -170,15 +173,20 @@ def scores_table(systems: Sequence[st.System]) -> Html:
     rows = [
         (
             s.name + " (by people)" * s.control,
-            f"{s.mean:.2f}",
-            f"{s.sd:.2f}",
-            f"{s.low:.2f} to {s.high:.2f}",
+            shown(s.mean),
+            shown(s.sd),
+            f"{shown(s.low)} to {shown(s.high)}",
             str(sum(s.votes)),
         )
         for s in systems
     ]
     heads = ("system", "mean", "sd", "95 % interval", "votes")
     return table("A rater's score of a system is the mean over its clips", heads, rows)
+
+
+def shown(value: float) -> str:
+    """Return a number with two decimals, a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def note_on_scores(results: st.Results) -> Html:
@@ -204,7 +212,7 @@ def histogram(system: st.System) -> Html:
         "svg", *parts, viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="votes", role="img",
         aria_label=f"Votes for {system.name}. {spoken}",
     )  # fmt: skip
-    told = f"{system.name}: {system.mean:.2f} ± {system.sd:.2f}"
+    told = f"{system.name}: {shown(system.mean)} ± {shown(system.sd)}"
     return tag("figure", tag("figcaption", told), drawn)
 
 
