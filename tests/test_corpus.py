@@ -5,20 +5,24 @@ import json
 import os
 import zipfile
 from collections import Counter
+from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
+import mido
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music import corpus as corpora
-from lstm_music import message_corpus, prepared
+from lstm_music import prepared
 from lstm_music.corpus import FORMAT, Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece, write_midi
+from lstm_music.piece_store import FORMAT as STORE_FORMAT
 from lstm_music.prepared import split_pieces
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, transpose_word
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, parse, transpose_word
 from small import flip, piece_of, track_of, write_music
 
 
@@ -57,6 +61,12 @@ def same(a, b):
         and np.array_equal(a.offsets, b.offsets)
         and np.array_equal(a.shifts, b.shifts)
     )
+
+
+def in_memory(corpus):
+    """The corpus with arrays of its own: a mapped file changes when it is damaged on purpose."""
+    arrays = {name: np.array(getattr(corpus, name)) for name in ("ids", "offsets", "shifts")}
+    return replace(corpus, **arrays)
 
 
 # What is read -----------------------------------------------------------------------------------
@@ -112,13 +122,16 @@ def test_folders_are_read_to_the_bottom(music):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("bahc", "unknown corpus 'bahc': use bach, muse, jsb, nottingham, piano-midi, or the path"),
+        (
+            "bahc",
+            "unknown corpus 'bahc': use bach, classical, muse, jsb, nottingham, piano-midi, or the",
+        ),
         ("", "unknown corpus ''"),
         ("no/such", "no file or folder 'no/such': check the path"),
         ("x.mid", "no file or folder 'x.mid'"),
-        ("empty", "no MIDI files (.mid, .midi, .kar) in 'empty'"),
+        ("empty", "no MIDI files (.mid, .midi, .kar, .rmi) in 'empty'"),
         ("empty.zip", "no MIDI files"),
-        ("text.txt", "'text.txt' is not a MIDI file, a folder or a zip"),
+        ("text.txt", "'text.txt' is not a MIDI file, a folder, a zip or a tar"),
         ("rubbish.zip", "can't read the archive 'rubbish.zip' (File is not a zip file)"),
         ("rubbish", "no usable MIDI file among 2 in 'rubbish', choose another, for example a.mid"),
         ("rubbish/a.mid", "no usable MIDI file among 1 in"),
@@ -156,11 +169,10 @@ def smpte():
 def test_bad_files_are_skipped_and_named(music):
     whole = midi_bytes(piece_of(0))
     bad = {
-        "cut.mid": whole[: len(whole) // 2],
+        "cut.mid": whole[:10],
         "empty.mid": b"",
         "rubbish.mid": bytes(range(100)),
         "silent.mid": midi_bytes(Piece("", [])),
-        "smpte.mid": smpte(),
     }
     for name, data in bad.items():
         (music / name).write_bytes(data)
@@ -169,6 +181,22 @@ def test_bad_files_are_skipped_and_named(music):
     assert len(corpus.pieces) == 8
     assert [s.file for s in corpus.skipped] == sorted([*bad, "gone.mid"])
     assert all(s.reason and "\n" not in s.reason for s in corpus.skipped)
+
+
+def test_what_can_be_read_of_a_file_is_used_and_what_was_mended_is_told(music):
+    whole = midi_bytes(piece_of(0))
+    (music / "cut.mid").write_bytes(whole[: len(whole) // 2])
+    (music / "smpte.mid").write_bytes(smpte())
+    corpus = load_corpus(str(music))
+    assert not corpus.skipped
+    assert {m.file: "tracks cut off" in m.repairs for m in corpus.mended} == {
+        "cut.mid": True,
+        "smpte.mid": False,
+    }
+    pieces = {name: corpus.lengths[p] for p, name in enumerate(corpus.pieces)}
+    assert 0 < pieces["cut.mid"] < pieces["0.mid"]
+    again = load_corpus(str(music))
+    assert again.mended == corpus.mended
 
 
 def test_bad_members_of_a_zip_are_skipped(tmp_path):
@@ -231,15 +259,6 @@ def test_the_habits_of_a_corpus_leave_out_rare_slips(tmp_path):
     assert load_corpus(str(tmp_path / "m" / "a.mid")).most_notes == 3
 
 
-@given(st.lists(st.integers(0, 20), min_size=1), st.floats(0.01, 1))
-@settings(deadline=None)
-def test_the_share_below_is_the_least_that_holds_it(values, share):
-    bound = message_corpus.share_below(Counter(values), share)
-    assert bound in values
-    assert sum(v <= bound for v in values) >= share * len(values) - 1e-9
-    assert sum(v < bound for v in values) < share * len(values)
-
-
 # Splits -----------------------------------------------------------------------------------------
 
 
@@ -286,6 +305,146 @@ def test_the_vocabulary_has_what_training_words_become_when_transposed(music):
     for piece in range(8):  # the music is what it was
         words = [corpus.vocabulary.word(id) for id in corpus.piece_ids(piece)]
         assert words == corpus.tokenizer.words(piece_of(piece))
+
+
+# Rare words -------------------------------------------------------------------------------------
+
+
+def test_rare_words_become_the_nearest_in_time(music):
+    plain = load_corpus(str(music))
+    corpus = load_corpus(str(music), reading=Reading(min_count=4))
+    before = [plain.vocabulary.word(id) for id in plain.ids]
+    after = [corpus.vocabulary.word(id) for id in corpus.ids]
+    trained = Counter(
+        plain.vocabulary.word(id) for p in plain.splits["train"] for id in plain.piece_ids(p)
+    )
+    kept = {}
+    for word in set(corpus.vocabulary.words) - set(SPECIALS):
+        kind, pitch, delta = parse(word)
+        kept.setdefault((kind, pitch), []).append(delta)
+    moved = 0
+    for old, new in zip(before, after, strict=True):
+        if old in SPECIALS:
+            assert new == old
+            continue
+        kind, pitch, delta = parse(old)
+        nearest = min(kept[kind, pitch], key=lambda known: (abs(known - delta), known))
+        assert parse(new) == (kind, pitch, nearest)
+        moved += old != new
+        if trained[old] >= 4:
+            assert new == old
+    assert 0 < moved == corpus.merged_tokens
+    assert corpus.merged_words == len(plain.vocabulary) - len(corpus.vocabulary)
+    for word in set(after) - set(SPECIALS):  # rare itself only where its pitch has no other
+        kind, pitch, _ = parse(word)
+        assert trained[word] >= 4 or len(kept[kind, pitch]) == 1
+
+
+def test_rare_words_are_merged_before_they_are_transposed(music):
+    merged = load_corpus(str(music), reading=Reading(min_count=4))
+    corpus = load_corpus(str(music), reading=Reading(min_count=4, transpose_augment=1))
+    train = {merged.vocabulary.word(id) for p in merged.splits["train"]
+             for id in merged.piece_ids(p)}  # fmt: skip
+    moved = {transpose_word(word, shift) for word in train for shift in (-1, 0, 1)}
+    assert set(corpus.vocabulary.words) == moved | set(merged.vocabulary.words)
+
+
+def test_rare_words_are_of_messages_alone():
+    with pytest.raises(UserError, match="--min-count is for messages"):
+        Reading("chord", min_count=2)
+
+
+# Copies -----------------------------------------------------------------------------------------
+
+
+def test_a_copy_is_in_no_other_split(music):
+    splits = load_corpus(str(music)).splits
+    held = splits["test"][0]
+    for name in ("copy-1.mid", "copy-2.mid", "copy-3.mid", "copy-4.mid"):
+        (music / name).write_bytes((music / f"{held}.mid").read_bytes())
+    corpus = load_corpus(str(music))
+    where = {p: split for split, pieces in corpus.splits.items() for p in pieces}
+    for (a, split), (b, other) in product(where.items(), repeat=2):
+        assert split == other or not np.array_equal(corpus.piece_ids(a), corpus.piece_ids(b))
+    assert corpus.copies
+    assert set(where) | set(corpus.copies) == set(range(12))
+    assert not set(where) & set(corpus.copies)
+    assert corpus.summary()["copies"] == [corpus.pieces[p] for p in corpus.copies]
+
+
+@pytest.mark.parametrize(
+    ("splits", "contents", "kept", "copies"),
+    [
+        (([0, 1, 2], [3], [4]), "abcde", ([0, 1, 2], [3], [4]), []),
+        (([0, 1, 2], [3], [4]), "abcbd", ([0, 2], [3], [4]), [1]),
+        (([0, 1, 2], [3, 4], [5]), "abcdaa", ([1, 2], [3], [5]), [0, 4]),
+        (([0, 1, 2], [3], [4]), "aabcd", ([0, 1, 2], [3], [4]), []),  # within a split
+        (([0], [1], [2]), "aaa", ([0], [1], [2]), []),  # else nothing would be left
+        (([0, 1], [0, 1], [0, 1]), "ab", ([0, 1], [0, 1], [0, 1]), []),
+    ],
+)
+def test_what_is_left_out_as_a_copy(splits, contents, kept, copies):
+    named = dict(zip(prepared.SPLITS, splits, strict=True))
+    found, left = prepared.without_copies(named, [c.encode() for c in contents])
+    assert (tuple(found.values()), left) == (kept, copies)
+
+
+# Parts of a corpus, and its table ---------------------------------------------------------------
+
+
+def test_so_many_pieces_alone(music):
+    keys, drawn = set(), set()
+    for seed in range(4):
+        corpus = load_corpus(str(music), reading=Reading(max_pieces=5, seed=seed))
+        assert len(corpus.pieces) == 5
+        keys.add(corpus.key)
+        drawn.add(tuple(corpus.pieces))
+    assert len(keys) == 4
+    assert len(drawn) > 1
+    assert not load_corpus(str(music), reading=Reading(max_pieces=99)).skipped
+
+
+def test_the_table_tells_rare_and_unseen_tokens_and_composers(tmp_path):
+    folder = write_music(tmp_path / "music")
+    for n, composer in enumerate(["bach", "Bach", "haydn"]):
+        (folder / f"{n}.mid").rename(folder / f"{composer}-{n}.mid")
+    corpus = load_corpus(str(folder))
+    (held,) = corpus.splits["valid"]
+    write_midi(Piece("", [track_of([(0, 9, 1), (9, 20, 1)])]), folder / corpus.pieces[held])
+    corpus = load_corpus(str(folder))
+    summary = corpus.summary()
+    assert list(summary["composers"]) == ["Bach", "Haydn"]
+    assert summary["composers"]["Bach"]["pieces"] == 2
+    trained = Counter(w for p in corpus.splits["train"] for w in words_of(corpus, p))
+    for split in prepared.SPLITS:
+        used = Counter(w for p in corpus.splits[split] for w in words_of(corpus, p))
+        counts = summary["splits"][split]
+        assert counts["rare_share"] == sum(n < 10 for n in used.values()) / len(used)
+        unseen = sum(n for w, n in used.items() if w not in trained)
+        assert counts["unseen_share"] == unseen / used.total()
+    assert summary["splits"]["valid"]["unseen_share"] == 1
+    assert summary["splits"]["train"]["unseen_share"] == 0 < summary["unseen_share"]
+
+
+def words_of(corpus, piece):
+    """The words of a piece that are messages."""
+    words = (corpus.vocabulary.word(id) for id in corpus.piece_ids(piece))
+    return [word for word in words if word not in SPECIALS]
+
+
+def test_drums_are_left_out_unless_they_are_kept(tmp_path):
+    folder = write_music(tmp_path / "music", pieces=3)
+    midi = mido.MidiFile(folder / "0.mid")
+    track = mido.MidiTrack()
+    for kind in ("note_on", "note_off"):
+        track.append(mido.Message(kind, channel=9, note=35, time=120))
+    midi.tracks.append(track)
+    midi.save(folder / "0.mid")
+    plain, drums = (load_corpus(str(folder), reading=Reading(drums=d)) for d in (False, True))
+    assert drums.lengths[0] == plain.lengths[0] + 3
+    assert [m.file for m in plain.mended] == ["0.mid"]
+    assert not drums.mended
+    assert plain.summary()["mended"] == [m._asdict() for m in plain.mended]
 
 
 # The cache --------------------------------------------------------------------------------------
@@ -335,7 +494,7 @@ def test_other_content_or_settings_is_another_corpus(music):
 @pytest.mark.parametrize("file", ["ids.npy", "offsets.npy", "shifts.npy", "corpus.json", "sha256"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_cache_is_made_anew(music, cache, monkeypatch, file, damage):
-    first = load_corpus(str(music))
+    first = in_memory(load_corpus(str(music)))
     path = cache / f"{first.key}-{FORMAT}" / file
     if damage == "flip":
         flip(path, 0.95)
@@ -346,21 +505,42 @@ def test_a_damaged_cache_is_made_anew(music, cache, monkeypatch, file, damage):
     assert same(first, load_corpus(str(music)))
     monkeypatch.setattr(corpora, "prepare_messages", None)
     assert same(first, load_corpus(str(music)))  # and is whole again
-    assert [p.name for p in cache.iterdir()] == [f"{first.key}-{FORMAT}"]
+    kept = {p.name for p in cache.iterdir()}
+    assert kept == {f"{first.key}-{FORMAT}", "digests", f"pieces-{STORE_FORMAT}"}
 
 
-@pytest.mark.parametrize("place", ["file", "unwritable"])
+@pytest.mark.parametrize("place", ["file", "full"])
 def test_a_cache_that_cant_be_written_does_no_harm(music, cache, monkeypatch, place):
     if place == "file":
         cache.write_text("in the way")
     else:
+        write = Path.write_bytes
 
-        def refuse(*_):
-            raise OSError(28, "No space left on device")
+        def refuse(path, data):
+            if cache in path.parents:
+                raise OSError(28, "No space left on device")
+            return write(path, data)
 
-        monkeypatch.setattr(np, "save", refuse)
+        monkeypatch.setattr(Path, "write_bytes", refuse)
     assert len(load_corpus(str(music)).pieces) == 8
-    assert place == "file" or not list(cache.iterdir())
+    assert place == "file" or not list(cache.glob("[0-9a-f]*-*"))
+
+
+def test_a_disk_without_any_room_is_an_error_of_the_disk(music, monkeypatch):
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    with pytest.raises(OSError, match="No space"):
+        load_corpus(str(music))
+
+
+def test_what_a_killed_preparation_left_is_removed_in_time(music, cache):
+    for name in ("new", "old"):
+        (cache / f"{prepared.MAKING}{name}" / "new").mkdir(parents=True)
+    os.utime(cache / f"{prepared.MAKING}old", (0, 0))
+    load_corpus(str(music))
+    assert [p.name for p in cache.glob(".*")] == [f"{prepared.MAKING}new"]
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
@@ -385,7 +565,7 @@ def test_the_summary_counts_what_is_not_special(music):
     (music / "bad.mid").write_bytes(b"rubbish")
     corpus = load_corpus(str(music))
     summary = corpus.summary()
-    assert list(summary) == ["pieces", "tokens", "unique_tokens", "skipped", "splits"]
+    assert {"pieces", "tokens", "unique_tokens", "skipped", "splits"} <= set(summary)
     words = [
         [w for w in corpus.tokenizer.words(piece_of(n)) if w not in SPECIALS] for n in range(8)
     ]
@@ -417,10 +597,23 @@ def test_what_is_for_piano_rolls_is_refused_for_messages(option):
     Reading("chord", **{option: value})
 
 
-def test_the_key_of_messages_is_that_of_the_first_version(tmp_path):
-    # So that its runs can be resumed: its bytes were "2 message flatten 0.1", names and contents.
+@pytest.mark.parametrize(
+    ("layout", "key", "ids"),
+    [
+        ("flatten", "906b057a47cc3e833b5f4040ac72257b", "d3be7a5a35ca6413"),
+        ("merge", "99fedad49fedda331b67fd3be87e0e6e", "067ec3be2c2a729f"),
+    ],
+)
+def test_the_bundled_corpus_is_that_of_the_first_version(layout, key, ids):
+    """So that the runs of that version can be resumed."""
+    corpus = load_corpus("bach", reading=Reading(tracks=layout))
+    assert corpus.key == key
+    assert hashlib.sha256(corpus.ids.tobytes()).hexdigest().startswith(ids)
+
+
+def test_the_key_is_of_names_contents_and_reading(tmp_path):
     folder = write_music(tmp_path / "one", pieces=1)
-    digest = hashlib.sha256(b"2 message flatten 0.1")
+    digest = hashlib.sha256(b"3 message flatten 0.1 drums")
     digest.update(hashlib.sha256(b"0.mid").digest())
     digest.update(hashlib.sha256((folder / "0.mid").read_bytes()).digest())
-    assert load_corpus(str(folder)).key == digest.hexdigest()[:32]
+    assert load_corpus(str(folder), reading=Reading(drums=True)).key == digest.hexdigest()[:32]

@@ -11,7 +11,7 @@ import pytest
 
 from lstm_music import music_metrics as m
 from lstm_music.corpus import load_corpus
-from lstm_music.midi import read_midi, write_midi
+from lstm_music.midi import Piece, merge_tracks, read_midi, write_midi
 from lstm_music.music_pieces import (
     EMPTY,
     Music,
@@ -19,6 +19,7 @@ from lstm_music.music_pieces import (
     in_order,
     message_notes,
     notes_of_piece,
+    piece_of_music,
     split_music,
     word_table,
 )
@@ -137,6 +138,13 @@ def test_a_corpus_gives_the_notes_that_its_tokens_decode_to(tmp_path, layout):
         ids = corpus.piece_ids(piece)
         decoded = corpus.tokenizer.piece([corpus.vocabulary.word(int(i)) for i in ids], "")
         np.testing.assert_array_equal(message_notes(ids, words), notes_of_piece(decoded))
+
+
+def test_notes_become_a_piece_again():
+    for seed in range(5):
+        merged = Piece("", [merge_tracks(piece_of(seed, tracks=3))])
+        again = piece_of_music(Music("name", notes_of_piece(piece_of(seed, tracks=3))))
+        np.testing.assert_array_equal(again.tracks[0], merged.tracks[0])
 
 
 def test_frames_give_notes(tmp_path):

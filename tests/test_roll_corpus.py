@@ -74,6 +74,17 @@ def write_rolls(path, music=None):
     return path
 
 
+def counts_of(row):
+    """What the first columns of a row of the table hold."""
+    return {key: row[key] for key in ("pieces", "tokens", "unique_tokens")}
+
+
+def in_memory(corpus):
+    """The corpus with arrays of its own: a mapped file changes when it is damaged on purpose."""
+    names = ("packed", "offsets", "ids", "unseen", "shifts")
+    return replace(corpus, **{name: np.array(getattr(corpus, name)) for name in names})
+
+
 @pytest.fixture
 def rolls(tmp_path):
     return write_rolls(tmp_path / "rolls.mat")
@@ -281,7 +292,7 @@ def test_the_second_load_is_from_the_cache(place, monkeypatch, reading):
 )
 @pytest.mark.parametrize("damage", ["flip", "cut", "remove"])
 def test_a_damaged_cache_is_made_anew(rolls, cache, monkeypatch, file, damage):
-    first = load(rolls, "chord")
+    first = in_memory(load(rolls, "chord"))
     path = cache / f"{first.key}-{FORMAT}" / file
     if damage == "flip":
         flip(path, 0.95)
@@ -292,7 +303,7 @@ def test_a_damaged_cache_is_made_anew(rolls, cache, monkeypatch, file, damage):
     assert same(first, load(rolls, "chord"))
     unprepared(monkeypatch)
     assert same(first, load(rolls, "chord"))  # and is whole again
-    assert [p.name for p in cache.iterdir()] == [f"{first.key}-{FORMAT}"]
+    assert [p.name for p in cache.glob("*-*")] == [f"{first.key}-{FORMAT}"]
 
 
 def test_each_setting_makes_another_corpus(place):
@@ -348,7 +359,7 @@ def test_the_tokenizer_says_how_to_read_again(rolls):
 @pytest.mark.parametrize("representation", ["chord", "note"])
 def test_the_summary_counts_frames_and_different_frames(rolls, representation):
     summary = load(rolls, representation).summary()
-    assert summary["splits"] == {
+    assert {split: counts_of(counts) for split, counts in summary["splits"].items()} == {
         "train": {"pieces": 3, "tokens": 9, "unique_tokens": 6},
         "valid": {"pieces": 1, "tokens": 3, "unique_tokens": 3},
         "test": {"pieces": 2, "tokens": 4, "unique_tokens": 4},
@@ -449,7 +460,7 @@ def test_musedata_has_the_papers_chords(quickly):
     """Muse-All: 39,289 unique tokens, the very number."""
     corpus = load_corpus("muse", DATA, Reading("chord"))
     train = {"pieces": 524, "tokens": 245_202, "unique_tokens": 39_289}
-    assert corpus.summary()["splits"]["train"] == train
+    assert counts_of(corpus.summary()["splits"]["train"]) == train
     assert len(corpus.vocabulary) == 39_289 + 1
     test = corpus.splits["test"]
     at = slice(corpus.id_offsets[test[0]], corpus.id_offsets[test[-1] + 1])
@@ -467,7 +478,7 @@ def test_musedata_thinned_has_about_as_many_chords_as_the_papers(quickly):
 def test_the_chorales_have_as_many_chords_as_in_the_literature():
     corpus = load_corpus("jsb", DATA, Reading("chord"))
     train = {"pieces": 229, "tokens": 13_807, "unique_tokens": 2_420}
-    assert corpus.summary()["splits"]["train"] == train
+    assert counts_of(corpus.summary()["splits"]["train"]) == train
     assert len(corpus.vocabulary) == 2_420 + 1
     test = corpus.splits["test"]
     at = slice(corpus.id_offsets[test[0]], corpus.id_offsets[test[-1] + 1])

@@ -30,7 +30,7 @@ VELOCITY = 80
 GRID = 60  # a thirty-second note; durations off this grid are worth a line in the note
 SIZE_LIMIT = 300_000
 DEFAULT_OUT = Path("src/lstm_music/data/bach.zip")
-INSTALL_HINT = "pip install 'lstm-music[build-corpus]'"
+INSTALL_HINT = "pip install 'lstm-music[classical]'"
 
 # Tonics a fifth apart, Fb to B#. Each sharp in the key signature is one step to the right.
 FIFTHS = [letter + accidental for accidental in ("b", "", "#") for letter in "FCGDAEB"]

@@ -1,41 +1,45 @@
 """Corpora: named ones and files of the user's -> pieces, prepared once and then memory-mapped.
 
 A corpus is prepared once for its content and settings (`message_corpus.py`, `roll_corpus.py`) and
-kept. Nothing is dropped silently: each file that can't be used is named with its reason in
-`skipped`.
+kept; the MIDI files themselves are parsed once for any settings (`piece_store.py`). Nothing is
+dropped silently: each file that can't be used is named with its reason in `skipped`.
 """
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-
-from tqdm import tqdm
 
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import (
     MessageCorpus,
+    MessageReading,
     messages_from_disk,
-    messages_on_disk,
     prepare_messages,
 )
+from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.prepared import HELD_OUT, Corpus, cache_folder, read_cache, write_cache
+from lstm_music.piece_store import PieceStore
+from lstm_music.prepared import Corpus, cache_folder, places, read_cache, write_cache
+from lstm_music.reading import Digests, Workers, digests_of, pieces_of
 from lstm_music.roll_corpus import (
     RollCorpus,
     RollReading,
     prepare_file,
     prepare_rolls,
     rolls_from_disk,
-    rolls_on_disk,
 )
-from lstm_music.sources import ROLLS, Source, find_rolls, find_sources
+from lstm_music.sources import ROLLS, Skipped, Source, find_rolls, find_sources
 from lstm_music.tokenizers.messages import Layout
 
-FORMAT = 3  # of prepared corpora; a new number makes old caches unused
+FORMAT = 4  # of prepared corpora; a new number makes old caches unused
+MIDI_RULES = 3  # how MIDI files are read; a new number makes runs on them start anew
+FIRST_RULES = 2  # by these the bundled corpus reads the same, so that its runs go on
+CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is built
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
 Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
@@ -47,8 +51,9 @@ REPRESENTATIONS: tuple[Representation, ...] = ("message", "chord", "note")
 class Reading:
     """How to read a corpus.
 
-    tracks: layout of messages; grid: frames a whole note, None for the corpus's own; the others as
-    in RollReading.
+    tracks: layout of messages; grid: frames a whole note, None for the corpus's own; drums: keep
+    them; max_pieces: so many MIDI files, drawn by seed, 0 for all; min_count as in MessageReading,
+    the others as in RollReading.
     """
 
     representation: Representation = "message"
@@ -58,6 +63,9 @@ class Reading:
     common_key: Literal["A", "C"] | None = None
     transpose_augment: int = 0
     seed: int = 0
+    drums: bool = False
+    max_pieces: int = 0
+    min_count: int = 0
 
     def __post_init__(self) -> None:
         given = {"grid": self.grid, "max-polyphony": self.max_polyphony}
@@ -66,6 +74,17 @@ class Reading:
                 raise UserError(
                     f"--{option} is for piano rolls: add --representation chord or note"
                 )
+        if self.min_count and self.representation != "message":
+            raise UserError("--min-count is for messages: leave it out, or --representation")
+
+    def messages(self) -> MessageReading:
+        """Return how to read a corpus as messages."""
+        return MessageReading(self.tracks, self.transpose_augment, self.min_count)
+
+    def files_to_text(self) -> str:
+        """Return how MIDI files are chosen and read, as a prepared corpus's key holds it."""
+        drawn = f" max-pieces {self.max_pieces} {self.seed}" if self.max_pieces else ""
+        return " drums" * self.drums + drawn
 
     def rolls(self, name: str) -> RollReading | None:
         """Return how to read a corpus as frames, or None where it is read as messages."""
@@ -87,12 +106,13 @@ def load_corpus(
     data: Path | None = None,
     reading: Reading | None = None,
     progress: bool = False,
+    workers: Workers | None = None,
 ) -> Corpus:
     """Return a corpus, from the cache where it was prepared before.
 
-    name: "bach", one of Boulanger-Lewandowski's sets, or the path of a MIDI file, a folder, a zip
-    or one of those sets; data: a file or folder to read a named corpus from instead. Raises
-    UserError where there is nothing to read.
+    name: "bach", "classical", one of Boulanger-Lewandowski's sets, or the path of a MIDI file, a
+    folder, an archive or one of those sets; data: a file or folder to read a named corpus from
+    instead; workers: who parses MIDI files. Raises UserError where there is nothing to read.
     """
     reading = reading or Reading()
     rolls = reading.rolls(name)
@@ -100,32 +120,32 @@ def load_corpus(
     path = None if looked_for and rolls is None else find_rolls(name, data)
     if path is not None:
         return load_rolls(name, path, rolls)
-    sources = find_sources(name, data)
-    seen = watched(sources, f"reading {name}", progress)
+    sources = find_sources(name, data, cache_folder() / CLASSICAL)
+    where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
+    digests = digests_of(sources, cache_folder() / "digests" / where[:32], progress)
+    bundled = name == "bach" and data is None
+
+    def found(place: Path) -> Iterator[Piece | Skipped]:
+        store = PieceStore(place, reading.drums)
+        drawn = reading.max_pieces, reading.seed
+        return pieces_of(sources, digests, store, workers or Workers(), progress, *drawn)
+
     if rolls is None:
-        return load_messages(name, sources, seen, reading, progress)
-    key = content_key(sources, rolls.to_text(), progress)
+        messages = reading.messages()
+        rules = FIRST_RULES if bundled else MIDI_RULES
+        text = f"{rules} {messages.to_text()}{reading.files_to_text()}"
+        key = content_key(sources, digests, text)
+        return kept_or_made(
+            key,
+            lambda meta, arrays: messages_from_disk(name, key, meta, arrays, messages),
+            lambda place, folder: prepare_messages(name, folder, found(place), messages),
+        )
+    text = rolls.to_text() + ("" if bundled else f" {MIDI_RULES}") + reading.files_to_text()
+    key = content_key(sources, digests, text)
     return kept_or_made(
         key,
         lambda meta, arrays: rolls_from_disk(name, key, meta, arrays, rolls),
-        lambda: prepare_rolls(name, key, seen, len(sources), rolls),
-        rolls_on_disk,
-    )
-
-
-def load_messages(
-    name: str, sources: list[Source], seen: Iterable[Source], reading: Reading, progress: bool
-) -> MessageCorpus:
-    """Return MIDI files as messages; seen: the same sources, watched as they are read."""
-    layout, augment = reading.tracks, reading.transpose_augment
-    # As the first version had it, whose runs can then be resumed.
-    how = f"2 message {layout} {HELD_OUT}" + (f" augment {augment}" if augment else "")
-    key = content_key(sources, how, progress)
-    return kept_or_made(
-        key,
-        lambda meta, arrays: messages_from_disk(name, key, meta, arrays, layout, augment),
-        lambda: prepare_messages(name, key, seen, len(sources), layout, augment),
-        messages_on_disk,
+        lambda place, folder: prepare_rolls(name, folder, found(place), rolls),
     )
 
 
@@ -136,47 +156,47 @@ def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus
             f"'{path}' holds piano rolls, which have no MIDI messages: "
             "read it with --representation chord or note"
         )
-    sources = [Source(path.suffix.lower(), path.read_bytes)]
-    key = content_key(sources, reading.to_text(), progress=False)
+    source = Source(path.suffix.lower(), path.read_bytes)
+    key = content_key([source], digests_of([source]), reading.to_text())
     return kept_or_made(
         key,
         lambda meta, arrays: rolls_from_disk(name, key, meta, arrays, reading),
-        lambda: prepare_file(name, key, path, reading),
-        rolls_on_disk,
+        lambda _, folder: prepare_file(name, folder, path, reading),
     )
 
 
 def kept_or_made(
     key: str,
     from_disk: Callable[[dict[str, Any], dict[str, Array]], Prepared],
-    make: Callable[[], Prepared],
-    on_disk: Callable[[Prepared], tuple[dict[str, Any], dict[str, Array]]],
+    make: Callable[[Path, Path], dict[str, Any]],
 ) -> Prepared:
-    """Return the corpus of that key from the cache, or make it and keep it there."""
-    folder = cache_folder() / f"{key}-{FORMAT}"
-    kept = read_cache(folder)
-    if kept is not None:
-        with suppress(KeyError, TypeError, ValueError, UserError):  # not what this version writes
-            return from_disk(*kept)
-    corpus = make()
-    write_cache(folder, *on_disk(corpus))
-    return corpus
+    """Return the corpus of that key from the cache, or make it and keep it there.
 
-
-def content_key(sources: list[Source], how: str, progress: bool = False) -> str:
-    """Return a hash of every file's name and bytes, and of how they are read."""
-    digest = hashlib.sha256(how.encode())
-    for source in watched(sources, "looking for changes", progress):
-        digest.update(hashlib.sha256(source.name.encode()).digest())
+    make: takes the cache and the folder to write arrays into, and returns the rest in JSON. Where
+    the cache can't be written, a temporary folder serves. Raises OSError where neither can be.
+    """
+    failed: OSError | None = None
+    for place in places():
+        folder = place / f"{key}-{FORMAT}"
+        kept = read_cache(folder)
+        if kept is not None:
+            with suppress(KeyError, TypeError, ValueError, UserError):  # another version's
+                return from_disk(*kept)
         try:
-            digest.update(hashlib.sha256(source.read()).digest())
-        except OSError:
-            digest.update(b"unreadable")
-    return digest.hexdigest()[:32]
+            write_cache(folder, partial(make, place))
+            kept = read_cache(folder)
+        except OSError as error:
+            failed = error
+            continue
+        if kept is not None:
+            return from_disk(*kept)
+    raise failed or OSError("a prepared corpus can't be read back")
 
 
-def watched(sources: list[Source], what: str, progress: bool) -> Iterable[Source]:
-    """Return the sources, with a progress bar for those who wait longer than two seconds."""
-    return tqdm(
-        sources, what, unit="file", disable=not progress, leave=False, delay=2, file=sys.stderr
-    )
+def content_key(sources: Iterable[Source], digests: Digests, how: str) -> str:
+    """Return a hash of every file's name and bytes, and of how they are read."""
+    key = hashlib.sha256(how.encode())
+    for source, digest in zip(sources, digests, strict=True):
+        key.update(hashlib.sha256(source.name.encode()).digest())
+        key.update(b"unreadable" if isinstance(digest, Skipped) else bytes.fromhex(digest))
+    return key.hexdigest()[:32]

@@ -1,23 +1,26 @@
 """MIDI files as message tokens: files -> pieces -> words -> ids."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from lstm_music.batches import TokenSource, transposed_ids
-from lstm_music.errors import UserError
-from lstm_music.midi import KIND, NOTE_ON, PITCH, notes_of
+from lstm_music.midi import KIND, NOTE_ON, PITCH, Piece, notes_of
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.prepared import Corpus, common_fields, common_json, split_pieces
-from lstm_music.sources import Skipped, Source, read_pieces
+from lstm_music.prepared import HELD_OUT, Corpus, Gathered, common_fields, write_array
+from lstm_music.sources import Skipped
+from lstm_music.tally import Tally
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     SPECIALS,
     Layout,
     MessageTokenizer,
+    NearestWord,
+    parse,
+    spelled,
     transpose_word,
 )
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -25,6 +28,27 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 NOTE_LENGTHS_KEPT, VOICES_KEPT = 0.999, 0.99  # of notes: the rest are slips or rare effects
 PRIMER_IDS = 64
 HIGHEST = 127  # MIDI pitch
+BLOCK = 2**20  # tokens in memory at a time
+CODE = np.dtype(np.int64)
+
+
+@dataclass(frozen=True)
+class MessageReading:
+    """How to make messages.
+
+    augment: see Corpus; min_count: a word that the training split holds fewer times becomes the
+    nearest word of the same kind and pitch that it holds as often.
+    """
+
+    layout: Layout
+    augment: int = 0
+    min_count: int = 0
+
+    def to_text(self) -> str:
+        """Return all of it, as a prepared corpus's key holds it."""
+        given = {"augment": self.augment, "min-count": self.min_count}
+        changed = "".join(f" {name} {value}" for name, value in given.items() if value)
+        return f"message {self.layout} {HELD_OUT}{changed}"
 
 
 @dataclass(frozen=True)
@@ -33,7 +57,7 @@ class MessageCorpus(Corpus):
 
     ids (tokens,) int32, all pieces end to end; offsets (pieces + 1,) int64; longest_note in
     ticks, most_notes at once in a track, max_tracks of a piece: the habits that --strict
-    sampling keeps.
+    sampling keeps; merged_words, merged_tokens: how many rare ones became others.
     """
 
     tokenizer: MessageTokenizer
@@ -42,6 +66,8 @@ class MessageCorpus(Corpus):
     longest_note: int
     most_notes: int
     max_tracks: int
+    merged_words: int
+    merged_tokens: int
 
     @property
     def lengths(self) -> list[int]:
@@ -74,97 +100,163 @@ class MessageCorpus(Corpus):
         """Return the first ids of a piece; a primer doesn't end it."""
         return [int(id) for id in self.piece_ids(piece)[:-1][:PRIMER_IDS]]
 
-    def count(self, pieces: Iterable[int]) -> dict[str, int]:
-        """As Corpus.count."""
-        parts = [self.piece_ids(p) for p in pieces]
-        ids = np.concatenate(parts) if parts else np.zeros(0, np.int32)
-        ids = ids[~np.isin(ids, [self.vocabulary.id(word) for word in SPECIALS])]
-        return {"pieces": len(parts), "tokens": len(ids), "unique_tokens": len(np.unique(ids))}
+    def occurrences(self, pieces: Sequence[int]) -> Array:
+        """As Corpus.occurrences, by id."""
+        counts = np.zeros(len(self.vocabulary), np.int64)
+        for ids in self._blocks(pieces):
+            counts += np.bincount(ids, minlength=len(counts))
+        counts[[self.vocabulary.id(word) for word in SPECIALS]] = 0
+        return counts
+
+    def _blocks(self, pieces: Iterable[int]) -> Iterator[Array]:
+        """Yield the ids of some pieces, many pieces at a time."""
+        waiting: list[Array] = []
+        for piece in pieces:
+            waiting.append(self.piece_ids(piece))
+            if sum(map(len, waiting)) >= BLOCK:
+                yield np.concatenate(waiting)
+                waiting = []
+        if waiting:
+            yield np.concatenate(waiting)
+
+
+# Preparing --------------------------------------------------------------------------------------
 
 
 def prepare_messages(
-    name: str, key: str, sources: Iterable[Source], files: int, layout: Layout, augment: int
-) -> MessageCorpus:
-    """Read, tokenize and split every file. Raises UserError where none of so many can be used."""
-    tokenizer = MessageTokenizer(layout)
-    words: list[list[str]] = []
-    names: list[str] = []
-    skipped: list[Skipped] = []
-    shifts: list[tuple[int, int]] = []
-    counts: Counter[str] = Counter()
-    lengths: Counter[int] = Counter()
-    voices: Counter[int] = Counter()
-    max_tracks = 1
-    for piece in read_pieces(sources, skipped):
-        piece_words = tokenizer.words(piece)
-        if all(word in SPECIALS for word in piece_words):
-            skipped.append(Skipped(piece.name, "has only notes of length zero"))
-            continue
-        words.append(piece_words)
-        names.append(piece.name)
-        counts.update(piece_words)
-        pitches = np.concatenate([track[:, PITCH] for track in piece.tracks])
-        shifts.append((-int(pitches.min()), HIGHEST - int(pitches.max())))
-        for track in tokenizer.tracks(piece):
-            lengths.update(note_lengths(track))
-            voices.update(voices_at_onsets(track))
-        max_tracks = max(max_tracks, len(piece.tracks))
-    if not words:
-        raise no_usable(files, name, skipped)
-    splits = split_pieces(names)
-    for word in {word for p in splits["train"] for word in words[p]} if augment else ():
-        for shift in range(-augment, augment + 1):
-            counts[transpose_word(word, shift) or word] += 0
-    vocabulary = Vocabulary.from_counts(counts, SPECIALS)
-    index = {word: i for i, word in enumerate(vocabulary.words)}
-    ids = np.fromiter((index[w] for piece_words in words for w in piece_words), np.int32)
-    offsets = np.concatenate([[0], np.cumsum([len(piece_words) for piece_words in words])])
-    return MessageCorpus(
-        name,
-        key,
-        vocabulary,
-        names,
-        splits,
-        skipped,
-        np.array(shifts),
-        augment,
-        tokenizer,
-        ids,
-        offsets.astype(np.int64),
-        share_below(lengths, NOTE_LENGTHS_KEPT),
-        share_below(voices, VOICES_KEPT),
-        max_tracks,
-    )
+    name: str, folder: Path, found: Iterable[Piece | Skipped], reading: MessageReading
+) -> dict[str, Any]:
+    """Tokenize and split pieces; write arrays into a folder and return the rest in JSON.
+
+    Raises UserError where no file can be used.
+    """
+    tokenizer = MessageTokenizer(reading.layout)
+    gathered, habits = Gathered(name), Habits()
+    counts = Tally()
+    with (folder / "codes").open("w+b") as file:
+        for piece in gathered.usable(found):
+            codes = tokenizer.codes(piece)
+            if codes.max() < 0:
+                gathered.skipped.append(Skipped(piece.name, "has only notes of length zero"))
+                continue
+            file.write(codes.tobytes())
+            counts.add(codes)
+            gathered.add(piece.name, len(codes), pitch_range(piece), codes.tobytes())
+            habits.add(tokenizer.tracks(piece), len(piece.tracks))
+        splits, copies = gathered.splits()
+        offsets = np.cumsum([0, *gathered.lengths])
+        trained = Tally()
+        for p in splits["train"] if reading.augment or reading.min_count else ():
+            trained.add(codes_at(file, int(offsets[p]), gathered.lengths[p]))
+        all_counts, train_counts = by_word(counts), by_word(trained)
+        merged = merged_words(all_counts, train_counts, reading.min_count)
+        vocabulary = vocabulary_of(all_counts, train_counts, merged, reading.augment)
+        word_ids = [vocabulary.id(merged.get(word, word)) for word in all_counts]
+        blocks = numbered(file, int(offsets[-1]), counts.values, np.array(word_ids))
+        write_array(folder / "ids.npy", blocks, int(offsets[-1]), np.int32)
+    (folder / "codes").unlink()
+    gathered.save(folder)
+    moved = {
+        "merged_words": len(merged),
+        "merged_tokens": sum(all_counts[word] for word in merged),
+    }
+    return gathered.to_json(vocabulary, splits, copies) | habits.to_json() | moved
 
 
-def no_usable(files: int, name: str, skipped: list[Skipped]) -> UserError:
-    """Return the error for a corpus in which nothing can be used."""
-    example = f", for example {skipped[0].file}: {skipped[0].reason}" if skipped else ""
-    return UserError(f"no usable MIDI file among {files} in '{name}', choose another{example}")
+class Habits:
+    """What is usual in a corpus: how long notes last, how many sound at once, how many tracks."""
+
+    def __init__(self) -> None:
+        self.lengths, self.voices, self.max_tracks = Tally(), Tally(), 1
+
+    def add(self, tracks: Sequence[Array], parts: int) -> None:
+        """Count the notes of a piece: its tracks as laid out, and how many parts it has."""
+        for track in tracks:
+            self.lengths.add(note_lengths(track))
+            self.voices.add(voices_at_onsets(track))
+        self.max_tracks = max(self.max_tracks, parts)
+
+    def to_json(self) -> dict[str, int]:
+        """Return MessageCorpus's fields of these names."""
+        return {
+            "longest_note": self.lengths.share_below(NOTE_LENGTHS_KEPT),
+            "most_notes": self.voices.share_below(VOICES_KEPT),
+            "max_tracks": self.max_tracks,
+        }
 
 
-def note_lengths(track: Array) -> list[int]:
-    """Return the length of each note of a track, in ticks."""
+def note_lengths(track: Array) -> Array:
+    """Return the length of each note of a track (n,), in ticks."""
     notes = notes_of(track)
-    return [int(n) for n in notes[:, 1] - notes[:, 0]]
+    lengths: Array = notes[:, 1] - notes[:, 0]
+    return lengths
 
 
-def voices_at_onsets(track: Array) -> list[int]:
-    """Return how many notes sound after each note-on of a track."""
+def voices_at_onsets(track: Array) -> Array:
+    """Return how many notes sound after each note-on of a track (n,)."""
     on = track[:, KIND] == NOTE_ON
-    return [int(n) for n in np.cumsum(np.where(on, 1, -1))[on]]
+    voices: Array = np.cumsum(np.where(on, 1, -1))[on]
+    return voices
 
 
-def share_below(counts: Counter[int], share: float) -> int:
-    """Return the smallest value that at least a share of what was counted doesn't exceed."""
-    values = np.sort(np.fromiter(counts.elements(), np.int64))
-    return int(values[int(np.ceil(share * len(values))) - 1]) if len(values) else 1
+def pitch_range(piece: Piece) -> tuple[int, int]:
+    """Return by how many semitones a piece may move, at least and at most."""
+    pitches = [track[:, PITCH] for track in piece.tracks]
+    lowest, highest = min(p.min() for p in pitches), max(p.max() for p in pitches)
+    return -int(lowest), HIGHEST - int(highest)
 
 
-def messages_on_disk(corpus: MessageCorpus) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return what `messages_from_disk` takes: JSON and arrays."""
-    meta = common_json(corpus) | corpus.habits()
-    return meta, {"ids": corpus.ids, "offsets": corpus.offsets, "shifts": corpus.shifts}
+def codes_at(file: BinaryIO, first: int, n: int) -> Array:
+    """Return some codes (n,) of a file of them."""
+    file.seek(first * CODE.itemsize)
+    return np.frombuffer(file.read(n * CODE.itemsize), CODE)
+
+
+def by_word(counts: Tally) -> dict[str, int]:
+    """Return how often each word came, by ascending code."""
+    words = map(spelled, counts.values.tolist())
+    return dict(zip(words, counts.counts.tolist(), strict=True))
+
+
+def merged_words(
+    counts: Mapping[str, int], trained: Mapping[str, int], min_count: int
+) -> dict[str, str]:
+    """Return what each word becomes that training holds fewer than min_count times.
+
+    Where it holds no word of some kind and pitch so often, the most frequent one stays.
+    """
+    if not min_count:
+        return {}
+    kept = [word for word in counts if word in SPECIALS or trained.get(word, 0) >= min_count]
+    has_kept = {message[:2] for message in map(parse, kept) if message}
+    best: dict[tuple[int, int], str] = {}
+    for word in sorted(counts, key=lambda word: (-trained.get(word, 0), -counts[word])):
+        message = parse(word)
+        if message is not None and message[:2] not in has_kept:
+            best.setdefault(message[:2], word)
+    known = {*kept, *best.values()}
+    nearest = NearestWord(Vocabulary([*known]))
+    return {word: nearest(word) or word for word in counts if word not in known}
+
+
+def vocabulary_of(
+    counts: Mapping[str, int], trained: Mapping[str, int], merged: Mapping[str, str], augment: int
+) -> Vocabulary:
+    """Number the words by falling count, and then what training words become when transposed."""
+    total: dict[str, int] = {}
+    for word, count in counts.items():
+        stays = merged.get(word, word)
+        total[stays] = total.get(stays, 0) + count
+    for word in {merged.get(word, word) for word in trained} if augment else ():
+        for shift in range(-augment, augment + 1):
+            total.setdefault(transpose_word(word, shift) or word, 0)
+    return Vocabulary.from_counts(total, SPECIALS)
+
+
+def numbered(file: BinaryIO, n: int, known: Array, ids: Array) -> Iterator[Array]:
+    """Yield the ids of a file of n codes, block by block; ids: those of the ascending known."""
+    for first in range(0, n, BLOCK):
+        yield ids[np.searchsorted(known, codes_at(file, first, min(BLOCK, n - first)))]
 
 
 def messages_from_disk(
@@ -172,16 +264,17 @@ def messages_from_disk(
     key: str,
     meta: Mapping[str, Any],
     arrays: Mapping[str, Array],
-    layout: Layout,
-    augment: int,
+    reading: MessageReading,
 ) -> MessageCorpus:
     """Return the corpus that was kept. Raises KeyError, TypeError, UserError for anything else."""
     return MessageCorpus(
-        **common_fields(name, key, meta, arrays, augment),
-        tokenizer=MessageTokenizer(layout),
+        **common_fields(name, key, meta, arrays, reading.augment),
+        tokenizer=MessageTokenizer(reading.layout),
         ids=arrays["ids"],
         offsets=arrays["offsets"],
         longest_note=meta["longest_note"],
         most_notes=meta["most_notes"],
         max_tracks=meta["max_tracks"],
+        merged_words=meta["merged_words"],
+        merged_tokens=meta["merged_tokens"],
     )

@@ -1,8 +1,9 @@
-"""MIDI files to note messages and back, with bad files repaired or refused."""
+"""MIDI files to pieces of repaired tracks, and back."""
 
-import io
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -10,17 +11,24 @@ import mido
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.errors import UserError
+from lstm_music import midi_file
+from lstm_music.midi_file import Rows
 
 TICKS_PER_QUARTER = 480
-LAST_TICK = 2**28 - 1  # the longest delta that a MIDI file can hold, so nothing lies later
+WHOLE_NOTE = 4 * TICKS_PER_QUARTER
+LAST_TICK = midi_file.MOST_QUARTERS * TICKS_PER_QUARTER  # nothing lies later
 MOST_TRACKS = 2**15 - 2  # a MIDI file counts its tracks in 15 bits; one holds the tempo
 LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
+MOST_BYTES, REPAIRS = midi_file.MOST_BYTES, midi_file.REPAIRS
 
 TICK, KIND, PITCH = range(3)  # the columns of Messages
+CHANNEL, VELOCITY, TRACK = 3, 4, 5  # more columns of Rows
 NOTE_OFF, NOTE_ON = range(2)  # the values of KIND
 
-CHANNELS = tuple(channel for channel in range(16) if channel != 9)  # 9 plays drums
+NO_CHANNEL = np.array([1, 1, 1, 0, 1, 1], np.int32)  # times a row: that on channel 0
+
+DRUMS = 9  # a channel
+CHANNELS = tuple(channel for channel in range(16) if channel != DRUMS)
 
 Messages: TypeAlias = npt.NDArray[np.int32]
 """(n, 3) int32: absolute tick at 480 per quarter note, 1 note-on or 0 note-off, pitch 0-127.
@@ -28,31 +36,48 @@ Messages: TypeAlias = npt.NDArray[np.int32]
 Rows are in file order, so ticks never decrease.
 """
 
+Counts: TypeAlias = npt.NDArray[np.int64]
+
 Notes: TypeAlias = npt.NDArray[np.int32]
 """(n, 3) int32: start tick, end tick, pitch 0-127, sorted by start, then pitch."""
 
-
-class MidiError(UserError):
-    """This MIDI file can't be used; the message is the reason, in one line."""
+MidiError = midi_file.MidiError
 
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """A piece of music: its tracks play together, and each holds at least one note."""
+    """A piece of music: its tracks play together, and each holds at least one note.
+
+    repairs: what was mended as it was read, kind of repair -> how often; the kinds are in REPAIRS.
+    """
 
     name: str
     tracks: list[Messages]
+    repairs: dict[str, int] = field(default_factory=dict)
 
 
-def read_midi(source: Path | bytes, name: str) -> Piece:
+# Reading ----------------------------------------------------------------------------------------
+
+
+def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
     """Read a MIDI file, given by its path or its content, and repair its tracks.
 
-    Tracks without a note are dropped. Raises MidiError where the file can't be used.
+    drums: whether the notes of the drum channel are kept. Tracks without a note are dropped; no
+    note is of length zero. Raises MidiError where the file can't be used.
     """
-    tracks = repaired_tracks(raw_tracks(source))
-    if not tracks:
-        raise MidiError("has no notes")
-    return Piece(name, tracks)
+    rows, repairs = _read(source, drums)
+    return Piece(name, _by_track(_messages(rows), rows), dict(repairs))
+
+
+def velocities_of(source: Path | bytes, drums: bool = False) -> list[npt.NDArray[np.int32]]:
+    """Return the velocities, 1-127, of the notes of each of read_midi's tracks, as notes_of orders.
+
+    Raises MidiError where the file can't be used.
+    """
+    rows = _read(source, drums)[0]
+    ons = rows[rows[:, KIND] == NOTE_ON]
+    ons = ons[np.lexsort((ons[:, PITCH], ons[:, TICK], ons[:, TRACK]))]
+    return _by_track(ons[:, VELOCITY], ons)
 
 
 def raw_tracks(source: Path | bytes) -> list[Messages]:
@@ -61,49 +86,110 @@ def raw_tracks(source: Path | bytes) -> list[Messages]:
     The time between two note messages of a track is scaled to 480 ticks per quarter note and
     rounded, half to even. Raises MidiError where the file can't be used.
     """
-    midi = _parse(source)
-    return [_note_messages(track, midi.ticks_per_beat) for track in midi.tracks]
+    file = midi_file.read_file(source, TICKS_PER_QUARTER)
+    ends = np.searchsorted(file.rows[:, TRACK], np.arange(file.tracks), side="right").tolist()
+    return [_messages(file.rows[begin:end]) for begin, end in pairwise([0, *ends])]
 
 
-def _parse(source: Path | bytes) -> mido.MidiFile:
-    try:
-        data = source if isinstance(source, bytes) else source.read_bytes()
-        midi = mido.MidiFile(file=io.BytesIO(data), clip=True)
-    except EOFError:
-        raise MidiError("is cut off: the data end in the middle of a message") from None
-    except Exception as error:  # mido raises whatever the rubbish leads it to
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise MidiError(f"can't be read: {reason}") from error
-    if midi.type == 2:
-        raise MidiError("is of MIDI type 2, whose tracks share no time line: not supported")
-    if midi.type not in (0, 1):
-        raise MidiError(f"is of an unknown MIDI type, {midi.type}")
-    if midi.ticks_per_beat < 0:
-        raise MidiError("measures time in SMPTE frames, not in quarter notes: not supported")
-    if midi.ticks_per_beat == 0:
-        raise MidiError("has zero ticks per quarter note")
-    return midi
+def _by_track(values: npt.NDArray[np.int32], rows: Rows) -> list[npt.NDArray[np.int32]]:
+    """Return the values (n, …) that belong to the rows (n, 6) of each track that has any."""
+    changes = np.flatnonzero(np.diff(rows[:, TRACK])) + 1
+    return [values[begin:end] for begin, end in pairwise([0, *changes.tolist(), len(rows)])]
 
 
-def _note_messages(track: Iterable[mido.Message], ticks_per_quarter: int) -> Messages:
-    now = 0
-    ticks, kinds, pitches = [], [], []
-    for message in track:
-        now += message.time
-        kind = message.type
-        if kind in ("note_on", "note_off"):
-            ticks.append(now)
-            kinds.append(kind == "note_on" and message.velocity > 0)
-            pitches.append(message.note)
-    if ticks and ticks[-1] * TICKS_PER_QUARTER > LAST_TICK * ticks_per_quarter:
-        raise MidiError(f"lasts longer than {LAST_TICK // TICKS_PER_QUARTER} quarter notes")
-    deltas = np.diff(np.array(ticks, dtype=np.int64), prepend=0)
-    messages = np.empty((len(ticks), 3), dtype=np.int32)
-    scaled = np.rint(deltas * TICKS_PER_QUARTER / ticks_per_quarter)
-    messages[:, TICK] = np.minimum(np.cumsum(scaled), LAST_TICK)  # rounding may add up past it
-    messages[:, KIND] = kinds
-    messages[:, PITCH] = pitches
-    return messages
+def _messages(rows: Rows) -> Messages:
+    return np.ascontiguousarray(rows[:, : PITCH + 1])
+
+
+def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str]]:
+    """Return a file's repaired tracks, and what was repaired."""
+    file = midi_file.read_file(source, TICKS_PER_QUARTER)
+    rows, repairs = file.rows, file.repairs
+    if not drums:
+        drum = rows[:, CHANNEL] == DRUMS
+        repairs["drum notes left out"] += int(np.count_nonzero(drum & (rows[:, KIND] == NOTE_ON)))
+        rows = rows[~drum] if drum.any() else rows
+    rows = _sounding(_repaired(rows, repairs), repairs)
+    if not len(rows):
+        raise MidiError(_no_notes(repairs))
+    if file.kind == 2:
+        rows = _end_to_end(rows, repairs)
+    if file.kind != 1 and rows[0, TRACK] == rows[-1, TRACK]:
+        rows = _by_channel(rows, repairs)
+    return _one_a_pitch(rows, repairs), +repairs
+
+
+def _no_notes(repairs: Counter[str]) -> str:
+    """Return why a file has no notes, from what was left out of it."""
+    kinds = ("drum notes left out", "notes of length zero", "tracks cut off", "damaged tracks")
+    found = [f"{kind}: {repairs[kind]}" for kind in kinds if repairs[kind]]
+    return f"has no notes ({', '.join(found)})" if found else "has no notes"
+
+
+def _voices(rows: Rows) -> npt.NDArray[np.int32]:
+    """Return a number for the track, channel and pitch of each message (n,)."""
+    voices: npt.NDArray[np.int32] = (rows[:, TRACK] * 16 + rows[:, CHANNEL]) * 128 + rows[:, PITCH]
+    return voices
+
+
+def _repaired(rows: Rows, repairs: Counter[str]) -> Rows:
+    """Return tracks in which the messages of each voice alternate.
+
+    A note struck while its voice sounds ends there, and the new one lasts until as many ends came
+    as notes were struck. Where they never come, ends are missing: then the next one ends the note.
+    """
+    alternating, hanging = _alternating(rows, _voices(rows), True, repairs)
+    if not len(hanging):
+        return alternating
+    ends = np.searchsorted(rows[:, TRACK], hanging[:, TRACK], side="right") - 1
+    closed = np.concatenate([alternating, _closing(hanging, rows[ends, TICK])])
+    return closed[np.argsort(closed[:, TRACK], kind="stable")]
+
+
+def _sounding(rows: Rows, repairs: Counter[str]) -> Rows:
+    """Return tracks of repaired voices without the notes of length zero."""
+    order = np.argsort(_voices(rows), kind="stable")
+    ons, offs = order[0::2], order[1::2]  # within a voice they alternate
+    silent = rows[ons, TICK] == rows[offs, TICK]
+    repairs["notes of length zero"] += int(np.count_nonzero(silent))
+    return np.delete(rows, [ons[silent], offs[silent]], axis=0) if silent.any() else rows
+
+
+def _end_to_end(rows: Rows, repairs: Counter[str]) -> Rows:
+    """Return repaired tracks as one, each from the next whole note on after the one before."""
+    moved, begin = rows.copy(), 0
+    for number in np.unique(rows[:, TRACK]):
+        track = rows[:, TRACK] == number
+        moved[track, TICK] += begin
+        begin += -(-int(rows[track, TICK].max()) // WHOLE_NOTE) * WHOLE_NOTE
+        if moved[track, TICK].max() > LAST_TICK:
+            raise MidiError(midi_file.TOO_LONG)
+    repairs["sequences end to end"] += int(rows[0, TRACK] < rows[-1, TRACK])
+    moved[:, TRACK] = 0
+    return moved
+
+
+def _by_channel(rows: Rows, repairs: Counter[str]) -> Rows:
+    """Return one track of repaired voices as a track per channel, in order of channel."""
+    split = rows[np.argsort(rows[:, CHANNEL], kind="stable")]
+    split[:, TRACK] = split[:, CHANNEL]
+    repairs["channels made tracks"] += int(split[0, CHANNEL] < split[-1, CHANNEL])
+    return split
+
+
+def _one_a_pitch(rows: Rows, repairs: Counter[str]) -> Rows:
+    """Return tracks of repaired voices so that no pitch of a track sounds on two channels at once.
+
+    A note struck while its pitch sounds ends that and sounds on to the latest end, as a new note.
+    """
+    pitches = rows[:, TRACK] * 128 + rows[:, PITCH]
+    found: Counter[str] = Counter()
+    joined = _alternating(rows, pitches, True, found)[0]
+    repairs["notes struck on two channels"] += found["notes struck while sounding"]
+    return rows if joined is rows else _sounding(joined * NO_CHANNEL, Counter())
+
+
+# Repair -----------------------------------------------------------------------------------------
 
 
 def repaired_tracks(tracks: Iterable[Messages]) -> list[Messages]:
@@ -117,35 +203,60 @@ def repair_track(messages: Messages) -> Messages:
     A note struck while it sounds ends there first; a note-off for a silent pitch is dropped; a
     note left hanging ends at the last tick, or a quarter note later if it was struck there.
     """
+    alternating, hanging = _alternating(messages, messages[:, PITCH], False, Counter())
+    return np.concatenate([alternating, _closing(hanging, messages[-1:, TICK])])
+
+
+def _alternating(
+    messages: Rows, voices: npt.NDArray[np.int32], counted: bool, repairs: Counter[str]
+) -> tuple[Rows, Rows]:
+    """Return messages so that those of each voice (n,) alternate, and the ons that have no end.
+
+    counted: whether it takes as many offs to silence a voice as there were ons; else one will do.
+    """
     if not len(messages):
-        return messages
-    sounding, unclosed = _sounding_before(messages)
-    # An on gives itself, and an off before it where the pitch sounds; an off needs a sounding note.
-    copies = messages[:, KIND] + sounding
-    repaired = np.repeat(messages, copies, axis=0)
+        return messages, messages
+    order = np.argsort(voices, kind="stable")
+    on, voices = messages[order, KIND] == NOTE_ON, voices[order]
+    begins = np.append(True, voices[1:] != voices[:-1])
+    after = _notes_sounding(on, np.flatnonzero(begins)) if counted else on.astype(np.int64)
+    before = np.where(begins, 0, np.roll(after, 1))
+    copies = np.empty(len(on), np.int64)
+    copies[order] = np.where(on, 1 + (before > 0), (before > 0) & (after == 0))
+    repairs["notes struck while sounding"] += int(np.count_nonzero(on & (before > 0)))
+    repairs["orphan note-offs"] += int(np.count_nonzero(~on & (before == 0)))
+    hanging = messages[np.sort(order[np.roll(begins, -1) & (after > 0)])]
+    repairs["hanging notes"] += len(hanging)
+    if (copies == 1).all():
+        return messages, hanging
+    alternating = np.repeat(messages, copies, axis=0)
     first_copy = np.cumsum(copies) - copies
-    repaired[first_copy[copies == 2], KIND] = NOTE_OFF
-    return np.concatenate([repaired, _closing(messages[unclosed], int(messages[-1, TICK]))])
+    alternating[first_copy[copies == 2], KIND] = NOTE_OFF  # the note before ends
+    return alternating, hanging
 
 
-def _sounding_before(messages: Messages) -> tuple[Messages, npt.NDArray[np.intp]]:
-    """Find, by row, whether its pitch sounds just before (n,), and which ons nothing follows."""
-    order = np.argsort(messages[:, PITCH], kind="stable")
-    kinds, pitches = messages[order, KIND], messages[order, PITCH]
-    new_pitch = pitches[1:] != pitches[:-1]
-    # A pitch sounds exactly if the message before on the same pitch is an on.
-    sounding = np.empty_like(kinds)
-    sounding[order[0]] = 0
-    sounding[order[1:]] = np.where(new_pitch, 0, kinds[:-1])
-    last_of_pitch = np.append(new_pitch, True)
-    return sounding, order[last_of_pitch & (kinds == NOTE_ON)]
+def _notes_sounding(on: npt.NDArray[np.bool_], begins: npt.NDArray[np.intp]) -> Counts:
+    """Return how many notes of its voice sound after each message, by voice (n,).
+
+    begins: where each voice begins. From where a voice is never silent again, one note at most.
+    """
+    sizes = np.diff(begins, append=len(on))
+    apart = np.repeat(np.arange(len(begins)) * 2 * len(on), sizes)  # no voice reaches the next
+    total = np.cumsum(2 * on - 1)
+    total -= np.repeat(total[begins] - (2 * on[begins] - 1), sizes) + apart
+    # Offs in silence count for nothing: what they take away is the least total so far, below 0.
+    lowest = np.minimum.accumulate(np.minimum(total, -apart))
+    after: Counts = total - lowest
+    silent = np.where(after == 0, np.arange(len(on)), -1)
+    last_silence = np.repeat(np.maximum.reduceat(silent, begins), sizes)
+    return np.where(np.arange(len(on)) > last_silence, on, after)
 
 
-def _closing(hanging: Messages, last_tick: int) -> Messages:
-    """Return the note-offs that end the hanging notes of a track that ends at last_tick."""
-    later = max(last_tick, min(last_tick + TICKS_PER_QUARTER, LAST_TICK))
+def _closing(hanging: Rows, ends: npt.NDArray[np.int32]) -> Rows:
+    """Return the note-offs that end hanging notes, of tracks that end at these ticks (n,)."""
     offs = hanging.copy()
-    offs[:, TICK] = np.where(hanging[:, TICK] < last_tick, last_tick, later)
+    later = np.minimum(ends + TICKS_PER_QUARTER, LAST_TICK)
+    offs[:, TICK] = np.where(hanging[:, TICK] < ends, ends, later)
     offs[:, KIND] = NOTE_OFF
     return offs[np.lexsort((offs[:, PITCH], offs[:, TICK]))]
 
@@ -156,23 +267,6 @@ def notes_of(track: Messages) -> Notes:
     ons, offs = by_pitch[0::2], by_pitch[1::2]  # a repaired track alternates within a pitch
     notes = np.stack([ons[:, TICK], offs[:, TICK], ons[:, PITCH]], axis=1)
     return notes[np.lexsort((notes[:, 2], notes[:, 0]))]
-
-
-def velocities_of(source: Path | bytes) -> list[npt.NDArray[np.int32]]:
-    """Return the velocities, 1-127, of the notes of each of read_midi's tracks, as notes_of orders.
-
-    Raises MidiError where the file can't be used.
-    """
-    midi = _parse(source)
-    velocities = []
-    for track in midi.tracks:
-        messages = _note_messages(track, midi.ticks_per_beat)
-        ons = messages[messages[:, KIND] == NOTE_ON]  # repair keeps each of them, as a note
-        loud = [m.velocity for m in track if m.type == "note_on" and m.velocity > 0]
-        if loud:
-            order = np.lexsort((ons[:, PITCH], ons[:, TICK]))
-            velocities.append(np.array(loud, np.int32)[order])
-    return velocities
 
 
 def tidy_track(track: Messages, longest_note: int, most_notes: int) -> Messages:

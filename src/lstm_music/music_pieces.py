@@ -17,6 +17,8 @@ from lstm_music.midi import (
     Messages,
     Notes,
     Piece,
+    _sorted_messages,
+    _without_overlaps,
     notes_of,
     repaired_tracks,
 )
@@ -40,6 +42,13 @@ class Music(NamedTuple):
 def notes_of_piece(piece: Piece) -> Notes:
     """Return the notes of all tracks, (n, 3): start, end, pitch, sorted by start, then pitch."""
     return in_order(np.concatenate([EMPTY, *map(notes_of, piece.tracks)]))
+
+
+def piece_of_music(music: Music) -> Piece:
+    """Return notes as a piece of one track, or none; a pitch struck while it sounds ends there."""
+    notes = music.notes[music.notes[:, 0] < music.notes[:, 1]]
+    track = _sorted_messages(*_without_overlaps(notes))
+    return Piece(music.name, [track] if len(track) else [])
 
 
 def in_order(notes: Notes) -> Notes:

@@ -1,25 +1,36 @@
 """A prepared corpus: what every representation has, its batches, and how it is kept on disk."""
 
+import atexit
 import hashlib
 import json
 import os
+import shutil
 import tempfile
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_music.batches import Batches, Source, cut_streams, whole_streams
+from lstm_music.composers import composer_of
+from lstm_music.errors import UserError
+from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.sources import Skipped
+from lstm_music.sources import Mended, Skipped
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
 HELD_OUT = 0.1  # share of pieces in each of valid and test
+RARE = 10  # occurrences: a token with fewer is rare
 PRIMERS = 32  # openings of validation pieces that a checkpoint carries
+MAKING, LEFT_SECONDS = ".making-", 86_400.0  # folders of unfinished corpora, and their age at most
 META, HASH = "corpus.json", "sha256"  # files of a prepared corpus, beside its arrays
 
 
@@ -28,8 +39,10 @@ class Corpus(ABC):
     """Prepared pieces.
 
     key: a hash of content and settings; pieces: names; splits: train, valid, test -> piece
-    numbers; shifts (pieces, 2): by how many semitones a piece may be transposed, at least and at
-    most; augment: semitones by which training pieces are.
+    numbers; skipped: files that can't be used; mended: files that were repaired; copies: pieces
+    left out of a split because another holds the same music; shifts (pieces, 2): by how many
+    semitones a piece may be transposed, at least and at most; augment: semitones by which training
+    pieces are.
     """
 
     name: str
@@ -38,6 +51,8 @@ class Corpus(ABC):
     pieces: Sequence[str]
     splits: dict[str, list[int]]
     skipped: list[Skipped]
+    mended: list[Mended]
+    copies: list[int]
     shifts: Array
     augment: int
 
@@ -63,8 +78,35 @@ class Corpus(ABC):
         """Return the opening of a piece: ids, or a list of pitches for each frame."""
 
     @abstractmethod
-    def count(self, pieces: Iterable[int]) -> dict[str, int]:
-        """Return "pieces", "tokens", "unique_tokens" of some pieces, no special tokens counted."""
+    def occurrences(self, pieces: Sequence[int]) -> Array:
+        """Return how often each token occurs in some pieces (n,), no special tokens among them.
+
+        A token has the same place for any pieces.
+        """
+
+    def count(self, pieces: Sequence[int]) -> dict[str, float]:
+        """Return the counts of some pieces, no special tokens among them.
+
+        "pieces", "tokens", "unique_tokens"; "rare_share" of the unique ones, which occur fewer
+        than RARE times; "unseen_share" of the tokens, which the training split doesn't hold.
+        """
+        found = self.occurrences(pieces)
+        tokens, unique = int(found.sum()), int(np.count_nonzero(found))
+        rare = np.count_nonzero(found[found > 0] < RARE)
+        unseen = found[~self._trained].sum()
+        return {
+            "pieces": len(pieces),
+            "tokens": tokens,
+            "unique_tokens": unique,
+            "rare_share": float(rare / max(unique, 1)),
+            "unseen_share": float(unseen / max(tokens, 1)),
+        }
+
+    @cached_property
+    def _trained(self) -> Array:
+        """Which tokens the training split holds (n,), by their places in `occurrences`."""
+        trained: Array = self.occurrences(self.splits["train"]) > 0
+        return trained
 
     def training_batches(self, B: int, T: int, seed: int, epoch: int) -> Batches:
         """Return an epoch's windows: the training pieces in an order drawn from (seed, epoch).
@@ -101,8 +143,20 @@ class Corpus(ABC):
         return {
             **self.count(range(len(self.pieces))),
             "skipped": [s._asdict() for s in self.skipped],
+            "mended": [m._asdict() for m in self.mended],
+            "copies": [self.pieces[p] for p in self.copies],
             "splits": {split: self.count(self.splits[split]) for split in SPLITS},
+            "composers": {name: self.count(own) for name, own in self.composers().items()},
         }
+
+    def composers(self) -> dict[str, list[int]]:
+        """Return the pieces of each composer that names tell, by falling number of pieces."""
+        found: dict[str, list[int]] = {}
+        for piece, name in enumerate(self.pieces):
+            composer = composer_of(name)
+            if composer is not None:
+                found.setdefault(composer, []).append(piece)
+        return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
 def split_pieces(names: Sequence[str]) -> dict[str, list[int]]:
@@ -120,6 +174,91 @@ def split_pieces(names: Sequence[str]) -> dict[str, list[int]]:
     return {"train": sorted(ranked[2 * held :]), "valid": sorted(valid), "test": sorted(test)}
 
 
+@dataclass
+class Gathered:
+    """What every representation keeps of the files that it reads, as it reads them.
+
+    corpus: its name; names, lengths, shifts, contents: by piece, the lengths in whatever a piece is
+    kept as, the contents a hash of the music.
+    """
+
+    corpus: str
+    names: list[str] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    shifts: list[tuple[int, int]] = field(default_factory=list)
+    contents: list[bytes] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    mended: list[Mended] = field(default_factory=list)
+
+    def usable(self, found: Iterable[Piece | Skipped]) -> Iterator[Piece]:
+        """Yield the pieces among what was found, and note what was skipped or mended."""
+        for piece in found:
+            if isinstance(piece, Skipped):
+                self.skipped.append(piece)
+            else:
+                yield piece
+                if piece.repairs and self.names and self.names[-1] == piece.name:
+                    self.mended.append(Mended(piece.name, dict(piece.repairs)))
+
+    def add(self, name: str, length: int, shifts: tuple[int, int], content: bytes) -> None:
+        """Note a piece that is used."""
+        self.names.append(name)
+        self.lengths.append(length)
+        self.shifts.append(shifts)
+        self.contents.append(hashlib.sha256(content).digest())
+
+    def splits(self) -> tuple[dict[str, list[int]], list[int]]:
+        """Return the splits, and the pieces left out of them as copies.
+
+        Raises UserError where no file can be used.
+        """
+        if not self.names:
+            raise UserError(
+                f"no usable MIDI file among {len(self.skipped)} in '{self.corpus}', choose "
+                f"another, for example {self.skipped[0].file}: {self.skipped[0].reason}"
+            )
+        return without_copies(split_pieces(self.names), self.contents)
+
+    def to_json(
+        self, vocabulary: Vocabulary, splits: Mapping[str, list[int]], copies: list[int]
+    ) -> dict[str, Any]:
+        """Return what `common_fields` reads, in JSON."""
+        return {
+            "vocabulary": vocabulary.to_json(),
+            "pieces": self.names,
+            "splits": dict(splits),
+            "copies": copies,
+            "skipped": [s._asdict() for s in self.skipped],
+            "mended": [m._asdict() for m in self.mended],
+        }
+
+    def save(self, folder: Path) -> None:
+        """Write offsets.npy (pieces + 1,) int64, where each piece begins, and shifts.npy."""
+        np.save(folder / "offsets.npy", np.cumsum([0, *self.lengths], dtype=np.int64))
+        np.save(folder / "shifts.npy", np.array(self.shifts, np.int64).reshape(-1, 2))
+
+
+def without_copies(
+    splits: Mapping[str, Sequence[int]], contents: Sequence[bytes]
+) -> tuple[dict[str, list[int]], list[int]]:
+    """Return splits that share no music, and the pieces left out for that, ascending.
+
+    contents: what a piece's music is, by piece. What test holds is left out of valid and train,
+    what valid holds out of train. Copies within a split stay. A split that would be empty stays
+    as it is, and so do splits that share pieces, as those of a corpus of two pieces do.
+    """
+    if len({p for pieces in splits.values() for p in pieces}) < sum(map(len, splits.values())):
+        return {split: list(pieces) for split, pieces in splits.items()}, []
+    held: set[bytes] = set()
+    kept: dict[str, list[int]] = {}
+    for split in reversed(SPLITS):
+        own = [p for p in splits[split] if contents[p] not in held]
+        kept[split] = own or list(splits[split])
+        held.update(contents[p] for p in splits[split])
+    left = {p for split in SPLITS for p in splits[split]} - {p for s in kept.values() for p in s}
+    return {split: kept[split] for split in SPLITS}, sorted(left)
+
+
 # On disk ----------------------------------------------------------------------------------------
 
 
@@ -135,6 +274,14 @@ def cache_folder() -> Path:
         return Path(tempfile.gettempdir()) / "lstm-music"
 
 
+def places() -> Iterator[Path]:
+    """Yield where prepared corpora may be kept: the cache, else a folder that goes at the end."""
+    yield cache_folder()
+    folder = Path(tempfile.mkdtemp(prefix="lstm-music-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    yield folder
+
+
 def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
     """Return a prepared corpus's JSON and memory-mapped arrays, None where none is whole."""
     try:
@@ -146,22 +293,40 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
         return None
 
 
-def write_cache(folder: Path, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> None:
-    """Keep a prepared corpus for the next run; where that fails, the next run prepares it again."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as made:
-            new = Path(made) / "new"
-            new.mkdir()
-            for name, array in arrays.items():
-                np.save(new / f"{name}.npy", array)
-            (new / META).write_text(json.dumps(meta), "utf-8")
-            (new / HASH).write_text(cache_hash(new), "ascii")
-            if folder.exists():  # a damaged one, or another process was quicker
-                folder.rename(Path(made) / "old")
-            new.rename(folder)
-    except OSError:
-        return
+def write_cache(folder: Path, make: Callable[[Path], Mapping[str, Any]]) -> None:
+    """Keep a prepared corpus for this run and the next.
+
+    make: writes its arrays, as .npy, into a folder, and returns its JSON. The corpus appears under
+    its name once it's whole. Raises OSError where the disk refuses.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    sweep(folder.parent)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=MAKING) as made:
+        new = Path(made) / "new"
+        new.mkdir()
+        (new / META).write_text(json.dumps(make(new)), "utf-8")
+        (new / HASH).write_text(cache_hash(new), "ascii")
+        if folder.exists():  # a damaged one, or another process was quicker
+            folder.rename(Path(made) / "old")
+        new.rename(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what preparations left that were killed more than a day ago."""
+    for path in folder.glob(f"{MAKING}*"):
+        with suppress(OSError):
+            if time.time() - path.stat().st_mtime > LEFT_SECONDS:
+                shutil.rmtree(path)
+
+
+def write_array(path: Path, blocks: Iterable[Array], length: int, dtype: npt.DTypeLike) -> None:
+    """Write a (length,) .npy file block by block, so that it never lies in memory whole."""
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    header = {"descr": descr, "fortran_order": False, "shape": (length,)}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for block in blocks:
+            file.write(block.astype(dtype).tobytes())
 
 
 def cache_hash(folder: Path) -> str:
@@ -170,18 +335,17 @@ def cache_hash(folder: Path) -> str:
     for path in sorted(folder.glob("*")):
         if path.name != HASH:
             digest.update(path.name.encode())
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+            digest.update(file_hash(path))
     return digest.hexdigest()
 
 
-def common_json(corpus: Corpus) -> dict[str, Any]:
-    """Return what `common_fields` reads, in JSON."""
-    return {
-        "vocabulary": corpus.vocabulary.to_json(),
-        "pieces": list(corpus.pieces),
-        "splits": corpus.splits,
-        "skipped": [s._asdict() for s in corpus.skipped],
-    }
+def file_hash(path: Path) -> bytes:
+    """Return the SHA-256 of a file, read in blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.digest()
 
 
 def common_fields(
@@ -195,6 +359,8 @@ def common_fields(
         "pieces": meta["pieces"],
         "splits": meta["splits"],
         "skipped": [Skipped(**s) for s in meta["skipped"]],
+        "mended": [Mended(**m) for m in meta["mended"]],
+        "copies": meta["copies"],
         "shifts": arrays["shifts"],
         "augment": augment,
     }

@@ -8,6 +8,7 @@ it its likelihood, from all 2^88 sets of notes.)
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from lstm_music.batches import NoteSource, TokenSource, transposed_ids
 from lstm_music.errors import UserError
-from lstm_music.message_corpus import no_usable
+from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import (
     LOWEST,
@@ -28,9 +29,9 @@ from lstm_music.piano_roll import (
     to_common_key,
     unpack,
 )
-from lstm_music.prepared import HELD_OUT, Corpus, common_fields, common_json, split_pieces
+from lstm_music.prepared import HELD_OUT, Corpus, Gathered, common_fields
 from lstm_music.roll_files import read_rolls
-from lstm_music.sources import Skipped, Source, read_pieces
+from lstm_music.sources import Skipped
 from lstm_music.tokenizers.chords import (
     SPECIALS,
     NearestChord,
@@ -154,15 +155,20 @@ class RollCorpus(Corpus):
             return [int(id) for id in self.ids[first : first + length]]
         return pitch_lists(self.frames(piece)[:PRIMER_FRAMES])
 
-    def count(self, pieces: Iterable[int]) -> dict[str, int]:
-        """As Corpus.count; a token is a frame."""
-        parts = [self.packed[int(self.offsets[p]) : int(self.offsets[p + 1])] for p in pieces]
-        frames = np.concatenate(parts) if parts else np.zeros((0, 11), np.uint8)
-        return {
-            "pieces": len(parts),
-            "tokens": len(frames),
-            "unique_tokens": len(np.unique(frames, axis=0)),
-        }
+    def occurrences(self, pieces: Sequence[int]) -> Array:
+        """As Corpus.occurrences; a token is a frame."""
+        numbers = self._numbers
+        counts = np.zeros(int(numbers.max(initial=-1)) + 1, np.int64)
+        for p in pieces:
+            first, stop = int(self.offsets[p]), int(self.offsets[p + 1])
+            counts += np.bincount(numbers[first:stop], minlength=len(counts))
+        return counts
+
+    @cached_property
+    def _numbers(self) -> Array:
+        """A number for each frame (frames,), the same for the same notes."""
+        numbers: Array = np.unique(self.packed, axis=0, return_inverse=True)[1].reshape(-1)
+        return numbers
 
 
 def pitch_lists(frames: Frames) -> list[list[int]]:
@@ -178,69 +184,66 @@ def note_vocabulary() -> Vocabulary:
 # Preparing --------------------------------------------------------------------------------------
 
 
-def prepare_file(name: str, key: str, path: Path, reading: RollReading) -> RollCorpus:
-    """Read one of Boulanger-Lewandowski's files, with its own splits."""
-    names: list[str] = []
-    pieces: list[Frames] = []
+def prepare_file(name: str, folder: Path, path: Path, reading: RollReading) -> dict[str, Any]:
+    """Read one of Boulanger-Lewandowski's files, with its own splits; as `prepare_rolls`."""
+    gathered = Gathered(name)
+    pieces: list[Array] = []
     splits: dict[str, list[int]] = {}
     for split, rolls in read_rolls(path).items():
         splits[split] = list(range(len(pieces), len(pieces) + len(rolls)))
-        names += [f"{split}-{n + 1}" for n in range(len(rolls))]
-        pieces += [reading.prepared(frames, len(pieces) + n) for n, frames in enumerate(rolls)]
-    return assemble(name, key, reading, names, pieces, splits, [])
+        for n, frames in enumerate(rolls):
+            gather(gathered, pieces, f"{split}-{n + 1}", frames, reading)
+    return assemble(folder, reading, gathered, pieces, splits, [])
 
 
 def prepare_rolls(
-    name: str, key: str, sources: Iterable[Source], files: int, reading: RollReading
-) -> RollCorpus:
-    """Read and sample every MIDI file. Raises UserError where none of so many can be used."""
-    names: list[str] = []
-    pieces: list[Frames] = []
-    skipped: list[Skipped] = []
-    for piece in read_pieces(sources, skipped):
+    name: str, folder: Path, found: Iterable[Piece | Skipped], reading: RollReading
+) -> dict[str, Any]:
+    """Sample pieces; write arrays into a folder and return the rest in JSON.
+
+    Raises UserError where no file can be used.
+    """
+    gathered = Gathered(name)
+    pieces: list[Array] = []
+    for piece in gathered.usable(found):
         frames, out_of_range = frames_of(piece, reading.grid)
         if not frames.any():
             notes = f" ({out_of_range} lie outside the piano's 88)" if out_of_range else ""
-            skipped.append(Skipped(piece.name, f"has no note that sounds on the grid{notes}"))
+            reason = f"has no note that sounds on the grid{notes}"
+            gathered.skipped.append(Skipped(piece.name, reason))
             continue
-        pieces.append(reading.prepared(frames, len(pieces)))
-        names.append(piece.name)
-    if not pieces:
-        raise no_usable(files, name, skipped)
-    return assemble(name, key, reading, names, pieces, split_pieces(names), skipped)
+        gather(gathered, pieces, piece.name, frames, reading)
+    splits, copies = gathered.splits()
+    return assemble(folder, reading, gathered, pieces, splits, copies)
+
+
+def gather(
+    gathered: Gathered, pieces: list[Array], name: str, frames: Frames, reading: RollReading
+) -> None:
+    """Add a piece to those that are used, packed."""
+    frames = reading.prepared(frames, len(pieces))
+    pieces.append(pack(frames))
+    gathered.add(name, len(frames), shift_range(frames), pieces[-1].tobytes())
 
 
 def assemble(
-    name: str,
-    key: str,
+    folder: Path,
     reading: RollReading,
-    names: list[str],
-    pieces: list[Frames],
+    gathered: Gathered,
+    pieces: list[Array],
     splits: dict[str, list[int]],
-    skipped: list[Skipped],
-) -> RollCorpus:
-    """Number the chords, if chords are asked for, and put all pieces end to end."""
-    offsets = np.concatenate([[0], np.cumsum([len(frames) for frames in pieces])])
+    copies: list[int],
+) -> dict[str, Any]:
+    """Number the chords, if chords are asked for, and write all pieces end to end."""
     vocabulary, ids, unseen = note_vocabulary(), np.zeros(0, np.int32), np.zeros(0, np.bool_)
     if reading.representation == "chord":
-        words = [chord_words(frames) for frames in pieces]
-        vocabulary = chord_vocabulary([words[p] for p in splits["train"]], reading.augment)
-        ids, unseen = chord_ids(words, vocabulary)
-    return RollCorpus(
-        name,
-        key,
-        vocabulary,
-        names,
-        splits,
-        skipped,
-        np.array([shift_range(frames) for frames in pieces]),
-        reading.augment,
-        reading,
-        pack(np.concatenate(pieces)),
-        offsets.astype(np.int64),
-        ids,
-        unseen,
-    )
+        words = (chord_words(unpack(pieces[p])) for p in splits["train"])
+        vocabulary = chord_vocabulary(words, reading.augment)
+        ids, unseen = chord_ids((chord_words(unpack(piece)) for piece in pieces), vocabulary)
+    gathered.save(folder)
+    for name, array in (("packed", np.concatenate(pieces)), ("ids", ids), ("unseen", unseen)):
+        np.save(folder / f"{name}.npy", array)
+    return gathered.to_json(vocabulary, splits, copies)
 
 
 def chord_vocabulary(pieces: Iterable[list[str]], augment: int) -> Vocabulary:
@@ -252,32 +255,27 @@ def chord_vocabulary(pieces: Iterable[list[str]], augment: int) -> Vocabulary:
     return Vocabulary.from_counts(counts, SPECIALS)
 
 
-def chord_ids(pieces: list[list[str]], vocabulary: Vocabulary) -> tuple[Array, Array]:
+def chord_ids(pieces: Iterable[list[str]], vocabulary: Vocabulary) -> tuple[Array, Array]:
     """Return ids and unseen, as RollCorpus has them."""
     index = {word: id for id, word in enumerate(vocabulary.words)}
-    words = [word for piece in pieces for word in (*piece, PIECE_END)]
-    unseen = np.array([word not in index for word in words])
-    ids = np.array([index.get(word, 0) for word in words], np.int32)
-    if unseen.any():
+    parts: list[Array] = []
+    new: dict[str, int] = {}  # chords that aren't known, and a number below zero for each
+    for words in pieces:
+        numbers = (
+            index[word] if word in index else new.setdefault(word, -1 - len(new))
+            for word in (*words, PIECE_END)
+        )
+        parts.append(np.fromiter(numbers, np.int32))
+    ids = np.concatenate(parts)
+    unseen: Array = ids < 0
+    if new:
         known = frames_of_words(vocabulary.words[len(SPECIALS) :])
-        new = frames_of_words([words[n] for n in np.flatnonzero(unseen)])
-        ids[unseen] = len(SPECIALS) + NearestChord(known).many(new)
+        nearest = len(SPECIALS) + NearestChord(known).many(frames_of_words([*new]))
+        ids[unseen] = nearest[-1 - ids[unseen]]
     return ids, unseen
 
 
 # On disk ----------------------------------------------------------------------------------------
-
-
-def rolls_on_disk(corpus: RollCorpus) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return what `rolls_from_disk` takes: JSON and arrays."""
-    arrays = {
-        "packed": corpus.packed,
-        "offsets": corpus.offsets,
-        "ids": corpus.ids,
-        "unseen": corpus.unseen,
-        "shifts": corpus.shifts,
-    }
-    return common_json(corpus), arrays
 
 
 def rolls_from_disk(

@@ -1,17 +1,17 @@
-"""Where music comes from: the MIDI files of a folder, a zip or a named corpus, read one by one."""
+"""Where music comes from: the MIDI files of a folder, an archive or a named corpus."""
 
-import io
 import os
-import zipfile
-from collections.abc import Callable, Iterable, Iterator
+import stat
+from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lstm_music.archives import is_archive, members
 from lstm_music.errors import UserError
-from lstm_music.midi import MidiError, Piece, read_midi
+from lstm_music.midi import MOST_BYTES, MidiError
 
-MIDI_SUFFIXES = (".mid", ".midi", ".kar")
+MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ROLLS = {
     "muse": ("MuseData", 8),
     "jsb": ("JSB_Chorales", 4),
@@ -20,14 +20,19 @@ ROLLS = {
 }
 """Boulanger-Lewandowski's sets: the name of the file, and frames a whole note."""
 ROLL_SUFFIXES = (".mat", ".pickle", ".pkl")
-NAMED = ("bach", *ROLLS)
+NAMED = ("bach", "classical", *ROLLS)
 
 
 class Source(NamedTuple):
-    """A MIDI file not yet read: its name, and how to get its bytes."""
+    """A MIDI file not yet read: its name, how to get its bytes, and what changes if they do.
+
+    read returns at most MOST_BYTES + 1 bytes and raises MidiError or OSError. stamp is cheap to
+    know: where, how large and how old the file is; "" where that can't be known.
+    """
 
     name: str
     read: Callable[[], bytes]
+    stamp: str = ""
 
 
 class Skipped(NamedTuple):
@@ -37,12 +42,29 @@ class Skipped(NamedTuple):
     reason: str
 
 
-def find_sources(name: str, data: Path | None = None) -> list[Source]:
-    """List the MIDI files of a corpus in a fixed order."""
+class Mended(NamedTuple):
+    """A file in which something was mended: kind of repair -> how often, as in midi.REPAIRS."""
+
+    file: str
+    repairs: dict[str, int]
+
+
+def find_sources(name: str, data: Path | None = None, built: Path | None = None) -> list[Source]:
+    """List the MIDI files of a corpus in a fixed order.
+
+    built: where the corpus "classical" is kept once it is built.
+    """
     if data is not None:
         return files_at(data)
     if name == "bach":
-        return zipped(resources.files("lstm_music").joinpath("data/bach.zip"))
+        return archived(resources.files("lstm_music").joinpath("data/bach.zip"))
+    if name == "classical":
+        if built is not None and built.is_file():
+            return archived(built)
+        raise UserError(
+            "the corpus 'classical' isn't built yet: build it with bin/corpus classical --build, "
+            "or say where yours is with --data FILE"
+        )
     if name in ROLLS:
         raise UserError(
             f"'{name}' holds piano rolls, which have no MIDI messages: "
@@ -54,7 +76,7 @@ def find_sources(name: str, data: Path | None = None) -> list[Source]:
         raise UserError(f"no file or folder '{name}': check the path")
     raise UserError(
         f"unknown corpus '{name}': use {', '.join(NAMED)}, "
-        "or the path of a MIDI file, a folder of them, or a zip"
+        "or the path of a MIDI file, a folder of them, a zip or a tar"
     )
 
 
@@ -86,23 +108,19 @@ def letters(name: str) -> str:
 
 
 def files_at(path: Path) -> list[Source]:
-    """List the MIDI files at a path: one file, a folder (recursively) or a zip."""
+    """List the MIDI files at a path: one file, a folder with its folders, a zip or a tar."""
     if not path.exists():
         raise UserError(f"no file or folder '{path}': check the path")
     if path.is_dir():
-        sources = [
-            Source(printable(file.relative_to(path).as_posix()), file.read_bytes)
-            for file in sorted(path.rglob("*"))
-            if is_midi(file.name) and not file.is_dir()
-        ]
-    elif path.suffix.lower() == ".zip":
-        sources = zipped(path)
+        sources = sorted(in_folder(path), key=lambda source: Path(source.name).parts)
+    elif is_archive(path.name):
+        sources = archived(path)
     elif is_midi(path.name):
-        sources = [Source(printable(path.name), path.read_bytes)]
+        sources = [file_source(path, path.name)]
     else:
-        raise UserError(f"'{path}' is not a MIDI file, a folder or a zip: choose another")
+        raise UserError(f"'{path}' is not a MIDI file, a folder, a zip or a tar: choose another")
     if not sources:
-        raise UserError(f"no MIDI files (.mid, .midi, .kar) in '{path}': choose another")
+        raise UserError(f"no MIDI files ({', '.join(MIDI_SUFFIXES)}) in '{path}': choose another")
     return sources
 
 
@@ -116,31 +134,66 @@ def printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def zipped(path: Any) -> list[Source]:
-    """List the MIDI files of a zip archive, in order of name."""
+def in_folder(top: Path) -> Iterator[Source]:
+    """Yield the MIDI files of a folder and its folders, links followed, each folder once."""
+    seen: set[tuple[int, int]] = set()
+    closed: list[OSError] = []
+    for folder, below, files in os.walk(top, onerror=closed.append, followlinks=True):
+        here = os.stat(folder)
+        if (here.st_dev, here.st_ino) in seen:
+            below.clear()
+            name = os.path.relpath(folder, top)
+            yield refused(name, "is a link to a folder that is read already")
+            continue
+        seen.add((here.st_dev, here.st_ino))
+        below.sort()
+        for file in files:
+            if is_midi(file):
+                path = Path(folder, file)
+                yield file_source(path, path.relative_to(top).as_posix())
+    for error in closed:
+        name = os.path.relpath(error.filename, top)
+        yield refused(name, f"is a folder that can't be read: {error.strerror}")
+
+
+def refused(name: str, reason: str) -> Source:
+    """Return a source that can't be read, for a reason known before."""
+
+    def read() -> bytes:
+        raise MidiError(reason)
+
+    return Source(printable(name), read)
+
+
+def file_source(path: Path, name: str) -> Source:
+    """Return the source that a file on the disk is."""
     try:
-        archive = zipfile.ZipFile(io.BytesIO(path.read_bytes()))
-    except Exception as error:  # zipfile raises whatever the rubbish leads it to
-        raise UserError(f"can't read the archive '{path}' ({error}): is it a whole zip?") from error
+        status = path.stat()
+    except OSError as error:
+        return refused(name, f"can't be read: {error.strerror}")
+    if not stat.S_ISREG(status.st_mode):
+        return refused(name, "is no plain file")  # reading a pipe would never end
 
-    def reader(member: str) -> Callable[[], bytes]:
-        def read() -> bytes:
-            try:
-                return archive.read(member)
-            except Exception as error:  # here too
-                raise OSError(str(error) or type(error).__name__) from error
+    def read() -> bytes:
+        with path.open("rb") as file:
+            return file.read(MOST_BYTES + 1)
 
-        return read
-
-    return [Source(name, reader(name)) for name in sorted(filter(is_midi, archive.namelist()))]
+    return Source(printable(name), read, stamp_of(path, status))
 
 
-def read_pieces(sources: Iterable[Source], skipped: list[Skipped]) -> Iterator[Piece]:
-    """Yield every piece that can be read; append the others to skipped."""
-    for source in sources:
-        try:
-            yield read_midi(source.read(), source.name)
-        except MidiError as error:
-            skipped.append(Skipped(source.name, str(error)))
-        except OSError as error:
-            skipped.append(Skipped(source.name, f"can't be read: {error.strerror or error}"))
+def stamp_of(path: Path, status: os.stat_result) -> str:
+    """Return what tells a file's content from what it was before, as far as that is cheap."""
+    changed = f"{status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{path.absolute()} {status.st_ino} {status.st_size} {changed}"
+
+
+def archived(path: Any) -> list[Source]:
+    """List the MIDI files of an archive, in order of name."""
+    try:
+        own = stamp_of(path, path.stat())
+    except (AttributeError, OSError):  # a package in a zip has files without a status
+        own = ""
+    return [
+        Source(printable(member.name), member.read, own and f"{own} {member.mark}")
+        for member in members(path, is_midi)
+    ]

@@ -1,31 +1,90 @@
+import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
+from lstm_music import classical
+from lstm_music.classical import Built
 from lstm_music.piano_roll import frames_of
+from lstm_music.sources import Skipped
 from small import piece_of, write_music
+
+COUNTS = ["pieces", "tokens", "unique_tokens"]
+
+
+def counts_in(file):
+    """What --json wrote, and each row of it as the table has it."""
+    with open(file, encoding="utf-8") as opened:
+        counts = json.load(opened)
+    assert {*COUNTS, "skipped", "splits"} <= set(counts)
+    assert list(counts["splits"]) == ["train", "valid", "test"]
+    rows = {}
+    for name, part in (counts["splits"] | {"all": counts}).items():
+        shares = [f"{part['rare_share']:.1%}", f"{part['unseen_share']:.2%}"]
+        rows[name] = [*(f"{part[key]:,}" for key in COUNTS), *shares]
+    return counts, rows
 
 
 def test_the_counts_as_a_table_and_as_json(ok, folder):
     (folder / "music" / "bad.mid").write_bytes(b"rubbish")
     lines = ok("corpus", "music", "--json", "counts.json")
-    with open("counts.json", encoding="utf-8") as file:
-        counts = json.load(file)
-    assert list(counts) == ["pieces", "tokens", "unique_tokens", "skipped", "splits"]
-    assert list(counts["splits"]) == ["train", "valid", "test"]
-    for part in counts["splits"].values():
-        assert list(part) == ["pieces", "tokens", "unique_tokens"]
+    counts, rows = counts_in("counts.json")
     assert sum(part["tokens"] for part in counts["splits"].values()) == counts["tokens"] == 8 * 40
     (skipped,) = counts["skipped"]
     assert list(skipped) == ["file", "reason"]
     assert lines[0] == "music, flatten tracks"
-    rows = {line.split()[0]: line.split()[1:] for line in lines[2:6]}
-    for name, part in (counts["splits"] | {"all": counts}).items():
-        assert rows[name] == [str(part[k]) for k in ("pieces", "tokens", "unique_tokens")]
-    assert lines[6:] == [f"skipped bad.mid: {skipped['reason']}"]
+    assert {line.split()[0]: line.split()[1:] for line in lines[2:6]} == rows
+    assert lines[6].startswith("under 10: share of the unique tokens")
+    assert lines[7:] == [f"skipped bad.mid: {skipped['reason']}"]
+
+
+def test_composers_that_names_tell_have_rows(ok, folder):
+    for seed, name in enumerate(["bach-1", "bach-2", "Joseph Haydn - 3", "unknown"]):
+        (folder / "music" / f"{seed}.mid").rename(folder / "music" / f"{name}.mid")
+    rows = {line.split()[0]: line.split()[1] for line in ok("corpus", "music")}
+    assert (rows["Bach"], rows["Haydn"]) == ("2", "1")
+
+
+def test_what_was_done_to_the_files_is_said(ok, folder):
+    music = folder / "music"
+    data = (music / "0.mid").read_bytes()
+    (music / "cut.mid").write_bytes(data[: len(data) // 2])
+    for name in "abcdef":
+        (music / f"{name}.mid").write_bytes(data)
+    lines = ok("corpus", "music", "--min-count", 4)
+    assert "mended: tracks cut off, 1 in 1 of the files" in lines
+    assert any(line.startswith("copies: ") for line in lines)
+    assert any(line.startswith("merged: ") and "rare words" in line for line in lines)
+
+
+def test_the_screen_names_some_of_the_skipped_files_and_a_table_all(ok, folder):
+    for n in range(12):
+        (folder / "music" / f"bad{n}.mid").write_bytes(b"rubbish")
+    shown = [line for line in ok("corpus", "music") if line.startswith("skipped ")]
+    assert len(shown) == 11
+    assert shown[-1] == "skipped 12 files in all: --skipped FILE.csv has them all"
+    ok("corpus", "music", "--skipped", "skipped.csv")
+    with open("skipped.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == sorted(f"bad{n}.mid" for n in range(12))
+    assert all(row["reason"] for row in rows)
+
+
+def test_a_part_of_the_pieces(ok):
+    drawn = ok("corpus", "music", "--max-pieces", 5, "--seed", 1)
+    assert drawn[5].split()[:2] == ["all", "5"]
+
+
+@pytest.mark.parametrize("engine", ["threading", "multiprocessing"])
+def test_the_engine_changes_nothing(ok, monkeypatch, tmp_path, engine):
+    plain = ok("corpus", "music")
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "another"))
+    assert ok("corpus", "music", "--engine", engine, "--jobs", 2) == plain
 
 
 def test_the_layout_of_tracks(ok):
@@ -39,14 +98,10 @@ def test_the_counts_of_frames(ok, folder, representation):
     how = ("--representation", representation, "--grid", 16, "--max-polyphony", 1)
     lines = ok("corpus", "music", *how, "--json", "counts.json")
     assert lines[0] == f"music, {representation}s as frames, at most 1 notes"
-    with open("counts.json", encoding="utf-8") as file:
-        counts = json.load(file)
-    assert list(counts) == ["pieces", "tokens", "unique_tokens", "skipped", "splits"]
+    counts, rows = counts_in("counts.json")
     assert counts["pieces"] == 8
     assert counts["tokens"] == sum(len(frames_of(piece_of(seed), 16)[0]) for seed in range(8))
-    rows = {line.split()[0]: line.split()[1:] for line in lines[2:6]}
-    for name, part in (counts["splits"] | {"all": counts}).items():
-        assert rows[name] == [str(part[k]) for k in ("pieces", "tokens", "unique_tokens")]
+    assert {line.split()[0]: line.split()[1:] for line in lines[2:6]} == rows
 
 
 def test_a_corpus_in_a_common_key_or_on_another_grid(ok):
@@ -66,7 +121,36 @@ def test_the_seed_is_of_thinned_chords(ok):
 
 def test_a_named_corpus_from_a_file(ok, folder):
     write_music(folder / "three", pieces=3)
-    assert ok("corpus", "bach", "--data", "three")[-1].split()[:2] == ["all", "3"]
+    assert ok("corpus", "bach", "--data", "three")[5].split()[:2] == ["all", "3"]
+
+
+def test_the_corpus_of_many_composers(ok, fails, folder, monkeypatch):
+    assert "bin/corpus classical --build" in fails("corpus", "classical")
+    assert "--build makes the corpus 'classical' alone" in fails("corpus", "bach", "--build")
+
+    def build(out, jobs, progress):
+        with zipfile.ZipFile(out, "w") as archive:
+            for file in (folder / "music").iterdir():
+                archive.write(file, f"haydn/{file.name}")
+        return Built({"Haydn": 8}, [Skipped("haydn/9", "is no music")])
+
+    monkeypatch.setattr(classical, "build", build)
+    (folder.parent / "cache").mkdir()
+    lines = ok("corpus", "classical", "--build")
+    assert "skipped haydn/9: is no music" in lines
+    monkeypatch.setattr(classical, "build", None)
+    assert ok("corpus", "classical", "--build") == ok("corpus", "classical")
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGTERM"), reason="no SIGTERM on this system")
+def test_sigterm_ends_it_with_its_own_status(folder):
+    code = (
+        "import os, signal, sys\n"
+        "from lstm_music.cli.common import run\n"
+        "sys.exit(run(lambda _: os.kill(os.getpid(), signal.SIGTERM), []))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True)
+    assert (done.returncode, done.stderr) == (143, b"")
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_bad_input_is_one_line(fails):
     for words, says in (
         (["x"], "no run or checkpoint 'x'"),
         (["x.mid"], "no file 'x.mid'"),
-        (["bad.mid"], "'bad.mid' can't be read"),
+        (["bad.mid"], "'bad.mid' is no MIDI file"),
         (["--perplexity", "0"], "is not a number from 1"),
     ):
         assert says in fails("figures", *words)

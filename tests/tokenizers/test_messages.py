@@ -104,8 +104,14 @@ def test_any_ids_of_any_vocabulary_give_a_midi_file_with_every_note_closed(layou
             elif message.type == "note_off":
                 struck.remove(message.note)
         assert not struck
-    if piece.tracks:
-        assert as_lists(read_midi(file.getvalue(), "")) == as_lists(piece)
+    if heard(piece):
+        assert heard(read_midi(file.getvalue(), "")) == heard(piece)
+
+
+def heard(piece):
+    """The notes of each track but those of length zero, which are not heard; no empty track."""
+    tracks = ([note for note in notes_of(t).tolist() if note[0] < note[1]] for t in piece.tracks)
+    return [track for track in tracks if track]
 
 
 def test_words_by_example():

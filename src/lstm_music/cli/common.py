@@ -5,8 +5,10 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -17,8 +19,10 @@ from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_check
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
+from lstm_music.reading import Workers
 
 RUNS = Path("runs")
+ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
 OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
 
@@ -126,12 +130,68 @@ def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, 
         type=whole(0, 64),
         metavar="N",
     )
+    add(
+        "--min-count",
+        "a message that training holds fewer times than N becomes the one nearest in time, of the "
+        "same pitch and kind; 0 keeps all",
+        type=whole(0),
+        metavar="N",
+    )
+    add(
+        "--max-pieces",
+        "so many MIDI files alone, drawn by --seed; 0 for all",
+        type=whole(0),
+        metavar="N",
+    )
+    parser.add_argument(
+        "--drums",
+        action="store_const",
+        const=True,
+        help="keep the drums, MIDI's channel 10, which are left out otherwise",
+    )
 
 
 def reading_from(args: argparse.Namespace) -> Reading:
     """Return the Reading of the options given."""
     given = {field.name: getattr(args, field.name) for field in fields(Reading)}
     return Reading(**{name: value for name, value in given.items() if value is not None})
+
+
+def add_worker_options(parser: argparse.ArgumentParser) -> None:
+    """Add who parses MIDI files."""
+    parser.add_argument(
+        "--jobs",
+        type=whole(1, 4096),
+        metavar="N",
+        help="processes that read MIDI files (default: one a core)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="joblib's backend that reads MIDI files; dask takes the scheduler that "
+        "DASK_SCHEDULER_ADDRESS names, ray the cluster that RAY_ADDRESS names (default: loky, "
+        "processes here)",
+    )
+
+
+def workers_from(args: argparse.Namespace) -> Workers:
+    """Return who parses MIDI files by the options given, and connect to where they are."""
+    if args.engine is None:
+        return Workers(args.jobs)
+    try:
+        if args.engine == "dask":
+            from distributed import Client
+
+            Client(os.environ.get("DASK_SCHEDULER_ADDRESS"), set_as_default=True)
+        if args.engine == "ray":
+            from ray.util.joblib import register_ray
+
+            register_ray()
+    except ImportError as error:
+        raise UserError(
+            f"--engine {args.engine} isn't installed here: pip install 'lstm-music[{args.engine}]'"
+        ) from error
+    return Workers(args.jobs, args.engine)
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:
@@ -164,7 +224,12 @@ def limit_threads(threads: int | None, backend: str) -> None:
 
 
 def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
-    """Run a command: one line `error: …` and status 2 for bad input, 130 after Ctrl-C."""
+    """Run a command: one line `error: …` and status 2 for bad input, 130 after Ctrl-C.
+
+    After SIGTERM it is 143, and processes that the command began end with it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         status = main(argv)
         sys.stdout.flush()  # here a broken pipe can still be caught

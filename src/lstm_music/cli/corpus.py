@@ -1,36 +1,53 @@
-"""bin/corpus: prepare a corpus and print its counts."""
+"""bin/corpus: prepare a corpus and print what is in it."""
 
+import csv
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from lstm_music.cli.common import Parser, add_reading_options, reading_from, run, whole
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.prepared import SPLITS
-from lstm_music.sources import NAMED
+from lstm_music.cli.common import (
+    Parser,
+    add_reading_options,
+    add_worker_options,
+    reading_from,
+    run,
+    whole,
+    workers_from,
+)
+from lstm_music.corpus import CLASSICAL, Reading, load_corpus
+from lstm_music.errors import UserError
+from lstm_music.message_corpus import MessageCorpus
+from lstm_music.prepared import RARE, SPLITS, Corpus, cache_folder
+from lstm_music.sources import NAMED, Skipped
 
 EXAMPLES = """examples:
   bin/corpus bach                                    the bundled chorales as messages
   bin/corpus bach --figure bach.png                  and how often each occurs
   bin/corpus ~/my-midi --json counts.json            your own files, and why some are skipped
+  bin/corpus classical --build                       many composers, from music21's corpus
+  bin/corpus big.zip --max-pieces 2000 --seed 1      so many of its files, drawn by a seed
   bin/corpus jsb --data JSB_Chorales.mat --representation chord
 """
+SHOWN = 10  # skipped files and composers on the screen; --skipped and --json have all
 
 
 def main(argv: Sequence[str]) -> int:
     """Print the pieces, tokens and unique tokens of a corpus; return the exit status."""
     args = make_parser().parse_args(argv)
     reading = reading_from(args)
-    corpus = load_corpus(args.corpus, args.data, reading, progress=sys.stderr.isatty())
+    if args.build:
+        build_classical(args.corpus, args.jobs)
+    corpus = load_corpus(args.corpus, args.data, reading, sys.stderr.isatty(), workers_from(args))
     summary = corpus.summary()
-    print(f"{args.corpus}, {title_of(reading)}")
-    print(f"{'split':8}{'pieces':>10}{'tokens':>14}{'unique':>10}")
-    for split in SPLITS:
-        print_row(split, summary["splits"][split])
-    print_row("all", summary)
-    for skipped in corpus.skipped:
-        print(f"skipped {skipped.file}: {skipped.reason}")
+    print_table(f"{args.corpus}, {title_of(reading)}", summary)
+    print_notes(corpus)
+    if args.skipped:
+        write_skipped(corpus.skipped, args.skipped)
+    print_skipped(corpus.skipped, args.skipped)
     if args.figure:
         from lstm_music.figures import token_frequency  # Matplotlib takes a while to load
 
@@ -38,6 +55,18 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
     return 0
+
+
+def build_classical(name: str, jobs: int | None) -> None:
+    """Build the corpus "classical" from music21's, where it isn't built yet."""
+    if name != "classical":
+        raise UserError("--build makes the corpus 'classical' alone: bin/corpus classical --build")
+    from lstm_music.classical import build
+
+    out = cache_folder() / CLASSICAL
+    if not out.is_file():
+        built = build(out, jobs or os.cpu_count() or 1, progress=sys.stderr.isatty())
+        print_skipped(built.skipped, None)
 
 
 def title_of(reading: Reading) -> str:
@@ -48,9 +77,69 @@ def title_of(reading: Reading) -> str:
     return f"{reading.representation}s as frames{thinned}"
 
 
-def print_row(name: str, counts: dict[str, int]) -> None:
+def print_table(title: str, summary: Mapping[str, Any]) -> None:
+    """Print the counts of splits, of everything, and of each composer."""
+    print(title)
+    rare, unseen = f"under {RARE}", "unseen"
+    print(f"{'':20}{'pieces':>9}{'tokens':>13}{'unique':>10}{rare:>10}{unseen:>9}")
+    for split in SPLITS:
+        print_row(split, summary["splits"][split])
+    print_row("all", summary)
+    composers = summary["composers"]
+    if len(composers) > 1:
+        for name in list(composers)[:SHOWN]:
+            print_row(name, composers[name])
+        if len(composers) > SHOWN:
+            print(f"and {len(composers) - SHOWN} composers more: --json FILE has them all")
+    print(
+        f"{rare}: share of the unique tokens that occur fewer than {RARE} times; "
+        f"{unseen}: share of the tokens that train never shows"
+    )
+
+
+def print_row(name: str, counts: Mapping[str, float]) -> None:
     """Print one row of the table."""
-    print(f"{name:8}{counts['pieces']:10,}{counts['tokens']:14,}{counts['unique_tokens']:10,}")
+    whole_numbers = f"{counts['pieces']:9,}{counts['tokens']:13,}{counts['unique_tokens']:10,}"
+    print(f"{name:20}{whole_numbers}{counts['rare_share']:10.1%}{counts['unseen_share']:9.2%}")
+
+
+def print_notes(corpus: Corpus) -> None:
+    """Print what was done to the files: repairs, copies left out, rare words merged."""
+    repairs: Counter[str] = Counter()
+    files: Counter[str] = Counter()
+    for mended in corpus.mended:
+        repairs.update(mended.repairs)
+        files.update(mended.repairs.keys())
+    for repair, times in repairs.most_common():
+        print(f"mended: {repair}, {times:,} in {files[repair]:,} of the files")
+    if corpus.copies:
+        print(
+            f"copies: {len(corpus.copies):,} pieces are left out of a split because another "
+            "holds the same notes"
+        )
+    if isinstance(corpus, MessageCorpus) and corpus.merged_words:
+        share = corpus.merged_tokens / len(corpus.ids)
+        print(
+            f"merged: {corpus.merged_words:,} rare words into others, which changes {share:.2%} "
+            "of the tokens"
+        )
+
+
+def print_skipped(skipped: Sequence[Skipped], full: Path | None) -> None:
+    """Print how many files were skipped, and the first of them."""
+    for file, reason in skipped[:SHOWN]:
+        print(f"skipped {file}: {reason}")
+    if len(skipped) > SHOWN:
+        where = full or "--skipped FILE.csv has them all"
+        print(f"skipped {len(skipped):,} files in all: {where}")
+
+
+def write_skipped(skipped: Sequence[Skipped], path: Path) -> None:
+    """Write a table of the files that can't be used."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Skipped._fields)
+        writer.writerows(skipped)
 
 
 def make_parser() -> Parser:
@@ -59,14 +148,26 @@ def make_parser() -> Parser:
     parser.add_argument(
         "corpus",
         metavar="CORPUS",
-        help=f"{', '.join(NAMED)}, or a MIDI file, a folder, a zip, a .mat or .pickle of rolls",
+        help=f"{', '.join(NAMED)}, or a MIDI file, a folder, a zip or tar, a .mat or .pickle of "
+        "rolls",
     )
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="read a named corpus from this file or folder"
     )
+    parser.add_argument(
+        "--build",
+        action="store_true",
+        help="make the corpus 'classical' from music21's scores (installs music21, takes minutes)",
+    )
     add_reading_options(parser, vars(Reading()))
-    parser.add_argument("--seed", type=whole(0), default=0, metavar="N", help="of thinned chords")
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, metavar="N", help="of thinned chords and drawn pieces"
+    )
+    add_worker_options(parser)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts as JSON")
+    parser.add_argument(
+        "--skipped", type=Path, metavar="FILE.csv", help="write which files were skipped and why"
+    )
     parser.add_argument(
         "--figure",
         type=Path,

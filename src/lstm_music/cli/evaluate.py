@@ -5,6 +5,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from lstm_music.roll_corpus import RollCorpus
 
 Row = dict[str, Any]
 
+FILES_READING = ("drums", "max_pieces", "min_count", "seed")  # what only config.json tells
 EXAMPLES = """examples:
   bin/evaluate my-run                      on the test split of its own corpus
   bin/evaluate run-1 run-2 --json out.json
@@ -197,7 +199,7 @@ def corpus_of(
     corpus = load_corpus(
         source["corpus"],
         Path(data) if data else None,
-        reading_of(checkpoint),
+        reading_of(checkpoint, folder),
         progress=sys.stderr.isatty(),
     )
     if corpus.vocabulary.hash != checkpoint.vocabulary.hash:
@@ -209,12 +211,19 @@ def corpus_of(
     return corpus
 
 
-def reading_of(checkpoint: Checkpoint) -> Reading:
-    """Return how a checkpoint's corpus was read; nothing is transposed at random any more."""
+def reading_of(checkpoint: Checkpoint, folder: Path | None) -> Reading:
+    """Return how a checkpoint's corpus was read, for which a run's folder knows most."""
     tokenizer = dict(checkpoint.meta["tokenizer"])
     name, layout = tokenizer.pop("name"), tokenizer.pop("layout", Reading.tracks)
     augment = int(checkpoint.meta["corpus"].get("augment", 0))
-    return Reading(name, tracks=layout, transpose_augment=augment, **tokenizer)
+    reading = Reading(name, tracks=layout, transpose_augment=augment, **tokenizer)
+    if folder is None:
+        return reading
+    try:
+        own = json.loads((folder / "config.json").read_text("utf-8"))["reading"]
+        return replace(reading, **{name: own[name] for name in FILES_READING})
+    except (OSError, ValueError, KeyError, TypeError):  # a run of before these options
+        return reading
 
 
 def source_of(name: str, folder: Path | None) -> dict[str, Any]:

@@ -129,7 +129,8 @@ def losses(checkpoint: Checkpoint, run_folder: Path | None) -> list[Figure]:
 
 def tokens(name: str, checkpoint: Checkpoint, run_folder: Path | None, to: Path) -> str:
     """Draw how often each token of a run's corpus occurs."""
-    figures.token_frequency(corpus_of(name, checkpoint, run_folder, reading_of(checkpoint)), to)
+    reading = reading_of(checkpoint, run_folder)
+    figures.token_frequency(corpus_of(name, checkpoint, run_folder, reading), to)
     return ""
 
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     limit_threads(args.threads, args.backend)
     names = args.runs or [str(newest_run() or bundled_model())]
     opened = [(name, *open_run(name)) for name in dict.fromkeys(names)]
-    corpora = [corpus_for(*one, reading_of(one[1]), args) for one in opened]
+    corpora = [corpus_for(*one, reading_of(*one[1:]), args) for one in opened]
     reference = reference_of(opened[0], corpora[0], args)
     with Bar(args.quiet, "sets") as bar:
         judged = []
@@ -115,7 +115,7 @@ def reference_of(
     """Return the corpus to judge against: --reference, or the first run's own."""
     if args.reference is None:
         return own
-    reading = reading_of(first[1])
+    reading = reading_of(*first[1:])
     return load_corpus(args.reference, args.data, reading, sys.stderr.isatty())
 
 

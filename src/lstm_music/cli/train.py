@@ -19,6 +19,7 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     add_reading_options,
+    add_worker_options,
     limit_threads,
     newest_run,
     number,
@@ -27,6 +28,7 @@ from lstm_music.cli.common import (
     typed,
     warn,
     whole,
+    workers_from,
 )
 from lstm_music.cli.sample import main as sample
 from lstm_music.corpus import Reading, load_corpus
@@ -82,6 +84,7 @@ def main(argv: Sequence[str]) -> int:
         Path(options["data"]) if options["data"] else None,
         reading,
         progress=not args.quiet and sys.stderr.isatty(),
+        workers=workers_from(args),
     )
     if not args.quiet:
         warn_of_skipped(corpus, folder)
@@ -223,7 +226,8 @@ def described_options(folder: Path) -> dict[str, Any]:
         tokenizer = described["tokenizer"]
         options = {
             # What older versions had no option for is as it was then.
-            **described.get("reading", {**asdict(Reading()), "tracks": tokenizer.get("layout")}),
+            **asdict(Reading()),
+            **described.get("reading", {"tracks": tokenizer.get("layout")}),
             **{f.name: described["training"].get(f.name, f.default) for f in fields(Settings)},
             **{name: described["model"].get(name, getattr(Config, name)) for name in SHAPE},
             **{name: described["source"][name] for name in ("corpus", "data")},
@@ -259,6 +263,9 @@ def warn_of_skipped(corpus: Corpus, folder: Path) -> None:
         warn(f"skipped {skipped.file}: {skipped.reason}")
     if len(corpus.skipped) > SKIPPED_SHOWN:
         warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
+    if corpus.mended:
+        mended = f"mended {len(corpus.mended):,} of the {len(corpus.pieces):,} files"
+        warn(f"{mended}: bin/corpus says what was wrong with them")
 
 
 def standing(trainer: Trainer) -> str:
@@ -369,6 +376,7 @@ def add_corpus_options(parser: Parser) -> None:
     """Add what says how to read the corpus."""
     add(parser, "--data FILE", "read a named corpus from this file or folder", type=Path)
     add_reading_options(parser, DEFAULTS)
+    add_worker_options(parser)
 
 
 def add_model_options(parser: Parser) -> None:

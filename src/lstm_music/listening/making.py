@@ -15,11 +15,9 @@ from lstm_music.errors import UserError
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
 from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_midi, write_midi
-from lstm_music.music_pieces import from_silence
-from lstm_music.piano_roll import piece_of_frames
-from lstm_music.roll_corpus import RollCorpus
+from lstm_music.music_pieces import from_silence, piece_of_music, split_music
 from lstm_music.sampler import Options
-from lstm_music.sources import ROLL_SUFFIXES, ROLLS, find_sources
+from lstm_music.sources import ROLL_SUFFIXES, ROLLS
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
 BUNDLED = "bundled"
@@ -115,10 +113,6 @@ def human(name: str, asked: Asked) -> list[Piece]:
     """Return held-out pieces of a corpus, to be played as everything else is."""
     rolls = name in ROLLS or Path(name).suffix.lower() in ROLL_SUFFIXES
     corpus = load_corpus(name, None, Reading("note") if rolls else Reading())
-    test = np.random.default_rng(asked.seed).permutation(corpus.splits["test"])[: asked.num]
-    if isinstance(corpus, RollCorpus):
-        grid = corpus.reading.grid
-        return [piece_of_frames(corpus.frames(p), grid, corpus.pieces[p]) for p in test.tolist()]
-    files = {source.name: source for source in find_sources(name)}
-    names = [corpus.pieces[p] for p in test.tolist()]
-    return [read_midi(files[name].read(), name) for name in names]
+    held_out = split_music(corpus, "test")
+    chosen = np.random.default_rng(asked.seed).permutation(len(held_out))[: asked.num]
+    return [piece_of_music(held_out[n]) for n in chosen.tolist()]

@@ -4,10 +4,10 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
-from itertools import chain
 from typing import Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from lstm_music.midi import (
     KIND,
@@ -24,12 +24,15 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 
 Layout: TypeAlias = Literal["flatten", "merge"]
 Row: TypeAlias = tuple[int, int, int]
+Codes: TypeAlias = npt.NDArray[np.int64]
+"""Words as numbers: ((delta · 2) + kind) · 128 + pitch, specials below zero."""
 
 PIECE_END = "piece-end"
 TRACK_END = "track-end"
 SPECIALS = (PIECE_END, TRACK_END)  # piece-end gets id 0 and is the start symbol too
 
 KINDS = ("note-off", "note-on")  # by the value of KIND in Messages
+PITCHES = 128
 NUMBER = "(0|[1-9][0-9]*)"
 WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}-{NUMBER}")
 
@@ -63,9 +66,24 @@ def transpose_word(word: str, semitones: int) -> str | None:
 
 def track_words(messages: Messages) -> list[str]:
     """Return a word for each message of a track; the first counts its time from tick 0."""
-    deltas = np.diff(messages[:, TICK], prepend=0)
-    columns = messages[:, KIND], messages[:, PITCH], deltas
-    return [spell(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return [spelled(code) for code in track_codes(messages).tolist()]
+
+
+def track_codes(messages: Messages) -> Codes:
+    """Return a code (n,) for each message of a track: what `spelled` makes a word of."""
+    codes: Codes = messages[:, TICK].astype(np.int64)
+    codes[1:] -= messages[:-1, TICK]
+    codes = (codes * len(KINDS) + messages[:, KIND]) * PITCHES + messages[:, PITCH]
+    return codes
+
+
+def spelled(code: int) -> str:
+    """Return the word of a code; -2 and -1 are the specials, in their order."""
+    if code < 0:
+        return SPECIALS[code]
+    delta_and_kind, pitch = divmod(code, PITCHES)
+    delta, kind = divmod(delta_and_kind, len(KINDS))
+    return spell(kind, pitch, delta)
 
 
 class MessageTokenizer:
@@ -81,10 +99,15 @@ class MessageTokenizer:
 
     def words(self, piece: Piece) -> list[str]:
         """Return a piece's words, which end with piece-end; flatten ends tracks with track-end."""
-        if self.layout == "merge":
-            return [*chain.from_iterable(map(track_words, self.tracks(piece))), PIECE_END]
-        tracks = ([*track_words(track), TRACK_END] for track in self.tracks(piece))
-        return [*chain.from_iterable(tracks), PIECE_END]
+        return [spelled(code) for code in self.codes(piece).tolist()]
+
+    def codes(self, piece: Piece) -> Codes:
+        """Return a piece's words as codes (n,), which corpora count and number."""
+        end = [SPECIALS.index(TRACK_END) - len(SPECIALS)] if self.layout == "flatten" else []
+        tracks = [part for track in self.tracks(piece) for part in (track_codes(track), end)]
+        return np.concatenate([*tracks, [SPECIALS.index(PIECE_END) - len(SPECIALS)]]).astype(
+            np.int64
+        )
 
     def tracks(self, piece: Piece) -> list[Messages]:
         """Return the tracks that the layout lays out: the piece's own, or all of them merged."""
