@@ -197,6 +197,19 @@ def test_the_tests_get_their_extra_and_an_update_keeps_it(project: Project) -> N
     assert project.done() == ["pip -e .[test]"]
 
 
+def test_extras_add_up_whatever_their_order(project: Project) -> None:
+    project.run("listen")
+    assert project.done() == [*NEW_ENVIRONMENT, "pip -e .[listen]"]
+    project.run("test")
+    assert project.done() == ["pip -e .[listen,test]"]
+    for name in ("listen", "train", "test"):
+        project.run(name)
+        assert project.done() == []
+    project.pyproject.write_text("[project]\nchanged = true\n")
+    project.run("listen")
+    assert project.done() == ["pip -e .[listen,test]"]
+
+
 def test_a_half_made_environment_is_made_anew(project: Project) -> None:
     project.run("train")
     project.done()

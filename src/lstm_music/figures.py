@@ -25,6 +25,7 @@ from lstm_music.embeddings import (
 )
 from lstm_music.message_corpus import MessageCorpus
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of
+from lstm_music.music_report import Judgement
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import unpack
 from lstm_music.prepared import Corpus
@@ -37,6 +38,7 @@ __all__ = [
     "loss_curves",
     "piano_roll",
     "pitch_order",
+    "self_similarity",
     "token_frequency",
 ]
 
@@ -189,6 +191,43 @@ def _mark_annealings(axes: Axes, marks: Sequence[tuple[int, float]]) -> None:
                 fontsize=7,
                 color=GREY,
             )
+
+
+# Structure --------------------------------------------------------------------------------------
+
+
+def self_similarity(judged: Sequence[Judgement], path: Path) -> None:
+    """Draw how alike the bars of each set's most typical piece are, and of all, by distance."""
+    columns = max(3, -(-len(judged) // 2))
+    rows = -(-len(judged) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.9 * rows + 3.4), layout="constrained")
+    grid = figure.add_gridspec(rows + 1, columns, height_ratios=[2.7] * rows + [3.2])
+    drawn = None
+    for number, one in enumerate(judged):
+        axes = figure.add_subplot(grid[divmod(number, columns)])
+        bars = len(one.bars)
+        drawn = axes.imshow(
+            one.bars, vmin=0, vmax=1, cmap="magma", origin="lower", extent=(0, bars, 0, bars)
+        )
+        axes.set_title(one.name, fontsize=10)
+        axes.set_xticks(range(0, bars + 1, 4 if bars >= 8 else 1))
+        axes.set_yticks(range(0, bars + 1, 4 if bars >= 8 else 1))
+        axes.tick_params(labelsize=8)
+    assert drawn is not None
+    figure.colorbar(drawn, ax=figure.axes, shrink=0.6, label="notes in common")
+    axes = figure.add_subplot(grid[rows, :])
+    for number, one in enumerate(judged):
+        lags = np.arange(1, len(one.similarity) + 1)
+        mean, low, high = np.array(one.similarity).T
+        style = {"real": "-", "run": "--", "baseline": ":"}[one.kind]
+        colour = COLOURS[number % len(COLOURS)]
+        axes.plot(lags, mean, style, color=colour, label=one.name, linewidth=1.6)
+        axes.fill_between(lags, low, high, color=colour, alpha=0.12, linewidth=0)
+    axes.set(xlabel="bars apart", ylabel="notes in common, mean", xlim=(1, None), ylim=(0, None))
+    axes.set_xticks([lag for lag in (1, 2, 4, 8, 12, 16, 24, 32) if lag <= len(one.similarity)])
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    axes.legend(ncols=4, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.18))
+    save(figure, axes, path)
 
 
 # An embedding -----------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def tag(name: str, *children: str, **attributes: str | int | float | bool) -> Ht
     Names may end with an underscore where they are Python's words; others become hyphens.
     """
     given = "".join(attribute(key, value) for key, value in attributes.items())
-    if name in ("img", "line", "polyline", "source", "input", "br"):
+    if name in ("img", "line", "polyline", "rect", "source", "input", "br", "meta"):
         return Html(f"<{name}{given}/>")
     return Html(f"<{name}{given}>{joined(*children)}</{name}>")
 

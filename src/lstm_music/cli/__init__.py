@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-COMMANDS = ("train", "sample", "corpus", "evaluate", "figures", "report", "completion")
+COMMANDS = ("train", "sample", "corpus", "evaluate", "figures", "report", "listen", "completion")
 
 
 def main() -> int:

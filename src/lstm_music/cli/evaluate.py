@@ -43,6 +43,7 @@ EXAMPLES = """examples:
   bin/evaluate run-1 run-2 --json out.json
   bin/evaluate runs/my-run/checkpoints/step-00001000 --split valid
   bin/evaluate --baseline note-unigram --corpus jsb --data JSB_Chorales.mat
+  bin/evaluate --music my-run              judge what it composes (bin/evaluate --music --help)
 
 Lower is better. Each run is followed by baselines on the same music: the frequencies of tokens,
 notes or chords in the training split, and the same network before its first step. Nats per frame
@@ -52,6 +53,10 @@ compare models of piano rolls with each other and with what papers have publishe
 
 def main(argv: Sequence[str]) -> int:
     """Print a table, and write it as JSON if asked to; return the exit status."""
+    if "--music" in argv:
+        from lstm_music.cli import music
+
+        return music.main([word for word in argv if word != "--music"])
     args = make_parser().parse_args(argv)
     if not args.runs and not args.baseline:
         raise UserError("say what to evaluate: a run, or --baseline with --corpus")
@@ -277,6 +282,7 @@ def make_parser() -> Parser:
     parser = Parser("evaluate", "Measure how well runs predict music, in nats per token.", EXAMPLES)
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
+    add("--music", action="store_true", help="judge what runs compose; has options of its own")
     add("--baseline", choices=BASELINES, help="a distribution without a network, of piano rolls")
     add("--grid", type=whole(1, 1920), metavar="N", help="frames a whole note, for --baseline")
     add("--corpus", metavar="C", help="what to evaluate on (default: the run's own corpus)")

@@ -1,0 +1,118 @@
+"""From runs, files, folders and corpora to the clips of a study."""
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_music.cli.common import open_run
+from lstm_music.cli.sample import bundled_model, model_of
+from lstm_music.composer import composer_of
+from lstm_music.corpus import Reading, load_corpus
+from lstm_music.errors import UserError
+from lstm_music.listening import clips
+from lstm_music.listening.study import Wanted
+from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_midi, write_midi
+from lstm_music.music_pieces import from_silence, piece_of_music, split_music
+from lstm_music.sampler import Options
+from lstm_music.sources import ROLL_SUFFIXES, ROLLS
+
+MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
+BUNDLED = "bundled"
+TEMPO = 90.0  # quarter notes a minute, of all that is not a file of its own
+
+Row = tuple[str, str, bool, bytes]
+"""System, name, whether people made it, WAV file."""
+
+
+class Asked(NamedTuple):
+    """What is asked of each system: clips, seconds of each, and how to draw and compute."""
+
+    num: int
+    seconds: float
+    seed: int
+    backend: str
+
+
+def clips_of(
+    wanted: Sequence[Wanted], asked: Asked, show: Callable[[int, int], None]
+) -> tuple[list[Row], float, float]:
+    """Return the clips of all systems, their seconds, and their loudness in LUFS."""
+    sounds: list[clips.Sound] = []
+    controls: list[bool] = []
+    for n, one in enumerate(wanted):
+        made = sounds_of(one, asked)
+        sounds += made
+        controls += [one.control] * len(made)
+        show(n + 1, len(wanted))
+    files, seconds, level = clips.alike(sounds, asked.seconds)
+    rows = [
+        (sound.system, sound.name, control, file)
+        for sound, control, file in zip(sounds, controls, files, strict=True)
+    ]
+    return rows, seconds, level
+
+
+def sounds_of(one: Wanted, asked: Asked) -> list[clips.Sound]:
+    """Return a system's clips, played. Raises UserError where there is nothing to play."""
+    path = Path(one.source)
+    if path.is_file() and path.suffix.lower() in MIDI + WAV:
+        return [sound_of_file(one.system, path)]
+    if one.control and not (path.is_dir() and files_in(path)):
+        return [sound_of_piece(one.system, piece) for piece in human(one.source, asked)]
+    if path.is_dir() and files_in(path):
+        files = files_in(path)
+        chosen = np.random.default_rng(asked.seed).permutation(len(files))[: asked.num]
+        return [sound_of_file(one.system, files[n]) for n in sorted(chosen.tolist())]
+    if path.suffix.lower() in (*MIDI, *WAV):
+        raise UserError(f"no file '{path}': check the path")
+    return [sound_of_piece(one.system, piece) for piece in composed(one.source, asked)]
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return the MIDI and WAV files of a folder that is no run."""
+    if (folder / "checkpoints").is_dir() or (folder / "meta.json").is_file():
+        return []
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in MIDI + WAV and p.is_file())
+
+
+def sound_of_file(system: str, path: Path) -> clips.Sound:
+    """Return a MIDI or WAV file, played."""
+    content = path.read_bytes()
+    if path.suffix.lower() in WAV:
+        return clips.from_wav(system, path.name, content)
+    try:
+        read_midi(content, path.name)
+    except MidiError as error:
+        raise UserError(f"'{path}' {error}: give another MIDI file") from error
+    return clips.from_midi(system, path.name, content)
+
+
+def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
+    """Return a piece, played on a piano at one tempo, as all pieces are."""
+    content = io.BytesIO()
+    write_midi(piece, content, TEMPO)
+    return clips.from_midi(system, piece.name, content.getvalue())
+
+
+def composed(name: str, asked: Asked) -> list[Piece]:
+    """Return what a run composes, from silence."""
+    checkpoint, _ = open_run(str(bundled_model()) if name == BUNDLED else name)
+    composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
+    ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
+    drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
+    pieces = from_silence(composer, asked.num, drawing)
+    if not all(piece.tracks for piece in pieces):
+        raise UserError(f"'{name}' composed silence: give another --seed, or train it for longer")
+    return pieces
+
+
+def human(name: str, asked: Asked) -> list[Piece]:
+    """Return held-out pieces of a corpus, to be played as everything else is."""
+    rolls = name in ROLLS or Path(name).suffix.lower() in ROLL_SUFFIXES
+    corpus = load_corpus(name, None, Reading("note") if rolls else Reading())
+    held_out = split_music(corpus, "test")
+    chosen = np.random.default_rng(asked.seed).permutation(len(held_out))[: asked.num]
+    return [piece_of_music(held_out[n]) for n in chosen.tolist()]
