@@ -114,8 +114,9 @@ def token_frequency(corpus: Corpus, path: Path) -> None:
     axes.loglog(ranks, occurrences, ".", color=COLOURS[0], markersize=4)
     once = np.mean(occurrences == 1)
     kind = "messages" if isinstance(corpus, MessageCorpus) else "chords"
-    title = f"{corpus.name}: {occurrences.sum():,} {kind}, {len(counts):,} different"
-    axes.set(title=f"{title}, {once:.0%} of them once", xlabel="rank", ylabel="occurrences")
+    title = f"{occurrences.sum():,} {kind}, {len(counts):,} different, {once:.0%} of them once"
+    name = Path(corpus.name).name  # a path may be long
+    axes.set(title=f"{name}\n{title}", xlabel="rank", ylabel="occurrences")
     for rank in (1, 10, 100, 1000, 10_000):
         if rank <= len(counts):
             word = counts[rank - 1][0]
