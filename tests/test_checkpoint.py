@@ -337,6 +337,14 @@ def test_everything_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch)
     ]  # fmt: skip
 
 
+def test_what_a_killed_process_of_the_same_id_left_is_no_hindrance(tmp_path):
+    left = tmp_path / CHECKPOINTS / f".step-00000001.{os.getpid()}.tmp"
+    left.mkdir(parents=True)
+    (left / "half").write_bytes(b"half")
+    path = write(tmp_path, 1)
+    assert sorted(p.name for p in path.iterdir()) == sorted(FILES)
+
+
 def test_a_step_written_again_replaces_what_was_there(tmp_path):
     flip(write(tmp_path, 1) / MODEL_FILE, 0.5)
     path = write(tmp_path, 1, seed=1)

@@ -26,6 +26,7 @@ from lstm_music.checkpoint import (
     write_checkpoint,
 )
 from lstm_music.checkpoint_meta import check_training
+from lstm_music.errors import UserError
 from lstm_music.model import Config, init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -244,6 +245,6 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
 
 def test_meta_that_couldnt_be_read_again_is_not_written(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints, "JSON_BYTES", 1000)
-    with pytest.raises(ValueError, match="would have more than 1,000 bytes"):
+    with pytest.raises(UserError, match="would have more than 1,000 bytes"):
         write(tmp_path, 1, more="x" * 1000)
     assert checkpoints_of(tmp_path) == []

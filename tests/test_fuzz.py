@@ -41,6 +41,7 @@ def applied(data, changes):
     return data
 
 
+@pytest.mark.filterwarnings("ignore:Reading `.npy`")
 @pytest.mark.parametrize("name", IN_PROCESS)
 @given(data=st.data())
 @BOUNDED

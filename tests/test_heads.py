@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradcheck import check_gradients
-from lstm_music.heads import SoftmaxHead, make_head
+from lstm_music.heads import NadeHead, SigmoidHead, SoftmaxHead, make_head
 from lstm_music.ops import numpy_ops
 from lstm_music.ops.numpy_ops import NO_NOTES
 
@@ -316,3 +316,17 @@ def test_a_new_note_heads_parameters(ops, kind):
         else:
             bound = 1 / np.sqrt(fan_in[name])
             assert 0.99 * bound < np.abs(value).max() <= bound
+
+
+def test_a_head_is_made_by_its_name_and_is_a_value():
+    assert make_head("softmax", 3, 5, 7) == SoftmaxHead(3, 5)
+    assert make_head("sigmoid", 3, 5, 7) == SigmoidHead(3, 5)
+    assert make_head("nade", 3, 5, 7) == NadeHead(3, 5, 7)
+    for kind in ("softmax", "sigmoid", "nade"):
+        assert len({make_head(kind, 3, 5, 7), make_head(kind, 3, 5, 7)}) == 1
+
+
+def test_a_note_as_likely_as_not_is_silent_at_a_half(ops):
+    a = {"h": np.zeros((1, 2)), "W": np.ones((2, 3)), "b": np.zeros(3)}
+    draws = np.array([[0.5, np.nextafter(0.5, 0), np.nextafter(0.5, 1)]])
+    assert drawn(ops, SigmoidHead(2, 3), a, draws).tolist() == [[0, 1, 0]]

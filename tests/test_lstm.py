@@ -301,3 +301,20 @@ def test_a_new_layer_remembers(ops):
     for name in ("Wx", "Wh"):
         assert 0.99 / np.sqrt(H) < np.abs(p[name]).max() <= 1 / np.sqrt(H)
         assert abs(p[name].mean()) < 5 / np.sqrt(3 * H * p[name].size)
+
+
+def test_scratch_is_used_where_it_is_given_and_made_where_it_is_not(ops):
+    a = problem(3, 2, 4, 5)
+    dy = np.random.default_rng(1).normal(size=(3, 2, 5))
+    expected = backward(ops, a, dy, None, None)
+    p, x, h0, c0 = split(ops, a)
+    _, _, cache = lstm_forward(ops, p, x, h0, c0)
+    dx, (dh0, dc0), grads = lstm_backward(ops, p, ops.asarray(dy), None, None, cache)
+    for name, g in (grads | {"x": dx, "h0": dh0, "c0": dc0}).items():
+        np.testing.assert_array_equal(ops.to_numpy(g), expected[name], err_msg=name)
+    work = ops.workspace()
+    y, _, cache = lstm_forward(ops, p, x, h0, c0, None, work)
+    dx, _, grads = lstm_backward(ops, p, ops.asarray(dy), None, None, cache, work)
+    assert dx is work.array("dx", dx.shape)
+    assert grads["Wh"] is work.array("dWh", grads["Wh"].shape)
+    assert y.base is work.array("h", (4, 2, 5))

@@ -61,7 +61,7 @@ def write_checkpoint(
     """Write a checkpoint of a run, atomically, and point `latest` at it.
 
     Raises OSError where the disk refuses; what was there before is then untouched. Raises
-    ValueError for meta that couldn't be read again.
+    UserError for meta that couldn't be read again.
     """
     folder = run / CHECKPOINTS
     final = folder / step_name(step)
@@ -73,7 +73,10 @@ def write_checkpoint(
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
         files[META_FILE] = sealed({"format": FORMAT, **meta, "step": step, "sha256": hashes})
         if len(files[META_FILE]) > JSON_BYTES:
-            raise ValueError(f"{META_FILE} would have more than {JSON_BYTES:,} bytes")
+            raise UserError(
+                f"{META_FILE} would have more than {JSON_BYTES:,} bytes, mostly words: train on "
+                "fewer pieces, or with --representation chord or note"
+            )
         for name, data in files.items():
             write_synced(made / name, data)
         sync_folder(made)

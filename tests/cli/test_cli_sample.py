@@ -9,7 +9,7 @@ import pytest
 
 from lstm_music import composer, sampler
 from lstm_music.baselines import fit_baseline
-from lstm_music.checkpoint import read_run
+from lstm_music.checkpoint import FORMAT, read_run
 from lstm_music.cli import sample
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, read_midi, write_midi
@@ -306,7 +306,8 @@ def test_a_damaged_checkpoint(command, fails, run):
 @pytest.mark.parametrize("layout", ["flatten"])
 def test_a_checkpoint_of_a_newer_version(fails, run):
     path = run / "checkpoints/step-00000030/meta.json"
-    path.write_text(path.read_text().replace('"format": 1', '"format": 2'))
+    newer = path.read_text().replace(f'"format": {FORMAT}', f'"format": {FORMAT + 1}', 1)
+    path.write_text(newer)
     for name in ("a", "runs/a/checkpoints/latest"):
         assert "upgrade lstm-music" in fails("sample", name)
 

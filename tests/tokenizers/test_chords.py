@@ -114,6 +114,7 @@ def test_the_rest_and_the_end_stay_as_they_are():
     assert transpose_word(REST, 99) == REST
     assert transpose_word(PIECE_END, 99) == PIECE_END
     assert transpose_word("60-108", 1) is None is transpose_word("21-60", -1)
+    assert (transpose_word("22-60", -1), transpose_word("60-107", 1)) == ("21-59", "61-108")
 
 
 # Thinning

@@ -362,3 +362,17 @@ def test_the_most_chords_are_the_frames_and_an_end_at_each_bar_line():
     grammar = ChordGrammar(CHORDS, 480)
     assert grammar.most(None, None) == 2000
     assert grammar.most(None, 10 * BAR) == 40 + 10
+
+
+@layouts
+def test_a_note_struck_now_sounds_however_short_notes_may_be(layout):
+    grammar = MessageGrammar(FULL, layout, longest_note=0, max_tracks=2, most_notes=2)
+    state = GrammarState()
+    grammar.advance(state, FULL.id(spell(NOTE_ON, 60, 60)))
+    assert state.sounding == {60: 60}
+    grammar.advance(state, FULL.id(spell(NOTE_ON, 61, 60)))
+    assert state.sounding == {61: 120}
+
+
+def test_the_shortest_piece_is_of_eight_bars():
+    assert SHORTEST == 8 * 4 * 480
