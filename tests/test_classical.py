@@ -228,6 +228,23 @@ def test_of_two_lengths_of_a_measure_the_meters_counts(monkeypatch):
 
 
 @needs_music21
+def test_rests_make_no_pickup_longer(monkeypatch):
+    """As in BWV 171.6, where the parts that wait fill the bar."""
+    pickup, rests = part_of([("E4", 1)], [("C4", 4)]), part_of([(None, 4)], [("G4", 4)])
+    (first, second), _ = parsed(score_of(pickup, rests), monkeypatch)
+    assert first == [[0, 480, 64], [480, 2400, 60]]
+    assert second == [[480, 2400, 67]]
+
+
+@needs_music21
+@pytest.mark.parametrize(("quarters", "start"), [((5, 5, 6), 1920), ((5, 5, 5), 2400)])
+def test_a_measure_longer_than_its_meter_is_so_in_all_parts(monkeypatch, quarters, start):
+    parts = [part_of([("E4", long)], [("C4", 4)]) for long in quarters]
+    tracks, _ = parsed(score_of(*parts), monkeypatch)
+    assert [notes[-1] for notes in tracks] == [[start, start + 1920, 60]] * 3
+
+
+@needs_music21
 def test_a_pickup_and_a_tempo_stand_in_the_first_track(monkeypatch):
     from music21 import tempo
 
@@ -306,7 +323,7 @@ def test_the_corpus_of_music21_is_found():
 def folder(tmp_path):
     scores = write_scores(
         tmp_path / "scores",
-        josquin={"one": "CDEF|G4|", "two": "cdef|g4|", "twin": "CDEF|G4|"},
+        josquin={"one": "CDEF|G4|", "two": "cdef|g4|", "twin": "Q:1/4=200\nCDEF|G4|"},
         trecento={"kyrie": "A4|A4|"},
     )
     (scores / "josquin" / "broken.mxl").write_bytes(b"no zip at all")
@@ -331,7 +348,7 @@ def test_a_build_packs_what_can_be_read(tmp_path, folder, jobs):
     assert broken.file == "josquin/broken"
     assert broken.reason.startswith("can't be read: ")
     assert "\n" not in broken.reason
-    assert twin == Skipped("josquin/twin", "has the same notes as josquin/one.mid")
+    assert twin == Skipped("josquin/twin", "has the same notes as josquin/one")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["classical.zip", "scores"]
     again = tmp_path / "again.zip"
     classical.build(again, 1, progress=False, folder=folder)

@@ -155,15 +155,18 @@ def convert_all(
             except BrokenProcessPool:
                 finish(kept / f"{name}.reason", b"the process that reads it is killed")
             (kept / f"{name}.begun").unlink(missing_ok=True)
+        # A pool that breaks also loses what it was about to report.
+        for name in [name for name in waiting if is_done(kept, name)]:
+            del waiting[name]
+            yield name
         begun = len(waiting)
-        waiting = {name: path for name, path in waiting.items() if not is_done(kept, name)}
-        yield from (name for name in suspects if name not in waiting)
         try:
             for name in converted(waiting, kept, jobs, read):
                 del waiting[name]
                 yield name
         except BrokenProcessPool as error:
-            if len(waiting) == begun and not any(kept.rglob("*.begun")):
+            ended = (is_done(kept, name) or (kept / f"{name}.begun").exists() for name in waiting)
+            if len(waiting) == begun and not any(ended):
                 raise UserError("the processes that read scores die: try --jobs 1") from error
 
 
@@ -225,8 +228,9 @@ def time_limit(seconds: float) -> Iterator[None]:
 
 
 def gather(names: Iterable[str], kept: Path) -> tuple[list[tuple[str, bytes]], list[Skipped]]:
-    """Return the converted files and those left out; of files with the same bytes, the first."""
-    files: dict[bytes, str] = {}
+    """Return the converted files and those left out; of files with the same notes, the first."""
+    files: dict[str, bytes] = {}
+    first: dict[bytes, str] = {}
     skipped = []
     for name in names:
         reason = kept / f"{name}.reason"
@@ -234,11 +238,13 @@ def gather(names: Iterable[str], kept: Path) -> tuple[list[tuple[str, bytes]], l
             skipped.append(Skipped(name, reason.read_text(encoding="utf-8", errors="replace")))
             continue
         data = (kept / f"{name}.mid").read_bytes()
-        if data in files:
-            skipped.append(Skipped(name, f"has the same notes as {files[data]}"))
+        parts = data.split(b"MTrk", 2)[-1]  # all but the first track, of meters and tempi
+        if parts in first:
+            skipped.append(Skipped(name, f"has the same notes as {first[parts]}"))
         else:
-            files[data] = f"{name}.mid"
-    return [(name, data) for data, name in files.items()], skipped
+            first[parts] = name
+            files[f"{name}.mid"] = data
+    return sorted(files.items()), skipped
 
 
 def zip_files(files: Iterable[tuple[str, bytes]]) -> bytes:

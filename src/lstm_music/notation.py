@@ -96,8 +96,8 @@ def align_measures(score: Any) -> list[Measure]:
 
     Where a part's measure is longer or shorter than the others' (a rest too many, a voice not
     filled up), all that follows would sound early or late in it. Such a measure lasts as long as in
-    most parts (of lengths as frequent, as the meter says, else as in the shortest), and no longer
-    than the meter says.
+    most of the parts that have notes there (of lengths as frequent, as the meter says, else as in
+    the shortest), and no longer than the meter says.
     """
     grids = [list(part.getElementsByClass("Measure")) for part in score.parts]
     measures: list[Measure] = []
@@ -107,17 +107,23 @@ def align_measures(score: Any) -> list[Measure]:
         signature = present[0].timeSignature
         if signature is not None:
             meter = (signature.numerator, signature.denominator)
-        lengths = Counter(Fraction(measure.duration.quarterLength) for measure in present)
         bar = Fraction(4 * meter[0], meter[1])
-        length = max(lengths, key=lambda n: (lengths[n], n == bar, -n))
+        lengths = lengths_of(present)
+        length = next(iter(lengths))
         if len(lengths) > 1:
-            length = min(length, bar)
+            lengths = lengths_of([m for m in present if m.recurse().notes]) or lengths
+            length = min(bar, max(lengths, key=lambda n: (lengths[n], n == bar, -n)))
         for part, measure in zip(score.parts, column, strict=True):
             if measure is not None and Fraction(measure.offset) != start:
                 part.setElementOffset(measure, start)
         measures.append(Measure(start, length, meter))
         start += length
     return measures
+
+
+def lengths_of(measures: Iterable[Any]) -> Counter[Fraction]:
+    """Count measures by length, in quarters."""
+    return Counter(Fraction(measure.duration.quarterLength) for measure in measures)
 
 
 def read_part(part: Any) -> list[Note]:
