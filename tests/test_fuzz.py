@@ -20,8 +20,6 @@ BOUNDED = settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 IN_PROCESS = [name for name, target in TARGETS.items() if not target.apart]
-# Errors of NumPy's that what keeps prepared corpora lets through.
-KNOWN = {"npy": ("TokenError", "EOFError")}
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +46,14 @@ def applied(data, changes):
 def test_a_parser_takes_damaged_files_with_one_line(name, data):
     seed = data.draw(st.sampled_from(TARGETS[name].seeds))
     rubbish = applied(seed, data.draw(damages(seed)))
-    wrong = fuzz.check(TARGETS[name], rubbish)
-    assert not wrong or wrong.startswith(KNOWN.get(name, ("nothing",)))
+    assert not fuzz.check(TARGETS[name], rubbish)
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
 @given(rubbish=st.binary(max_size=200))
 @BOUNDED
 def test_a_parser_takes_rubbish_with_one_line(name, rubbish):
-    wrong = fuzz.check(TARGETS[name], rubbish)
-    assert not wrong or wrong.startswith(KNOWN.get(name, ("nothing",)))
+    assert not fuzz.check(TARGETS[name], rubbish)
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in IN_PROCESS])

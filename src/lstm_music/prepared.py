@@ -289,7 +289,7 @@ def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:
             return None
         meta = dict(json.loads((folder / META).read_text("utf-8")))
         return meta, {p.stem: np.load(p, mmap_mode="r") for p in folder.glob("*.npy")}
-    except (OSError, ValueError, TypeError):
+    except Exception:  # NumPy raises whatever the rubbish leads it to
         return None
 
 
