@@ -213,7 +213,7 @@ def main():
     sys.addaudithook(watch)
     before = peak()
     refused, ran, slowest = 0, 0, 0.0
-    for data in pickles().values():
+    for name, data in pickles().items():
         start = time.monotonic()
         path.write_bytes(data)
         if mode == "restricted":
@@ -226,7 +226,7 @@ def main():
             except UserError as error:
                 refused += "\n" not in str(error)
             watching = False
-        elif len(data) < 10**4 and b"\n" in data:  # no bombs
+        elif name not in BOMBS:
             try:
                 pickle.loads(data)
             except BaseException:
