@@ -8,6 +8,7 @@ input, and the exit status is 1. Memory is bounded, as it is for the reader of p
 """
 
 import argparse
+import faulthandler
 import hashlib
 import inspect
 import io
@@ -279,6 +280,7 @@ def loop_apart(target: Target, seconds: float, seed: int) -> tuple[int, dict[str
         counter[:8] = bytes(8)
         child = os.fork()
         if not child:
+            faulthandler.disable()  # a crash is counted, not told
             _, some = loop(target, left, seed, counter)
             found.write_text(json.dumps({k: data.hex() for k, data in some.items()}))
             os._exit(0)

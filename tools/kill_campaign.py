@@ -35,7 +35,7 @@ SHAPE = tuple(
 )  # fmt: skip
 PIECES = 10  # of the bundled corpus
 CLOCKED = ("seconds", "tokens_per_second")
-WRITING_SECONDS = 5.0  # in which a checkpoint is begun, if any is
+AFTER_SECONDS = 0.1
 
 
 class Kill(NamedTuple):
@@ -45,11 +45,19 @@ class Kill(NamedTuple):
     writing: bool
 
 
+class Plan(NamedTuple):
+    """When to kill: so many seconds after the checkpoint of a step, or in the write after that."""
+
+    step: int
+    seconds: float
+    in_write: bool
+
+
 def main() -> int:
     """Run both runs, print what happened; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -64,19 +72,18 @@ def campaign(folder: Path, kills: int, steps: int, seed: int) -> int:
         names = sorted(n for n in bach.namelist() if n.endswith(".mid"))[:PIECES]
         bach.extractall(music, names)
     new = [str(music), *SHAPE, "--max-steps", str(steps), *COMPUTE]
-    begun = time.monotonic()
-    subprocess.run([*TRAIN, *new, "--run", str(whole), "--quiet"], check=True)
-    seconds = (time.monotonic() - begun) / steps
+    quiet = [*TRAIN, *new, "--run", str(whole), "--quiet"]
+    subprocess.run(quiet, check=True, stdout=subprocess.DEVNULL)
     rng = random.Random(seed)
+    targets = sorted(rng.sample(range(1, steps), kills))
     done: list[Kill] = []
     losses = 0
     words = [*new, "--run", str(killed)]
     while True:
-        left = steps - (done[-1].step if done else 0)
-        delay = None
+        plan = None
         if len(done) < kills:
-            delay = rng.uniform(0, 2 * left * seconds / (kills - len(done) + 1))
-        begun_at, end = attempt(words, killed, delay, len(done) % 2 == 1)
+            plan = Plan(targets[len(done)], rng.uniform(0, AFTER_SECONDS), len(done) % 2 == 1)
+        begun_at, end = attempt(words, killed, plan)
         losses += bool(done) and begun_at != done[-1].step
         if end is None:
             break
@@ -92,14 +99,8 @@ def campaign(folder: Path, kills: int, steps: int, seed: int) -> int:
     return int(bool(wrong) or losses > 0 or len(done) < kills)
 
 
-def attempt(
-    words: list[str], run: Path, delay: float | None, in_write: bool
-) -> tuple[int, Kill | None]:
-    """Train until the end, or to a kill; return the step it began at, and the kill.
-
-    delay: seconds from the first step, None for no kill; in_write: then wait for a checkpoint to
-    be begun.
-    """
+def attempt(words: list[str], run: Path, plan: Plan | None) -> tuple[int, Kill | None]:
+    """Train until the end, or to a kill; return the step it began at, and the kill."""
     process = subprocess.Popen(
         [*TRAIN, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
@@ -108,19 +109,25 @@ def attempt(
         first = stdout.readline()
         found = re.match(r"resumed at step ([\d,]+) ", first)
         begun_at = int(found[1].replace(",", "")) if found else 0
-        if delay is None:
+        if plan is None:
             stdout.read()
             if process.wait():
                 raise SystemExit("a run that nobody killed failed")
             return begun_at, None
-        time.sleep(delay)
-        until = time.monotonic() + WRITING_SECONDS
-        while in_write and not being_written(run) and time.monotonic() < until:
+        while last_step(run) < plan.step and process.poll() is None:
+            time.sleep(0.001)
+        time.sleep(plan.seconds)
+        while plan.in_write and not being_written(run) and process.poll() is None:
             pass
         process.kill()
         process.wait()
+    return begun_at, Kill(last_step(run), bool(being_written(run)))
+
+
+def last_step(run: Path) -> int:
+    """Return the step of the checkpoint that `latest` names, 0 without one."""
     latest = linked(run / CHECKPOINTS, "latest")
-    return begun_at, Kill(int(latest.name[5:]) if latest else 0, bool(being_written(run)))
+    return int(latest.name[5:]) if latest else 0
 
 
 def being_written(run: Path) -> list[Path]:
@@ -157,9 +164,9 @@ def arrays(run: Path, link: str, name: str) -> dict[str, bytes]:
     return {"path": path.name.encode()} | {k: a.tobytes() for k, a in found.items()}
 
 
-def samples(run: Path) -> list[bytes]:
-    """Return the content of the samples that training ended with."""
-    return [path.read_bytes() for path in sorted((run / "samples").glob("*.mid"))]
+def samples(run: Path) -> set[bytes]:
+    """Return what the samples hold: after a kill between a sample and the end there are two."""
+    return {path.read_bytes() for path in (run / "samples").glob("*.mid")}
 
 
 if __name__ == "__main__":
