@@ -13,6 +13,7 @@ import time
 from collections import Counter
 
 from lstm_music.listening.study import HEARD, digest
+from small import heed_signals
 
 PATIENCE = 120  # seconds
 
@@ -37,6 +38,7 @@ class Server:
         self.process = subprocess.Popen(
             [*words, "--port", str(self.port)], stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            preexec_fn=heed_signals,  # noqa: PLW1509 — before any thread is begun
         )  # fmt: skip
         assert self.process.stdout.readline().startswith("http://127.0.0.1:")
 

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,6 +16,14 @@ from lstm_music.ops import get_ops
 from lstm_music.progress import Settings
 from lstm_music.run_folder import new_run
 from lstm_music.trainer import Trainer
+
+
+def heed_signals():
+    """Begin a process that heeds signals, even where the tests run in one that doesn't (nohup)."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
 
 COMPUTE = ("--backend", "numpy", "--threads", "1")
 SMALL = tuple(  # every option whose default may change

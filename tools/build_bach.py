@@ -15,18 +15,28 @@ import argparse
 import io
 import re
 import sys
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import mido
 
-TICKS_PER_QUARTER = 480
-VELOCITY = 80
+from lstm_music.classical import zip_files
+from lstm_music.midi import TICKS_PER_QUARTER
+from lstm_music.notation import (
+    VELOCITY,
+    MeterChange,
+    Note,
+    align_measures,
+    join_ties,
+    meter_changes,
+    separate_notes,
+    to_ticks,
+)
+
 GRID = 60  # a thirty-second note; durations off this grid are worth a line in the note
 SIZE_LIMIT = 300_000
 DEFAULT_OUT = Path("src/lstm_music/data/bach.zip")
@@ -38,30 +48,6 @@ FIFTHS = [letter + accidental for accidental in ("b", "", "#") for letter in "FC
 
 class BuildError(Exception):
     """Something the user can put right, said in one line."""
-
-
-class Note(NamedTuple):
-    """One sounding note: where it starts and ends, in ticks, and its MIDI pitch."""
-
-    start: int
-    end: int
-    pitch: int
-
-
-class Measure(NamedTuple):
-    """One written measure: where it starts and how long it is, in quarters, and its meter."""
-
-    start: Fraction
-    length: Fraction
-    meter: tuple[int, int]
-
-
-class MeterChange(NamedTuple):
-    """A time signature and the tick from which it holds."""
-
-    tick: int
-    numerator: int
-    denominator: int
 
 
 @dataclass
@@ -141,7 +127,8 @@ def read_piece(path: Path, titles: dict[str, str]) -> Piece:
         played = written.expandRepeats()
     except repeat.ExpanderException:
         played, bad_repeat = written, True
-    measures, realigned = align_measures(played)
+    before = measure_starts(played)
+    measures = align_measures(played)
     piece = Piece(
         name=piece_name(path),
         title=titles.get(path.stem, ""),
@@ -151,11 +138,18 @@ def read_piece(path: Path, titles: dict[str, str]) -> Piece:
         quarters_per_minute=find_tempo(written),
         expanded=played.duration.quarterLength > written.duration.quarterLength,
         bad_repeat=bad_repeat,
-        realigned=realigned,
+        realigned=measure_starts(played) != before,
     )
     for index, part in enumerate(played.parts):
         piece.parts.append(read_part(part, index, len(played.parts), piece))
     return piece
+
+
+def measure_starts(score: Any) -> list[list[Any]]:
+    """List where the measures of each part start, in quarters."""
+    return [
+        [measure.offset for measure in part.getElementsByClass("Measure")] for part in score.parts
+    ]
 
 
 def find_titles() -> dict[str, str]:
@@ -169,33 +163,6 @@ def find_titles() -> dict[str, str]:
     table = chorales.ChoraleListRKBWV().byBWV
     # MIDI text is Latin-1 by custom: umlauts fit, the typographic apostrophe does not.
     return {f"bwv{bwv}": entry["title"].replace("’", "'") for bwv, entry in table.items()}
-
-
-def align_measures(score: Any) -> tuple[list[Measure], bool]:
-    """Find where each measure starts, moving measures that the parts do not agree on.
-
-    One score (BWV 171.6) fills a one-beat pickup with three beats of rest in some parts, and all
-    that follows sounds late in them. Where the parts disagree the shortest version of a measure
-    is the right one, for what makes the others longer is rests.
-    """
-    grids = [list(part.getElementsByClass("Measure")) for part in score.parts]
-    if len({len(grid) for grid in grids}) != 1:
-        raise BuildError("the parts of a score have different numbers of measures")
-    measures: list[Measure] = []
-    realigned = False
-    start, meter = Fraction(0), (4, 4)
-    for column in zip(*grids, strict=True):
-        signature = column[0].timeSignature
-        if signature is not None:
-            meter = (signature.numerator, signature.denominator)
-        for measure in column:
-            if Fraction(measure.offset) != start:
-                realigned = True
-                measure.activeSite.setElementOffset(measure, start)
-        length = min(Fraction(measure.duration.quarterLength) for measure in column)
-        measures.append(Measure(start, length, meter))
-        start += length
-    return measures, realigned
 
 
 def read_part(part: Any, index: int, number_of_parts: int, piece: Piece) -> Part:
@@ -258,90 +225,6 @@ def find_tempo(score: Any) -> float | None:
 
 
 # ---------------------------------------------------------------------------------------------
-# Notes and bars on the tick grid
-# ---------------------------------------------------------------------------------------------
-
-
-def to_ticks(quarters: float | Fraction) -> int:
-    """Round a time in quarters to the tick grid."""
-    return round(Fraction(quarters) * TICKS_PER_QUARTER)
-
-
-def join_ties(notes: Iterable[Note], tied: set[Note]) -> list[Note]:
-    """Join each note that is tied onwards with the note of its pitch that starts as it ends.
-
-    music21's own `stripTies` looks within one voice and joins chords only whole, so it would miss
-    a tie into another voice of the staff and a tie of one note of a chord.
-    """
-    joined: list[Note] = []
-    waiting: dict[tuple[int, int], int] = {}  # (pitch, end) of a tied note: its place in joined
-    for note in sorted(notes):
-        place = waiting.pop((note.pitch, note.start), len(joined))
-        if place == len(joined):
-            joined.append(note)
-        else:
-            joined[place] = joined[place]._replace(end=note.end)
-        if note in tied:
-            waiting[note.pitch, note.end] = place
-    return joined
-
-
-def separate_notes(notes: Iterable[Note]) -> list[Note]:
-    """Let no pitch overlap itself: a note ends where the same pitch is struck again.
-
-    A MIDI note-off names only a pitch, so overlapping notes of one pitch could not be told apart.
-    Two that start together, as in a unison of two voices on one staff, become one: the longer.
-    """
-    longest: dict[tuple[int, int], int] = {}
-    for start, end, pitch in notes:
-        longest[start, pitch] = max(end, longest.get((start, pitch), start))
-    separate: list[Note] = []
-    # From the last note to the first, so that the next strike of each pitch is known.
-    next_strike: dict[int, int] = {}
-    for (start, pitch), end in sorted(longest.items(), reverse=True):
-        if end > start:
-            separate.append(Note(start, min(end, next_strike.get(pitch, end)), pitch))
-            next_strike[pitch] = start
-    return separate[::-1]
-
-
-def meter_changes(measures: Sequence[Measure]) -> list[MeterChange]:
-    """Give each bar a time signature as long as the bar, so that bar lines fall where written.
-
-    A pickup of one beat becomes a bar of 1/4 before the 4/4: else every bar line of the file
-    would stand one beat early. A measure cut in two by a repeat or a double bar counts as one
-    bar, and the last bar keeps the meter, since no bar line follows it.
-    """
-    bars = join_bars(measures)
-    changes: list[MeterChange] = []
-    for bar in bars:
-        meter = bar.meter if bar is bars[-1] else bar_meter(bar)
-        if not changes or changes[-1][1:] != meter:
-            changes.append(MeterChange(to_ticks(bar.start), *meter))
-    return changes
-
-
-def join_bars(measures: Sequence[Measure]) -> list[Measure]:
-    """Join neighbouring measures that make up one bar between them; the pickup stays alone."""
-    bars: list[Measure] = []
-    for measure in measures:
-        full = Fraction(4 * measure.meter[0], measure.meter[1])
-        if len(bars) > 1 and measure.length < full and bars[-1].length + measure.length <= full:
-            bars[-1] = bars[-1]._replace(length=bars[-1].length + measure.length)
-        else:
-            bars.append(measure)
-    return bars
-
-
-def bar_meter(bar: Measure) -> tuple[int, int]:
-    """Write the length of a bar as a meter, with the denominator in force or a finer one."""
-    denominator = bar.meter[1]
-    while (bar.length * denominator / 4).denominator != 1:
-        denominator *= 2
-    return int(bar.length * denominator / 4), denominator
-
-
-# ---------------------------------------------------------------------------------------------
 # Writing MIDI
 # ---------------------------------------------------------------------------------------------
 
@@ -392,20 +275,6 @@ def part_track(part: Part) -> mido.MidiTrack:
         track.append(mido.Message(kind, note=pitch, velocity=velocity, time=tick - now))
         now = tick
     return track
-
-
-def zip_files(files: Sequence[tuple[str, bytes]]) -> bytes:
-    """Pack files into a zip whose bytes depend on nothing but names and contents."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files:
-            # ZipInfo left alone would record this computer's system and the present time.
-            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.create_system = 3
-            info.external_attr = 0o644 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(info, content, compresslevel=9)
-    return buffer.getvalue()
 
 
 # ---------------------------------------------------------------------------------------------

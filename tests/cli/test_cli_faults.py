@@ -14,7 +14,7 @@ from lstm_music import trainer
 from lstm_music.checkpoint import checkpoints_of, read_run
 from lstm_music.cli import train
 from lstm_music.trainer import Trainer
-from small import COMPUTE, SMALL, metrics, target
+from small import COMPUTE, SMALL, heed_signals, metrics, target
 
 REPO = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
@@ -93,7 +93,7 @@ def test_a_run_whose_process_was_killed_is_taken_up(command, folder):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_each_signal_that_stops_a_program_saves_first(folder, number):
-    process, _ = start("music", *SMALL, *ENDLESS, "--run", "a")
+    process, _ = start("music", *SMALL, *ENDLESS, "--run", "a", preexec_fn=heed_signals)
     time.sleep(0.2)
     process.send_signal(number)
     status, (line,) = ended(process)
