@@ -10,6 +10,7 @@ from lstm_music.batches import (
     TokenSource,
     cut_streams,
     on_device,
+    openings,
     transposed_ids,
     whole_streams,
 )
@@ -118,6 +119,18 @@ def test_evaluation_streams_are_of_similar_length():
     assert sorted(sum(s.stop for s in stream) for stream in streams) == [6, 6, 9]
 
 
+@given(lengths=problems["lengths"], B=problems["B"], most=st.integers(1, 60))
+@settings(deadline=None)
+def test_openings_are_as_many_ids_as_asked_for_and_none_is_long(lengths, B, most):
+    pieces = list(range(0, len(lengths), 2))
+    read = openings(lengths, pieces, most, B)
+    assert read == openings(lengths, pieces, most, B)
+    assert set(read) <= set(pieces)
+    share = max(1, most // B)
+    assert all(0 < n <= min(lengths[piece], share) for piece, n in read.items())
+    assert sum(read.values()) == min(most, sum(min(lengths[p], share) for p in pieces))
+
+
 @pytest.fixture
 def corpus(tmp_path, monkeypatch):
     monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
@@ -126,6 +139,19 @@ def corpus(tmp_path, monkeypatch):
 
 def targets(batches):
     return np.concatenate([batch.y[batch.y != NO_TARGET] for batch in batches])
+
+
+def test_a_long_split_can_be_read_in_part(corpus):
+    whole = corpus.evaluation_batches("train", 3, 5)
+    size = len(targets(whole))
+    for enough in (None, size, size + 1):
+        same = corpus.evaluation_batches("train", 3, 5, enough)
+        assert same.streams == whole.streams
+    part = corpus.evaluation_batches("train", 3, 5, size // 2)
+    assert len(part.streams) == 3 and len(part) < len(whole)
+    assert size // 4 < len(targets(part)) <= size // 2
+    for stream in part.streams:
+        assert all(start == 0 for _, start, _ in stream)
 
 
 def test_a_corpus_trains_on_its_training_pieces_alone(corpus):

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music import checkpoint as checkpoints
+from lstm_music import evaluate as evaluation
 from lstm_music import run_folder
 from lstm_music import trainer as training
 from lstm_music.checkpoint import CHECKPOINTS, MODEL_FILE, TRAIN_FILE, checkpoints_of, read_run
@@ -414,6 +415,27 @@ def test_long_epochs_are_validated_now_and_then(corpus, tmp_path, monkeypatch):
 
     small_trainer(corpus, tmp_path / "run", max_steps=30, show=show).train()
     assert validated == [7, 14, 18, 25]
+
+
+def test_a_long_split_is_validated_in_part(corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(corpus.splits, "valid", corpus.splits["train"])
+    whole = sum(corpus.lengths[piece] for piece in corpus.splits["train"])
+    assert small_trainer(corpus, tmp_path / "whole").validated == whole
+    monkeypatch.setattr(evaluation, "LEAST_VALIDATED", 9)
+    assert small_trainer(corpus, tmp_path / "long").validated == whole // 5
+    monkeypatch.setattr(training, "VALIDATE_STEPS", 4)
+    trainer = small_trainer(corpus, tmp_path / "run")
+    assert trainer.validated == 4 * 3 * 5 // 5
+    read, losses = [], trainer.model.losses
+
+    def watched(batch, state):
+        read.append(batch.targets)
+        return losses(batch, state)
+
+    monkeypatch.setattr(trainer.model, "losses", watched)
+    part = trainer.validate()
+    assert sum(read) == trainer.validated
+    assert part != training.mean_nats(trainer.model, corpus, "valid", 3, 5)
 
 
 def test_a_runs_folder_describes_the_run(corpus, straight):

@@ -12,16 +12,25 @@ from lstm_music.model import Batch, Model, rows_of
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import Corpus
 
+LEAST_VALIDATED = 100_000  # tokens: a split up to this long is always read whole
+
 
 def mean_nats(
-    model: Model, corpus: Corpus, split: str, B: int, T: int, progress: bool = False
+    model: Model,
+    corpus: Corpus,
+    split: str,
+    B: int,
+    T: int,
+    progress: bool = False,
+    most: int | None = None,
 ) -> float:
     """Return the mean nats per token (or frame) of a split, each piece read whole.
 
-    B and T say how much is read at a time. The end symbols are tokens like any other; chords that
-    training never showed are not counted.
+    B and T say how much is read at a time; most, where the split is longer, how much in all
+    (`batches.openings`). The end symbols are tokens like any other; chords that training never
+    showed are not counted.
     """
-    batches = corpus.evaluation_batches(split, B, T)
+    batches = corpus.evaluation_batches(split, B, T, most)
     state = model.zero_state(len(batches.streams))
     total, count = 0.0, 0
     for batch in watched(batches, split, progress):
@@ -29,6 +38,18 @@ def mean_nats(
         total += float(losses.sum(dtype="float64"))
         count += batch.targets
     return total / max(count, 1)
+
+
+def validation_size(corpus: Corpus, period: int) -> int:
+    """Return how many tokens (or frames) are read at each validation of a run.
+
+    All of the split, but where it is large only a fifth of those that are trained on from one
+    validation to the next: all of the training split, or period. Reading one costs a third of
+    training on one.
+    """
+    lengths, splits = corpus.lengths, corpus.splits
+    train, whole = (sum(lengths[p] for p in splits[name]) for name in ("train", "valid"))
+    return min(whole, max(LEAST_VALIDATED, min(train, period) // 5))
 
 
 def per_piece(

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.batches import Batches, Source, cut_streams, whole_streams
+from lstm_music.batches import Batches, Source, cut_streams, openings, whole_streams
 from lstm_music.composers import composer_of
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
@@ -122,11 +122,16 @@ class Corpus(ABC):
         streams = max(1, min(B, sum(lengths[p] for p in train) // T))
         return Batches(self.source(shifts), cut_streams(lengths, order, streams), T)
 
-    def evaluation_batches(self, split: str, B: int, T: int) -> Batches:
-        """Return the windows of a split, each piece whole."""
-        pieces = self.splits[split]
-        whole = whole_streams(self.lengths, pieces, max(1, min(B, len(pieces))))
-        return Batches(self.source([0] * len(self.pieces)), whole, T)
+    def evaluation_batches(self, split: str, B: int, T: int, most: int | None = None) -> Batches:
+        """Return the windows of a split, each piece whole, or `openings` of at most most ids."""
+        pieces, lengths = self.splits[split], self.lengths
+        streams = max(1, min(B, len(pieces)))
+        read: Mapping[int, int] = {piece: lengths[piece] for piece in pieces}
+        if most is not None and sum(read.values()) > most:
+            read = openings(lengths, pieces, most, streams)
+        return Batches(
+            self.source([0] * len(self.pieces)), whole_streams(read, list(read), streams), T
+        )
 
     def primers(self) -> list[dict[str, Any]]:
         """Return the openings of some validation pieces, for samplers that want a seed sequence."""

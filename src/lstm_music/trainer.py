@@ -20,7 +20,7 @@ from lstm_music.checkpoint import (
 )
 from lstm_music.checkpoint_meta import check_training
 from lstm_music.errors import UserError
-from lstm_music.evaluate import mean_nats
+from lstm_music.evaluate import mean_nats, validation_size
 from lstm_music.graph import GraphStep, graph_step
 from lstm_music.health import MOST_BAD_STEPS, Jumps, bad_tensor, named, not_finite
 from lstm_music.model import Batch, Gradients, Model, State
@@ -59,6 +59,7 @@ class Trainer:
         self.averages = Averages(self.model, s.average) if s.average else None
         self.annealing = Annealing(s.lr, s.anneal_factor, s.anneal_patience)
         self.progress = Progress()
+        self.validated = validation_size(self.corpus, VALIDATE_STEPS * s.batch * s.seq)
         self.state: State | None = None
         self.valid = math.inf
         means = self.averages.means if self.averages else None
@@ -269,12 +270,12 @@ class Trainer:
             point(self.run / CHECKPOINTS, "best", path.name)
 
     def validate(self) -> float:
-        """Return the mean nats per token (or frame) of the validation split.
+        """Return the mean nats per token (or frame) of (a part of) the validation split.
 
         Where weights are averaged, it is the averages that are judged.
         """
-        model = self.averages.model if self.averages else self.model
-        return mean_nats(model, self.corpus, "valid", self.settings.batch, self.settings.seq)
+        model, s = self.averages.model if self.averages else self.model, self.settings
+        return mean_nats(model, self.corpus, "valid", s.batch, s.seq, most=self.validated)
 
     def _record(
         self, split: str, loss: float, lr: float, norm: float | None, speed: float | None

@@ -778,6 +778,26 @@ def test_asarray_converts_to_the_backends_precision_and_back(any_ops):
     np.testing.assert_array_equal(any_ops.to_numpy(a), transposed)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("M", "K", "N"), [(1, 3, 5), (25, 128, 512), (25, 512, 128), (7, 33, 132)])
+def test_the_product_of_a_time_step_is_the_product(M, K, N, dtype):
+    """Numba's own product of few rows, at sizes that leave rests, from a slice of a batch."""
+    numba = pytest.importorskip("numba")
+    from lstm_music.ops.panels import small_product
+
+    @numba.njit
+    def product(a, b, out):
+        small_product(a, b, out)
+
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(0, 1, shape).astype(dtype) for shape in ((M + 2, K), (K, N)))
+    out = np.full((M, N), np.nan, dtype)
+    product(a[1:-1], b, out)
+    expected = a[1:-1].astype(np.float64) @ b.astype(np.float64)
+    bound = {4: 1e-5, 8: 1e-13}[a.itemsize] * np.abs(expected).max()
+    np.testing.assert_allclose(out, expected, rtol=0, atol=bound)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     ("M", "K", "N"), [(4, 4, 96), (7, 5, 97), (30, 1100, 224), (128, 513, 600), (6, 9, 4099)]

@@ -139,9 +139,11 @@ def describe(trainer: Trainer) -> str:
     steps = sum(lengths[p] for p in corpus.splits["train"])
     begun = f"resumed at step {step:,}" if step else "new run"
     tokens = f"{steps:,} tokens, {len(corpus.vocabulary):,} unique"
+    valid = sum(lengths[p] for p in corpus.splits["valid"])
+    part = f"; validates on {trainer.validated:,} of {valid:,}" if trainer.validated < valid else ""
     return (
         f"{begun} {trainer.run}: {len(corpus.splits['train']):,} pieces, "
-        f"{f'{steps:,} frames' if model.config.reads_notes else tokens}; "
+        f"{f'{steps:,} frames' if model.config.reads_notes else tokens}{part}; "
         f"{size:,} parameters; {model.ops.name} backend"
     )
 

@@ -15,7 +15,7 @@ from numba.extending import overload
 from numpy.typing import DTypeLike
 
 from lstm_music.ops import philox
-from lstm_music.ops.blas import gemm, parallel_gemm, single_threaded_blas
+from lstm_music.ops.blas import parallel_gemm, single_threaded_blas
 from lstm_music.ops.numpy_ops import (
     NO_NOTES,
     Array,
@@ -25,7 +25,7 @@ from lstm_music.ops.numpy_ops import (
     dropout_threshold,
     logit_chunks,
 )
-from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, wide_product
+from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, small_product, wide_product
 
 # Numba's own pool of threads sleeps between calls; OpenMP's spins beside the BLAS's threads.
 config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
@@ -197,7 +197,7 @@ def _lstm_sequence_forward(gates, Wh, b, keep, c, h, parts):  # type: ignore[no-
         R = rows.stop - rows.start
         recurrent = np.empty((R, H4), gates.dtype)
         for t in range(T if R > 0 else 0):
-            gemm(h[t, rows], Wh, recurrent, 0)
+            small_product(h[t, rows], Wh, recurrent)
             for r in range(R):
                 n = rows.start + r
                 k = keep[t, n] if len(keep) > 0 else gates.dtype.type(1)
@@ -210,7 +210,7 @@ def _lstm_sequence_forward(gates, Wh, b, keep, c, h, parts):  # type: ignore[no-
 @njit(cache=True, parallel=True)
 def _lstm_sequence_backward(gates, Wh, keep, c, dy, dh, dc, parts):  # type: ignore[no-untyped-def]
     T, B, H4 = gates.shape
-    Wh_T = Wh.T
+    Wh_T = np.ascontiguousarray(Wh.T)
     for part in prange(parts):
         rows = slice(part * B // parts, (part + 1) * B // parts)
         scratch = np.empty((2, H4 // 4), gates.dtype)
@@ -222,7 +222,7 @@ def _lstm_sequence_backward(gates, Wh, keep, c, dy, dh, dc, parts):  # type: ign
                 for j in range(len(dout)):
                     dout[j] += dlater[j]
                 _cell_backward(gates[t, n], c[t, n], k, c[t + 1, n], dout, dc[n], scratch)
-            gemm(gates[t, rows], Wh_T, dh[rows], 0)
+            small_product(gates[t, rows], Wh_T, dh[rows])
             if len(keep) > 0:
                 for n in range(rows.start, rows.stop):
                     k, dout = keep[t, n], dh[n]
@@ -302,10 +302,7 @@ def _bias_softmax_xent(logits, b, targets, losses, scale, floor, dbs):  # type: 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
 def _bias_softmax_nll(logits, b, targets, losses, floor):  # type: ignore[no-untyped-def]
     for n in prange(len(logits)):
-        if targets[n] < 0:
-            losses[n] = 0
-        else:
-            losses[n] = _softmax_row(logits[n], b, targets[n], floor)[1]
+        losses[n] = _softmax_row(logits[n], b, targets[n], floor)[1]
 
 
 @njit(cache=True, error_model="numpy", fastmath=FASTMATH)
@@ -726,10 +723,10 @@ class NumbaOps(NumpyOps):
             self._product(h[rows].T, logits, dW, float(rows.start > 0))
         np.sum(dbs, axis=0, out=db)
 
-    def linear_softmax_nll(
+    def _linear_softmax_nll(
         self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
     ) -> None:
-        """As NumpyOps.linear_softmax_nll, with the bias added on the way."""
+        """As NumpyOps._linear_softmax_nll, with the bias added on the way."""
         for rows, logits in logit_chunks(len(h), len(b), work):
             self.matmul(h[rows], W, logits)
             _bias_softmax_nll(logits, b, targets[rows], losses[rows], self._floor)

@@ -252,7 +252,25 @@ class NumpyOps:
     def linear_softmax_nll(
         self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
     ) -> None:
-        """Compute the losses of `linear_softmax_xent` alone. Overwrites losses (N,)."""
+        """Compute the losses of `linear_softmax_xent` alone. Overwrites losses (N,).
+
+        Rows without a target, which are many where a validation piece outlasts the others, are
+        not computed.
+        """
+        counted = np.flatnonzero(targets >= 0)
+        if len(counted) == len(targets):
+            self._linear_softmax_nll(h, W, b, targets, losses, work)
+            return
+        losses[...] = 0
+        if len(counted):
+            found = np.empty(len(counted), losses.dtype)
+            self._linear_softmax_nll(h[counted], W, b, targets[counted], found, work)
+            losses[counted] = found
+
+    def _linear_softmax_nll(
+        self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
+    ) -> None:
+        """As `linear_softmax_nll`, where every row has a target."""
         for rows, logits in logit_chunks(len(h), len(b), work):
             self.matmul(h[rows], W, logits)
             logits += b

@@ -1,6 +1,7 @@
 """Products of few rows, written so that LLVM keeps the sums in registers.
 
-x·W for sampling, with the weights packed in panels; and the gradient of a wide output layer.
+x·W for sampling, with the weights packed in panels; h·W of a time step; and the gradient of a
+wide output layer.
 
 A panel is PANEL columns of W, contiguous, so that memory is read as one stream. Each element of the
 result is one chain of multiply-adds over k, in order, whatever the number of rows computed beside
@@ -13,7 +14,7 @@ import numpy as np
 from llvmlite import binding, ir
 from numba import njit, prange, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 
 from lstm_music.ops.blas import gemm
 from lstm_music.ops.numpy_ops import Array
@@ -179,6 +180,21 @@ def _product(a, b, out, beta):  # type: ignore[no-untyped-def]
         gemm(a, b[:, narrow:], out[:, narrow:], beta)
     if rows < M:
         gemm(a[rows:], b[:, :narrow], out[rows:, :narrow], beta)
+
+
+def small_product(a: Any, b: Any, out: Any) -> None:
+    """Compute out = a·b in this thread; compiled by `_small_product`. b (K, N), rows contiguous.
+
+    For the few rows of a time step: a BLAS packs the weights anew at each call.
+    """
+    raise NotImplementedError
+
+
+@overload(small_product, inline="always")
+def _small_product(a, b, out):  # type: ignore[no-untyped-def]
+    if HAS_AVX512 and out.dtype == types.float32:
+        return lambda a, b, out: _product(a, b, out, 0)
+    return lambda a, b, out: gemm(a, b, out, 0)
 
 
 @njit(cache=True, parallel=True)
