@@ -5,7 +5,7 @@
 Builds sdist and wheel of the files that git tracks, as they are now, the wheel from the sdist;
 compares what they hold with those files; installs the wheel in a new environment; and runs every
 command in an empty folder, where nothing of the source can help. Takes some minutes, and a package
-index, from which the dependencies come. Prints a line for each trial; exits with 1 where one failed.
+index, from which the dependencies come. Prints a line for each trial; exits with 1 if one fails.
 """
 
 import argparse
@@ -71,10 +71,10 @@ TRIALS = (
     Trial("figures words", 0, "loss.png", ("runs/words/figures/loss.png",)),
     Trial("report words", 0, "report.html", ("runs/words/report.html",)),
     Trial("completion", 0, "complete -o default"),
-    Trial("listen bundled --num 1 --port 0", 2, "pip install flask waitress"),
+    Trial("listen bundled --port 0", 2, "pip install flask waitress"),
     Trial("sample no-such-run", 2, "lstm-music train bach"),
 )  # fmt: skip
-LISTEN = "listen bundled --num 1 --seconds 4 --port 0"
+LISTEN = "listen bundled --num 2 --seconds 4 --port 0"
 
 
 def main() -> int:
@@ -223,7 +223,7 @@ def try_one(command: str, trial: Trial, work: Path) -> Iterator[str]:
     missing = [name for name in trial.leaves if not (work / name).is_file()]
     in_one_line = trial.status != 2 or len(done.stderr.splitlines()) == 1
     good = done.returncode == trial.status and trial.says in out and not missing and in_one_line
-    good = good and "Traceback" not in out and " bin/" not in out
+    good = good and "Traceback" not in out and (" bin/" not in out or trial.words == "completion")
     seconds = time.perf_counter() - began
     print(f"{'ok   ' if good else 'FAULT'} {seconds:5.1f} s  lstm-music {trial.words}", flush=True)
     if not good:

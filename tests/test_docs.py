@@ -1,0 +1,112 @@
+"""The documentation against the project: what it quotes, names, links to and has you type."""
+
+import re
+
+import pytest
+
+import documentation as docs
+from documentation import PAGES, ROOT, name_of
+
+QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
+SUFFIXES = {
+    "csv",
+    "cu",
+    "html",
+    "json",
+    "js",
+    "md",
+    "mid",
+    "mp3",
+    "png",
+    "py",
+    "safetensors",
+    "wav",
+}
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+@EACH_PAGE
+def test_quotations_are_the_source(page):
+    for quote in docs.quotes(page.read_text("utf-8")):
+        (path,) = docs.sources_named(quote.file)
+        source = docs.definition(path, quote.name)
+        assert source is not None, f"{quote.file} has no {quote.name}"
+        assert quote.lines
+        missing = docs.occurs(quote.lines, source)
+        assert missing is None, f"{quote.file}, {quote.name}, has no more, in order: {missing}"
+
+
+@pytest.mark.parametrize("page", QUOTING)
+def test_all_code_of_a_page_is_quoted(page):
+    text = (ROOT / page).read_text("utf-8")
+    assert len(docs.quotes(text)) == len(docs.fences(text, QUOTING[page])) > 5
+
+
+@EACH_PAGE
+def test_files_and_functions_that_are_named_exist(page):
+    known = docs.modules()
+    every = set().union(*known.values()) | {"main"}
+    text = page.read_text("utf-8")
+    for span in docs.spans(text):
+        if re.fullmatch(docs.CODE, span) and f"no `{span}`" not in text:
+            assert docs.sources_named(span), f"there is no {span}"
+        if dotted := re.fullmatch(r"([A-Za-z]\w+)\.(\w+)", span):
+            owner, member = dotted.groups()
+            if owner in known and member not in SUFFIXES:
+                assert member in known[owner], f"there is no {span}"
+        if call := re.fullmatch(r"(\w+)\([\w, ]*\)", span):
+            assert call[1] in every, f"there is no {span}"
+
+
+@EACH_PAGE
+def test_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    for link in docs.links(text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} leads nowhere"
+        if anchor:
+            assert anchor in docs.anchors(target.read_text("utf-8")), f"{link} leads nowhere"
+
+
+@EACH_PAGE
+def test_command_lines_parse(page):
+    for line in docs.command_lines(page.read_text("utf-8")):
+        wrong = docs.complaint(line)
+        assert wrong is None, f"{line}: {wrong}"
+
+
+def test_there_are_command_lines():
+    found = [line for page in PAGES for line in docs.command_lines(page.read_text("utf-8"))]
+    assert len(found) > 50
+    named = {line.split()[0].removeprefix("bin/") for line in found}
+    assert {"train", "sample", "evaluate", "corpus", "report", "listen", "figures"} <= named
+
+
+def test_what_is_checked_can_fail():
+    (quote,) = docs.quotes("`lstm.py`, `lstm_step`:\n\n```python\n  a = 1\n\nb = 2\n```\n")
+    assert quote == ("lstm.py", "lstm_step", ["a = 1", "b = 2"])
+    assert docs.occurs(["a", "b"], ["a", "x", "b"]) is None
+    assert docs.occurs(["b", "a"], ["a", "x", "b"]) == "a"
+    (path,) = docs.sources_named("optim.py")
+    assert docs.definition(path, "Annealing.no_such") is None
+    assert docs.definition(path, "Annealing.update")[0].startswith("def update")
+    (kernel,) = docs.sources_named("dropout.cu")
+    assert docs.definition(kernel, "dropout_backward") is None
+    assert docs.definition(kernel, "dropout_forward")[-1] == "}"
+    assert not docs.sources_named("no_such.py")
+    page = "## A *b* `c`, d!\n[x](y.md#z) ![p](q.png) [w](https://w) `[n](o)`\n"
+    assert docs.anchors(page) == {"a-b-c-d"}
+    assert docs.links(page) == ["y.md#z", "q.png"]
+    text = (
+        "`bin/train bach\n--epochs 3`\n\n```\nbin/sample  # x\n$ ls\n```\n`bin/train CORPUS [--x]`"
+    )
+    assert docs.command_lines(text) == ["bin/sample  # x", "bin/train bach --epochs 3"]
+    assert docs.complaint("bin/train bach --epochs 3 # so") is None
+    assert docs.complaint("bin/evaluate --music a --bars 9") is None
+    assert docs.complaint("bin/train --precision") is None
+    assert "--epoch" in docs.complaint("bin/sample --epoch 3")
+    assert "whole number" in docs.complaint("lstm-music train bach --epochs x")
+    assert "no bin/no-such" in docs.complaint("bin/no-such")
+    assert "no_such" in docs.complaint("python tools/no_such.py")
+    assert "--nothing" in docs.complaint("python tools/fuzz.py --nothing")
