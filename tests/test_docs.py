@@ -6,22 +6,11 @@ import pytest
 
 import documentation as docs
 from documentation import PAGES, ROOT, name_of
+from host_cuda.compile import COMPILER
+from lstm_music.ops import cuda_source
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
-SUFFIXES = {
-    "csv",
-    "cu",
-    "html",
-    "json",
-    "js",
-    "md",
-    "mid",
-    "mp3",
-    "png",
-    "py",
-    "safetensors",
-    "wav",
-}
+SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|toml|wav")
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
@@ -52,7 +41,7 @@ def test_files_and_functions_that_are_named_exist(page):
             assert docs.sources_named(span), f"there is no {span}"
         if dotted := re.fullmatch(r"([A-Za-z]\w+)\.(\w+)", span):
             owner, member = dotted.groups()
-            if owner in known and member not in SUFFIXES:
+            if owner in known and not SUFFIX.fullmatch(member):
                 assert member in known[owner], f"there is no {span}"
         if call := re.fullmatch(r"(\w+)\([\w, ]*\)", span):
             assert call[1] in every, f"there is no {span}"
@@ -110,3 +99,33 @@ def test_what_is_checked_can_fail():
     assert "no bin/no-such" in docs.complaint("bin/no-such")
     assert "no_such" in docs.complaint("python tools/no_such.py")
     assert "--nothing" in docs.complaint("python tools/fuzz.py --nothing")
+
+
+# Worked examples ----------------------------------------------------------------------------------
+
+EXTENDING = (ROOT / "docs" / "extending.md").read_text("utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", EXTENDING, re.M | re.S))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_example_runs(section, tmp_path, monkeypatch):
+    kernels = docs.fences(SECTIONS[section], "cuda")
+    if kernels and not COMPILER:
+        pytest.skip("no C++ compiler here (g++, clang++ or c++)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    for kernel in kernels:
+        (name,) = re.findall(r"void (\w+)\(", kernel)
+        (tmp_path / f"{name}.cu").write_text(kernel, "utf-8")
+        common = (cuda_source.FOLDER / "common.cuh").read_text("utf-8")
+        (tmp_path / "common.cuh").write_text(common, "utf-8")
+        monkeypatch.setattr(cuda_source, "FOLDER", tmp_path)
+    blocks = docs.fences(SECTIONS[section], "python")
+    assert blocks and any("assert" in block or "check_" in block for block in blocks)
+    namespace = {"__name__": "example"}
+    for block in blocks:
+        exec(compile(block, f"extending.md, {section}", "exec"), namespace)
+
+
+def test_there_are_four_examples():
+    assert list(SECTIONS) == ["A tokenizer", "A head", "An op, on all three backends", "A corpus"]
