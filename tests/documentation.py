@@ -137,6 +137,7 @@ def modules():
         body = ast.parse(path.read_text("utf-8")).body
         bound = {name for node in body for name in names_bound(node)}
         known.setdefault(path.stem, set()).update(bound)
+        known.setdefault(path.parent.name, set()).add(path.stem)
         for node in body:
             if isinstance(node, ast.ClassDef):
                 members = {name for inner in node.body for name in names_bound(inner)}
@@ -188,12 +189,13 @@ def parser_complaint(name, words):
     parser = importlib.import_module(f"lstm_music.cli.{'music' if music else name}").make_parser()
     words = [word for word in words if not (music and word == "--music")]
     last = parser._option_string_actions.get(words[-1]) if words else None
-    if last is not None and last.nargs != 0:
-        words.pop()  # a sentence about an option, which leaves its value out
+    about_option = last is not None and last.nargs != 0  # a sentence that leaves its value out
+    if about_option:
+        words.pop()
     try:
         parser.parse_args([word for word in words if word != "--help"])
     except UserError as error:
-        return str(error)
+        return None if about_option and "arguments are required" in str(error) else str(error)
     return None
 
 

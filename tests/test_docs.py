@@ -1,5 +1,7 @@
 """The documentation against the project: what it quotes, names, links to and has you type."""
 
+import builtins
+import importlib.util
 import re
 
 import pytest
@@ -34,7 +36,7 @@ def test_all_code_of_a_page_is_quoted(page):
 @EACH_PAGE
 def test_files_and_functions_that_are_named_exist(page):
     known = docs.modules()
-    every = set().union(*known.values()) | {"main"}
+    every = set().union(*known.values()) | {"main", *dir(builtins)}
     text = page.read_text("utf-8")
     for span in docs.spans(text):
         if re.fullmatch(docs.CODE, span) and f"no `{span}`" not in text:
@@ -99,6 +101,42 @@ def test_what_is_checked_can_fail():
     assert "no bin/no-such" in docs.complaint("bin/no-such")
     assert "no_such" in docs.complaint("python tools/no_such.py")
     assert "--nothing" in docs.complaint("python tools/fuzz.py --nothing")
+
+
+# Made pages and figures ---------------------------------------------------------------------------
+
+
+def tool(name):
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    made, kept = tool("api_page").page(), (ROOT / "docs" / "api.md").read_text("utf-8")
+    assert made == kept, "docs/api.md is old: python tools/api_page.py"
+    assert "### lstm_backward" in made and "#### Annealing.update" in made
+    assert "Go back over a sequence (back-propagation through time; Werbos 1990)." in made
+
+
+def test_the_roofline_is_drawn_from_what_the_pages_state():
+    roofline = tool("roofline")
+    profile = (ROOT / "docs" / "profile.md").read_text("utf-8")
+    roof, points = roofline.cpu(profile)
+    assert len(points) == 7
+    for point in points:  # measured: below what the machine allows
+        assert 0 < point.rate < min(roof.flops, point.intensity * roof.cache)
+    slower = profile.replace("| logits, h·W | 227 | 256 |", "| logits, h·W | 227 | 512 |")
+    assert slower != profile
+    assert roofline.cpu(slower)[1][0].rate == pytest.approx(points[0].rate / 2)
+    roof, points = roofline.gpu((ROOT / "docs" / "gpu.md").read_text("utf-8"))
+    assert (roof.flops, roof.memory) == (67e12, 4.8e12)
+    (adam,) = [point for point in points if point.name == "adam_forward"]
+    assert adam == ("adam_forward", 1e8, 244e6, 51e-6, False)
+    with pytest.raises(ValueError, match="no longer says"):
+        roofline.stated("nothing", "([0-9]+) GB/s")
 
 
 # Worked examples ----------------------------------------------------------------------------------
