@@ -156,7 +156,7 @@ def modules():
 # Commands ---------------------------------------------------------------------------------------
 
 OPEN = re.compile(r"[\[\]|…]|\.\.\.")  # a pattern of usage, not a command line
-COMMAND = re.compile(r"bin/[a-z]|lstm-music |python (tools|benchmarks)/")
+COMMAND = re.compile(r"bin/[a-z]|lstm-music [a-z]|python (tools|benchmarks)/")
 
 
 def command_lines(text):

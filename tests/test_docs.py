@@ -9,10 +9,12 @@ import pytest
 import documentation as docs
 from documentation import PAGES, ROOT, name_of
 from host_cuda.compile import COMPILER
+from lstm_music.checkpoint import read_checkpoint
+from lstm_music.cli.sample import bundled_model
 from lstm_music.ops import cuda_source
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
-SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|toml|wav")
+SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|sqlite|toml|wav")
 EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
 
 
@@ -137,6 +139,21 @@ def test_the_roofline_is_drawn_from_what_the_pages_state():
     assert adam == ("adam_forward", 1e8, 244e6, 51e-6, False)
     with pytest.raises(ValueError, match="no longer says"):
         roofline.stated("nothing", "([0-9]+) GB/s")
+
+
+def test_the_model_card_is_of_the_bundled_model():
+    card = (ROOT / "docs" / "model-card.md").read_text("utf-8")
+    checkpoint = read_checkpoint(bundled_model())
+    config, meta = checkpoint.config, checkpoint.meta
+    size = sum(p.size for p in checkpoint.parameters.values())
+    results = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert (
+        f"{config.layers} layers of {config.hidden} units, embedding of {config.embedding}" in card
+    )
+    assert f"over {config.vocabulary} words; {size:,} parameters, {4 * size / 1e6:.1f} MB" in card
+    assert f"the best at step {meta['step']:,}" in card
+    best = f"**{meta['progress']['best']:.4f}**"
+    assert best in card and best in results
 
 
 # Worked examples ----------------------------------------------------------------------------------
