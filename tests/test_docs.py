@@ -141,6 +141,22 @@ def test_the_roofline_is_drawn_from_what_the_pages_state():
         roofline.stated("nothing", "([0-9]+) GB/s")
 
 
+def test_the_kernels_page_predicts_what_the_gpu_page_does():
+    rows = tool("roofline").rows
+    shown = rows((ROOT / "docs" / "kernels.md").read_text("utf-8"), "All kernels, and the roofline")
+    page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    predicted = rows(page, "Bytes, FLOPs and bounds: predictions")
+    compared = 0
+    for kernel, (*_, moved, flops, _, time, measured) in shown.items():
+        if "µs" in time:
+            name = kernel.split(",")[0].replace("sum_squares", "sum of squares")
+            there = next(cells for row, cells in predicted.items() if re.match(rf"{name}\b", row))
+            assert there[0].startswith(moved) and there[3].startswith(time), kernel
+            assert flops in ("–", there[1]) and measured == there[4], kernel
+            compared += 1
+    assert compared > 10
+
+
 def test_the_model_card_is_of_the_bundled_model():
     card = (ROOT / "docs" / "model-card.md").read_text("utf-8")
     checkpoint = read_checkpoint(bundled_model())

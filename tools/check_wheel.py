@@ -86,8 +86,9 @@ def main() -> int:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        wheel, sdist = build(place)
-        faults = [*check_wheel(wheel), *check_sdist(sdist), *try_all(place, wheel)]
+        source = copied(place / "source")
+        wheel, sdist = build(source, place)
+        faults = [*check_wheel(wheel, source), *check_sdist(sdist), *try_all(place, wheel)]
         if args.keep:
             args.keep.mkdir(parents=True, exist_ok=True)
             for path in (wheel, sdist):
@@ -107,12 +108,16 @@ def tracked() -> list[str]:
     return [name for name in out.decode().split("\0") if name and os.path.lexists(ROOT / name)]
 
 
-def build(place: Path) -> tuple[Path, Path]:
-    """Build sdist and wheel from a copy of the tracked files; return their paths."""
-    source = place / "source"
+def copied(source: Path) -> Path:
+    """Copy the tracked files to a folder; return it."""
     for name in tracked():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, source / name, follow_symlinks=False)
+    return source
+
+
+def build(source: Path, place: Path) -> tuple[Path, Path]:
+    """Build the sdist, and the wheel from it; return the paths of wheel and sdist."""
     python = environment(place / "builder")
     quietly([python, "-m", "pip", "install", "build"], place)
     began = time.perf_counter()
@@ -148,17 +153,17 @@ def clean(home: Path) -> dict[str, str]:
 # Contents ---------------------------------------------------------------------------------------
 
 
-def check_wheel(wheel: Path) -> Iterator[str]:
-    """Yield, and print, what the wheel lacks of the package."""
+def check_wheel(wheel: Path, source: Path) -> Iterator[str]:
+    """Yield, and print, what the wheel lacks of the package in a source folder."""
     size = wheel.stat().st_size / 1e6
     if size > MOST_MB:
         yield fault(f"the wheel has {size:.1f} MB, more than {MOST_MB:g}")
     with zipfile.ZipFile(wheel) as archive:
         held = {name: archive.read(name) for name in archive.namelist()}
     wanted = {name.replace(*LINKED) for name in tracked() if name.startswith(LINKED[0])}
-    wanted |= {name for name in tracked() if name.startswith(PACKAGE) and (ROOT / name).is_file()}
+    wanted |= {name for name in tracked() if name.startswith(PACKAGE) and (source / name).is_file()}
     for name in sorted(wanted):
-        if held.get(name.removeprefix("src/")) != (ROOT / name).read_bytes():
+        if held.get(name.removeprefix("src/")) != (source / name).read_bytes():
             yield fault(f"not in the wheel as in the source: {name}")
     print(f"wheel: {len(wanted)} files of the package, compared byte by byte")
 
