@@ -170,3 +170,25 @@ def test_a_broken_pipe_is_no_error(monkeypatch):
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         monkeypatch.setattr(sys, "stdout", nowhere)
         assert run(main, []) == 141
+
+
+def test_who_installed_the_package_is_told_what_to_type_there(monkeypatch, capsys):
+    parser = Parser("train", "Train.", "bin/train bach, then bin/sample; not /usr/bin/train")
+
+    def main(argv):
+        common.warn("try bin/train")
+        raise UserError("see bin/sample --help, or bin/other")
+
+    run(main, [])
+    assert capsys.readouterr().err == (
+        "warning: try bin/train\nerror: see bin/sample --help, or bin/other\n"
+    )
+    assert "usage: bin/train" in parser.format_help()
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/lstm-music", "train"])
+    run(main, [])
+    assert capsys.readouterr().err == (
+        "warning: try lstm-music train\nerror: see lstm-music sample --help, or bin/other\n"
+    )
+    shown = parser.format_help()
+    assert shown.startswith("usage: lstm-music train ")
+    assert "lstm-music train bach, then lstm-music sample; not /usr/bin/train" in shown

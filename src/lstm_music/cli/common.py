@@ -3,6 +3,7 @@
 import argparse
 import math
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_checkpoint, read_run
+from lstm_music.cli import COMMANDS
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
@@ -36,6 +38,10 @@ class Parser(argparse.ArgumentParser):
         super().__init__(
             prog=f"bin/{prog}", description=description, epilog=epilog, formatter_class=Formatter
         )
+
+    def format_help(self) -> str:
+        """Return the help, which names commands as they are typed here."""
+        return as_typed(super().format_help())
 
     def error(self, message: str) -> NoReturn:
         """Raise the error that `run` prints in one line."""
@@ -255,15 +261,22 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 
 def fail(message: str) -> int:
     """Print a message as one line `error: …` on standard error; return status 2."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    print("error:", as_typed(" ".join(message.split())), file=sys.stderr)
     return 2
+
+
+def as_typed(text: str) -> str:
+    """Return a text with each `bin/train` as who installed the package types it."""
+    if Path(sys.argv[0]).stem != "lstm-music":
+        return text
+    return re.sub(rf"(?<![\w/.-])bin/(?=({'|'.join(COMMANDS)})\b)", "lstm-music ", text)
 
 
 def warn(line: str) -> None:
     """Print a line on standard error without breaking a progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(f"warning: {' '.join(line.split())}", file=sys.stderr)
+    tqdm.write(as_typed(f"warning: {' '.join(line.split())}"), file=sys.stderr)
 
 
 class Bar:

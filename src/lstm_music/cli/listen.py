@@ -12,6 +12,7 @@ from lstm_music.cli.common import (
     Bar,
     Parser,
     add_backend_options,
+    as_typed,
     limit_threads,
     number,
     open_file,
@@ -142,8 +143,9 @@ def export(study: Study, args: argparse.Namespace) -> int:
     content = static_page(study).encode()
     path = args.export / "index.html"
     write(content, path)
-    print(path if args.quiet else f"{path}  ({len(content) / 1e6:.1f} MB); ratings that people "
-          f"send back: bin/listen --db {study.path} --import FILE.json…")  # fmt: skip
+    back = as_typed(f"bin/listen --db {study.path} --import FILE.json…")
+    more = f"  ({len(content) / 1e6:.1f} MB); ratings that people send back: {back}"
+    print(f"{path}{'' if args.quiet else more}")
     return 0
 
 

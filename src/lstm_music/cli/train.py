@@ -14,7 +14,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import limit_threads, run, typed, warn, workers_from
+from lstm_music.cli.common import as_typed, limit_threads, run, typed, warn, workers_from
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
     READING,
@@ -108,7 +108,8 @@ def to_the_end(trainer: Trainer, screen: "Screen", args: argparse.Namespace) -> 
     say(args.quiet, f"stopped by {reason}: {standing(trainer)}")
     sample([typed(folder), "--backend", args.backend, *["--quiet"] * args.quiet])
     limits = {"max_minutes": 30, **({"early_stop": 0} if "early-stop" in reason else {})}
-    say(args.quiet, f"more:  bin/sample {shlex.quote(typed(folder))} --num 4 --temperature 0.9")
+    more = as_typed(f"bin/sample {shlex.quote(typed(folder))} --num 4 --temperature 0.9")
+    say(args.quiet, f"more:  {more}")
     say(args.quiet, f"go on: {go_on(folder, limits)}")
     return 0
 
@@ -172,7 +173,8 @@ def standing(trainer: Trainer) -> str:
 def go_on(folder: Path, limits: dict[str, Any]) -> str:
     """Return the command that goes on with a run to new limits."""
     words = ["bin/train", "--resume", "--run", shlex.quote(typed(folder))]
-    return " ".join([*words, *(f"{flag_of(name)} {value}" for name, value in limits.items())])
+    words += [f"{flag_of(name)} {value}" for name, value in limits.items()]
+    return as_typed(" ".join(words))
 
 
 def say(quiet: bool, line: str) -> None:

@@ -1,0 +1,202 @@
+"""The documentation against the project: what it quotes, names, links to and has you type."""
+
+import builtins
+import importlib.util
+import re
+
+import pytest
+
+import documentation as docs
+from documentation import PAGES, ROOT, name_of
+from host_cuda.compile import COMPILER
+from lstm_music.checkpoint import read_checkpoint
+from lstm_music.cli.sample import bundled_model
+from lstm_music.ops import cuda_source
+
+QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
+SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|sqlite|toml|wav")
+EACH_PAGE = pytest.mark.parametrize("page", PAGES, ids=name_of)
+
+
+@EACH_PAGE
+def test_quotations_are_the_source(page):
+    for quote in docs.quotes(page.read_text("utf-8")):
+        (path,) = docs.sources_named(quote.file)
+        source = docs.definition(path, quote.name)
+        assert source is not None, f"{quote.file} has no {quote.name}"
+        assert quote.lines
+        missing = docs.occurs(quote.lines, source)
+        assert missing is None, f"{quote.file}, {quote.name}, has no more, in order: {missing}"
+
+
+@pytest.mark.parametrize("page", QUOTING)
+def test_all_code_of_a_page_is_quoted(page):
+    text = (ROOT / page).read_text("utf-8")
+    assert len(docs.quotes(text)) == len(docs.fences(text, QUOTING[page])) > 5
+
+
+@EACH_PAGE
+def test_files_and_functions_that_are_named_exist(page):
+    known = docs.modules()
+    every = set().union(*known.values()) | {"main", *dir(builtins)}
+    text = page.read_text("utf-8")
+    for span in docs.spans(text):
+        if re.fullmatch(docs.CODE, span) and f"no `{span}`" not in text:
+            assert docs.sources_named(span), f"there is no {span}"
+        if dotted := re.fullmatch(r"([A-Za-z]\w+)\.(\w+)", span):
+            owner, member = dotted.groups()
+            if owner in known and not SUFFIX.fullmatch(member):
+                assert member in known[owner], f"there is no {span}"
+        if call := re.fullmatch(r"(\w+)\([\w, ]*\)", span):
+            assert call[1] in every, f"there is no {span}"
+
+
+@EACH_PAGE
+def test_links_lead_somewhere(page):
+    text = page.read_text("utf-8")
+    for link in docs.links(text):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link} leads nowhere"
+        if anchor:
+            assert anchor in docs.anchors(target.read_text("utf-8")), f"{link} leads nowhere"
+
+
+@EACH_PAGE
+def test_command_lines_parse(page):
+    for line in docs.command_lines(page.read_text("utf-8")):
+        wrong = docs.complaint(line)
+        assert wrong is None, f"{line}: {wrong}"
+
+
+def test_there_are_command_lines():
+    found = [line for page in PAGES for line in docs.command_lines(page.read_text("utf-8"))]
+    assert len(found) > 50
+    named = {line.split()[0].removeprefix("bin/") for line in found}
+    assert {"train", "sample", "evaluate", "corpus", "report", "listen", "figures"} <= named
+
+
+def test_what_is_checked_can_fail():
+    (quote,) = docs.quotes("`lstm.py`, `lstm_step`:\n\n```python\n  a = 1\n\nb = 2\n```\n")
+    assert quote == ("lstm.py", "lstm_step", ["a = 1", "b = 2"])
+    assert docs.occurs(["a", "b"], ["a", "x", "b"]) is None
+    assert docs.occurs(["b", "a"], ["a", "x", "b"]) == "a"
+    (path,) = docs.sources_named("optim.py")
+    assert docs.definition(path, "Annealing.no_such") is None
+    assert docs.definition(path, "Annealing.update")[0].startswith("def update")
+    (kernel,) = docs.sources_named("dropout.cu")
+    assert docs.definition(kernel, "dropout_backward") is None
+    assert docs.definition(kernel, "dropout_forward")[-1] == "}"
+    assert not docs.sources_named("no_such.py")
+    page = "## A *b* `c`, d!\n[x](y.md#z) ![p](q.png) [w](https://w) `[n](o)`\n"
+    assert docs.anchors(page) == {"a-b-c-d"}
+    assert docs.links(page) == ["y.md#z", "q.png"]
+    text = (
+        "`bin/train bach\n--epochs 3`\n\n```\nbin/sample  # x\n$ ls\n```\n`bin/train CORPUS [--x]`"
+    )
+    assert docs.command_lines(text) == ["bin/sample  # x", "bin/train bach --epochs 3"]
+    assert docs.complaint("bin/train bach --epochs 3 # so") is None
+    assert docs.complaint("bin/evaluate --music a --bars 9") is None
+    assert docs.complaint("bin/train --precision") is None
+    assert "--epoch" in docs.complaint("bin/sample --epoch 3")
+    assert "whole number" in docs.complaint("lstm-music train bach --epochs x")
+    assert "no bin/no-such" in docs.complaint("bin/no-such")
+    assert "no_such" in docs.complaint("python tools/no_such.py")
+    assert "--nothing" in docs.complaint("python tools/fuzz.py --nothing")
+
+
+# Made pages and figures ---------------------------------------------------------------------------
+
+
+def tool(name):
+    """A script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_api_page_is_what_the_docstrings_say():
+    made, kept = tool("api_page").page(), (ROOT / "docs" / "api.md").read_text("utf-8")
+    assert made == kept, "docs/api.md is old: python tools/api_page.py"
+    assert "### lstm_backward" in made and "#### Annealing.update" in made
+    assert "Go back over a sequence (back-propagation through time; Werbos 1990)." in made
+
+
+def test_the_roofline_is_drawn_from_what_the_pages_state():
+    roofline = tool("roofline")
+    profile = (ROOT / "docs" / "profile.md").read_text("utf-8")
+    roof, points = roofline.cpu(profile)
+    assert len(points) == 7
+    for point in points:  # measured: below what the machine allows
+        assert 0 < point.rate < min(roof.flops, point.intensity * roof.cache)
+    slower = profile.replace("| logits, h·W | 227 | 256 |", "| logits, h·W | 227 | 512 |")
+    assert slower != profile
+    assert roofline.cpu(slower)[1][0].rate == pytest.approx(points[0].rate / 2)
+    roof, points = roofline.gpu((ROOT / "docs" / "gpu.md").read_text("utf-8"))
+    assert (roof.flops, roof.memory) == (67e12, 4.8e12)
+    (adam,) = [point for point in points if point.name == "adam_forward"]
+    assert adam == ("adam_forward", 1e8, 244e6, 51e-6, False)
+    with pytest.raises(ValueError, match="no longer says"):
+        roofline.stated("nothing", "([0-9]+) GB/s")
+
+
+def test_the_kernels_page_predicts_what_the_gpu_page_does():
+    rows = tool("roofline").rows
+    shown = rows((ROOT / "docs" / "kernels.md").read_text("utf-8"), "All kernels, and the roofline")
+    page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
+    predicted = rows(page, "Bytes, FLOPs and bounds: predictions")
+    compared = 0
+    for kernel, (*_, moved, flops, _, time, measured) in shown.items():
+        if "µs" in time:
+            name = kernel.split(",")[0].replace("sum_squares", "sum of squares")
+            there = next(cells for row, cells in predicted.items() if re.match(rf"{name}\b", row))
+            assert there[0].startswith(moved) and there[3].startswith(time), kernel
+            assert flops in ("–", there[1]) and measured == there[4], kernel
+            compared += 1
+    assert compared > 10
+
+
+def test_the_model_card_is_of_the_bundled_model():
+    card = (ROOT / "docs" / "model-card.md").read_text("utf-8")
+    checkpoint = read_checkpoint(bundled_model())
+    config, meta = checkpoint.config, checkpoint.meta
+    size = sum(p.size for p in checkpoint.parameters.values())
+    results = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert (
+        f"{config.layers} layers of {config.hidden} units, embedding of {config.embedding}" in card
+    )
+    assert f"over {config.vocabulary} words; {size:,} parameters, {4 * size / 1e6:.1f} MB" in card
+    assert f"the best at step {meta['step']:,}" in card
+    best = f"**{meta['progress']['best']:.4f}**"
+    assert best in card and best in results
+
+
+# Worked examples ----------------------------------------------------------------------------------
+
+EXTENDING = (ROOT / "docs" / "extending.md").read_text("utf-8")
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", EXTENDING, re.M | re.S))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_an_example_runs(section, tmp_path, monkeypatch):
+    kernels = docs.fences(SECTIONS[section], "cuda")
+    if kernels and not COMPILER:
+        pytest.skip("no C++ compiler here (g++, clang++ or c++)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    for kernel in kernels:
+        (name,) = re.findall(r"void (\w+)\(", kernel)
+        (tmp_path / f"{name}.cu").write_text(kernel, "utf-8")
+        common = (cuda_source.FOLDER / "common.cuh").read_text("utf-8")
+        (tmp_path / "common.cuh").write_text(common, "utf-8")
+        monkeypatch.setattr(cuda_source, "FOLDER", tmp_path)
+    blocks = docs.fences(SECTIONS[section], "python")
+    assert blocks and any("assert" in block or "check_" in block for block in blocks)
+    namespace = {"__name__": "example"}
+    for block in blocks:
+        exec(compile(block, f"extending.md, {section}", "exec"), namespace)
+
+
+def test_there_are_four_examples():
+    assert list(SECTIONS) == ["A tokenizer", "A head", "An op, on all three backends", "A corpus"]
