@@ -78,15 +78,21 @@ class Network {
     this.c = zeros();
   }
 
-  /** Read one input: the sum of these rows of the embedding (a token's, or those of notes). */
+  /** Read one input: a token, or the sum of these notes' rows of the embedding. */
   read(rows) {
-    const E = this.model.embedding;
-    let x = new Float32Array(E);
-    for (const row of rows) {
-      for (let e = 0; e < E; e++) x[e] += this.p["embedding.W"][row * E + e];
-    }
+    let x = new Float32Array(this.model.embedding);
+    if (this.model.head === "factored") {
+      this.addRow(x, "embedding.Wc", this.model.classes[rows[0]]);
+      this.addRow(x, "embedding.Wd", Math.max(this.model.deltas[rows[0]], 0));
+    } else for (const row of rows) this.addRow(x, "embedding.W", row);
     for (let layer = 0; layer < this.model.layers; layer++) x = this.step(layer, x);
     this.out = x;
+  }
+
+  /** Add a row of a table to x. */
+  addRow(x, table, row) {
+    const E = x.length;
+    for (let e = 0; e < E; e++) x[e] += this.p[table][row * E + e];
   }
 
   /** Take one time step of a layer; return its output. The gates come in the order i, f, g, o. */
@@ -109,7 +115,27 @@ class Network {
 
   /** Return the logits of what may come next: of each token, or of each independent note. */
   logits() {
+    if (this.model.head === "factored") return this.factoredLogits();
     return affine(this.out, this.p["head.W"], this.p["head.b"]);
+  }
+
+  /** As logits, of a factored head: a class's, and log p(delta | class) of the words that have one. */
+  factoredLogits() {
+    const p = (name) => this.p[`head.${name}`];
+    const { classes, deltas } = this.model;
+    const byClass = affine(this.out, p("Wc"), p("bc"));
+    const H = this.out.length;
+    const context = affine(this.out, p("A"), new Float32Array(H));
+    const byDelta = Array.from(byClass, (_, c) => {
+      const z = context.map((a, n) => Math.tanh(a + p("U")[c * H + n]));
+      const logits = affine(z, p("Wd"), p("bd"));
+      const top = logits.reduce((a, b) => Math.max(a, b));
+      const total = Math.log(logits.reduce((sum, x) => sum + Math.exp(x - top), 0)) + top;
+      return logits.map((x) => x - total);
+    });
+    return Float32Array.from(classes, (c, id) =>
+      deltas[id] < 0 ? byClass[c] : byClass[c] + byDelta[c][deltas[id]],
+    );
   }
 
   /** Return the probability of each token. */
@@ -347,7 +373,7 @@ class Composer {
 
   /** Read a token, or a frame's pitches; null is the start symbol. */
   read(input) {
-    if (this.model.head === "softmax") this.network.read([input ?? 0]);
+    if (this.writesTokens) this.network.read([input ?? 0]);
     else this.network.read(input ? input.map((pitch) => pitch - LOWEST) : [88]);
   }
 
@@ -364,8 +390,13 @@ class Composer {
     return next;
   }
 
+  /** Whether the network predicts tokens, not notes. */
+  get writesTokens() {
+    return this.model.representation !== "note";
+  }
+
   draw() {
-    if (this.model.head === "softmax") {
+    if (this.writesTokens) {
       const logits = this.network.logits();
       const { temperature, model } = this;
       return draw(logits, this.music.allowed(), temperature, model.top_p, this.random());
