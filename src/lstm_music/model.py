@@ -171,7 +171,7 @@ class Model:
             ops,
             part(p, "head"),
             y.reshape(T * B, H),
-            self._targets(batch.y),
+            self.targets(batch.y),
             1 / max(batch.targets, 1),
             self._head_work,
         )
@@ -196,7 +196,7 @@ class Model:
             self.ops,
             part(self.parameters, "head"),
             y.reshape(T * B, H),
-            self._targets(batch.y),
+            self.targets(batch.y),
             self._head_work,
         )
         return losses.reshape(T, B), final
@@ -314,8 +314,8 @@ class Model:
         deltas: Array = self.ops.xp.maximum(parts.deltas, 0)
         return deltas
 
-    def _targets(self, y: Array) -> Any:
-        """Return a window's targets as the head takes them: ids (N,) or their parts, or notes."""
+    def targets(self, y: Array) -> Any:
+        """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
         return rows_of(y) if self.words is None else self._parts.of(rows_of(y))
 
     def _dropout(self, x: Array, seed: int, layer: int, step: int) -> None:
