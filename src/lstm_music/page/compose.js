@@ -113,20 +113,25 @@ class Network {
     return h;
   }
 
-  /** Return the logits of what may come next: of each token, or of each independent note. */
-  logits() {
-    if (this.model.head === "factored") return this.factoredLogits();
+  /**
+   * Return the logits of what may come next: of each token, or of each independent note. ids: the
+   * tokens that are asked for, of which alone a factored head's logits are numbers; null for all.
+   */
+  logits(ids = null) {
+    if (this.model.head === "factored") return this.factoredLogits(ids);
     return affine(this.out, this.p["head.W"], this.p["head.b"]);
   }
 
-  /** As logits, of a factored head: a class's, and log p(delta | class) of the words that have one. */
-  factoredLogits() {
+  /** As logits: a class's, and log p(delta | class) of the words that have one. */
+  factoredLogits(ids) {
     const p = (name) => this.p[`head.${name}`];
     const { classes, deltas } = this.model;
     const byClass = affine(this.out, p("Wc"), p("bc"));
     const H = this.out.length;
     const context = affine(this.out, p("A"), new Float32Array(H));
+    const asked = new Set(ids ? ids.map((id) => classes[id]) : classes);
     const byDelta = Array.from(byClass, (_, c) => {
+      if (!asked.has(c)) return [];
       const z = context.map((a, n) => Math.tanh(a + p("U")[c * H + n]));
       const logits = affine(z, p("Wd"), p("bd"));
       const top = logits.reduce((a, b) => Math.max(a, b));
@@ -397,9 +402,9 @@ class Composer {
 
   draw() {
     if (this.writesTokens) {
-      const logits = this.network.logits();
-      const { temperature, model } = this;
-      return draw(logits, this.music.allowed(), temperature, model.top_p, this.random());
+      const allowed = this.music.allowed();
+      const { network, temperature, model } = this;
+      return draw(network.logits(allowed), allowed, temperature, model.top_p, this.random());
     }
     const on = this.network.notes(this.temperature, (p) => this.random() < p);
     return on.flatMap((sounds, n) => (sounds ? [n + LOWEST] : []));
