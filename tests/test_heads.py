@@ -216,6 +216,24 @@ def test_rows_of_a_factored_head_without_a_target_ask_for_nothing(ops):
         np.testing.assert_allclose(grads[name], g, rtol=1e-10, atol=1e-14)
 
 
+def test_a_factored_heads_scratch_is_made_once(ops, monkeypatch):
+    a, targets = factored_problem(N=6, H=3, C=4, D=5)
+    p = {n: ops.asarray(value) for n, value in a.items()}
+    on = Parts(*(ops.asarray(part, np.int32) for part in targets))
+    h, work, array = p.pop("h"), ops.workspace(), numpy_ops.Workspace.array
+    seen = []
+
+    def spy(*args):
+        seen.append(array(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(numpy_ops.Workspace, "array", spy)
+    for _ in range(2):
+        FactoredHead.losses_and_grads(ops, p, h, on, 1.0, work)
+    once = len(seen) // 2
+    assert once and all(x is y for x, y in zip(seen[:once], seen[once:], strict=True))
+
+
 def test_the_logits_of_a_factored_head_are_its_words_log_probabilities(any_ops):
     """But for a constant a row; and a row's bits don't depend on the others."""
     a, _ = factored_problem(N=5, H=3, C=4, D=5)
