@@ -58,6 +58,13 @@ function affine(x, W, b) {
   return out;
 }
 
+/** Return the logarithms of the probabilities of these logits. */
+function logSoftmax(logits) {
+  const top = logits.reduce((a, b) => Math.max(a, b));
+  const total = top + Math.log(logits.reduce((sum, x) => sum + Math.exp(x - top), 0));
+  return logits.map((x) => x - total);
+}
+
 // ---- The network ----
 
 class Network {
@@ -80,19 +87,15 @@ class Network {
 
   /** Read one input: a token, or the sum of these notes' rows of the embedding. */
   read(rows) {
-    let x = new Float32Array(this.model.embedding);
-    if (this.model.head === "factored") {
-      this.addRow(x, "embedding.Wc", this.model.classes[rows[0]]);
-      this.addRow(x, "embedding.Wd", Math.max(this.model.deltas[rows[0]], 0));
-    } else for (const row of rows) this.addRow(x, "embedding.W", row);
+    const { embedding: E, head, classes, deltas } = this.model;
+    let x = new Float32Array(E);
+    const add = (name, row) => addProduct([1], this.p[`embedding.${name}`].subarray(row * E), x);
+    if (head === "factored") {
+      add("Wc", classes[rows[0]]);
+      add("Wd", Math.max(deltas[rows[0]], 0));
+    } else for (const row of rows) add("W", row);
     for (let layer = 0; layer < this.model.layers; layer++) x = this.step(layer, x);
     this.out = x;
-  }
-
-  /** Add a row of a table to x. */
-  addRow(x, table, row) {
-    const E = x.length;
-    for (let e = 0; e < E; e++) x[e] += this.p[table][row * E + e];
   }
 
   /** Take one time step of a layer; return its output. The gates come in the order i, f, g, o. */
@@ -113,10 +116,7 @@ class Network {
     return h;
   }
 
-  /**
-   * Return the logits of what may come next: of each token, or of each independent note. ids: the
-   * tokens that are asked for, of which alone a factored head's logits are numbers; null for all.
-   */
+  /** Return the logits of what may come next: of each token (of ids, or all), or of each note. */
   logits(ids = null) {
     if (this.model.head === "factored") return this.factoredLogits(ids);
     return affine(this.out, this.p["head.W"], this.p["head.b"]);
@@ -127,16 +127,12 @@ class Network {
     const p = (name) => this.p[`head.${name}`];
     const { classes, deltas } = this.model;
     const byClass = affine(this.out, p("Wc"), p("bc"));
-    const H = this.out.length;
-    const context = affine(this.out, p("A"), new Float32Array(H));
+    const context = affine(this.out, p("A"), new Float32Array(this.out.length));
     const asked = new Set(ids ? ids.map((id) => classes[id]) : classes);
     const byDelta = Array.from(byClass, (_, c) => {
       if (!asked.has(c)) return [];
-      const z = context.map((a, n) => Math.tanh(a + p("U")[c * H + n]));
-      const logits = affine(z, p("Wd"), p("bd"));
-      const top = logits.reduce((a, b) => Math.max(a, b));
-      const total = Math.log(logits.reduce((sum, x) => sum + Math.exp(x - top), 0)) + top;
-      return logits.map((x) => x - total);
+      const z = context.map((a, n) => Math.tanh(a + p("U")[c * context.length + n]));
+      return logSoftmax(affine(z, p("Wd"), p("bd")));
     });
     return Float32Array.from(classes, (c, id) =>
       deltas[id] < 0 ? byClass[c] : byClass[c] + byDelta[c][deltas[id]],
@@ -145,11 +141,7 @@ class Network {
 
   /** Return the probability of each token. */
   probabilities() {
-    const logits = this.logits();
-    const top = logits.reduce((a, b) => Math.max(a, b));
-    const weights = Array.from(logits, (x) => Math.exp(x - top));
-    const total = weights.reduce((a, b) => a + b);
-    return weights.map((w) => w / total);
+    return Array.from(logSoftmax(this.logits()), (x) => Math.exp(x));
   }
 
   /** Ask of each note, from the lowest up, whether it sounds: choose(probability, note). */
@@ -378,7 +370,7 @@ class Composer {
 
   /** Read a token, or a frame's pitches; null is the start symbol. */
   read(input) {
-    if (this.writesTokens) this.network.read([input ?? 0]);
+    if (this.model.words) this.network.read([input ?? 0]);
     else this.network.read(input ? input.map((pitch) => pitch - LOWEST) : [88]);
   }
 
@@ -395,13 +387,8 @@ class Composer {
     return next;
   }
 
-  /** Whether the network predicts tokens, not notes. */
-  get writesTokens() {
-    return this.model.representation !== "note";
-  }
-
   draw() {
-    if (this.writesTokens) {
+    if (this.model.words) {
       const allowed = this.music.allowed();
       const { network, temperature, model } = this;
       return draw(network.logits(allowed), allowed, temperature, model.top_p, this.random());
