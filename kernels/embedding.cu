@@ -36,7 +36,8 @@ extern "C" __global__ void embedding_sort(const int* ids, int* order, int N)
 
 // rows (N,): the id that owns slot k, -1 for a slot without. values (N, E): its gradient, 0 without.
 // where (V,) or null: the slot of each row that occurs; others are left as they are, for a reader can tell by
-// rows[where[r]] == r. Block (32, 8): 32 columns of one slot by 8 parts of its occurrences.
+// rows[where[r]] == r. Without rows, values is (V, E), each id its own slot, and the others are left as they are.
+// Block (32, 8): 32 columns of one slot by 8 parts of its occurrences.
 extern "C" __global__ void embedding_backward(
     const int* ids, const int* order, const REAL* dx, int* rows, REAL* values, int* where, int N, int E)
 {
@@ -44,7 +45,8 @@ extern "C" __global__ void embedding_backward(
     const int k = blockIdx.x, x = threadIdx.x, y = threadIdx.y;
     const int id = ids[order[k]];
     const bool owns = k == 0 || ids[order[k - 1]] != id;
-    if (x == 0 && y == 0) {
+    const size_t slot = rows ? k : id;
+    if (rows && x == 0 && y == 0) {
         rows[k] = owns ? id : -1;
         if (owns && where) where[id] = k;
     }
@@ -58,9 +60,9 @@ extern "C" __global__ void embedding_backward(
             }
         parts[y][x] = sum;
         __syncthreads();
-        if (y == 0 && e < E) {
+        if (y == 0 && e < E && (rows || owns)) {
             for (int part = 1; part < 8; ++part) sum += parts[part][x];
-            values[(size_t)k * E + e] = sum;
+            values[slot * E + e] = sum;
         }
         __syncthreads();
     }

@@ -4,6 +4,7 @@ import csv
 import os
 import signal
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
 from lstm_music.progress import Settings
 from lstm_music.run_folder import new_run
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.trainer import Trainer
 
 
@@ -86,14 +88,33 @@ def small_rolls(folder, representation="note", music=None, **reading):
     return load_corpus(where, reading=Reading(representation, **reading))
 
 
+def words_of(config):
+    """Classes and deltas for a factored head's vocabulary, of any size; None of another head.
+
+    Class 0 has no deltas. With (C - 1) · D + 1 words, each class has each delta once.
+    """
+    if config.head != "factored":
+        return None
+    words = [(0, -1), *product(range(1, config.classes), range(config.deltas))]
+    table = np.array([words[n % len(words)] for n in range(config.vocabulary)], np.int32)
+    return tuple(np.ascontiguousarray(column) for column in table.T)
+
+
 def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0, head=None, ops=None):
     """An untrained model for a corpus, on NumPy; for note vectors with a sigmoid head."""
     notes = corpus.tokenizer_json()["name"] == "note"
+    words = word_parts(corpus.vocabulary) if head == "factored" else None
     config = Config(
         len(corpus.vocabulary), hidden, hidden, layers, dropout,
-        head=head or ("sigmoid" if notes else "softmax"), nade=6,
+        head=head or ("sigmoid" if notes else "softmax"), nade=6, **counts_of(words),
     )  # fmt: skip
-    return Model(config, ops or get_ops("numpy"), seed)
+    return Model(config, ops or get_ops("numpy"), seed, words=words)
+
+
+def counts_of(words):
+    """The fields of Config that say how many classes and deltas there are."""
+    classes, deltas = (int(part.max()) + 1 for part in words) if words else (0, 0)
+    return {"classes": classes, "deltas": deltas}
 
 
 def small_trainer(corpus, run, dropout=0.3, resume=False, show=None, head=None, **settings):

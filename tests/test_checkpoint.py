@@ -30,6 +30,7 @@ from lstm_music.errors import UserError
 from lstm_music.midi import read_midi
 from lstm_music.model import Config, init_parameters
 from lstm_music.ops import get_ops
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import COMPUTE, flip, target, write_music
 
@@ -111,6 +112,23 @@ def test_a_model_of_notes_is_read_with_its_head_and_its_rates(tmp_path, head):
     path = write_checkpoint(tmp_path, 2, p, {}, described | {"model": other})
     with pytest.raises(DamagedCheckpoint, match="don't fit the model"):
         read_checkpoint(path)
+
+
+def test_a_factored_model_is_read_with_the_parts_of_its_words(tmp_path):
+    classes, deltas = word_parts(VOCABULARY)
+    counts = {"classes": int(classes.max()) + 1, "deltas": int(deltas.max()) + 1}
+    config = Config(len(VOCABULARY), 3, 4, 2, head="factored", **counts)
+    p = init_parameters(config, get_ops("numpy"), 0)
+    found = read_checkpoint(write_checkpoint(tmp_path, 1, p, {}, meta(model=config.to_json())))
+    assert found.config == config
+    assert_arrays(found.parameters, p)
+    for part, expected in zip(found.words, (classes, deltas), strict=True):
+        np.testing.assert_array_equal(part, expected)
+    assert read_checkpoint(write(tmp_path, 2)).words is None
+    for name, count in counts.items():
+        forged = config.to_json() | {name: count + 1}
+        with pytest.raises(DamagedCheckpoint, match="another number of classes or deltas"):
+            read_checkpoint(write_checkpoint(tmp_path, 3, p, {}, meta(model=forged)))
 
 
 def test_an_older_versions_checkpoint_is_read(tmp_path):

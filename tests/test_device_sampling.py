@@ -15,8 +15,8 @@ from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
 from lstm_music.sampler import FreeGrammar, Options, choose, sample
 from lstm_music.tokenizers import grammar as grammars
-from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar
-from small import small_corpus, small_rolls
+from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar, word_parts
+from small import counts_of, small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 START = 0
@@ -108,13 +108,15 @@ def short(monkeypatch):
     monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
 
 
-def models(corpus):
+def models(corpus, head="softmax"):
     """The same model on the CPU and on the stand-in for a GPU."""
-    config = Config(len(corpus.vocabulary), 4, 5, 2)
+    words = word_parts(corpus.vocabulary) if head == "factored" else None
+    config = Config(len(corpus.vocabulary), 4, 5, 2, head=head, **counts_of(words))
     cuda = CupyOps("float64", cupy=HostCupy(("shuffled",)))
-    made = [Model(config, ops, seed=5) for ops in (NumpyOps("float64"), cuda)]
-    for model in made:
-        model.parameters["head.W"] *= 8  # so that what is drawn depends on what is remembered
+    made = [Model(config, ops, seed=5, words=words) for ops in (NumpyOps("float64"), cuda)]
+    for model in made:  # so that what is drawn depends on what is remembered
+        for name in {"softmax": ("W",), "factored": ("Wc", "A")}[head]:
+            model.parameters[f"head.{name}"] *= 8
     return made
 
 
@@ -156,6 +158,15 @@ def test_a_piece_is_the_same_beside_others(corpus, short):
     many = sample_on_device(model, START, [()] * 5, Options(seed=2), grammar)
     assert sample_on_device(model, START, [()], Options(seed=2), grammar) == many[:1]
     assert len(set(map(tuple, many))) == 5
+
+
+def test_a_factored_models_pieces_are_the_cpus(corpus, short):
+    on_cpu, on_gpu = models(corpus, "factored")
+    habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
+    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, *habits)
+    for options in (Options(length=30, seed=1), Options(limit=BAR, top_p=0.9)):
+        expected = sample(on_cpu, START, [(), ()], options, grammar)
+        assert sample_on_device(on_gpu, START, [(), ()], options, grammar) == expected
 
 
 def test_chords_are_drawn_on_the_host_by_logits_of_the_device(short, tmp_path, monkeypatch):

@@ -3,9 +3,10 @@ import pytest
 
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.embeddings import Points, fitting_perplexity, order_of, pitch_points, tsne
-from lstm_music.model import Config, Model
+from lstm_music.model import Config, Model, init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.piano_roll import LOWEST, NOTES
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 
@@ -51,6 +52,27 @@ def test_only_rows_that_training_moved(shrunk):
     rows = [MESSAGES.index(f"note-on-{p}-0") for p in (60, 61, 63, 66, 70)]
     points = pitch_points(checkpoint_of(MESSAGES, "message", moved=rows, shrunk=shrunk))
     assert points.pitches.tolist() == [60, 61, 63, 66, 70]
+
+
+def test_messages_of_a_factored_model_are_classes():
+    """Its durations have rows of their own, so that a pitch has one row a kind."""
+    vocabulary = Vocabulary(MESSAGES)
+    classes, deltas = word_parts(vocabulary)
+    counts = {"classes": int(classes.max()) + 1, "deltas": int(deltas.max()) + 1}
+    config = Config(len(MESSAGES), 8, 8, head="factored", **counts)
+    parameters = init_parameters(config, get_ops("numpy"), 7)
+    before = Checkpoint(None, {"tokenizer": {"name": "message"}}, config, vocabulary, parameters)
+    points = pitch_points(before)
+    assert points.what == "notes on and off"
+    assert points.pitches[points.ons].tolist() == list(range(60, 72))
+    assert points.pitches[~points.ons].tolist() == list(range(60, 72))
+    row = classes[MESSAGES.index("note-on-60-60")]
+    np.testing.assert_array_equal(points.vectors[1], parameters["embedding.Wc"][row])
+    moved = {name: value.copy() for name, value in parameters.items()}
+    rows = [classes[MESSAGES.index(f"note-on-{p}-0")] for p in range(60, 66)]
+    moved["embedding.Wc"][rows, 0] += 1
+    trained = before._replace(parameters=moved, meta=before.meta | {"settings": {"seed": 7}})
+    assert pitch_points(trained).pitches.tolist() == list(range(60, 66))
 
 
 def test_chords_of_one_note():

@@ -11,6 +11,7 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.ops.numpy_ops import NO_NOTES
 from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
+from small import words_of
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 T, B = 3, 5
@@ -33,7 +34,7 @@ def batches(rng, V, n, shape=(T, B), notes=False):
 def plain_steps(config, given, clip, rates, seed, decay=0.0):
     """Losses, norms, parameters, slots and averages of the reference's own steps."""
     ops = NumpyOps("float64")
-    model = Model(config, ops, seed=1)
+    model = Model(config, ops, seed=1, words=words_of(config))
     optimizer = Optimizer(ops, "adam", model.parameters, decay)
     averages = Averages(model, 1 - RATE)
     state = model.zero_state(B)
@@ -50,14 +51,15 @@ def plain_steps(config, given, clip, rates, seed, decay=0.0):
 
 def graph_model(config, dtype="float64", decay=0.0):
     ops = CupyOps(dtype, cupy=HostCupy())
-    model = Model(config, ops, seed=1)
+    model = Model(config, ops, seed=1, words=words_of(config))
     return model, Optimizer(ops, "adam", model.parameters, decay)
 
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(("clip", "dropout", "decay"), [(0.0, 0.3, 0.0), (0.5, 0.0, 0.2)])
 def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay):
-    config = Config(11, embedding=6, hidden=7, dropout=dropout, head=head, nade=5)
+    sizes = {"nade": 5, "classes": 4, "deltas": 3}
+    config = Config(11, embedding=6, hidden=7, dropout=dropout, head=head, **sizes)
     given = list(batches(np.random.default_rng(0), 11, 5, notes=config.reads_notes))
     rates = [1e-2, 1e-2, 1e-2, 5e-3, 5e-3]
     expected, reference, slots, means, state = plain_steps(config, given, clip, rates, 3, decay)
@@ -117,7 +119,7 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_says_so():
 
 @pytest.mark.parametrize("head", HEADS)
 def test_each_shape_has_its_graph_and_a_run_between_does_not_disturb_it(head):
-    config = Config(vocabulary=11, embedding=6, hidden=7, layers=2, head=head)
+    config = Config(11, embedding=6, hidden=7, layers=2, head=head, classes=4, deltas=3)
     rng = np.random.default_rng(0)
     (long,), (short,) = (list(batches(rng, 11, 1, s, config.reads_notes)) for s in ((4, B), (2, B)))
     given = [long, short, long]

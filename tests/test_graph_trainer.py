@@ -13,8 +13,9 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.progress import Settings
 from lstm_music.run_folder import new_run
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.trainer import Trainer
-from small import small_corpus, small_rolls
+from small import counts_of, small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 
@@ -26,7 +27,10 @@ def corpus(tmp_path_factory):
 
 def trainer_of(ops, corpus, run, resume=False, head="softmax", **settings):
     chosen = Settings(**{"batch": 3, "seq": 5, "early_stop": 0, "seed": 1, "lr": 0.02} | settings)
-    model = Model(Config(len(corpus.vocabulary), 8, 8, 2, 0.3, head=head, nade=5), ops, 1)
+    words = word_parts(corpus.vocabulary) if head == "factored" else None
+    sizes = {"nade": 5, **counts_of(words)}
+    config = Config(len(corpus.vocabulary), 8, 8, 2, 0.3, head=head, **sizes)
+    model = Model(config, ops, 1, words=words)
     trainer = Trainer(corpus, model, chosen, run)
     if resume:
         trainer.resume()
@@ -53,16 +57,17 @@ def assert_same(found, expected, ops):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=2e-6)
 
 
-def test_a_run_is_the_cpus_and_resumes(corpus, tmp_path):
+@pytest.mark.parametrize("head", ["softmax", "factored"])
+def test_a_run_is_the_cpus_and_resumes(corpus, tmp_path, head):
     ops = host_gpu()
-    expected = trainer_of(NumpyOps("float64"), corpus, tmp_path / "cpu", epochs=2)
+    expected = trainer_of(NumpyOps("float64"), corpus, tmp_path / "cpu", head=head, epochs=2)
     expected.train()
-    whole = trainer_of(ops, corpus, tmp_path / "gpu", epochs=2)
+    whole = trainer_of(ops, corpus, tmp_path / "gpu", head=head, epochs=2)
     whole.train()
     assert_same(whole, expected, ops)
     # Stopped in the middle of an epoch, and taken up by a new process.
-    trainer_of(ops, corpus, tmp_path / "parts", max_steps=25).train()
-    again = trainer_of(ops, corpus, tmp_path / "parts", resume=True, epochs=2)
+    trainer_of(ops, corpus, tmp_path / "parts", head=head, max_steps=25).train()
+    again = trainer_of(ops, corpus, tmp_path / "parts", resume=True, head=head, epochs=2)
     again.train()
     for name, p in whole.model.parameters.items():
         on_host = ops.to_numpy(again.model.parameters[name])

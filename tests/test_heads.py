@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradcheck import check_gradients
-from lstm_music.heads import NadeHead, SigmoidHead, SoftmaxHead, make_head
+from lstm_music.heads import FactoredHead, NadeHead, Parts, SigmoidHead, SoftmaxHead, make_head
 from lstm_music.ops import numpy_ops
 from lstm_music.ops.numpy_ops import NO_NOTES
 
@@ -127,6 +127,139 @@ def test_a_new_heads_parameters(ops):
     assert (W.shape, b.shape) == ((H, V), (V,))
     assert not b.any()
     assert 0.99 / np.sqrt(H) < np.abs(W).max() <= 1 / np.sqrt(H)
+
+
+# Words in two parts -----------------------------------------------------------------------------
+
+
+def factored_problem(N, H, C, D, seed=0):
+    """A factored head's parameters and inputs; some rows ask for nothing, some have no delta."""
+    rng = np.random.default_rng(seed)
+    a = {name: rng.normal(size=shape) for name, shape in FactoredHead(H, C, D).shapes().items()}
+    classes, deltas = (rng.integers(most, size=N, dtype=np.int32) for most in (C, D))
+    deltas[rng.random(N) < 0.3] = -1
+    without = rng.random(N) < 0.2
+    classes[without] = deltas[without] = -1
+    return a | {"h": rng.normal(size=(N, H))}, Parts(classes, deltas)
+
+
+def factored(ops, a, targets, scale=1.0):
+    """Losses without gradients; losses, and gradients with that of h."""
+    h, p = ops.asarray(a["h"]), {n: ops.asarray(value) for n, value in a.items() if n != "h"}
+    targets, work = Parts(*(ops.asarray(part, np.int32) for part in targets)), ops.workspace()
+    judged = ops.to_numpy(FactoredHead.losses(ops, p, h, targets, work)).copy()
+    losses, dh, grads = FactoredHead.losses_and_grads(ops, p, h, targets, scale, work)
+    assert list(grads) == list(p)
+    found = {name: ops.to_numpy(g) for name, g in (grads | {"h": dh}).items()}
+    return judged, ops.to_numpy(losses), found
+
+
+def softmax(x):
+    weights = [math.exp(z - max(x)) for z in x]
+    return [w / sum(weights) for w in weights]
+
+
+def naive_probability(a, h, c, d):
+    """p(class | h) · p(delta | h, class), an element at a time; d is -1 for a class alone."""
+    H = len(h)
+    logits = [sum(h[k] * a["Wc"][k, j] for k in range(H)) + b for j, b in enumerate(a["bc"])]
+    p = softmax(logits)[c]
+    if d < 0:
+        return p
+    z = [math.tanh(sum(h[k] * a["A"][k, j] for k in range(H)) + a["U"][c, j]) for j in range(H)]
+    logits = [sum(z[k] * a["Wd"][k, j] for k in range(H)) + b for j, b in enumerate(a["bd"])]
+    return p * softmax(logits)[d]
+
+
+@pytest.mark.parametrize("rows", [None, 2], ids=lambda rows: f"chunks of {rows}")
+@pytest.mark.parametrize(
+    "shape", [(1, 1, 1, 1), (1, 2, 3, 1), (9, 3, 1, 4), (12, 3, 4, 5), (8, 5, 2, 1)]
+)
+def test_gradients_of_a_factored_head(ops, monkeypatch, shape, rows):
+    chunked(monkeypatch, ops, rows, max(shape[2:]))
+    a, targets = factored_problem(*shape)
+    targets.classes[0], targets.deltas[0] = 0, 0
+    found = factored(ops, a, targets, 1 / 7)[2]
+    check_gradients(lambda: factored(ops, a, targets, 1 / 7)[0].sum() / 7, a, found)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.tuples(*(st.integers(1, most) for most in (6, 4, 5, 5))), st.integers(0, 1000))
+def test_losses_are_minus_the_log_of_the_words_probabilities(ops, shape, seed):
+    a, targets = factored_problem(*shape, seed)
+    nats = [
+        0 if c < 0 else -math.log(naive_probability(a, h, c, d))
+        for h, c, d in zip(a["h"], *targets, strict=True)
+    ]
+    judged, trained, _ = factored(ops, a, targets)
+    np.testing.assert_allclose(judged, nats, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(trained, nats, rtol=1e-10, atol=1e-12)
+
+
+def test_all_words_of_two_parts_share_a_probability_of_1(ops):
+    a, _ = factored_problem(N=1, H=3, C=4, D=5)
+    words = np.array([(0, -1), *product(range(1, 4), range(5))], np.int32)
+    every = a | {"h": a["h"].repeat(len(words), axis=0)}
+    assert np.exp(-factored(ops, every, Parts(*words.T))[0]).sum() == pytest.approx(1, rel=1e-12)
+
+
+def test_rows_of_a_factored_head_without_a_target_ask_for_nothing(ops):
+    a, (classes, deltas) = factored_problem(N=12, H=3, C=4, D=5)
+    classes[[1, 5]] = deltas[[1, 5]] = -1
+    used = classes >= 0
+    judged, _, grads = factored(ops, a, Parts(classes, deltas), 0.5)
+    _, _, expected = factored(ops, a | {"h": a["h"][used]}, Parts(classes[used], deltas[used]), 0.5)
+    assert not judged[~used].any()
+    assert not grads["h"][~used].any()
+    np.testing.assert_allclose(grads["h"][used], expected.pop("h"), rtol=1e-12)
+    for name, g in expected.items():
+        np.testing.assert_allclose(grads[name], g, rtol=1e-10, atol=1e-14)
+
+
+def test_a_factored_heads_scratch_is_made_once(ops, monkeypatch):
+    a, targets = factored_problem(N=6, H=3, C=4, D=5)
+    p = {n: ops.asarray(value) for n, value in a.items()}
+    on = Parts(*(ops.asarray(part, np.int32) for part in targets))
+    h, work, array = p.pop("h"), ops.workspace(), numpy_ops.Workspace.array
+    seen = []
+
+    def spy(*args):
+        seen.append(array(*args))
+        return seen[-1]
+
+    monkeypatch.setattr(numpy_ops.Workspace, "array", spy)
+    for _ in range(2):
+        FactoredHead.losses_and_grads(ops, p, h, on, 1.0, work)
+    once = len(seen) // 2
+    assert once and all(x is y for x, y in zip(seen[:once], seen[once:], strict=True))
+
+
+def test_the_logits_of_a_factored_head_are_its_words_log_probabilities(any_ops):
+    """But for a constant a row; and a row's bits don't depend on the others."""
+    a, _ = factored_problem(N=5, H=3, C=4, D=5)
+    words = np.array([(0, -1), (3, 4), (1, 0), (3, 2), (2, 0)], np.int32)
+    p = {n: any_ops.asarray(value) for n, value in a.items() if n != "h"}
+    on = Parts(*(any_ops.asarray(part, np.int32) for part in words.T))
+
+    def logits(h):
+        return any_ops.to_numpy(FactoredHead.logits(any_ops, p, any_ops.asarray(h), on))
+
+    found = logits(a["h"])
+    for row, h in zip(found, a["h"], strict=True):
+        expected = np.log([naive_probability(a, h, c, d) for c, d in words])
+        np.testing.assert_allclose(row - row[0], expected - expected[0], rtol=1e-4, atol=1e-5)
+    for n in range(5):
+        np.testing.assert_array_equal(logits(a["h"][n : n + 1])[0], found[n])
+
+
+def test_a_new_factored_heads_parameters(ops):
+    head = FactoredHead(50, 20, 30)
+    p = {name: ops.to_numpy(v) for name, v in head.init(ops, np.random.default_rng(0)).items()}
+    assert {name: value.shape for name, value in p.items()} == head.shapes()
+    assert list(p) == list(head.shapes())
+    for value in p.values():
+        bound = 1 / np.sqrt(50)
+        assert not value.any() if value.ndim == 1 else 0.98 * bound < np.abs(value).max() <= bound
 
 
 # Notes ------------------------------------------------------------------------------------------
@@ -320,6 +453,7 @@ def test_a_new_note_heads_parameters(ops, kind):
 
 def test_a_head_is_made_by_its_name_and_is_a_value():
     assert make_head("softmax", 3, 5, 7) == SoftmaxHead(3, 5)
+    assert make_head("factored", 3, 5, 7, 2, 4) == FactoredHead(3, 2, 4)
     assert make_head("sigmoid", 3, 5, 7) == SigmoidHead(3, 5)
     assert make_head("nade", 3, 5, 7) == NadeHead(3, 5, 7)
     for kind in ("softmax", "sigmoid", "nade"):

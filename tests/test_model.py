@@ -9,6 +9,7 @@ from gradcheck import check_gradients, dense
 from lstm_music.errors import UserError
 from lstm_music.model import (
     HEADS,
+    HEADS_OF,
     Batch,
     Config,
     Model,
@@ -19,9 +20,10 @@ from lstm_music.model import (
 )
 from lstm_music.ops import NumpyOps, numpy_ops
 from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
+from small import words_of
 
 every_head = pytest.mark.parametrize("head", HEADS)
-note_heads = pytest.mark.parametrize("head", HEADS[1:])
+note_heads = pytest.mark.parametrize("head", HEADS_OF["note"])
 
 
 def random_parameters(config, seed=0):
@@ -42,7 +44,7 @@ def random_batch(config, T, B, resets=None, seed=0):
     """
     rng = np.random.default_rng(seed)
     if config.reads_notes:
-        x, y = rng.integers(2, size=(2, T, B, config.inputs), dtype=np.uint8)
+        x, y = rng.integers(2, size=(2, T, B, config.vocabulary + 1), dtype=np.uint8)
         y = y[..., : config.vocabulary].copy()
     else:
         x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
@@ -66,7 +68,8 @@ def mask(y, where):
 
 
 def model_of(config, ops, parameters):
-    return Model(config, ops, parameters={n: ops.asarray(p) for n, p in parameters.items()})
+    given = {n: ops.asarray(p) for n, p in parameters.items()}
+    return Model(config, ops, parameters=given, words=words_of(config))
 
 
 def batch_on(ops, batch):
@@ -144,6 +147,13 @@ def test_gradients_in_chunks_of_logits(ops, monkeypatch, rows):
     check_model(config, ops, random_batch(config, T=5, B=3, resets=some_resets))
 
 
+@pytest.mark.parametrize(("V", "C", "D"), [(1, 1, 1), (7, 3, 3), (9, 2, 4)])
+def test_gradients_of_a_factored_model(ops, V, C, D):
+    """Words that share a class, a delta or both, one without deltas, deltas of no word."""
+    config = Config(V, 2, 3, 1, 0.3, 0.5, 0.2, "factored", classes=C, deltas=D)
+    check_model(config, ops, random_batch(config, T=4, B=3, resets=some_resets))
+
+
 @note_heads
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gradients_of_notes(ops, head, layers):
@@ -169,7 +179,7 @@ def check_model(config, ops, batch):
 
 @every_head
 def test_the_loss_is_the_mean_over_targets(ops, head):
-    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4)
+    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4, classes=3, deltas=2)
     model = model_of(config, ops, random_parameters(config))
     batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
     found, final = losses(model, batch, state)
@@ -183,7 +193,7 @@ def test_the_loss_is_the_mean_over_targets(ops, head):
 
 @every_head
 def test_a_batch_without_targets_has_no_loss_and_no_gradient(ops, head):
-    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4)
+    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4, classes=3, deltas=2)
     model = model_of(config, ops, random_parameters(config))
     batch = random_batch(config, T=2, B=2)._replace(targets=0)
     mask(batch.y, np.ones((2, 2), bool))
@@ -203,7 +213,9 @@ def test_the_embeddings_gradient_has_only_the_rows_that_occur(ops):
 
 @every_head
 def test_a_returned_state_stays_and_nothing_given_is_changed(ops, head):
-    config = Config(vocabulary=6, embedding=2, hidden=3, dropout=0.3, head=head, nade=4)
+    config = Config(
+        vocabulary=6, embedding=2, hidden=3, dropout=0.3, head=head, nade=4, classes=3, deltas=2
+    )
     parameters = random_parameters(config)
     model = model_of(config, ops, {n: p.copy() for n, p in parameters.items()})
     batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
@@ -292,6 +304,8 @@ def cases(draw, heads=HEADS):
     config = Config(
         head=draw(st.sampled_from(heads)),
         nade=draw(st.integers(1, 4)),
+        classes=draw(st.integers(1, 4)),
+        deltas=draw(st.integers(1, 3)),
         vocabulary=draw(st.integers(1, 9)),
         embedding=draw(st.integers(1, 5)),
         hidden=draw(st.integers(1, 9)),
@@ -326,6 +340,24 @@ def test_steps_predict_what_the_losses_judge(ops, case):
     np.testing.assert_allclose(on_host(ops, state), final, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("C", "D"), [(2, 1), (4, 3)])
+def test_steps_of_a_factored_model_predict_what_its_losses_judge(ops, C, D):
+    """Of all words that two parts make, the step's probabilities add up to 1."""
+    config = Config((C - 1) * D + 1, 3, 4, head="factored", classes=C, deltas=D)
+    batch, state = random_batch(config, T=5, B=4), random_state(config, 4)
+    model = model_of(config, ops, random_parameters(config))
+    found, final = losses(model, batch, state)
+    state = state_on(ops, state)
+    expected = np.zeros_like(found)
+    for t, (x, y) in enumerate(zip(batch.x, batch.y, strict=True)):
+        logits, state = model.step(ops.asarray(x, np.int32), state)
+        p = np.exp(ops.to_numpy(logits))
+        p /= p.sum(axis=1, keepdims=True)
+        expected[t] = np.where(y < 0, 0, -np.log(p[np.arange(len(y)), y]))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(on_host(ops, state), final, rtol=1e-12, atol=1e-12)
+
+
 @settings(max_examples=30, deadline=None)
 @given(cases(heads=["sigmoid"]))
 def test_steps_give_the_log_odds_of_the_notes_that_the_losses_judge(ops, case):
@@ -346,7 +378,7 @@ def test_steps_give_the_log_odds_of_the_notes_that_the_losses_judge(ops, case):
 
 
 @settings(max_examples=30, deadline=None)
-@given(cases(heads=HEADS[1:]), st.sampled_from([0.5, 1.0, 1.5]))
+@given(cases(heads=HEADS_OF["note"]), st.sampled_from([0.5, 1.0, 1.5]))
 def test_steps_draw_what_is_drawn_from_the_outputs_of_a_window(ops, case, temperature):
     config, parameters, batch, state = case
     batch = batch._replace(keep=None)
@@ -376,7 +408,7 @@ def test_the_outputs_are_what_the_head_judges(ops, case):
     h, final = model.outputs(on, state_on(ops, state))
     assert h.shape == (*batch.x.shape[:2], config.hidden)
     head = {n[5:]: p for n, p in model.parameters.items() if n.startswith("head.")}
-    found = model.head.losses(ops, head, rows_of(h), rows_of(on.y), ops.workspace())
+    found = model.head.losses(ops, head, rows_of(h), model.targets(on.y), ops.workspace())
     np.testing.assert_allclose(ops.to_numpy(found), expected.reshape(-1), rtol=1e-12)
     np.testing.assert_array_equal(on_host(ops, final), expected_final)
 
@@ -396,6 +428,22 @@ def test_a_frames_input_is_the_sum_of_its_notes_embeddings(ops, head):
     one = np.eye(6, dtype=np.uint8)[:1]
     alone, _ = model.outputs(Batch(ops.asarray(one[None], np.uint8), x, None, 1), state)
     np.testing.assert_allclose(ops.to_numpy(alone), many, rtol=1e-12)
+
+
+def test_a_factored_input_is_the_sum_of_its_parts_embeddings(ops):
+    """Words of one class and one delta are one to the network, whatever their ids."""
+    config = Config(9, 3, 4, head="factored", classes=3, deltas=2)  # 0 … 4, and again
+    model = model_of(config, ops, random_parameters(config))
+    x, state = np.arange(9, dtype=np.int32), model.zero_state(9)
+    h = ops.to_numpy(model.step(ops.asarray(x, np.int32), state)[1].h[-1])
+    np.testing.assert_array_equal(h[5:], h[:4])
+    assert len({row.tobytes() for row in h[:5]}) == 5
+    p = {name: ops.to_numpy(a).copy() for name, a in model.parameters.items()}
+    one = p["embedding.Wc"][2] + p["embedding.Wd"][1]  # of word 4
+    p["embedding.Wc"][2], p["embedding.Wd"][1] = one, 0
+    other = model_of(config, ops, p)
+    again = ops.to_numpy(other.step(ops.asarray(x, np.int32), state)[1].h[-1])
+    np.testing.assert_allclose(again[4], h[4], rtol=1e-12)
 
 
 @settings(max_examples=30, deadline=None)
@@ -452,7 +500,7 @@ def test_a_reset_starts_from_the_zero_state(ops, case, data):
 @every_head
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_backends_agree_on_a_training_step_in_float32(any_ops, dropout, head):
-    config = Config(40, 17, 33, layers=2, dropout=dropout, head=head, nade=9)
+    config = Config(40, 17, 33, layers=2, dropout=dropout, head=head, nade=9, classes=7, deltas=6)
     parameters = init_parameters(config, NumpyOps("float32"), seed=3)
     batch, state = random_batch(config, T=7, B=5, resets=some_resets), random_state(config, 5)
     reference = model_of(config, NumpyOps("float64"), parameters)
@@ -471,8 +519,10 @@ def test_backends_agree_on_a_training_step_in_float32(any_ops, dropout, head):
 @every_head
 @pytest.mark.parametrize("layers", [1, 3])
 def test_parameters_have_the_shapes_of_the_configuration(ops, layers, head):
-    config = Config(vocabulary=7, embedding=3, hidden=5, layers=layers, head=head, nade=4)
-    p = Model(config, ops, seed=1).parameters
+    config = Config(
+        vocabulary=7, embedding=3, hidden=5, layers=layers, head=head, nade=4, classes=3, deltas=2
+    )
+    p = Model(config, ops, seed=1, words=words_of(config)).parameters
     assert {name: value.shape for name, value in p.items()} == parameter_shapes(config)
     assert list(p) == list(parameter_shapes(config))
     assert {value.dtype for value in p.values()} == {ops.dtype}
@@ -507,7 +557,9 @@ def test_the_zero_state_is_zero(ops):
         ({"input_dropout": 1.0}, "input_dropout is 1.0"),
         ({"output_dropout": -0.5}, "output_dropout is -0.5"),
         ({"nade": 0}, "nade is 0"),
-        ({"head": "rbm"}, "unknown head 'rbm': choose one of softmax, sigmoid, nade"),
+        ({"head": "factored", "deltas": 1}, "classes is 0"),
+        ({"head": "factored", "classes": 1}, "deltas is 0"),
+        ({"head": "rbm"}, "unknown head 'rbm': choose one of softmax, factored, sigmoid, nade"),
     ],
 )
 def test_an_impossible_configuration_is_refused(change, message):
@@ -516,7 +568,7 @@ def test_an_impossible_configuration_is_refused(change, message):
 
 
 def test_a_configuration_survives_json():
-    config = Config(10, 3, 4, 5, 0.25, 0.125, 0.0, "nade", 6)
+    config = Config(10, 3, 4, 5, 0.25, 0.125, 0.0, "nade", 6, 7, 8)
     assert Config(**json.loads(json.dumps(config.to_json()))) == config
 
 

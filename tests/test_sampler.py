@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER, Piece, notes_of
-from lstm_music.model import Config, Model
+from lstm_music.model import Batch, Config, Model
 from lstm_music.ops import get_ops
 from lstm_music.ops.philox import uniform
 from lstm_music.piano_roll import frames_of, ticks_per_step
@@ -283,6 +283,23 @@ def test_a_model_that_would_end_at_once_composes_something(composer, monkeypatch
         else:  # not before eight bars, and then at once
             ticks = np.cumsum(composer.grammar(kind).delta[ids])
             assert ticks[-2] < SHORTEST <= ticks[-1]
+
+
+def test_a_factored_model_draws_each_word_as_often_as_its_losses_say(tmp_path):
+    corpus, draws = small_corpus(tmp_path, "merge", pieces=2), 3000
+    model = small_model(corpus, head="factored")
+    model.parameters["head.Wc"] *= 6
+    model.parameters["head.U"] *= 6
+    grammar = FreeGrammar(corpus.vocabulary, "merge", 480, 2)
+    drawn = [ids[0] for ids in sample(model, 0, [()] * draws, Options(length=1), grammar)]
+    words = np.flatnonzero(grammar.begins).astype(np.int32)  # what a piece can begin with
+    x = np.zeros((1, len(words)), np.int32)
+    batch = Batch(x, words[None], None, len(words))
+    p = np.exp(-model.losses(batch, model.zero_state(len(words)))[0][0].astype(np.float64))
+    assert p.max() > 5 * p.min()
+    counts = np.bincount(drawn, minlength=len(corpus.vocabulary))
+    assert counts.sum() == counts[words].sum() == draws
+    assert chisquare(counts[words], draws * p / p.sum()).pvalue > 0.001
 
 
 @pytest.mark.parametrize("kind", GRAMMARS)

@@ -24,6 +24,7 @@ from lstm_music.checkpoint_meta import check_meta
 from lstm_music.errors import UserError
 from lstm_music.model import Config, parameter_shapes
 from lstm_music.ops.numpy_ops import Array
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FORMAT = 2
@@ -42,6 +43,11 @@ class Checkpoint(NamedTuple):
     config: Config
     vocabulary: Vocabulary
     parameters: dict[str, Array]
+
+    @property
+    def words(self) -> tuple[Array, Array] | None:
+        """The classes and deltas of the words, which a factored head needs; None of another."""
+        return word_parts(self.vocabulary) if self.config.head == "factored" else None
 
 
 class DamagedCheckpoint(UserError):

@@ -4,11 +4,12 @@ import math
 from typing import Any
 
 from lstm_music.bounded import dictionary, of_fields, text, whole_number
-from lstm_music.model import Config
+from lstm_music.model import HEADS_OF, Config
 from lstm_music.optim import OPTIMIZERS, Annealing
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES
 from lstm_music.progress import Progress, Settings
 from lstm_music.tokenizers import chords, messages
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 LAYERS, WIDTH, BATCH, COUNT = 64, 65536, 100_000, 2**62  # the most of each
@@ -17,7 +18,8 @@ LONGEST = 2**28 - 1  # ticks of a word: what a MIDI file can say, and older vers
 PRIMERS = 1024
 SHAPE_RANGES = {
     "vocabulary": (1, VOCABULARY), "embedding": (1, WIDTH), "hidden": (1, WIDTH),
-    "layers": (1, LAYERS), "nade": (1, WIDTH),
+    "layers": (1, LAYERS), "nade": (1, WIDTH), "classes": (0, VOCABULARY),
+    "deltas": (0, VOCABULARY),
 }  # fmt: skip
 SETTINGS_RANGES = {
     "batch": (1, BATCH), "seq": (1, BATCH), "lr": (0, math.inf), "clip": (0, math.inf),
@@ -41,7 +43,7 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
         raise ValueError("vocabulary and model differ in size")
     tokenizer = dictionary(meta["tokenizer"], "tokenizer")
     name = text(tokenizer.get("name"), "tokenizer.name")
-    if config.reads_notes != (name == "note"):
+    if config.head not in HEADS_OF.get(name, ()):
         raise ValueError(f"a {config.head} head can't predict {name[:40]!r}")
     corpus = dictionary(meta["corpus"], "corpus")
     for key in ("name", "key"):
@@ -49,6 +51,7 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
     if name == "message":
         check_messages(tokenizer, corpus, vocabulary)
+        check_parts(config, vocabulary)
     else:
         check_rolls(tokenizer, vocabulary)
     check_primers(meta["primers"], name, config)
@@ -73,6 +76,13 @@ def check_messages(tokenizer: dict[str, Any], corpus: dict[str, Any], words: Voc
             raise ValueError(f"the word {word[:40]!r} lasts too long")
     specials = messages.SPECIALS if layout == "flatten" else messages.SPECIALS[:1]
     check_specials(words, specials)
+
+
+def check_parts(config: Config, words: Vocabulary) -> None:
+    """Raise ValueError where a factored head counts other classes or deltas than its words have."""
+    sizes = [int(part.max()) + 1 for part in word_parts(words)] if config.head == "factored" else []
+    if sizes and sizes != [config.classes, config.deltas]:
+        raise ValueError("its words have another number of classes or deltas than the model")
 
 
 def check_rolls(tokenizer: dict[str, Any], words: Vocabulary) -> None:

@@ -308,8 +308,11 @@ def sample_on_cpu(
     grammar: Grammar,
     show: Show,
 ) -> list[Ids]:
-    """Return one piece for each primer: `sampler.sample`, compiled where the model is on Numba."""
-    if model.ops.name != "numba":
+    """Return one piece for each primer: `sampler.sample`, compiled where the model is on Numba.
+
+    A factored head's model has no compiled loop.
+    """
+    if model.ops.name != "numba" or model.words is not None:
         return sample(model, start, primers, options, grammar, show)
     from lstm_music.compiled_sampling import sample_compiled
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.errors import UserError
-from lstm_music.model import Model
+from lstm_music.model import init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import LOWEST, NOTES
@@ -49,10 +49,13 @@ def pitch_points(checkpoint: Checkpoint) -> Points:
     """Return the rows that stand for single notes and that training has moved.
 
     Of messages, those of one duration: 60 ticks, as in the paper, or else the one that the most
-    pitches have in both kinds. Raises UserError where there are fewer than 5.
+    pitches have in both kinds; of a factored head, whose durations have rows of their own, all
+    classes. Raises UserError where there are fewer than 5.
     """
     representation = checkpoint.meta["tokenizer"]["name"]
-    if representation == "message":
+    if checkpoint.words is not None:
+        rows, what = _class_rows(checkpoint.vocabulary, checkpoint.words[0]), "notes on and off"
+    elif representation == "message":
         rows, what = _message_rows(checkpoint.vocabulary)
     elif representation == "chord":
         rows, what = _single_notes(checkpoint.vocabulary), "chords of one note"
@@ -66,7 +69,7 @@ def pitch_points(checkpoint: Checkpoint) -> Points:
             f"the model knows fewer than {LEAST} {what}, too few to see an order: train it on a "
             "larger corpus"
         )
-    vectors = checkpoint.parameters["embedding.W"][table[:, 0]].astype(np.float64)
+    vectors = checkpoint.parameters[table_of(checkpoint)][table[:, 0]].astype(np.float64)
     return Points(vectors, table[:, 1], table[:, 2] == 1, what)
 
 
@@ -88,16 +91,27 @@ def _message_rows(vocabulary: Vocabulary) -> tuple[list[tuple[int, int, bool]], 
     return rows, f"messages {delta} ticks after the last"
 
 
+def _class_rows(vocabulary: Vocabulary, classes: Array) -> list[tuple[int, int, bool]]:
+    """Return row, pitch and whether it is a note-on, of the classes that aren't specials."""
+    found = zip(classes.tolist(), map(messages.parse, vocabulary.words), strict=True)
+    return list({(row, word[1], word[0] == 1) for row, word in found if word is not None})
+
+
+def table_of(checkpoint: Checkpoint) -> str:
+    """Return the name of the table of the embedding whose rows are pitches."""
+    return "embedding.W" if checkpoint.words is None else "embedding.Wc"
+
+
 def _single_notes(vocabulary: Vocabulary) -> list[tuple[int, int, bool]]:
     parsed = [(row, chords.parse(word)) for row, word in enumerate(vocabulary.words)]
     return [(row, chord[0], True) for row, chord in parsed if chord is not None and len(chord) == 1]
 
 
 def _moved(checkpoint: Checkpoint) -> Array:
-    """Return which rows (V,) point elsewhere than before training: the others never occurred."""
+    """Return which rows point elsewhere than before training: the others never occurred."""
     seed = checkpoint.meta.get("settings", {}).get("seed", 0)
-    before = Model(checkpoint.config, get_ops("numpy"), seed).parameters["embedding.W"]
-    after = checkpoint.parameters["embedding.W"]
+    before = init_parameters(checkpoint.config, get_ops("numpy"), seed)[table_of(checkpoint)]
+    after = checkpoint.parameters[table_of(checkpoint)]
     lengths = np.linalg.norm(before, axis=1) * np.linalg.norm(after, axis=1)
     cosines = (before * after).sum(axis=1) / np.maximum(lengths, 1e-30)
     moved: Array = cosines < 1 - 1e-5  # weight decay only shrinks a row

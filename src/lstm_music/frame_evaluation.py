@@ -18,7 +18,7 @@ from lstm_music.baselines import (
     note_unigram,
 )
 from lstm_music.evaluate import per_piece
-from lstm_music.heads import linear
+from lstm_music.heads import NadeHead, SigmoidHead, linear
 from lstm_music.model import Model, part
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import NOTES, Frames
@@ -103,6 +103,7 @@ def score_notes(
 
     def score(h: Array, targets: Array) -> tuple[Array, ...]:
         ops = model.ops
+        assert isinstance(model.head, SigmoidHead | NadeHead)
         losses = model.head.losses(ops, part(model.parameters, "head"), h, targets, ops.workspace())
         even = ops.asarray(np.full((len(h), NOTES), 0.5))
         return ops.to_numpy(losses), ops.to_numpy(model.draw(h, even, 1.0))

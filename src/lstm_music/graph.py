@@ -199,7 +199,7 @@ class GraphStep:
         # Memory of its own: what one capture frees, nobody else may get.
         with self.xp.cuda.using_allocator(Allocator(self.xp, self.pool)):
             # A model of its own: its scratch must not move when another shape is run.
-            twin = Model(self.model.config, self.ops, parameters=self.model.parameters)
+            twin = self.model.with_parameters(self.model.parameters)
             sent, slots = Sent(self.ops, batch), dict[str, Array]()
             sent.send(batch, [0.0] * GIVEN, 0, self.stream)
             _, grads, _ = self._gradients(twin, sent, slots)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -59,6 +59,129 @@ class SoftmaxHead:
         dW, db = work.array("dW", p["W"].shape), work.array("db", p["b"].shape)
         ops.linear_softmax_xent(h, p["W"], p["b"], targets, scale, losses, dh, dW, db, work)
         return losses, dh, {"W": dW, "b": db}
+
+
+class Parts(NamedTuple):
+    """Words in two parts: classes (N,), -1 for no word, and deltas (N,), -1 where there is none."""
+
+    classes: Array
+    deltas: Array
+
+    def of(self, ids: Array) -> "Parts":
+        """Return the parts of the words with these ids (N,); an id of -1 takes the last ones."""
+        return Parts(self.classes[ids], self.deltas[ids])
+
+
+@dataclass(frozen=True)
+class FactoredHead:
+    """One of C·D words in two steps, its class and then its delta; some classes have no deltas.
+
+        p(word) = p(class | h) · p(delta | h, class)
+        p(class | h) = softmax(h·Wc + bc),  p(delta | h, class) = softmax(z·Wd + bd)
+        z = tanh(h·A + U[class])
+
+    Two softmaxes of C and D in place of one of V, and a word that training never showed shares
+    what its class and its delta learnt. Source: classes of words, Goodman 2001, "Classes for fast
+    maximum entropy training"; z lets a delta's likelihood depend on the class.
+    Parameters: "Wc" (H, C), "bc" (C,), "A" (H, H), "U" (C, H), "Wd" (H, D), "bd" (D,).
+    """
+
+    H: int
+    C: int
+    D: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each parameter."""
+        H, C, D = self.H, self.C, self.D
+        return {"Wc": (H, C), "bc": (C,), "A": (H, H), "U": (C, H), "Wd": (H, D), "bd": (D,)}
+
+    def init(self, ops: NumpyOps, rng: np.random.Generator) -> dict[str, Array]:
+        """Return new parameters: weights uniform in ±1/√H, biases 0."""
+        p, bound = uniform_parameters(ops, rng, self.shapes()), 1 / np.sqrt(self.H)
+        return p | {"U": ops.asarray(rng.uniform(-bound, bound, (self.C, self.H)))}
+
+    @staticmethod
+    def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array, words: Parts) -> Array:
+        """Return the log-probabilities (B, V), but for a constant a row, of words (V,).
+
+        h (B, H). Each row goes through every class by itself, so that its bits don't depend on
+        the others.
+        """
+        xp, (C, D) = ops.xp, (len(p["bc"]), len(p["bd"]))
+        classes, contexts = affine(ops, h, p["Wc"], p["bc"]), affine(ops, h, p["A"], None)
+        out: Array = xp.empty((len(h), len(words.classes)), ops.dtype)
+        z, logits = xp.empty_like(p["U"]), xp.empty((C, D), ops.dtype)
+        has_delta = words.deltas >= 0
+        at = words.classes * D + xp.maximum(words.deltas, 0)
+        for b in range(len(h)):
+            xp.tanh(p["U"] + contexts[b], out=z)
+            ops.matmul(z, p["Wd"], logits)
+            logits += p["bd"]
+            logits -= logits.max(axis=1, keepdims=True)
+            logits -= xp.log(xp.exp(logits).sum(axis=1))[:, None]
+            out[b] = classes[b][words.classes] + logits.reshape(-1)[at] * has_delta
+        return out
+
+    @staticmethod
+    def losses(
+        ops: NumpyOps, p: Mapping[str, Array], h: Array, targets: Parts, work: Workspace
+    ) -> Array:
+        """Return the nats of each target. h (N, H), targets (N,) -> (N,)."""
+        losses, more = (work.array(name, (len(h),)) for name in ("losses", "delta_losses"))
+        ops.linear_softmax_nll(h, p["Wc"], p["bc"], targets.classes, losses, work)
+        z = context(ops, p, h, targets.classes, work)
+        deltas = work.part("deltas")
+        ops.linear_softmax_nll(z, p["Wd"], p["bd"], targets.deltas, more, deltas)
+        losses += more
+        return losses
+
+    @staticmethod
+    def losses_and_grads(
+        ops: NumpyOps,
+        p: Mapping[str, Array],
+        h: Array,
+        targets: Parts,
+        scale: float,
+        work: Workspace,
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """Return losses (N,), dh (N, H) and each gradient, of scale · Σ losses.
+
+        With da = dz · (1 - z²), the gradient of what tanh takes: dA = hᵀ·da, dU[class] = Σ da of
+        its rows, and dh gets da·Aᵀ besides what the classes' softmax gives.
+        """
+        grads = {name: work.array(f"d{name}", a.shape) for name, a in p.items()}
+        losses, more = (work.array(name, (len(h),)) for name in ("losses", "delta_losses"))
+        dh, dz = work.array("dh_head", h.shape), work.array("dz", h.shape)
+        ops.linear_softmax_xent(
+            h, p["Wc"], p["bc"], targets.classes, scale, losses, dh, grads["Wc"], grads["bc"], work
+        )
+        z = context(ops, p, h, targets.classes, work)
+        ops.linear_softmax_xent(
+            z, p["Wd"], p["bd"], targets.deltas, scale, more, dz, grads["Wd"], grads["bd"],
+            work.part("deltas"),
+        )  # fmt: skip
+        losses += more
+        z *= z
+        dz -= dz * z
+        ops.matmul(h.T, dz, grads["A"])
+        ops.embedding_backward_dense(ops.xp.maximum(targets.classes, 0), dz, grads["U"])
+        ops.matmul_add(dz, p["A"].T, dh)
+        return losses, dh, grads
+
+
+def context(
+    ops: NumpyOps, p: Mapping[str, Array], h: Array, classes: Array, work: Workspace
+) -> Array:
+    """Return tanh(h·A + U[class]), from which a factored head predicts deltas. h (N, H) -> (N, H).
+
+    A row of class -1 takes any: it has no delta to predict.
+    """
+    z, rows = work.array("z", h.shape), work.array("rows", h.shape)
+    ops.matmul(h, p["A"], z)
+    ops.embedding_forward(p["U"], classes, rows)
+    z += rows
+    ops.xp.tanh(z, out=z)
+    return z
 
 
 @dataclass(frozen=True)
@@ -199,14 +322,19 @@ class NadeHead:
         return notes
 
 
-Head: TypeAlias = SoftmaxHead | SigmoidHead | NadeHead
+Head: TypeAlias = SoftmaxHead | FactoredHead | SigmoidHead | NadeHead
 NoteHead: TypeAlias = SigmoidHead | NadeHead
 
 
-def make_head(kind: str, H: int, V: int, K: int) -> Head:
-    """Return a head by its name: H outputs to V tokens or notes; K hidden units of a NADE."""
+def make_head(kind: str, H: int, V: int, K: int, C: int = 0, D: int = 0) -> Head:
+    """Return a head by its name: H outputs to V tokens or notes.
+
+    K: hidden units of a NADE; C, D: classes and deltas of a factored head.
+    """
     if kind == "softmax":
         return SoftmaxHead(H, V)
+    if kind == "factored":
+        return FactoredHead(H, C, D)
     return SigmoidHead(H, V) if kind == "sigmoid" else NadeHead(H, V, K)
 
 
@@ -220,9 +348,9 @@ def uniform_parameters(ops: NumpyOps, rng: np.random.Generator, shapes: Shapes) 
     return p
 
 
-def affine(ops: NumpyOps, h: Array, W: Array, b: Array) -> Array:
-    """Return h·W + b as sampling needs it, see `ops.affine`. h (B, H), W (H, N), b (N,)."""
-    out: Array = ops.xp.empty((len(h), len(b)), ops.dtype)
+def affine(ops: NumpyOps, h: Array, W: Array, b: Array | None) -> Array:
+    """Return h·W + b as sampling needs it, see `ops.affine`. h (B, H), W (H, N), b (N,) or None."""
+    out: Array = ops.xp.empty((len(h), W.shape[1]), ops.dtype)
     ops.affine(h, W, b, out)
     return out
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_music.errors import UserError
-from lstm_music.heads import Head, NadeHead, SigmoidHead, make_head
+from lstm_music.heads import FactoredHead, Head, NadeHead, Parts, SigmoidHead, make_head
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
@@ -15,16 +15,21 @@ from lstm_music.ops.numpy_ops import Array, RowGradient
 Parameters = dict[str, Array]
 Gradients = dict[str, Array | RowGradient]
 
-HEADS = ("softmax", "sigmoid", "nade")
+HEADS = ("softmax", "factored", "sigmoid", "nade")
+HEADS_OF = {  # by representation, the default first
+    "message": ("softmax", "factored"),
+    "chord": ("softmax",),
+    "note": ("sigmoid", "nade"),
+}
 
 
 @dataclass(frozen=True)
 class Config:
     """The shape of a model; defaults are the paper's (Huang & Wu 2016, section 4).
 
-    vocabulary: tokens of a softmax head, notes of the others. dropout: between layers; of the
-    input and of the output too, unless these have a rate of their own. nade: hidden units of a
-    NADE head.
+    vocabulary: tokens of a softmax or factored head, notes of the others. dropout: between layers;
+    of the input and of the output too, unless these have a rate of their own. nade: hidden units
+    of a NADE head. classes, deltas: how many different ones a factored head's tokens have.
     """
 
     vocabulary: int
@@ -36,9 +41,12 @@ class Config:
     output_dropout: float | None = None
     head: str = "softmax"
     nade: int = 128
+    classes: int = 0
+    deltas: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("vocabulary", "embedding", "hidden", "layers", "nade"):
+        counts = ("classes", "deltas") if self.head == "factored" else ()
+        for name in ("vocabulary", "embedding", "hidden", "layers", "nade", *counts):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} is {value}: use a whole number of at least 1")
@@ -52,12 +60,18 @@ class Config:
     @property
     def reads_notes(self) -> bool:
         """Whether the input is a vector of notes, not the id of a token."""
-        return self.head != "softmax"
+        return self.head in HEADS_OF["note"]
 
     @property
-    def inputs(self) -> int:
-        """Rows of the embedding: one a token, or one a note and the last the start symbol's."""
-        return self.vocabulary + self.reads_notes
+    def embeddings(self) -> dict[str, int]:
+        """Rows of each table of the embedding, by its name.
+
+        One a token; one a note and the last the start symbol's; of a factored head one a class in
+        one table and one a delta in another, whose rows are added.
+        """
+        if self.head == "factored":
+            return {"Wc": self.classes, "Wd": self.deltas}
+        return {"W": self.vocabulary + self.reads_notes}
 
     def dropout_after(self, layer: int) -> float:
         """Return the rate after layer 1, 2, …, L; 0 is the embedding."""
@@ -68,7 +82,8 @@ class Config:
 
     def make_head(self) -> Head:
         """Return the head."""
-        return make_head(self.head, self.hidden, self.vocabulary, self.nade)
+        sizes = self.hidden, self.vocabulary, self.nade, self.classes, self.deltas
+        return make_head(self.head, *sizes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
@@ -98,17 +113,35 @@ class State(NamedTuple):
 
 
 class Model:
-    """A model's parameters, and the maths that orders the layers."""
+    """A model's parameters, and the maths that orders the layers.
+
+    words: of a factored head, the classes (V,) and deltas (V,) of its words, from 0, and -1 as the
+    delta of a word that has none.
+    """
 
     def __init__(
-        self, config: Config, ops: NumpyOps, seed: int = 0, parameters: Parameters | None = None
+        self,
+        config: Config,
+        ops: NumpyOps,
+        seed: int = 0,
+        parameters: Parameters | None = None,
+        words: tuple[Array, Array] | None = None,
     ) -> None:
-        self.config, self.ops = config, ops
+        self.config, self.ops, self.words = config, ops, words
         self.head = config.make_head()
+        assert (words is not None) == isinstance(self.head, FactoredHead)
+        if words is not None:
+            self._words = Parts(*(ops.asarray(a, np.int32) for a in words))
+            # The id -1 is no word.
+            self._parts = Parts(*(ops.asarray([*a, -1], np.int32) for a in words))
         self.parameters = init_parameters(config, ops, seed) if parameters is None else parameters
         self._work = [ops.workspace() for _ in range(config.layers)]
         self._head_work = ops.workspace()
         self._embedding_work = ops.workspace()
+
+    def with_parameters(self, parameters: Parameters) -> "Model":
+        """Return the same network with other parameters and scratch of its own."""
+        return Model(self.config, self.ops, parameters=parameters, words=self.words)
 
     def zero_state(self, B: int) -> State:
         """Return the state before the first token of B pieces."""
@@ -138,7 +171,7 @@ class Model:
             ops,
             part(p, "head"),
             y.reshape(T * B, H),
-            rows_of(batch.y),
+            self.targets(batch.y),
             1 / max(batch.targets, 1),
             self._head_work,
         )
@@ -151,7 +184,8 @@ class Model:
             )
             grads |= {f"lstm.{layer}.{name}": g for name, g in layer_grads.items()}
         self._dropout(d, seed, 0, step)
-        grads["embedding.W"] = self._embedding_backward(batch.x, d.reshape(T * B, -1))
+        embedding = self._embedding_backward(rows_of(batch.x), d.reshape(T * B, -1))
+        grads |= {f"embedding.{name}": g for name, g in embedding.items()}
         return losses, grads, final
 
     def losses(self, batch: Batch, state: State) -> tuple[Array, State]:
@@ -162,7 +196,7 @@ class Model:
             self.ops,
             part(self.parameters, "head"),
             y.reshape(T * B, H),
-            rows_of(batch.y),
+            self.targets(batch.y),
             self._head_work,
         )
         return losses.reshape(T, B), final
@@ -180,7 +214,10 @@ class Model:
         """
         out, after = self._step(x, state)
         assert not isinstance(self.head, NadeHead)
-        return self.head.logits(self.ops, part(self.parameters, "head"), out), after
+        p = part(self.parameters, "head")
+        if isinstance(self.head, FactoredHead):
+            return self.head.logits(self.ops, p, out, self._words), after
+        return self.head.logits(self.ops, p, out), after
 
     def step_and_draw(
         self, x: Array, state: State, draws: Array, temperature: float
@@ -204,7 +241,7 @@ class Model:
         if self.config.reads_notes:  # a row's bits don't depend on the others
             ops.affine(ops.asarray(x), p["embedding.W"], None, out)
         else:
-            ops.embedding_forward(p["embedding.W"], x, out)
+            self._embed(x, out)
         h, c = ops.xp.empty_like(state.h), ops.xp.empty_like(state.c)
         for layer in range(self.config.layers):
             h[layer], c[layer] = lstm_step(
@@ -247,19 +284,39 @@ class Model:
 
     def _embed(self, x: Array, out: Array) -> None:
         """Write the embeddings of x, (N,) ids or (N, D + 1) notes, to out (N, E)."""
-        W = self.parameters["embedding.W"]
+        ops, p = self.ops, part(self.parameters, "embedding")
         if self.config.reads_notes:
-            self.ops.note_embedding_forward(W, x, out)
+            ops.note_embedding_forward(p["W"], x, out)
+        elif self.words is None:
+            ops.embedding_forward(p["W"], x, out)
         else:
-            self.ops.embedding_forward(W, x, out)
+            parts, rows = self._parts.of(x), self._embedding_work.array("rows", out.shape)
+            ops.embedding_forward(p["Wc"], parts.classes, out)
+            ops.embedding_forward(p["Wd"], self._some_delta(parts), rows)
+            out += rows
 
-    def _embedding_backward(self, x: Array, dx: Array) -> Array | RowGradient:
-        """Return the embedding's gradient; dx (N, E)."""
-        if not self.config.reads_notes:
-            return self.ops.embedding_backward(rows_of(x), dx)
-        dW = self._embedding_work.array("dW", self.parameters["embedding.W"].shape)
-        self.ops.note_embedding_backward(rows_of(x), dx, dW)
-        return dW
+    def _embedding_backward(self, x: Array, dx: Array) -> Gradients:
+        """Return the gradients of the embedding's tables, by name; x as of `_embed`, dx (N, E)."""
+        if not self.config.reads_notes and self.words is None:
+            return {"W": self.ops.embedding_backward(x, dx)}
+        shapes = {name: p.shape for name, p in part(self.parameters, "embedding").items()}
+        grads = {n: self._embedding_work.array(f"d{n}", shape) for n, shape in shapes.items()}
+        if self.config.reads_notes:
+            self.ops.note_embedding_backward(x, dx, grads["W"])
+        else:
+            parts = self._parts.of(x)
+            self.ops.embedding_backward_dense(parts.classes, dx, grads["Wc"])
+            self.ops.embedding_backward_dense(self._some_delta(parts), dx, grads["Wd"])
+        return dict(grads)
+
+    def _some_delta(self, parts: Parts) -> Array:
+        """Return deltas (N,) to look up: a word without one takes the first; its class says all."""
+        deltas: Array = self.ops.xp.maximum(parts.deltas, 0)
+        return deltas
+
+    def targets(self, y: Array) -> Any:
+        """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
+        return rows_of(y) if self.words is None else self._parts.of(rows_of(y))
 
     def _dropout(self, x: Array, seed: int, layer: int, step: int) -> None:
         rate = self.config.dropout_after(layer)
@@ -276,7 +333,8 @@ def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
     """Return the parameters of a new model, in reading order, from a seed."""
     rng = np.random.default_rng(seed)
     p: Parameters = {
-        "embedding.W": ops.asarray(rng.normal(0, 1.0, (config.inputs, config.embedding)))
+        f"embedding.{name}": ops.asarray(rng.normal(0, 1.0, (rows, config.embedding)))
+        for name, rows in config.embeddings.items()
     }
     width = config.embedding
     for layer in range(config.layers):
@@ -291,7 +349,9 @@ def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
 def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter of a model."""
     E, H = config.embedding, config.hidden
-    shapes: dict[str, tuple[int, ...]] = {"embedding.W": (config.inputs, E)}
+    shapes: dict[str, tuple[int, ...]] = {
+        f"embedding.{name}": (rows, E) for name, rows in config.embeddings.items()
+    }
     for layer in range(config.layers):
         width = E if layer == 0 else H
         shapes[f"lstm.{layer}.Wx"] = (width, 4 * H)

@@ -103,7 +103,7 @@ class Averages:
     def __init__(self, model: Model, decay: float) -> None:
         self._model, self.rate = model, 1 - decay
         self.means: Parameters = {name: p.copy() for name, p in model.parameters.items()}
-        self.model = Model(model.config, model.ops, parameters=self.means)
+        self.model = model.with_parameters(self.means)
 
     def update(self) -> None:
         """Move the averages towards the parameters as they are now."""

@@ -38,11 +38,12 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
 
     name: what the page calls it; top_p: the share that `bin/sample` draws among. weights: the
     parameters of arrays [name, size] one after the other, as base64 of little-endian 16-bit floats.
+    classes, deltas: of a factored head, by id.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     habits = ("longest_note", "most_notes", "max_tracks")
     corpus = checkpoint.meta["corpus"]
-    rounded = in_16_bits(checkpoint.parameters)
+    rounded, words = in_16_bits(checkpoint.parameters), checkpoint.words
     names = list(parameter_shapes(config))
     weights = b"".join(rounded[n].astype("<f2").tobytes() for n in names)
     return {
@@ -55,6 +56,8 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
         "head": config.head,
+        "classes": None if words is None else words[0].tolist(),
+        "deltas": None if words is None else words[1].tolist(),
         "layers": config.layers,
         "hidden": config.hidden,
         "embedding": config.embedding,

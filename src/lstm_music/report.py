@@ -336,10 +336,10 @@ def learning(runs: Sequence[RunReport]) -> list[Html]:
 
 def unit_of(runs: Sequence[RunReport]) -> str:
     """Return what the losses are counted in."""
-    heads = {run.checkpoint.config.head == "softmax" for run in runs}
-    if len(heads) > 1:
+    notes = {run.checkpoint.config.reads_notes for run in runs}
+    if len(notes) > 1:
         return "nats per token or frame"
-    return "nats per token" if heads == {True} else "nats per frame"
+    return "nats per frame" if notes == {True} else "nats per token"
 
 
 def chart_label(runs: Sequence[RunReport]) -> str:
@@ -417,8 +417,10 @@ def settings_of(run: RunReport) -> dict[str, str]:
         "best validation loss": None if best is None else round(best, 4),
         **meta["settings"],
     }
-    if config.head != "nade":
-        del found["nade"]
+    for head, fields in (("nade", ("nade",)), ("factored", ("classes", "deltas"))):
+        if config.head != head:
+            for name in fields:
+                del found[name]
     given = {key.replace("_", " "): value for key, value in found.items() if value is not None}
     return {key: in_words(value) for key, value in given.items()}
 

@@ -8,10 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from lstm_music.cli import train
+from lstm_music.midi import read_midi
 from lstm_music.progress import Progress, Report
 from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, flip, metrics, target, write_music
@@ -109,6 +111,24 @@ def test_a_run_on_frames(train_rolls, folder, kind):
 def test_each_representation_has_a_head_of_its_own(train_small, folder, representation, head):
     train_small("--representation", representation, "--max-steps", 1, "--run", "a")
     assert json.loads((folder / "runs/a/config.json").read_text())["model"]["head"] == head
+
+
+def test_a_factored_model_is_trained_resumed_and_used(train_small, ok, folder):
+    """Every command that reads a model of messages reads this one."""
+    factored = ("--head", "factored", "--tracks", "merge", "--quiet")
+    train_small("--max-steps", 20, *factored, "--run", "whole")
+    train_small("--max-steps", 11, *factored, "--run", "a")
+    ok("train", "--resume", "--run", "a", "--max-steps", 20, "--quiet")
+    assert_same_model(folder / "runs/a", folder / "runs/whole")
+    assert json.loads((folder / "runs/a/config.json").read_text())["model"]["head"] == "factored"
+    (path,) = ok("sample", "a", "--bars", 2, "--quiet")
+    assert read_midi(folder / path, "x").tracks
+    ok("evaluate", "a", "--split", "train", "--json", "a.json")
+    rows = {row["name"]: row["nats_per_token"] for row in json.loads(Path("a.json").read_text())}
+    assert rows["a"] < rows["untrained"]
+    ok("sample", "a", "--baseline", "untrained", "--bars", 2, "--quiet")
+    ok("figures", "a", "--bars", 1)
+    assert (folder / "runs/a/figures/embedding.png").is_file()
 
 
 def test_every_option_is_kept_and_used(train_rolls, folder):
@@ -255,6 +275,11 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, com
         (["music", "--representation", "note", "--grid", "7"], "the grid must divide 1920"),
         (["music", "--representation", "note", "--head", "softmax"], "use --head sigmoid or nade"),
         (["music", "--representation", "chord", "--head", "nade"], "use --head softmax"),
+        (
+            ["music", "--representation", "chord", "--head", "factored"],
+            "--head factored can't predict --representation chord: use --head softmax",
+        ),
+        (["music", "--representation", "note", "--head", "factored"], "use --head sigmoid or nade"),
         (["music", "--head", "sigmoid"], "--head sigmoid can't predict --representation message"),
         (["music", "--average", "1"], "'1' is not a number from 0 to 0.99999"),
         (["music", "--input-dropout", "1"], "'1' is not a number from 0 to 0.95"),

@@ -261,6 +261,13 @@ def embedding_backward(draw):
     return Case({"ids": draw_ids(draw, rng, V, N), "dx": rng.normal(size=(N, E))}, unit=N)
 
 
+@st.composite
+def embedding_backward_dense(draw):
+    rng, V, E, N = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    ids, dx, dW = draw_ids(draw, rng, V, N), rng.normal(size=(N, E)), np.full((V, E), UNSET)
+    return Case({"ids": ids, "dx": dx, "dW": dW}, ("dW",), unit=N)
+
+
 def draw_targets(rng, N, V):
     """Ids below V, about a quarter of them -1: no target."""
     targets = rng.integers(V, size=N, dtype=np.int32)
@@ -525,6 +532,7 @@ CASES = {
         lstm_sequence_backward,
         embedding_forward,
         embedding_backward,
+        embedding_backward_dense,
         softmax_xent,
         affine,
         softmax_nll,

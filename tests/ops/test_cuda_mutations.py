@@ -59,6 +59,12 @@ MUTATIONS = {
     "ties of ids in any order": Mutation(
         "embedding_backward", "|| (tile[k] == own && start + k < n)", ""
     ),
+    "a dense gradient's row at its slot's place": Mutation(
+        "embedding_backward_dense", "rows ? k : id", "k"
+    ),
+    "a dense gradient's row overwritten": Mutation(
+        "embedding_backward_dense", "(rows || owns)", "true"
+    ),
     "the barrier of the transposed sums": Mutation(
         "linear_softmax_xent", "parts[y][x] = sum;\n    __syncthreads();", "parts[y][x] = sum;"
     ),
@@ -147,6 +153,9 @@ def cases(op):
             ("logits", "losses"),
         ),
         "embedding_backward": ({"ids": ids, "dx": reals(size=(N, H))}, ()),
+        "embedding_backward_dense": (
+            {"ids": ids, "dx": reals(size=(N, H)), "dW": np.full((N, H), np.nan)}, ("dW",)
+        ),
         "linear_softmax_xent": (
             {"h": reals(size=(B, H)), "W": reals(size=(H, V)), "b": reals(size=V),
              "targets": targets, "scale": 0.3, "losses": np.full(B, np.nan), "dh": unset,

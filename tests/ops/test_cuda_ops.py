@@ -17,6 +17,7 @@ from lstm_music.model import HEADS, Batch, Config, Model, State, init_parameters
 from lstm_music.ops import NumpyOps, cupy_ops
 from lstm_music.ops.cupy_ops import CupyOps, leading, sequence_plan, sequence_shared
 from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
+from small import words_of
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 REFERENCE = NumpyOps("float64")
@@ -278,7 +279,8 @@ def whole_model(ops, parameters, config, states, arrays):
     """A model of some parameters, a batch and a state on a backend."""
     x, y, keep = arrays
     batch = Batch(ops.asarray(x, x.dtype), ops.asarray(y, y.dtype), ops.asarray(keep), 5)
-    model = Model(config, ops, parameters={k: ops.asarray(v) for k, v in parameters.items()})
+    given = {k: ops.asarray(v) for k, v in parameters.items()}
+    model = Model(config, ops, parameters=given, words=words_of(config))
     state = State(*(ops.asarray(s) for s in states))
     return model, batch, state
 
@@ -312,7 +314,9 @@ def dense_on_host(ops, grads, parameters):
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_of_a_whole_model(head):
     ops = CupyOps("float64", cupy=HostCupy(("shuffled",)))
-    config = Config(vocabulary=4, embedding=2, hidden=3, layers=2, head=head, nade=3)
+    config = Config(
+        vocabulary=4, embedding=2, hidden=3, layers=2, head=head, nade=3, classes=3, deltas=2
+    )
     case = model_case(config)
     model, batch, state = whole_model(ops, *case)
     _, grads, _ = model.loss_and_grads(batch, state)
@@ -329,7 +333,8 @@ def test_gradients_of_a_whole_model(head):
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("head", HEADS)
 def test_a_whole_model_gives_what_the_reference_gives(cuda_ops, head, dropout, hidden):
-    config = Config(19, embedding=7, hidden=hidden, dropout=dropout, head=head, nade=11)
+    sizes = {"nade": 11, "classes": 5, "deltas": 3}
+    config = Config(19, embedding=7, hidden=hidden, dropout=dropout, head=head, **sizes)
     case = model_case(config, T=4, B=5)
     results = []
     for ops in (REFERENCE, cuda_ops):

@@ -27,3 +27,6 @@ def test_gradient(ops, ids):
     g = type(g)(ops.to_numpy(g.rows), ops.to_numpy(g.values))
     assert g.rows.tolist() == sorted(set(ids.flat))
     check_gradients(loss, {"W": W}, {"W": dense(g, W.shape)})
+    dW = ops.asarray(np.full(W.shape, np.nan))
+    ops.embedding_backward_dense(device_ids.reshape(-1), ops.asarray(weights.reshape(-1, E)), dW)
+    np.testing.assert_allclose(ops.to_numpy(dW), dense(g, W.shape), rtol=1e-12)

@@ -11,6 +11,7 @@ from lstm_music.tokenizers.grammar import (
     GrammarState,
     MessageGrammar,
     Room,
+    word_parts,
 )
 from lstm_music.tokenizers.messages import (
     PIECE_END,
@@ -31,6 +32,14 @@ limits = st.one_of(st.none(), st.sampled_from([0, 1, 480, 1920]))
 FULL = Vocabulary(
     [*SPECIALS, *(spell(k, p, d) for k in (0, 1) for p in range(60, 65) for d in (0, 60, 240))]
 )
+
+
+def test_the_parts_of_words_are_numbered_without_gaps_and_specials_have_no_delta():
+    words = [PIECE_END, "note-on-60-480", "note-off-60-0", "note-on-60-0", TRACK_END,
+             "note-on-59-7", "note-off-61-480"]  # fmt: skip
+    classes, deltas = word_parts(Vocabulary(words))
+    assert classes.tolist() == [4, 3, 0, 3, 5, 2, 1]
+    assert deltas.tolist() == [-1, 2, 0, 0, -1, 1, 2]
 
 
 @st.composite

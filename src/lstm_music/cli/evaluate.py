@@ -93,8 +93,8 @@ def evaluate(
     progress = sys.stderr.isatty()
     parameters = {k: ops.asarray(v) for k, v in checkpoint.parameters.items()}
     models = {
-        name: Model(checkpoint.config, ops, parameters=parameters),
-        "untrained": Model(checkpoint.config, ops, seed=0),
+        name: Model(checkpoint.config, ops, parameters=parameters, words=checkpoint.words),
+        "untrained": Model(checkpoint.config, ops, seed=0, words=checkpoint.words),
     }
     tokens = token_count(corpus, split)
     rows = {}

@@ -157,7 +157,8 @@ def composers(
 
     def untrained() -> Composer[Any]:
         seed = checkpoint.meta["settings"]["seed"]
-        return composer_of(checkpoint, Model(checkpoint.config, ops_of(args.backend), seed))
+        model = Model(checkpoint.config, ops_of(args.backend), seed, words=checkpoint.words)
+        return composer_of(checkpoint, model)
 
     return {
         "model": lambda: composer_of(checkpoint, model_of(checkpoint, args.backend)),

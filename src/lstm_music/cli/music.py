@@ -155,7 +155,7 @@ def sets_of(
 
     def of_untrained(checkpoint: Checkpoint) -> MusicSet:
         seed = checkpoint.meta["settings"]["seed"]
-        model = Model(checkpoint.config, ops_of(args.backend), seed)
+        model = Model(checkpoint.config, ops_of(args.backend), seed, words=checkpoint.words)
         return generated(UNTRAINED, "baseline", corpora[0], composer_of(checkpoint, model))
 
     def of_frequency(kind: str) -> MusicSet:

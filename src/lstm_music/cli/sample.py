@@ -127,7 +127,8 @@ def baseline_composer(args: argparse.Namespace) -> Composer[Any]:
         return FrequencyComposer(baseline, corpus.reading.grid, args.restrike)
     if args.corpus is None:
         checkpoint = find_checkpoint(args.run)[0]
-        model = Model(checkpoint.config, ops_of(args.backend), checkpoint.meta["settings"]["seed"])
+        seed = checkpoint.meta["settings"]["seed"]
+        model = Model(checkpoint.config, ops_of(args.backend), seed, words=checkpoint.words)
     else:
         checkpoint = untrained(rolls_of(args, Reading("chord")))
         model = model_of(checkpoint, args.backend)
@@ -178,7 +179,7 @@ def model_of(checkpoint: Checkpoint, backend: str, tokens: int = 0) -> Model:
     """Return a checkpoint's model on a backend, to draw about so many tokens."""
     ops = ops_of(backend, tokens, checkpoint.config.vocabulary)
     parameters = {name: ops.asarray(value) for name, value in checkpoint.parameters.items()}
-    return Model(checkpoint.config, ops, parameters=parameters)
+    return Model(checkpoint.config, ops, parameters=parameters, words=checkpoint.words)
 
 
 # What is asked of it ----------------------------------------------------------------------------

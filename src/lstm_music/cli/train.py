@@ -28,11 +28,13 @@ from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Report, Settings
 from lstm_music.run_folder import SHAPE, new_run
 from lstm_music.run_lock import RunLock
 from lstm_music.signals import Interrupted
+from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.trainer import Trainer
 
 SKIPPED_SHOWN = 5  # files that a warning names one by one
@@ -64,8 +66,9 @@ def train(args: argparse.Namespace, folder: Path, options: dict[str, Any], start
     if not args.quiet:
         warn_of_skipped(corpus, folder)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
-    config = Config(len(corpus.vocabulary), **{name: options[name] for name in SHAPE})
-    model = Model(config, ops, settings.seed)
+    words = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
+    config = config_of(options, len(corpus.vocabulary), words)
+    model = Model(config, ops, settings.seed, words=words)
     screen = Screen(args.quiet)
     trainer = Trainer(corpus, model, settings, folder, screen.show, warn, started)
     if args.resume:
@@ -75,6 +78,13 @@ def train(args: argparse.Namespace, folder: Path, options: dict[str, Any], start
     new_run(folder, config, corpus, settings, source, asdict(reading))
     with RunLock(folder, warn):
         return to_the_end(trainer, screen, args)
+
+
+def config_of(options: dict[str, Any], V: int, words: tuple[Array, Array] | None) -> Config:
+    """Return the shape of a new model of V words; words: their classes and deltas (V,), if any."""
+    classes, deltas = (int(part.max()) + 1 for part in words) if words else (0, 0)
+    shape = {name: options[name] for name in SHAPE}
+    return Config(V, **shape, classes=classes, deltas=deltas)
 
 
 def ops_of(args: argparse.Namespace) -> NumpyOps:

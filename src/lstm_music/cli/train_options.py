@@ -20,7 +20,7 @@ from lstm_music.cli.common import (
 from lstm_music.corpus import Reading
 from lstm_music.errors import UserError
 from lstm_music.health import MOST_BAD_STEPS
-from lstm_music.model import HEADS, Config
+from lstm_music.model import HEADS, HEADS_OF, Config
 from lstm_music.ops.cupy_ops import PRECISIONS
 from lstm_music.optim import DEFAULT_LR, OPTIMIZERS
 from lstm_music.progress import Settings
@@ -81,13 +81,12 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def head_of(options: dict[str, Any]) -> str:
     """Return the head that fits the representation. Raises UserError for one that doesn't."""
-    notes = options["representation"] == "note"
-    head = options["head"] or ("sigmoid" if notes else "softmax")
-    if notes == (head == "softmax"):
-        fits = "sigmoid or nade" if notes else "softmax"
+    fitting = HEADS_OF[options["representation"]]
+    head = options["head"] or fitting[0]
+    if head not in fitting:
         raise UserError(
             f"--head {head} can't predict --representation {options['representation']}: "
-            f"use --head {fits}"
+            f"use --head {' or '.join(fitting)}"
         )
     return str(head)
 
@@ -181,7 +180,13 @@ def add_model_options(parser: Parser) -> None:
     add(parser, "--dropout X", "share of activations dropped between layers", type=number(0, 0.95))
     add(parser, "--input-dropout X", "share of the embedding's (default: --dropout)", type=DROPPED)
     add(parser, "--output-dropout X", "share of the output's (default: --dropout)", type=DROPPED)
-    add(parser, "--head", "what predicts: softmax for tokens, the others for notes", choices=HEADS)
+    add(
+        parser,
+        "--head",
+        "what predicts: softmax for tokens, or factored for messages: pitch, then time; "
+        "sigmoid or nade for notes",
+        choices=HEADS,
+    )
     add(parser, "--nade N", "hidden units of --head nade", type=whole(1, 65536))
 
 

@@ -356,6 +356,19 @@ class CupyOps(NumpyOps):
         owned = self.xp.flatnonzero(rows >= 0)
         return RowGradient(rows[owned], values[owned])
 
+    def embedding_backward_dense(self, ids: Array, dx: Array, dW: Array) -> None:
+        """As NumpyOps.embedding_backward_dense, without slots in between."""
+        N, E = dx.shape
+        order = self.xp.empty(N, np.int32)
+        dW[...] = 0
+        self.launch(
+            "embedding", "embedding_sort", (blocks(N, 256),), (256,), ids, order, np.int32(N)
+        )
+        self.launch(
+            "embedding", "embedding_backward", (N,), (32, 8),
+            ids, order, dx, None, dW, None, np.int32(N), np.int32(E),
+        )  # fmt: skip
+
     # Losses -----------------------------------------------------------------------------------
 
     def softmax_xent(self, logits: Array, targets: Array, losses: Array, scale: float) -> None:

@@ -33,6 +33,7 @@ class Workspace:
     def __init__(self, xp: Any, dtype: DTypeLike) -> None:
         self.xp, self.dtype = xp, np.dtype(dtype)
         self._arrays: dict[str, Array] = {}
+        self._parts: dict[str, Workspace] = {}
 
     def array(self, name: str, shape: tuple[int, ...]) -> Array:
         """Return the uninitialised array of that name; a new shape replaces the old one."""
@@ -40,6 +41,10 @@ class Workspace:
         if found is None or found.shape != shape:
             found = self._arrays[name] = self.xp.empty(shape, self.dtype)
         return found
+
+    def part(self, name: str) -> "Workspace":
+        """Return a store of its own, for what asks for arrays of the same names in other shapes."""
+        return self._parts.setdefault(name, Workspace(self.xp, self.dtype))
 
 
 def sigmoid(x: Array) -> Array:
@@ -197,6 +202,15 @@ class NumpyOps:
         order = np.argsort(ids, kind="stable")
         rows, starts = np.unique(ids[order], return_index=True)
         return RowGradient(rows, np.add.reduceat(dx[order], starts, axis=0))
+
+    def embedding_backward_dense(self, ids: Array, dx: Array, dW: Array) -> None:
+        """Write the gradient of every row: that of `embedding_backward`, 0 where none occurs.
+
+        ids (N,) integers; dx (N, E); dW (V, E), overwritten: for tables of few rows.
+        """
+        rows, values = self.embedding_backward(ids, dx)
+        dW[...] = 0
+        dW[rows] = values
 
     # Losses -----------------------------------------------------------------------------------
 

@@ -58,6 +58,13 @@ function affine(x, W, b) {
   return out;
 }
 
+/** Return the logarithms of the probabilities of these logits. */
+function logSoftmax(logits) {
+  const top = logits.reduce((a, b) => Math.max(a, b));
+  const total = top + Math.log(logits.reduce((sum, x) => sum + Math.exp(x - top), 0));
+  return logits.map((x) => x - total);
+}
+
 // ---- The network ----
 
 class Network {
@@ -78,13 +85,15 @@ class Network {
     this.c = zeros();
   }
 
-  /** Read one input: the sum of these rows of the embedding (a token's, or those of notes). */
+  /** Read one input: a token, or the sum of these notes' rows of the embedding. */
   read(rows) {
-    const E = this.model.embedding;
+    const { embedding: E, head, classes, deltas } = this.model;
     let x = new Float32Array(E);
-    for (const row of rows) {
-      for (let e = 0; e < E; e++) x[e] += this.p["embedding.W"][row * E + e];
-    }
+    const add = (name, row) => addProduct([1], this.p[`embedding.${name}`].subarray(row * E), x);
+    if (head === "factored") {
+      add("Wc", classes[rows[0]]);
+      add("Wd", Math.max(deltas[rows[0]], 0));
+    } else for (const row of rows) add("W", row);
     for (let layer = 0; layer < this.model.layers; layer++) x = this.step(layer, x);
     this.out = x;
   }
@@ -107,18 +116,32 @@ class Network {
     return h;
   }
 
-  /** Return the logits of what may come next: of each token, or of each independent note. */
-  logits() {
+  /** Return the logits of what may come next: of each token (of ids, or all), or of each note. */
+  logits(ids = null) {
+    if (this.model.head === "factored") return this.factoredLogits(ids);
     return affine(this.out, this.p["head.W"], this.p["head.b"]);
+  }
+
+  /** As logits: a class's, and log p(delta | class) of the words that have one. */
+  factoredLogits(ids) {
+    const p = (name) => this.p[`head.${name}`];
+    const { classes, deltas } = this.model;
+    const byClass = affine(this.out, p("Wc"), p("bc"));
+    const context = affine(this.out, p("A"), new Float32Array(this.out.length));
+    const asked = new Set(ids ? ids.map((id) => classes[id]) : classes);
+    const byDelta = Array.from(byClass, (_, c) => {
+      if (!asked.has(c)) return [];
+      const z = context.map((a, n) => Math.tanh(a + p("U")[c * context.length + n]));
+      return logSoftmax(affine(z, p("Wd"), p("bd")));
+    });
+    return Float32Array.from(classes, (c, id) =>
+      deltas[id] < 0 ? byClass[c] : byClass[c] + byDelta[c][deltas[id]],
+    );
   }
 
   /** Return the probability of each token. */
   probabilities() {
-    const logits = this.logits();
-    const top = logits.reduce((a, b) => Math.max(a, b));
-    const weights = Array.from(logits, (x) => Math.exp(x - top));
-    const total = weights.reduce((a, b) => a + b);
-    return weights.map((w) => w / total);
+    return Array.from(logSoftmax(this.logits()), (x) => Math.exp(x));
   }
 
   /** Ask of each note, from the lowest up, whether it sounds: choose(probability, note). */
@@ -347,7 +370,7 @@ class Composer {
 
   /** Read a token, or a frame's pitches; null is the start symbol. */
   read(input) {
-    if (this.model.head === "softmax") this.network.read([input ?? 0]);
+    if (this.model.words) this.network.read([input ?? 0]);
     else this.network.read(input ? input.map((pitch) => pitch - LOWEST) : [88]);
   }
 
@@ -365,10 +388,10 @@ class Composer {
   }
 
   draw() {
-    if (this.model.head === "softmax") {
-      const logits = this.network.logits();
-      const { temperature, model } = this;
-      return draw(logits, this.music.allowed(), temperature, model.top_p, this.random());
+    if (this.model.words) {
+      const allowed = this.music.allowed();
+      const { network, temperature, model } = this;
+      return draw(network.logits(allowed), allowed, temperature, model.top_p, this.random());
     }
     const on = this.network.notes(this.temperature, (p) => this.random() < p);
     return on.flatMap((sounds, n) => (sounds ? [n + LOWEST] : []));

@@ -34,6 +34,19 @@ WITHIN_LIMIT = 20_000  # messages at most where a length in ticks is, or
 PER_QUARTER = 128  # so many for each quarter note of it
 
 
+def word_parts(vocabulary: Vocabulary) -> tuple[Ticks, Ticks]:
+    """Return the class and the delta of each word, (V,) each, as a factored head takes them.
+
+    Classes are numbered from 0 in the order of kind and pitch, deltas from the shortest; a special
+    word has none, -1. Raises ValueError for words that are no messages.
+    """
+    kinds, pitches, deltas = np.array([_row(word) for word in vocabulary.words], np.int32).T
+    classes = np.unique(kinds * PITCHES + pitches, return_inverse=True)[1]
+    known = np.unique(deltas[kinds != SPECIAL])
+    numbers = np.where(kinds == SPECIAL, -1, np.searchsorted(known, deltas))
+    return classes.astype(np.int32), numbers.astype(np.int32)
+
+
 def to_next_bar(tick: int) -> int:
     """Return the first bar line at or after a tick."""
     return -(-tick // BAR) * BAR
