@@ -202,7 +202,7 @@ def make_parser() -> Parser:
         "--num", type=whole(1, 30), default=3, metavar="N", help="clips of each run, folder, corpus"
     )
     add("--baselines", action="store_true",
-        help="also clips of the first run's network before training, and of chords by frequency")  # fmt: skip
+        help="also clips of the first run untrained, and of chords by frequency")  # fmt: skip
     add("--repeat", type=whole(0, 5), default=0, metavar="N",
         help="clips that each rater hears twice, to find careless ones")  # fmt: skip
     add("--seconds", type=number(1, 120), default=20.0, metavar="S", help="of each clip, at most")
