@@ -22,8 +22,9 @@ class Outcome(NamedTuple):
     """What is known of a run; what isn't is None or empty.
 
     config: config.json; epochs: passes over the training split that were made, with a fraction;
-    seconds: of training steps alone; curves: split -> losses by epoch; evaluation: split -> rows of
-    bin/evaluate, the model's own first; noted: what bin/reproduce wrote down, such as the hardware.
+    seconds: of training steps alone; stopped_early: whether validation no longer got better;
+    curves: split -> losses by epoch; evaluation: split -> rows of bin/evaluate, the model's own
+    first; noted: what bin/reproduce wrote down, such as the hardware.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Outcome(NamedTuple):
     config: dict[str, Any]
     epochs: float
     seconds: float
+    stopped_early: bool
     curves: dict[str, Points]
     evaluation: dict[str, list[Row]]
     music: dict[str, Any] | None
@@ -67,7 +69,7 @@ def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome |
     if config is None or meta is None:
         return None
     at = meta["progress"]
-    rows = metrics(folder / "metrics.csv", at["rows"])
+    rows = metrics(folder / "metrics.csv")
     epoch_tokens = tokens_an_epoch(rows, at["epoch"], config["corpus"]["splits"]["train"]["tokens"])
     curves = {
         split: [
@@ -86,6 +88,7 @@ def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome |
         config,
         at["tokens"] / epoch_tokens,
         at["seconds"],
+        0 < config["training"]["early_stop"] <= at["since_best"],
         curves,
         evaluation,
         read_json(folder / "music.json"),
@@ -128,12 +131,12 @@ def tokens_an_epoch(rows: Sequence[Row], whole: int, counted: int) -> float:
     return max(ended) / whole if ended else max(counted, 1)
 
 
-def metrics(path: Path, most: int) -> list[Row]:
-    """Return the first rows of metrics.csv, those that the last checkpoint knows of."""
+def metrics(path: Path) -> list[Row]:
+    """Return the rows of metrics.csv."""
     if not path.is_file():
         return []
     with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))[:most]
+        return list(csv.DictReader(file))
 
 
 def read_json(path: Path) -> Any:

@@ -12,16 +12,16 @@ from lstm_music.reproduction import Outcome, read_json, read_outcome
 
 BUNDLED = "bundled"
 NONE = "–"
-LAGS = ("1", "2", "4", "8")
-PHRASE = "4"  # bars: the distance by which returning is judged
+MOST_BYTES = 500_000  # of a figure: a score of many notes is larger
+PHRASE, LATER = "4", "8"  # bars: by the first distance returning is judged
 INTRODUCTION = """# The paper's experiments, repeated
 
-Written by `bin/reproduce --scale {scale}` ([options](options.md)). The first column is what the
-paper (arXiv 1606.04930) says, as far as it is known here; then ours with its settings, and ours
-with settings of our own. Nats: lower is better. Message layouts compare by what a piece costs,
-since merged tracks have fewer tokens. Training time is that of the steps; "projected" is the
-measured pace times all epochs. Each model is judged by its checkpoint with the best validation
-loss. A dash is what isn't measured or known.
+Written by `bin/reproduce --scale {scale}` (what that is: `bin/reproduce --help`). The first column
+is what the paper (arXiv 1606.04930) says, as far as it is known here; then ours with its settings,
+and ours with settings of our own. Nats: lower is better. Message layouts compare by what a piece
+costs, since merged tracks have fewer tokens. Training time is that of the steps; "projected" is
+the measured pace times all epochs, of which the named share was made. Each model is judged by its
+checkpoint with the best validation loss. A dash is what isn't measured or known.
 """
 SMOKE = """
 **This is a trial**: a few steps of tiny networks on the bundled Bach, in place of each corpus. Its
@@ -208,16 +208,22 @@ def measures(experiment: Experiment) -> list[tuple[str, Cell]]:
 
 def epochs_done(one: Outcome, epochs: int) -> str:
     """Return how many epochs of how many were made."""
-    done = min(one.epochs, epochs)
-    return str(epochs) if done > epochs - 0.01 else f"{done:.3g} of {epochs}"
+    if is_whole(one, epochs):
+        return str(epochs)
+    return f"{one.epochs:.3g} of {epochs}{', stopped early' * one.stopped_early}"
 
 
 def all_epochs(one: Outcome, epochs: int) -> str:
     """Return the time that all epochs took, or would take at the pace so far."""
     projected = one.projected_hours(epochs)
-    if projected is None or one.epochs > epochs - 0.01:
+    if projected is None or one.stopped_early or is_whole(one, epochs):
         return hours(one.seconds)
     return f"{hours(projected * 3600)}, projected from {share(one.epochs / epochs)}"
+
+
+def is_whole(one: Outcome, epochs: int) -> bool:
+    """Return whether all epochs were made."""
+    return one.epochs > epochs - 0.01
 
 
 def hours(seconds: float) -> str:
@@ -284,10 +290,11 @@ pairs of a kind. Separation: the share of rows whose nearest row is of the same 
 note-off. Each stands beside 1,000 shuffles, of the pitches or of the kinds; beyond all of them
 counts as yes.
 """
-RETURN = """The share of bars that repeat the one so many bars before: half of all their notes are
-in both (a note: pitch and sixteenth); 95 % intervals over pieces. A model returns where its
-interval at {phrase} bars lies above those of both baselines, and as much as real music where it
-isn't below held-out music's.
+RETURN = f"""The share of bars that repeat the one {PHRASE} (or {LATER}) bars before: half of all
+their notes are in both (a note: pitch and sixteenth); 95 % intervals over pieces. A model returns
+where its interval at {PHRASE} bars lies above those of both baselines, and as much as real music
+where it isn't below held-out music's. Beside it, how near its music is to real music (1: alike;
+MGEval), and the share of runs of 12 notes that are found in its training split.
 """
 
 
@@ -296,21 +303,22 @@ def structure(found: Mapping[str, dict[str, Any] | None]) -> list[str]:
     known = {name: one for name, one in found.items() if one}
     if not known:
         return []
-    lines = ["## Does the network return to its material?\n", RETURN.format(phrase=PHRASE)]
+    lines = ["## Does the network return to its material?\n", RETURN]
     rows, words = [], []
     for name, made in known.items():
         sets = {one["name"]: one for one in made["sets"]}
         run = next(one for one in made["sets"] if one["kind"] == "run")
-        compared = {name: run, "held-out music": sets["held-out"]}
-        compared |= {kind: sets[kind] for kind in ("untrained", "chord-frequency")}
-        for title, one in compared.items():
-            first = f"**{title}**" if one is run else f"its {title}"
-            cells = [interval(one["repetition"].get(lag)) for lag in LAGS]
-            kept = one["memorisation"]["share_12"]["value"] if one["memorisation"] else None
-            rows.append([first, str(one["pieces"]), *cells, nearness(one), share(kept)])
-        words.append(f"- **{name}** {returning(run, compared)}.")
-    head = ["pieces of", "pieces", *(f"{lag} bars" if lag != "1" else "1 bar" for lag in LAGS)]
-    head += ["overlap with held-out music", "12-note runs of the training split"]
+        compared = [run, *(sets[which] for which in ("held-out", "untrained", "chord-frequency"))]
+        phrase = [interval(one["repetition"].get(PHRASE)) for one in compared]
+        later = [interval(one["repetition"].get(LATER)) for one in compared[:2]]
+        copied = [share(one["memorisation"]["share_12"]["value"]) for one in compared[:2]]
+        row = [name, *phrase, *later, number(run["overlap"]["value"], ".2f"), " / ".join(copied)]
+        rows.append(row)
+        words.append(f"- **{name}** {returning(compared)}.")
+    head = [
+        "model", f"{PHRASE} bars", "real music", "untrained", "chords by frequency",
+        f"{LATER} bars", "real music", "overlap with real music", "copied / real music",
+    ]  # fmt: skip
     return [*lines, *table(head, rows), *words, ""]
 
 
@@ -322,22 +330,19 @@ def interval(found: dict[str, float | None] | None) -> str:
     return f"{share(found['value'])} ({low:.1f}-{high:.1f})"
 
 
-def nearness(one: dict[str, Any]) -> str:
-    """Return the overlap of a set with held-out music."""
-    return number(one["overlap"]["value"], ".2f")
+def returning(compared: Sequence[dict[str, Any]]) -> str:
+    """Return whether a model's bars return at the distance of a phrase, in words.
 
-
-def returning(run: dict[str, Any], compared: Mapping[str, dict[str, Any]]) -> str:
-    """Return whether a model's bars return at the distance of a phrase, in words."""
-    own, real = run["repetition"][PHRASE], compared["held-out music"]["repetition"][PHRASE]
-    chance = [compared[kind]["repetition"][PHRASE] for kind in ("untrained", "chord-frequency")]
+    compared: the model, held-out music, and the baselines.
+    """
+    own, real, *chance = (one["repetition"][PHRASE] for one in compared)
     if any(one["value"] is None for one in (own, real, *chance)):
         return f"has pieces too short to return after {PHRASE} bars"
     more = all(own["low"] > one["high"] for one in chance)
     less = own["high"] < real["low"]
-    says = f"returns to a bar {PHRASE} bars later in {share(own['value'])} of them"
+    says = f"repeats {share(own['value'])} of its bars {PHRASE} bars later"
     says += ", more than both baselines" if more else ", no more than a baseline does"
-    says += ", less than" if less else ", and no less than"
+    says += ", less than" if less else ", no less than"
     return f"{says} real music ({share(real['value'])})"
 
 

@@ -39,7 +39,7 @@ from lstm_music.run_folder import described_options
 MINUTES = 15  # of training each, at --scale cpu
 SCALES = ("cpu", "gpu", "smoke")
 SMOKE = "bach --max-pieces 60"  # in place of all corpora
-SMALL = "--hidden 8 --embedding 8 --nade 8 --batch 4 --seq 16 --lr 0.01"
+SMALL = "--hidden 8 --embedding 8 --nade 8 --batch 16 --seq 32 --lr 0.02"
 DATA = "LSTM_MUSIC_DATA"
 LEDGER = "reproduction.json"
 PAGE = "results.md"
@@ -54,7 +54,7 @@ Experiments: {", ".join(NAMES)}. DIR holds bach-417.zip,
 classical-2000.zip and MuseData.mat (or piano-roll/MuseData.mat). Scales:
   cpu     {MINUTES} minutes of training each, 12 trainings: 3 hours, about one more to judge them
   gpu     as many epochs as the paper has (muse-all: 800)
-  smoke   3 steps each: 2 minutes
+  smoke   2 epochs of small networks on 60 chorales: 2 minutes
 A run's folder that is copied to OUT/EXPERIMENT-paper or OUT/EXPERIMENT-tuned is taken as it is,
 whole or not, if it has the same settings.
 """
@@ -76,14 +76,17 @@ def main(argv: Sequence[str]) -> int:
     took: list[float] = []
     for n, one in enumerate(subjects):
         began = time.monotonic()
-        say(args, f"[{n + 1} of {len(subjects)}] {one.name}{time_left(took, len(subjects) - n)}")
+        say(
+            args,
+            f"[{n + 1} of {len(subjects)}] {one.name}{time_left(took, len(subjects) - n, args)}",
+        )
         worked = not is_trained(one, args, ledger) and not args.no_train
         if worked and (status := train_subject(one, args, ledger)):
+            write_page(args, ledger)
             print(f"go on with the same command: {repeat(argv)}", file=sys.stderr)
             return status
         if judge(one, args, ledger) or worked:
             took.append(time.monotonic() - began)
-        write_page(args, ledger)
     if BASELINES in chosen:
         corpus = ["bach"] if args.scale == "smoke" else corpus_of(BASELINES, args)
         judge_baselines(corpus, args, ledger)
@@ -97,11 +100,11 @@ def repeat(argv: Sequence[str]) -> str:
     return " ".join(["bin/reproduce", *map(shlex.quote, argv)])
 
 
-def time_left(took: Sequence[float], parts: int) -> str:
-    """Return how long so many parts take, in words, by those that took some time."""
-    if not took:
-        return ""
-    minutes = math.ceil(sum(took) / len(took) * parts / 60)
+def time_left(took: Sequence[float], parts: int, args: argparse.Namespace) -> str:
+    """Return how long so many parts take, in words, by those that took some time or may take."""
+    bound = MINUTES * 60.0 if args.scale == "cpu" else 0.0
+    mean = sum(took) / len(took) if took else bound
+    minutes = math.ceil(mean * parts / 60)
     return f", about {minutes // 60} h {minutes % 60} min left" if minutes else ""
 
 
@@ -158,7 +161,7 @@ def subjects_of(name: str, args: argparse.Namespace) -> list[Subject]:
         limits = {
             "gpu": ["--epochs", str(training.epochs)],
             "cpu": ["--epochs", str(training.epochs), "--max-minutes", str(MINUTES)],
-            "smoke": ["--max-steps", "3"],
+            "smoke": ["--epochs", "2"],
         }[args.scale]
         folder = args.out / f"{name}-{kind}"
         options = f"{training.options} {SMALL if args.scale == 'smoke' else ''}".split()
