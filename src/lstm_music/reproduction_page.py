@@ -64,6 +64,9 @@ def page(
     judged = {BUNDLED: out / BUNDLED, **{name: one.folder for name, one in runs.items()}}
     lines += embeddings({name: read_json(at / "embedding.json") for name, at in judged.items()})
     lines += structure({name: read_json(at / "music.json") for name, at in judged.items()})
+    bars = out / BUNDLED / "figures" / "bars.png"
+    if bars.is_file():
+        lines += [pictures.copied(bars, f"{BUNDLED}-bars.png", "Bars that resemble each other"), ""]
     lines += figures(judged, pictures)
     lines.append(LISTENING.format(runs=" ".join([BUNDLED, *list(runs)[:2]])))
     return "\n".join(lines)

@@ -52,7 +52,7 @@ EXAMPLES = f"""examples:
 
 Experiments: {", ".join(NAMES)}. DIR holds bach-417.zip,
 classical-2000.zip and MuseData.mat (or piano-roll/MuseData.mat). Scales:
-  cpu     {MINUTES} minutes of training each, 12 trainings: 3 hours, about one more to judge them
+  cpu     {MINUTES} minutes of training each, 12 trainings: 3 hours, perhaps one more to judge them
   gpu     as many epochs as the paper has (muse-all: 800)
   smoke   2 epochs of small networks on 60 chorales: 2 minutes
 A run's folder that is copied to OUT/EXPERIMENT-paper or OUT/EXPERIMENT-tuned is taken as it is,
@@ -102,7 +102,7 @@ def repeat(argv: Sequence[str]) -> str:
 
 def time_left(took: Sequence[float], parts: int, args: argparse.Namespace) -> str:
     """Return how long so many parts take, in words, by those that took some time or may take."""
-    bound = MINUTES * 60.0 if args.scale == "cpu" else 0.0
+    bound = MINUTES * 60.0 if args.scale == "cpu" and not args.no_train else 0.0
     mean = sum(took) / len(took) if took else bound
     minutes = math.ceil(mean * parts / 60)
     return f", about {minutes // 60} h {minutes % 60} min left" if minutes else ""
