@@ -17,6 +17,14 @@ from lstm_music.errors import UserError
 from lstm_music.experiments import BASELINES
 from lstm_music.reproduction import Ledger
 
+FILES = {
+    "valid": "evaluation-valid.json",
+    "test": "evaluation-test.json",
+    "music": "music.json",
+    "embedding": "embedding.json",
+    "figures": "figures",
+}
+
 
 class Subject(NamedTuple):
     """What is judged: a name, a run or a checkpoint, its corpus in options, a folder for all that.
@@ -39,7 +47,7 @@ def judge(one: Subject, args: argparse.Namespace, ledger: Ledger) -> int:
     one.folder.mkdir(parents=True, exist_ok=True)
     worked = 0
     for name, make in products(one, args).items():
-        if made.get(name) == best:
+        if made.get(name) == best and (one.folder / FILES[name]).exists():
             continue
         say(args, f"{one.name}: {name}")
         try:
@@ -66,14 +74,14 @@ def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], o
     place = one.corpus if args.scale != "smoke" else one.corpus[:1]  # a run knows its own pieces
     where = ["--corpus", *place]
     size = ["--num", "4", "--bars", "6"] if args.scale == "smoke" else []
-    drawn = one.folder / "figures"
+    drawn = one.folder / FILES["figures"]
 
     def likelihood(split: str) -> int:
-        to = ["--json", str(one.folder / f"evaluation-{split}.json")]
+        to = ["--json", str(one.folder / FILES[split])]
         return evaluate.main([name, *where, "--split", split, *to, *given])
 
     def composed() -> int:
-        to = ["--json", str(one.folder / "music.json"), "--figure", str(drawn / "bars.png")]
+        to = ["--json", str(one.folder / FILES["music"]), "--figure", str(drawn / "bars.png")]
         return music.main([name, *where, *size, *to, *given, *["--quiet"] * args.quiet])
 
     def embedding() -> None:
@@ -83,7 +91,7 @@ def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], o
             "what": points.what, "rows": len(points.pitches),
             "order": order_of(points)._asdict(), "separation": apart and apart._asdict(),
         }  # fmt: skip
-        write(json.dumps(content, indent=2).encode(), one.folder / "embedding.json")
+        write(json.dumps(content, indent=2).encode(), one.folder / FILES["embedding"])
 
     return {
         "valid": lambda: likelihood("valid"),

@@ -180,11 +180,12 @@ def is_trained(one: Subject, args: argparse.Namespace, ledger: Ledger) -> bool:
     if one.training is None:
         return True
     known = ledger.of(one.name)
-    if not known and one.folder.exists():
+    adopted = known.get("adopted", not known and one.folder.exists())
+    if adopted:
         check_adopted(one)
-        ledger.note(one.name, adopted=True, hardware=args.hardware or "not recorded")
-        return True
-    return bool(known.get("adopted")) or known.get("ended") == one.limits
+        told = args.hardware or known.get("hardware", "not recorded")
+        ledger.note(one.name, adopted=True, hardware=told)
+    return bool(adopted) or known.get("ended") == one.limits
 
 
 def check_adopted(one: Subject) -> None:
