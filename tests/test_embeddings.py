@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.embeddings import Points, fitting_perplexity, order_of, pitch_points, tsne
+from lstm_music.embeddings import (
+    Points,
+    fitting_perplexity,
+    order_of,
+    pitch_points,
+    separation_of,
+    tsne,
+)
 from lstm_music.model import Config, Model, init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.piano_roll import LOWEST, NOTES
@@ -121,6 +128,25 @@ def test_order_is_scipys_spearman():
     order = order_of(points_on(vectors, pitches, [True] * 12))
     assert order.rho == pytest.approx(expected)
     assert order == order_of(points_on(vectors, pitches, [True] * 12))
+
+
+def test_kinds_that_lie_apart_and_kinds_that_do_not():
+    pitches = [*range(50, 70), *range(50, 70)]
+    ons = [True] * 20 + [False] * 20
+    apart = [[p, 0] for p in range(20)] + [[p, 1000] for p in range(20)]
+    found = separation_of(points_on(apart, pitches, ons))
+    assert found.share == 1 and 0.4 < found.shuffled_mean < 0.55 and found.shuffled_max < 1
+    mixed = [[9 * p, 0] for p in range(20)] + [[9 * p + 1, 0] for p in range(20)]
+    found = separation_of(points_on(mixed, pitches, ons))  # each note's on and off side by side
+    assert found.share == 0 and found.shuffled_mean > 0.3
+    assert separation_of(points_on(apart, pitches, [True] * 40)) is None
+
+
+def test_a_share_of_kinds_that_are_mixed_is_counted():
+    """Of 6 rows on a line, the two in the middle are nearest to one of the other kind."""
+    places = [[0, 0], [1, 0], [5, 0], [5.5, 0], [10, 0], [11, 0]]
+    ons = [True, True, True, False, False, False]
+    assert separation_of(points_on(places, range(60, 66), ons)).share == pytest.approx(4 / 6)
 
 
 def test_tsne_keeps_two_clusters_apart():

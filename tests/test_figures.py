@@ -146,6 +146,17 @@ def test_loss_curves_of_a_run_and_of_nothing(drawn, tmp_path):
     assert drawn(lambda path: figures.loss_curves([], path, "none")).get_title() == "none"
 
 
+def test_losses_of_two_runs_are_drawn_by_epoch(drawn):
+    one = {"train": [(1, 3.0), (2, 2.5)], "valid": [(1, 3.1), (2, 2.9)]}
+    axes = drawn(lambda path: figures.compared_losses({"a": one, "b": {"valid": [(0.5, 4)]}}, path))
+    lines = {line.get_label(): line for line in axes.lines}
+    assert list(lines) == ["a, training", "a, validation", "b, validation"]
+    assert lines["a, training"].get_xydata().tolist() == [[1, 3.0], [2, 2.5]]
+    assert lines["a, training"].get_color() == lines["a, validation"].get_color()
+    assert lines["b, validation"].get_color() != lines["a, validation"].get_color()
+    assert axes.get_xlabel() == "epochs"
+
+
 # An embedding: see also test_embeddings.py
 
 

@@ -55,6 +55,30 @@ def test_a_study_of_everything(sources, capsys):
     ).read_text()
 
 
+def test_a_blind_set_of_every_system_is_made_and_opens_without_a_name_in_it(tmp_path, capsys):
+    words = ["bundled", "--baselines", "--control", "bach", "--num", "2", "--make-only"]
+    db = tmp_path / "set.sqlite"
+    assert listen.main([*words, "--db", str(db), "--seconds", "2", *QUIET]) == 0
+    assert capsys.readouterr().out == f"{db}\n"  # and it returned: nothing is served
+    study = Study(db)
+    systems = [clip.system for clip in study.clips]
+    made = ["bundled", "untrained", "chord-frequency", "people"]
+    assert systems == [system for system in made for _ in range(2)]
+    assert len({study.sound(clip.id) for clip in study.clips}) == 8
+    pytest.importorskip("flask", reason="the extra 'listen' is not installed")
+    from lstm_music.listening.server import make_app
+
+    client = make_app(study).test_client()
+    who = {"X-Rater": client.post("/api/begin", json={"consent": True}).json["rater"]}
+    pages = ("/", "/listen.js", "/server.js", "/api/study", "/api/session", "/api/clip/0")
+    answers = [client.get(path, headers=who) for path in pages]
+    assert [answer.status_code for answer in answers] == [200] * 6
+    told = b"".join(answer.data + str(answer.headers).encode() for answer in answers)
+    names = {*made, *(clip.name for clip in study.clips)}
+    assert not [name for name in names - {"people"} if name.encode() in told]
+    assert study.sound(study.order(0)[0].id) == answers[-1].data
+
+
 def test_a_control_of_any_corpus_is_held_out_music(tmp_path):
     rng = np.random.default_rng(0)
     splits = {
@@ -119,6 +143,8 @@ def test_results_of_many(tmp_path, capsys):
         (["no-such-run"], "no run or checkpoint"),
         (["missing.mid", "other.mid"], "check the path"),
         (["piece.mid"], "2 to 60 clips"),
+        (["--baselines"], "say of which"),
+        (["piece.mid", "--baselines"], "piece.mid"),
         (["bad.mid", "piece.mid"], "bad.mid"),
         (["bad.wav", "piece.mid"], "bad.wav"),
         (["piece.mid", "take.wav", "--control", "nonsense"], "nonsense"),

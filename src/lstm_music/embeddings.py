@@ -45,6 +45,17 @@ class PitchOrder(NamedTuple):
     shuffled_max: float
 
 
+class Separation(NamedTuple):
+    """The share of rows whose nearest row (Euclidean) is of the same kind, note-on or note-off.
+
+    share: of the model; shuffled_mean, shuffled_max: with the kinds dealt out at random.
+    """
+
+    share: float
+    shuffled_mean: float
+    shuffled_max: float
+
+
 def pitch_points(checkpoint: Checkpoint) -> Points:
     """Return the rows that stand for single notes and that training has moved.
 
@@ -152,6 +163,26 @@ def order_of(points: Points, seed: int = 0) -> PitchOrder:
             pitches[kind] = rng.permutation(pitches[kind])
         shuffled.append(correlation(pitches))
     return PitchOrder(correlation(points.pitches), float(np.mean(shuffled)), max(shuffled))
+
+
+def separation_of(points: Points, seed: int = 0) -> Separation | None:
+    """Return how well note-ons lie apart from note-offs; seed: of the shuffles.
+
+    It is the accuracy of a nearest neighbour that is left out (Cover & Hart 1967). None where all
+    rows are of one kind.
+    """
+    from scipy.spatial.distance import cdist
+
+    ons = points.ons
+    if ons.all() or not ons.any():
+        return None
+    distances = cdist(points.vectors, points.vectors)
+    np.fill_diagonal(distances, np.inf)
+    nearest = distances.argmin(axis=1)
+    rng = np.random.default_rng(seed)
+    deals = [rng.permutation(ons) for _ in range(SHUFFLES)]
+    shuffled = [float(np.mean(dealt == dealt[nearest])) for dealt in deals]
+    return Separation(float(np.mean(ons == ons[nearest])), float(np.mean(shuffled)), max(shuffled))
 
 
 def tsne(vectors: Array, seed: int, perplexity: float) -> Array:

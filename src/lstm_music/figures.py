@@ -34,6 +34,7 @@ from lstm_music.tokenizers.chords import chord_words
 from lstm_music.tokenizers.messages import SPECIALS
 
 __all__ = [
+    "compared_losses",
     "embedding_map",
     "loss_curves",
     "piano_roll",
@@ -163,6 +164,26 @@ def loss_curves(
             axes.plot(step, best, "*", color=colour, markersize=13, label=f"best: {best:.4f}")
     _mark_annealings(axes, annealings(rows))
     axes.set(xlabel="optimiser steps", ylabel=f"nats per {unit}", title=title)
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    if axes.lines:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
+    save(figure, axes, path)
+
+
+def compared_losses(
+    runs: Mapping[str, Mapping[str, Sequence[tuple[float, float]]]], path: Path, unit: str = "token"
+) -> None:
+    """Draw the losses of several runs by epoch; each has points (epochs, nats) by split."""
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
+    axes = figure.add_subplot()
+    for (name, curves), colour in zip(runs.items(), COLOURS, strict=False):
+        for split, style, what in (("train", ":", "training"), ("valid", ".-", "validation")):
+            if curves.get(split):
+                x, y = zip(*curves[split], strict=True)
+                axes.plot(
+                    x, y, style, color=colour, label=f"{name}, {what}", markersize=4, linewidth=1.4
+                )
+    axes.set(xlabel="epochs", ylabel=f"nats per {unit}")
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
     if axes.lines:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)

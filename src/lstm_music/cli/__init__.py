@@ -3,7 +3,17 @@
 import importlib
 import sys
 
-COMMANDS = ("train", "sample", "corpus", "evaluate", "figures", "report", "listen", "completion")
+COMMANDS = (
+    "train",
+    "sample",
+    "corpus",
+    "evaluate",
+    "figures",
+    "report",
+    "listen",
+    "reproduce",
+    "completion",
+)
 
 
 def main() -> int:

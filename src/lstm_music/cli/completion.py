@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from lstm_music.cli import COMMANDS
 from lstm_music.cli.common import RUNS, Parser, run
+from lstm_music.experiments import NAMES
 from lstm_music.sources import NAMED
 
 OWN = "completion"
@@ -85,11 +86,13 @@ def word_cases(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def words_of(action: argparse.Action) -> list[str]:
-    """Return what can stand for an argument: its choices, corpora, or runs, as its name says."""
+    """Return what can stand for an argument: choices, or what its name says, such as runs."""
     if action.choices:
         return [str(choice) for choice in action.choices]
     if action.dest == "corpus":
         return list(NAMED)
+    if action.dest == "experiments":
+        return list(NAMES)
     return ["$runs"] if action.dest in ("run", "runs") else []
 
 

@@ -26,7 +26,7 @@ from lstm_music.cli.evaluate import reading_of, source_of
 from lstm_music.cli.sample import bundled_model, model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
 from lstm_music.corpus import Reading, load_corpus
-from lstm_music.embeddings import PERPLEXITY
+from lstm_music.embeddings import PERPLEXITY, pitch_points, separation_of
 from lstm_music.errors import UserError
 from lstm_music.midi import MidiError, Piece, read_midi, velocities_of
 from lstm_music.model import Model
@@ -105,7 +105,7 @@ def of_run(args: argparse.Namespace) -> tuple[list[Figure], Path]:
         ("tokens.png", lambda to: tokens(name, checkpoint, run_folder, to)),
         ("embedding.png", lambda to: embedding(checkpoint, args, to)),
     ]
-    for title, composer in composers(name, checkpoint, run_folder, args).items():
+    for title, composer in composers(name, checkpoint, run_folder, args.backend).items():
         made += music(title, composer, args)
     return made, (run_folder or Path()) / FOLDER
 
@@ -137,14 +137,21 @@ def tokens(name: str, checkpoint: Checkpoint, run_folder: Path | None, to: Path)
 def embedding(checkpoint: Checkpoint, args: argparse.Namespace, to: Path) -> str:
     """Draw the map of a model's embedding; return how well it orders pitches."""
     order = figures.embedding_map(checkpoint, to, args.seed, args.perplexity)
-    return (
+    apart = separation_of(pitch_points(checkpoint), args.seed)
+    remark = (
         f"rank correlation of distance with interval {order.rho:.3f}; shuffled pitches: "
         f"mean {order.shuffled_mean:.3f}, at most {order.shuffled_max:.3f}"
+    )
+    if apart is None:
+        return remark
+    return remark + (
+        f"; nearest row of the same kind, note-on or note-off: {apart.share:.0%}; shuffled kinds: "
+        f"mean {apart.shuffled_mean:.0%}, at most {apart.shuffled_max:.0%}"
     )
 
 
 def composers(
-    name: str, checkpoint: Checkpoint, run_folder: Path | None, args: argparse.Namespace
+    name: str, checkpoint: Checkpoint, run_folder: Path | None, backend: str
 ) -> dict[str, Callable[[], Composer[Any]]]:
     """Return what composes, by title: the model, and the paper's baselines."""
 
@@ -157,11 +164,11 @@ def composers(
 
     def untrained() -> Composer[Any]:
         seed = checkpoint.meta["settings"]["seed"]
-        model = Model(checkpoint.config, ops_of(args.backend), seed, words=checkpoint.words)
+        model = Model(checkpoint.config, ops_of(backend), seed, words=checkpoint.words)
         return composer_of(checkpoint, model)
 
     return {
-        "model": lambda: composer_of(checkpoint, model_of(checkpoint, args.backend)),
+        "model": lambda: composer_of(checkpoint, model_of(checkpoint, backend)),
         "untrained": untrained,
         "chord-frequency": frequency,
     }

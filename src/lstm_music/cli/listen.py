@@ -25,6 +25,7 @@ from lstm_music.listening.study import Study, Wanted, create
 
 HUMAN = "people"
 DEFAULT_DB = Path("listening.sqlite")
+COMPARED = ("untrained", "chord-frequency")  # the paper's baselines
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHORTEST_TOKEN = 8
 TITLE = "A listening test"
@@ -34,9 +35,12 @@ EXAMPLES = """examples:
   bin/listen run-1 run-2 --export page/        a page for people without a server
   bin/listen --import ratings-*.json           add what they send back
   bin/listen --results listening.sqlite        means, tests, raters needed: HTML and JSON
+  bin/listen bundled --baselines --control bach --num 10 --make-only
+                                               ten clips of each, to be served later
 
 A clip is of the system NAME in NAME=PATH, else of one named by its file, folder or run. A run
-composes --num clips, a folder gives so many of its MIDI and WAV files.
+composes --num clips, a folder gives so many of its MIDI and WAV files. --baselines are those of the
+first source, which must be a run.
 """
 
 
@@ -47,12 +51,14 @@ def main(argv: Sequence[str]) -> int:
         return show_results(args)
     if args.imported:
         return bring_in(args)
-    if not args.export:
+    if not (args.export or args.make_only):
         check_extra()
     check_host(args)
     limit_threads(args.threads, args.backend)
     study = find_study(args)
-    return export(study, args) if args.export else serve(study, args)
+    if args.export:
+        return export(study, args)
+    return 0 if args.make_only else serve(study, args)
 
 
 def check_extra() -> None:
@@ -79,6 +85,10 @@ def check_host(args: argparse.Namespace) -> None:
 def find_study(args: argparse.Namespace) -> Study:
     """Return the study that the arguments ask for: a new one, or that in --db."""
     wanted = [named(word) for word in args.sources]
+    if args.baselines:
+        if not wanted:
+            raise UserError("--baselines are those of a run: say of which")
+        wanted += [Wanted(kind, wanted[0].source, False, kind) for kind in COMPARED]
     if args.control is not None:
         system, _, source = args.control.rpartition("=")
         wanted.append(Wanted(system or HUMAN, source, True))
@@ -99,6 +109,8 @@ def find_study(args: argparse.Namespace) -> Study:
     with Bar(args.quiet, "systems") as bar:
         rows, seconds, level = making.clips_of(wanted, asked, bar.show)
     study = create(args.db, args.title, rows, seconds, min(args.repeat, len(rows)))
+    if args.quiet and args.make_only:
+        print(args.db)
     if not args.quiet:
         print(f"{args.db}  ({len(rows)} clips of {seconds:.1f} s at {level:.1f} LUFS)")
     return study
@@ -191,6 +203,8 @@ def make_parser() -> Parser:
     add(
         "--num", type=whole(1, 30), default=3, metavar="N", help="clips of each run, folder, corpus"
     )
+    add("--baselines", action="store_true",
+        help="also clips of the first run untrained, and of chords by frequency")  # fmt: skip
     add("--repeat", type=whole(0, 5), default=0, metavar="N",
         help="clips that each rater hears twice, to find careless ones")  # fmt: skip
     add("--seconds", type=number(1, 120), default=20.0, metavar="S", help="of each clip, at most")
@@ -201,6 +215,7 @@ def make_parser() -> Parser:
         help="address to serve on; any but this computer's own needs --token")  # fmt: skip
     add("--port", type=whole(0, 65_535), default=8765, metavar="N", help="0 for any that is free")
     add("--token", metavar="CODE", help="what raters must know to begin")
+    add("--make-only", action="store_true", help="make the study, and serve it another time")
     add("--export", type=Path, metavar="DIR", help="write a page that needs no server, don't serve")
     add("--import", dest="imported", nargs="+", type=Path, metavar="FILE.json",
         help="add what raters of such a page send back")  # fmt: skip

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.cli.common import open_run
-from lstm_music.cli.sample import bundled_model, model_of
-from lstm_music.composer import composer_of
+from lstm_music.cli.figures import composers
+from lstm_music.cli.sample import bundled_model
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.listening import clips
@@ -57,6 +57,8 @@ def clips_of(
 
 def sounds_of(one: Wanted, asked: Asked) -> list[clips.Sound]:
     """Return a system's clips, played. Raises UserError where there is nothing to play."""
+    if one.baseline:
+        return [sound_of_piece(one.system, piece) for piece in composed(one, asked)]
     path = Path(one.source)
     if path.is_file() and path.suffix.lower() in MIDI + WAV:
         return [sound_of_file(one.system, path)]
@@ -68,7 +70,7 @@ def sounds_of(one: Wanted, asked: Asked) -> list[clips.Sound]:
         return [sound_of_file(one.system, files[n]) for n in sorted(chosen.tolist())]
     if path.suffix.lower() in (*MIDI, *WAV):
         raise UserError(f"no file '{path}': check the path")
-    return [sound_of_piece(one.system, piece) for piece in composed(one.source, asked)]
+    return [sound_of_piece(one.system, piece) for piece in composed(one, asked)]
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -97,15 +99,17 @@ def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
     return clips.from_midi(system, piece.name, content.getvalue())
 
 
-def composed(name: str, asked: Asked) -> list[Piece]:
-    """Return what a run composes, from silence."""
-    checkpoint, _ = open_run(str(bundled_model()) if name == BUNDLED else name)
-    composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
+def composed(one: Wanted, asked: Asked) -> list[Piece]:
+    """Return what a run, or a baseline of one, composes from silence."""
+    name = str(bundled_model()) if one.source == BUNDLED else one.source
+    checkpoint, folder = open_run(name)
+    composer = composers(name, checkpoint, folder, asked.backend)[one.baseline or "model"]()
     ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
     pieces = from_silence(composer, asked.num, drawing)
     if not all(piece.tracks for piece in pieces):
-        raise UserError(f"'{name}' composed silence: give another --seed, or train it for longer")
+        what = one.baseline or f"'{name}'"
+        raise UserError(f"{what} composed silence: give another --seed, or train it for longer")
     return pieces
 
 

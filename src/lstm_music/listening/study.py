@@ -53,11 +53,15 @@ class Clip(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """A system's name, where its clips come from, and whether people made them."""
+    """A system's name, where its clips come from, and whether people made them.
+
+    baseline: "untrained" or "chord-frequency", which a run (the source) has; or "", the run itself.
+    """
 
     system: str
     source: str
     control: bool
+    baseline: str = ""
 
 
 class Refused(Exception):

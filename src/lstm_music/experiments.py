@@ -1,0 +1,103 @@
+"""The paper's experiments, each as options of bin/train: with its settings, and ours tuned.
+
+Huang & Wu, "Deep Learning for Music" (2016), sections 3 to 5, and the authors' poster (sigmoid).
+This is the one place to change what `bin/reproduce` trains.
+"""
+
+from typing import NamedTuple
+
+PAPERS = "--layers 2 --hidden 128 --embedding 128 --clip 5 --dropout 0 --early-stop 0"
+BACH, CLASSICAL, MUSE = "bach-417.zip", "classical-2000.zip", "MuseData.mat"
+
+
+class Training(NamedTuple):
+    """Options of bin/train without a corpus, and the epochs that are all of it."""
+
+    options: str
+    epochs: int
+
+
+class Experiment(NamedTuple):
+    """What is trained on a file of the data folder, and what the paper says of it.
+
+    counted: the part of the corpus that the paper counts, "all" or "train"; told: the rows of our
+    table that it has figures for. What it says of others isn't known here, or isn't in it.
+    """
+
+    title: str
+    file: str
+    paper: Training
+    tuned: Training
+    counted: str
+    told: dict[str, str]
+
+
+EXPERIMENTS = {
+    "bach-midi": Experiment(
+        "Bach, MIDI messages",
+        BACH,
+        Training(f"{PAPERS} --tracks flatten --batch 50 --seq 50", 50),
+        Training("--tracks merge --dropout 0.2", 50),
+        "all",
+        {"pieces": "417", "tokens": "1,663,576", "different tokens": "35,509", "epochs": "50"},
+    ),
+    "classical-midi": Experiment(
+        "Many composers, MIDI messages",
+        CLASSICAL,
+        Training(f"{PAPERS} --tracks flatten --batch 25 --seq 25", 15),
+        Training("--tracks merge --dropout 0.2 --min-count 10", 15),
+        "all",
+        {"pieces": "2,000", "tokens": "11,413,884", "different tokens": "132,437", "epochs": "15"},
+    ),
+    "muse-all": Experiment(
+        "MuseData, chords",
+        MUSE,
+        Training(f"{PAPERS} --representation chord --batch 50 --seq 50", 800),
+        Training(
+            "--representation chord --batch 32 --seq 64 --lr 0.004 --dropout 0.3 --average 0.98", 8
+        ),
+        "train",
+        {"pieces": "524", "tokens": "245,202", "different tokens": "39,289", "epochs": "800"},
+    ),
+    "muse-truncated": Experiment(
+        "MuseData, chords of at most 4 notes",
+        MUSE,
+        Training(f"{PAPERS} --representation chord --max-polyphony 4 --batch 50 --seq 50", 100),
+        Training(
+            "--representation chord --max-polyphony 4 --batch 32 --seq 64 --lr 0.004 "
+            "--dropout 0.3 --average 0.98",
+            8,
+        ),
+        "train",
+        {
+            "pieces": "524", "tokens": "245,202", "different tokens": "21,510", "epochs": "100",
+            "training time": "7 h", "hardware": "a CPU",
+        },
+    ),
+    "sigmoid": Experiment(
+        "MuseData, 88 independent notes",
+        MUSE,
+        Training(f"{PAPERS} --representation note --head sigmoid --batch 50 --seq 50", 100),
+        Training(
+            "--representation note --batch 32 --seq 64 --lr 0.003 --anneal-patience 4 --hidden 200 "
+            "--dropout 0.2 --weight-decay 0.03 --average 0.99",
+            29,
+        ),
+        "train",
+        {"pieces": "524", "tokens": "245,202"},
+    ),
+    "nade": Experiment(
+        "MuseData, RNN-NADE",
+        MUSE,
+        Training(f"{PAPERS} --representation note --head nade --batch 50 --seq 50", 100),
+        Training(
+            "--representation note --head nade --batch 32 --seq 64 --lr 0.003 --anneal-factor 1 "
+            "--hidden 200 --dropout 0.3 --average 0.995",
+            40,
+        ),
+        "train",
+        {"pieces": "524", "tokens": "245,202"},
+    ),
+}  # fmt: skip
+BASELINES = "baselines"  # of MuseData, which need no training
+NAMES = (*EXPERIMENTS, BASELINES)
