@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_music import midi_file
-from lstm_music.midi_file import Rows
+from lstm_music.midi_file import Meter, Rows
 
 TICKS_PER_QUARTER = 480
 WHOLE_NOTE = 4 * TICKS_PER_QUARTER
@@ -44,16 +44,23 @@ Notes: TypeAlias = npt.NDArray[np.int32]
 MidiError = midi_file.MidiError
 
 
+def no_meter() -> Meter:
+    """Return the meter of a piece that says nothing of it: 4/4 from its beginning."""
+    return np.zeros((0, 2), np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """A piece of music: its tracks play together, and each holds at least one note.
 
-    repairs: what was mended as it was read, kind of repair -> how often; the kinds are in REPAIRS.
+    meter: its bars, of 4/4 where it says nothing else. repairs: what was mended as it was read,
+    kind of repair -> how often; the kinds are in REPAIRS.
     """
 
     name: str
     tracks: list[Messages]
     repairs: dict[str, int] = field(default_factory=dict)
+    meter: Meter = field(default_factory=no_meter)
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -65,8 +72,8 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
     drums: whether the notes of the drum channel are kept. Tracks without a note are dropped; no
     note is of length zero. Raises MidiError where the file can't be used.
     """
-    rows, repairs = _read(source, drums)
-    return Piece(name, _by_track(_messages(rows), rows), dict(repairs))
+    rows, repairs, meter = _read(source, drums)
+    return Piece(name, _by_track(_messages(rows), rows), dict(repairs), meter)
 
 
 def velocities_of(source: Path | bytes, drums: bool = False) -> list[npt.NDArray[np.int32]]:
@@ -101,8 +108,8 @@ def _messages(rows: Rows) -> Messages:
     return np.ascontiguousarray(rows[:, : PITCH + 1])
 
 
-def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str]]:
-    """Return a file's repaired tracks, and what was repaired."""
+def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter]:
+    """Return a file's repaired tracks, what was repaired, and its meter."""
     file = midi_file.read_file(source, TICKS_PER_QUARTER)
     rows, repairs = file.rows, file.repairs
     if not drums:
@@ -112,11 +119,12 @@ def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str]]:
     rows = _sounding(_repaired(rows, repairs), repairs)
     if not len(rows):
         raise MidiError(_no_notes(repairs))
-    if file.kind == 2:
-        rows = _end_to_end(rows, repairs)
+    meter = file.meter
+    if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
+        rows, meter = _end_to_end(rows, repairs), no_meter()
     if file.kind != 1 and rows[0, TRACK] == rows[-1, TRACK]:
         rows = _by_channel(rows, repairs)
-    return _one_a_pitch(rows, repairs), +repairs
+    return _one_a_pitch(rows, repairs), +repairs, meter
 
 
 def _no_notes(repairs: Counter[str]) -> str:

@@ -163,7 +163,10 @@ def header(runs: Sequence[RunReport], sections: Sequence[tuple[str, str]]) -> Ht
 def sentence(run: RunReport, named: bool) -> str:
     """Return what a run is, in a sentence."""
     config, meta = run.checkpoint.config, run.checkpoint.meta
-    what = {"message": "MIDI messages", "chord": "chords", "note": "notes, 88 at a time"}
+    what = {
+        "message": "MIDI messages", "event": "bars and what happens in them",
+        "chord": "chords", "note": "notes, 88 at a time",
+    }  # fmt: skip
     layers = f"{config.layers} LSTM layer{'s' * (config.layers > 1)} of {config.hidden} units"
     learnt = f"that learnt “{corpus_name(run)}” as {what[meta['tokenizer']['name']]}"
     return f"{run.name + ': ' if named else ''}{layers}, {parameters(run):,} parameters, {learnt}."
