@@ -18,6 +18,7 @@ TICKS_PER_QUARTER = 480
 WHOLE_NOTE = 4 * TICKS_PER_QUARTER
 LAST_TICK = midi_file.MOST_QUARTERS * TICKS_PER_QUARTER  # nothing lies later
 MOST_TRACKS = 2**15 - 2  # a MIDI file counts its tracks in 15 bits; one holds the tempo
+BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
 LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
 MOST_BYTES, REPAIRS = midi_file.MOST_BYTES, midi_file.REPAIRS
 
@@ -342,7 +343,7 @@ def write_midi(
     program: int = 0,
     velocity: int = 80,
 ) -> None:
-    """Write a type 1 MIDI file: a track with the tempo and 4/4, then the piece's tracks.
+    """Write a type 1 MIDI file: a track with the tempo and the meter, then the piece's tracks.
 
     tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127; each
     track has a channel of its own while there are any, and none is on the drum channel. Raises
@@ -351,7 +352,7 @@ def write_midi(
     if not 1 <= velocity <= 127:  # a note-on of velocity 0 would be a note-off
         raise ValueError(f"velocity must be between 1 and 127, not {velocity}")
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(_tempo_track(tempo))
+    midi.tracks.append(_tempo_track(tempo, piece.meter))
     for index, track in enumerate(piece.tracks):
         channel = CHANNELS[index % len(CHANNELS)]
         midi.tracks.append(_mido_track(track, channel, program, velocity))
@@ -361,14 +362,20 @@ def write_midi(
         midi.save(file=path_or_file)
 
 
-def _tempo_track(tempo: float) -> mido.MidiTrack:
+def _tempo_track(tempo: float, meter: Meter) -> mido.MidiTrack:
     slowest = 60e6 / LONGEST_QUARTER
     if not slowest <= tempo <= 60e6:
         raise ValueError(f"tempo must be between {slowest:.2f} and 60000000, not {tempo}")
-    time_signature = mido.MetaMessage("time_signature", numerator=4, denominator=4)
-    return mido.MidiTrack(
-        [mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo)), time_signature]
-    )
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))])
+    last_tick = 0
+    four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
+    for tick, length in four_four + meter.tolist():
+        beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
+        number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
+        signature = {"numerator": number, "denominator": beats}
+        track.append(mido.MetaMessage("time_signature", **signature, time=tick - last_tick))
+        last_tick = tick
+    return track
 
 
 def _mido_track(messages: Messages, channel: int, program: int, velocity: int) -> mido.MidiTrack:

@@ -47,7 +47,7 @@ def test_a_run_and_its_baselines(run, results, folder):
     tokens = sum(corpus.lengths[p] for p in corpus.splits["test"])
     assert [row["name"] for row in rows] == ["a", "unigram", "untrained"]
     for row in rows:
-        assert list(row) == [*KEYS, "perplexity"]
+        assert list(row) == [*KEYS, "perplexity", "nats_per_note", "notes"]
         assert [row[key] for key in KEYS[2:]] == [None, None, None, tokens]
         assert row["perplexity"] == pytest.approx(math.exp(row["nats_per_token"]))
     trained, unigram, untrained = (row["nats_per_token"] for row in rows)
@@ -65,11 +65,13 @@ def test_the_validation_loss_is_that_of_training(run, results):
 
 def test_the_table_shows_what_the_json_holds(run, ok):
     lines = ok("evaluate", "a", "--split", "train", "--json", "x.json")
-    assert lines[0].split() == ["train", "nats", "per", "token", "tokens"]
+    heads = [*("train", "nats", "per", "token"), *("nats", "per", "note", "tokens")]
+    assert lines[0].split() == heads
     with open("x.json", encoding="utf-8") as file:
         rows = json.load(file)
     for line, row in zip(lines[1:], rows, strict=True):
-        assert line.split() == [row["name"], f"{row['nats_per_token']:.4f}", str(row["tokens"])]
+        nats = [f"{row[key]:.4f}" for key in ("nats_per_token", "nats_per_note")]
+        assert line.split() == [row["name"], *nats, str(row["tokens"])]
 
 
 def test_several_runs_and_checkpoints(run, results, train_small):
