@@ -251,7 +251,7 @@ def of_events(run: RunReport) -> bool:
 def why_not(run: RunReport) -> str:
     """Return why the page doesn't compose with a run's network."""
     if of_events(run):
-        return "writes events, with which this page doesn't compose"
+        return "writes events, and this page composes with messages and frames alone"
     return (
         f"is too large for this page: its weights take "
         f"{weights_size(run.checkpoint.config) / 1e6:.1f} MB, and a page holds "

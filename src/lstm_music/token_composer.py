@@ -125,12 +125,13 @@ class EventComposer(TokenComposer):
         if changed:
             piece = self.tokenizer.piece(filter(None, found), piece.name)
             found = [nearest(word) for word in self.tokenizer.words(piece)[:-1]]
+        if not piece.tracks:
+            raise no_known_notes(path)
+        if changed:
             warn(
                 f"{changed} of {len(words)} tokens of {path} are new to the model: "
                 "its nearest ones stand in, or they are left out"
             )
-        if not piece.tracks:
-            raise no_known_notes(path)
         return Opening(str(path), [self.vocabulary.id(word) for word in filter(None, found)])
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:

@@ -10,9 +10,19 @@ from lstm_music.baselines import fit_baseline
 from lstm_music.cli.common import open_run
 from lstm_music.evaluate import mean_nats, token_count, unigram_nats
 from lstm_music.frame_evaluation import PUBLISHED, score_baseline, score_chords, score_notes
+from lstm_music.midi import Piece, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import get_ops
-from small import SMALL, flip, metrics, small_corpus, small_model, small_rolls, write_music
+from small import (
+    SMALL,
+    flip,
+    metrics,
+    small_corpus,
+    small_model,
+    small_rolls,
+    track_of,
+    write_music,
+)
 
 KEYS = ["name", "nats_per_token", "nats_per_frame", "frame_accuracy", "frames", "tokens"]
 REPO = Path(__file__).resolve().parents[2]
@@ -209,6 +219,27 @@ def test_a_run_on_frames_and_its_baselines(roll_run, results, folder):
     assert rows[0]["nats_per_token"] < rows[3]["nats_per_token"]
 
 
+def test_notes_are_the_same_in_all_layouts(train_small, results, folder):
+    """The notes of merged tracks, whatever the layout writes; of frames, held ones are joined."""
+    both = [[(0, 480, 60), (480, 960, 62)], [(0, 480, 60), (480, 600, 50)]]  # 3 notes, not 4
+    for path in (folder / "music").iterdir():
+        write_midi(Piece("", [track_of(notes) for notes in both]), path)  # one piece is the test
+    how = {
+        "flatten": ("--tracks", "flatten"), "merge": ("--tracks", "merge"),
+        "event": ("--representation", "event"), "chord": ("--representation", "chord"),
+        "note": ("--representation", "note"),
+    }  # fmt: skip
+    for name, words in how.items():
+        train_small("--max-steps", 1, "--run", name, "--quiet", *words)
+        for row in results(name):
+            per, unit = ("frame", "frames") if row["frames"] else ("token", "tokens")
+            assert row["notes"] == 3
+            total = row[f"nats_per_{per}"] * row[unit]
+            assert row["nats_per_note"] == pytest.approx(total / row["notes"])
+    (row,) = results("--baseline", "random", "--corpus", "music")
+    assert row["nats_per_note"] == pytest.approx(4 * 88 * math.log(2) / 3)
+
+
 def test_the_validation_loss_of_frames_is_that_of_training(roll_run, results, folder):
     found = metrics(folder / "runs" / "r")
     valid = [float(row["loss"]) for row in found if row["split"] == "valid"]
@@ -220,7 +251,7 @@ def test_the_table_of_frames_shows_what_the_json_holds(roll_run, ok):
     lines = ok("evaluate", "r", "--json", "x.json")
     assert lines[0].split() == [
         "test", "nats", "per", "frame", "accuracy", "by", "piece", "nats", "per", "token",
-        "perplexity", "frames",
+        "nats", "per", "note", "perplexity", "frames",
     ]  # fmt: skip
     with open("x.json", encoding="utf-8") as file:
         rows = json.load(file)
@@ -231,6 +262,7 @@ def test_the_table_of_frames_shows_what_the_json_holds(roll_run, ok):
             f"{row['frame_accuracy']:.1%}",
             f"{row['nats_per_frame_by_piece']:.4f}",
             f"{row['nats_per_token']:.4f}",
+            f"{row['nats_per_note']:.4f}",
             f"{row['perplexity']:.4g}",
             str(row["frames"]),
         ]
