@@ -178,6 +178,8 @@ def test_time_signatures_of_any_track_are_the_meter():
     assert meter_of(header(3, kind=2, division=96) + first + other + TWO) == []
     odd = (signature(1, 0, 2), signature(1, 255, 0), signature(1, 1, 9), signature(1, 1, 255))
     assert meter_of(header(1) + chunk(b"".join(odd) + signature(0, 2, 1) + ONE[8:])) == [[4, 1920]]
+    late = b"".join(b"\xff\xff\xff\x7f" + signature(0, 3, 2)[1:] for _ in range(9))
+    assert meter_of(header(2) + ONE + chunk(signature(0, 3, 2) + late + END)) == [[0, 1440]]
     bad = b"\x05\xff\x58\x01\x04"
     assert meter_of(header(1) + chunk(bad + signature(5, 6, 3) + ONE[8:])) == [[10, 1440]]
 

@@ -35,7 +35,7 @@ times = st.one_of(st.sampled_from([0, 1, 480, 1920]), st.integers(0, 5000))
 words = st.one_of(
     st.builds(spell, st.sampled_from([NOTE_OFF, NOTE_ON]), few_pitches),
     st.builds(spell, st.just(AT), st.one_of(times, st.just(LAST_TICK))),
-    st.builds(spell, st.just(BAR_LINE), times.map(lambda time: max(1, time))),
+    st.builds(spell, st.just(BAR_LINE), times),
 )
 any_words = st.lists(st.one_of(words, words, words, st.just(PIECE_END)), max_size=40)
 meters = st.dictionaries(
@@ -83,8 +83,9 @@ def test_words_stand_in_a_fixed_order(piece, meter):
     place = -1
     for kind, number in events:
         if kind == BAR_LINE:
-            assert number > 0 and rank[0] != AT
-            begin, length, place = begin + length, number, -1
+            assert number != length and rank[0] != AT
+            begin, length, place = begin + length, number or length, -1
+            assert length > 0
         elif kind == AT:
             assert place < number < length and rank[0] != AT
             place = number
@@ -128,13 +129,16 @@ def test_words_by_example():
     assert TOKENIZER.words(piece) == [
         *("bar-480", "at-240", "on-67"),
         *("bar-1440", "at-0", "off-67", "on-48", "on-72", "at-480", "on-55"),
-        *("bar-1440", "at-0", "off-55", "off-72", "at-960", "off-48", PIECE_END),
+        *("bar", "at-0", "off-55", "off-72", "at-960", "off-48", PIECE_END),
     ]
     assert TOKENIZER.words(Piece("", [upbeat])) == [
         *("bar-1920", "at-240", "on-67", "at-480", "off-67", "on-72"),
-        *("bar-1920", "at-0", "off-72", PIECE_END),
+        *("bar", "at-0", "off-72", PIECE_END),
     ]
     assert TOKENIZER.words(Piece("", [])) == [PIECE_END]
+    again = TOKENIZER.piece(["bar", "bar", "at-60", "on-60"], "")
+    assert again.tracks[0][0].tolist() == [1980, NOTE_ON, 60]
+    assert again.meter.tolist() == [[0, 1920]]
 
 
 def test_time_never_goes_backwards():
@@ -160,7 +164,13 @@ def test_malformed_words_are_refused(word):
 
 
 def test_a_word_is_read_as_it_is_spelled():
-    for kind, number in ((NOTE_OFF, 0), (NOTE_ON, 127), (AT, LAST_TICK), (BAR_LINE, 1)):
+    for kind, number in (
+        (NOTE_OFF, 0),
+        (NOTE_ON, 127),
+        (AT, LAST_TICK),
+        (BAR_LINE, 1),
+        (BAR_LINE, 0),
+    ):
         assert parse(spell(kind, number)) == (kind, number)
     assert parse(PIECE_END) is None
 
@@ -169,7 +179,7 @@ def test_pitches_alone_are_transposed():
     assert TOKENIZER.transpose("on-60", 5) == "on-65"
     assert TOKENIZER.transpose("off-60", -60) == "off-0"
     assert TOKENIZER.transpose("off-60", -61) is TOKENIZER.transpose("on-127", 1) is None
-    for word in ("bar-1920", "at-60", PIECE_END):
+    for word in ("bar", "bar-1920", "at-60", PIECE_END):
         assert TOKENIZER.transpose(word, 60) == word
 
 
@@ -177,10 +187,11 @@ def test_the_nearest_event_has_the_nearest_time():
     nearest = NearestEvent([PIECE_END, "at-480", "at-0", "at-10", "bar-1920", "on-60", "off-60"])
     for word, found in (
         ("at-5", "at-0"), ("at-6", "at-10"), ("at-9999", "at-480"), ("bar-1", "bar-1920"),
-        ("on-60", "on-60"), ("on-61", None), (PIECE_END, PIECE_END),
+        ("bar", None), ("on-60", "on-60"), ("on-61", None), (PIECE_END, PIECE_END),
     ):  # fmt: skip
         assert nearest(word) == found
     assert NearestEvent(["on-60"])("at-5") is None
+    assert [NearestEvent(["bar"])(word) for word in ("bar", "bar-5")] == ["bar", None]
 
 
 @settings(deadline=None)

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lstm_music.midi import LAST_TICK, NOTE_OFF, NOTE_ON
-from lstm_music.tokenizers.events import AT, BAR_LINE, parse
+from lstm_music.midi import LAST_TICK, NOTE_OFF, NOTE_ON, WHOLE_NOTE
+from lstm_music.tokenizers.events import AT, BAR_LINE, SAME, parse
 from lstm_music.tokenizers.grammar import FAR, PITCHES, GrammarState, Mask, TokenGrammar
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -31,10 +31,11 @@ class EventState(GrammarState):
 class EventGrammar(TokenGrammar):
     """The rules of `bin/sample --strict` for words of the event representation.
 
-    A piece begins with a bar. In a bar places come in ascending order, at each of them at least a
-    note ends or begins, first the ends, then the beginnings, by ascending pitch. Only notes that
-    sound end; a note-on is as free as in MessageGrammar. A piece ends after notes. Bars without
-    any follow one another for the length of the longest note at most, and don't begin a piece.
+    A piece begins with a bar that says its length. In a bar places come in ascending order, at each
+    of them at least a note ends or begins, first the ends, then the beginnings, by ascending pitch.
+    Only notes that sound end; a note-on is as free as in MessageGrammar. A piece ends after notes.
+    Bars without any follow one another for the length of the longest note at most, and don't begin
+    a piece.
 
     longest_note, most_notes: as MessageGrammar has them. Raises ValueError for a vocabulary that
     holds other words.
@@ -52,6 +53,7 @@ class EventGrammar(TokenGrammar):
         )
         self._off = {int(self.number[id]): int(id) for id in np.flatnonzero(is_off)}
         self._is_on &= np.isin(self.number, list(self._off))
+        self._is_same = self._is_bar & (self.number == SAME)
         self._first_place = int(self.number[self._is_place].min(initial=FAR))
 
     def start(self) -> EventState:
@@ -85,7 +87,7 @@ class EventGrammar(TokenGrammar):
         state.kind, state.number = kind, number
         if kind == BAR_LINE:
             state.begin = state.now = min(max(state.begin + state.length, state.now), LAST_TICK)
-            state.length = number
+            state.length = number or state.length or WHOLE_NOTE
         elif kind == AT:
             state.now = min(max(state.begin + number, state.now), LAST_TICK)
         else:
@@ -126,6 +128,7 @@ class EventGrammar(TokenGrammar):
         silent = state.notes == 0 or bar > state.heard + self.longest_note
         if bar + self._first_place <= latest and not (state.kind == BAR_LINE and silent):
             mask |= self._is_bar & (self.number > self._first_place)
+            mask |= self._is_same & (state.length > self._first_place)
         return mask
 
     def _any_ends(self, state: EventState, tick: int) -> bool:

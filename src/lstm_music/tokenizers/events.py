@@ -1,8 +1,8 @@
 """The event representation: bars, places in the bar, and what begins and ends at each of them.
 
-`bar-1920` opens a bar of so many ticks, `at-480` goes to a place in it, and there stand first the
-notes that end, `off-60`, then those that begin, `on-64`, each by ascending pitch. All tracks are
-merged. A pickup is a short bar, `bar-480`.
+`bar-1920` opens a bar of so many ticks and `bar` one as long as the last, `at-480` goes to a place
+in it, and there stand first the notes that end, `off-60`, then those that begin, `on-64`, each by
+ascending pitch. All tracks are merged. A pickup is a short bar, `bar-480`.
 """
 
 import re
@@ -31,12 +31,13 @@ from lstm_music.tokenizers.messages import NUMBER, PIECE_END, Codes, MessageToke
 AT, BAR_LINE = 2, 3  # kinds of words, beside NOTE_OFF and NOTE_ON
 KINDS = ("off", "on", "at", "bar")
 SPECIALS = (PIECE_END,)  # it gets id 0 and is the start symbol too
+SAME = 0  # in place of a bar's length: that of the last
 WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}")
 
 
 def spell(kind: int, number: int) -> str:
     """Return the word of a kind: a pitch 0-127, a place in a bar, or a bar's length, in ticks."""
-    return f"{KINDS[kind]}-{number}"
+    return KINDS[kind] if (kind, number) == (BAR_LINE, SAME) else f"{KINDS[kind]}-{number}"
 
 
 def parse(word: str) -> tuple[int, int] | None:
@@ -46,6 +47,8 @@ def parse(word: str) -> tuple[int, int] | None:
     """
     if word == PIECE_END:
         return None
+    if word == KINDS[BAR_LINE]:
+        return BAR_LINE, SAME
     match = WORD.fullmatch(word)
     kind, number = (KINDS.index(match[1]), int(match[2])) if match else (AT, -1)
     if number < (kind == BAR_LINE) or number > (127 if kind <= NOTE_ON else LAST_TICK):
@@ -71,7 +74,8 @@ class EventTokenizer(MessageTokenizer):
         ticks = np.unique(track[:, TICK]).astype(np.int64)
         places = ticks - starts[np.searchsorted(starts, ticks, side="right") - 1]
         notes = track[:, PITCH].astype(np.int64) * len(KINDS) + track[:, KIND]
-        codes = [lengths * len(KINDS) + BAR_LINE, places * len(KINDS) + AT, notes]
+        said = np.where(np.diff(lengths, prepend=SAME), lengths, SAME)
+        codes = [said * len(KINDS) + BAR_LINE, places * len(KINDS) + AT, notes]
         when = np.concatenate([starts, ticks, track[:, TICK]])
         rank = np.repeat(np.arange(3), [len(part) for part in codes])
         in_order: Codes = np.concatenate(codes)[np.lexsort((rank, when))]
@@ -93,7 +97,8 @@ class EventTokenizer(MessageTokenizer):
 
         A piece-end that comes first is the start symbol; the next one ends the piece. What lies
         before where the piece stands already happens there, and a bar begins no earlier; time
-        stops at LAST_TICK. Raises ValueError for what isn't a word of this representation.
+        stops at LAST_TICK. A bar as long as the last is of 4/4 where there was none. Raises
+        ValueError for what isn't a word of this representation.
         """
         rows: list[Row] = []
         bars: list[tuple[int, int]] = []
@@ -107,7 +112,7 @@ class EventTokenizer(MessageTokenizer):
             kind, number = event
             if kind == BAR_LINE:
                 begin = now = min(max(begin + length, now), LAST_TICK)
-                length = number
+                length = number or length or WHOLE_NOTE
                 bars.append((begin, length))
             elif kind == AT:
                 now = min(max(begin + number, now), LAST_TICK)
@@ -123,12 +128,15 @@ class NearestEvent:
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._known = {*vocabulary}
         events = [event for event in map(parse, vocabulary) if event is not None]
-        self._times = {k: sorted(n for kind, n in events if kind == k) for k in (AT, BAR_LINE)}
+        self._times = {
+            AT: sorted(number for kind, number in events if kind == AT),
+            BAR_LINE: sorted(number for kind, number in events if kind == BAR_LINE and number),
+        }
 
     def __call__(self, word: str) -> str | None:
         """Return the nearest word, of two the shorter time, or None where there is none."""
         kind, number = parse(word) or (NOTE_OFF, 0)
-        if self._times.get(kind):
+        if (kind == AT or (kind == BAR_LINE and number != SAME)) and self._times[kind]:
             return spell(kind, min(self._times[kind], key=lambda time: abs(time - number)))
         return word if word in self._known else None
 
