@@ -333,8 +333,8 @@ def test_published_results_stand_below_the_very_same_frames(ok, train_small):
     jsb = ("--corpus", "jsb", "--data", DATA)
     first, *rows = published(ok("evaluate", "--baseline", "random", *jsb))
     assert first == "published for jsb, test:"
-    assert [line.split()[-6:] for line in rows] == [
-        [f"{nats:.4f}", f"{percent}%" if percent else "-", *"----"]
+    assert [line.split()[-7:] for line in rows] == [
+        [f"{nats:.4f}", f"{percent}%" if percent else "-", *"-----"]
         for _, nats, percent in PUBLISHED["jsb"]
     ]
     assert [line[: line.index("  ")] for line in rows] == [name for name, *_ in PUBLISHED["jsb"]]
