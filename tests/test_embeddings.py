@@ -82,6 +82,14 @@ def test_messages_of_a_factored_model_are_classes():
     assert pitch_points(trained).pitches.tolist() == list(range(60, 66))
 
 
+def test_events_that_have_a_pitch():
+    words = ["piece-end", "on-64", "on-60", "at-60", "bar-61", "on-62", "off-65", "off-60"]
+    points = pitch_points(checkpoint_of(words, "event"))
+    assert points.what == "note-ons and note-offs"
+    assert points.pitches[points.ons].tolist() == [60, 62, 64]
+    assert points.pitches[~points.ons].tolist() == [60, 65]
+
+
 def test_chords_of_one_note():
     words = ["piece-end", "rest", "60-64", "67", "65", "60", "62", "64", "60-64-67"]
     checkpoint = checkpoint_of(words, "chord")

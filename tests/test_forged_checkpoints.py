@@ -43,6 +43,7 @@ from test_checkpoint import (
 )
 
 WORDS = list(VOCABULARY.words)
+EVENTS = Vocabulary(["piece-end", "bar-1920", "at-0", "on-60", "off-60"]).to_json()
 FORGED = {
     "markup": {"vocabulary": Vocabulary([*WORDS[:4], "<script>alert(1)</script>"]).to_json()},
     "endless": {"vocabulary": Vocabulary([*WORDS[:4], f"note-on-60-{2**28}"]).to_json()},
@@ -58,6 +59,12 @@ FORGED = {
     "tokenizer": {"tokenizer": {"name": "sound"}},
     "layout": {"tokenizer": {"name": "message", "layout": "x"}},
     "no tokenizer": {"tokenizer": None},
+    "other words": {"tokenizer": {"name": "event", "layout": "merge"}},
+    "no layout": {"tokenizer": {"name": "event"}, "vocabulary": EVENTS},
+    "an event": {
+        "tokenizer": {"name": "event", "layout": "merge"},
+        "vocabulary": Vocabulary([*EVENTS["words"][:4], "bar-0"]).to_json(),
+    },
     "habit": {"corpus": {"name": "a", "key": "b"} | HABITS | {"most_notes": -1}},
     "no habit": {"corpus": {"name": "a", "key": "b"}},
     "surrogate": {"corpus": {"name": "\ud800", "key": "b"} | HABITS},

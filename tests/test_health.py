@@ -197,16 +197,20 @@ def test_a_loss_that_stays_high_is_soon_no_jump():
     assert told[0] and not told[-1]
 
 
-def test_a_run_warns_of_a_jump(corpus, tmp_path):
-    trainer = small_trainer(corpus, tmp_path / "run", max_steps=90)
-    real = trainer.model.loss_and_grads
+def test_a_run_warns_of_a_jump_but_where_an_epoch_begins(corpus, tmp_path):
+    def warnings(run, *steps):
+        trainer = small_trainer(corpus, tmp_path / run, max_steps=90)
+        real = trainer.model.loss_and_grads
 
-    def jumping(batch, state, seed, step):
-        loss, grads, after = real(batch, state, seed, step)
-        return (loss * 10 if step in (75, 76) else loss), grads, after
+        def jumping(batch, state, seed, step):
+            loss, grads, after = real(batch, state, seed, step)
+            return (loss * 10 if step in steps else loss), grads, after
 
-    trainer.model.loss_and_grads = jumping
-    trainer.train()
-    (line,) = trainer.warnings
+        trainer.model.loss_and_grads = jumping
+        trainer.train()
+        return trainer.warnings
+
+    assert warnings("begins", 72) == []  # of 18 windows an epoch
+    (line,) = warnings("jumps", 75, 76)
     assert line.startswith("the loss jumped from about ")
     assert "at step 76: if it stays there, train with a lower --lr or --clip" in line

@@ -162,6 +162,28 @@ def test_bad_meta_events_are_ignored_but_for_their_time(bad):
     assert (len(tracks[0]), repairs) == (901, {"bad meta events": 4})
 
 
+def meter_of(data):
+    return read_midi(data, "").meter.tolist()
+
+
+def test_time_signatures_of_any_track_are_the_meter():
+    def signature(wait, numerator, power):
+        return bytes([wait, 0xFF, 0x58, 4, numerator, power, 24, 8])
+
+    assert meter_of(WHOLE) == []
+    first = chunk(signature(0, 1, 2) + signature(96, 4, 2) + END)
+    other = chunk(note(60) + signature(0, 3, 3) + signature(96, 5, 2) + note(60) + END)
+    both = header(3, division=96) + first + other + TWO
+    assert meter_of(both) == [[0, 480], [480, 720], [960, 2400]]  # the last of a tick counts
+    assert meter_of(header(3, kind=2, division=96) + first + other + TWO) == []
+    odd = (signature(1, 0, 2), signature(1, 255, 0), signature(1, 1, 9), signature(1, 1, 255))
+    assert meter_of(header(1) + chunk(b"".join(odd) + signature(0, 2, 1) + ONE[8:])) == [[4, 1920]]
+    late = b"".join(b"\xff\xff\xff\x7f" + signature(0, 3, 2)[1:] for _ in range(9))
+    assert meter_of(header(2) + ONE + chunk(signature(0, 3, 2) + late + END)) == [[0, 1440]]
+    bad = b"\x05\xff\x58\x01\x04"
+    assert meter_of(header(1) + chunk(bad + signature(5, 6, 3) + ONE[8:])) == [[10, 1440]]
+
+
 def test_an_unknown_meta_event_takes_its_time():
     assert read(header() + chunk(b"\x83\x60\xff\x60\x01\x00" + note(60) + END))[0] == [
         [[480, 576, 60]]

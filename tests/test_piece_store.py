@@ -7,19 +7,23 @@ import numpy as np
 import pytest
 
 from lstm_music import piece_store
-from lstm_music.midi import write_midi
+from lstm_music.midi import Piece, write_midi
 from lstm_music.piece_store import File, PieceStore, digests_in, packed, read_one, unpacked
 from small import flip, piece_of
 
 
 def file_of(seed):
     content = io.BytesIO()
-    write_midi(piece_of(seed), content)
+    piece = piece_of(seed)
+    meter = np.array([[480 * n, 960 + n] for n in range(seed)], np.int32).reshape(-1, 2)
+    write_midi(Piece(piece.name, piece.tracks, meter=meter), content)
     return File(hashlib.sha256(content.getvalue()).hexdigest(), content.getvalue())
 
 
 def same(a, b):
-    return a[0] == b[0] and a[2:] == b[2:] and all(map(np.array_equal, a.tracks, b.tracks))
+    arrays = [*zip(a.tracks, b.tracks, strict=True), (a.meter, b.meter)]
+    others = a[0] == b[0] and a[3:] == b[3:]
+    return others and all(np.array_equal(one, other) for one, other in arrays)
 
 
 BAD = File("bad", b"rubbish")
@@ -33,6 +37,7 @@ def test_a_shard_holds_what_was_read(tmp_path):
     assert all(map(same, unpacked(path), read))
     assert read[1].reason
     assert [len(r.tracks) for r in read] == [2, 0, 2]
+    assert [len(r.meter) for r in read] == [1, 0, 1]
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lstm_music.charts import Curve, curves, ticks
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.report import Room, Steps, compose
 from lstm_music.composer import composer_of
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.markup import Html, joined, tag
 from lstm_music.model import Config, Model, parameter_shapes
 from lstm_music.ops import get_ops
@@ -35,7 +36,7 @@ from lstm_music.report import (
     page,
 )
 from lstm_music.tokenizers import chords, messages
-from small import small_corpus, small_model, small_rolls
+from small import small_corpus, small_model, small_rolls, write_music
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'&$title ]]>"""
 
@@ -105,6 +106,15 @@ def small_model_of(checkpoint):
 @pytest.fixture
 def checkpoint(tmp_path):
     return checkpoint_of(small_corpus(tmp_path, "merge"))
+
+
+def test_the_page_says_that_it_does_not_compose_with_events(tmp_path):
+    path = str(write_music(tmp_path / "events"))
+    checkpoint = checkpoint_of(load_corpus(path, reading=Reading("event")))
+    made = Page(page([report_of(checkpoint)], [], []))
+    assert "writes events, and this page composes with messages and frames alone" in made.text
+    assert "as bars and what happens in them" in made.text
+    assert made.data["models"] == []
 
 
 # The page ---------------------------------------------------------------------------------------

@@ -10,25 +10,27 @@ practice.
 
 import argparse
 import io
+import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
 import numpy as np
 
 from lstm_music.cli.sample import find_checkpoint
+from lstm_music.composer import composer_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import Piece, notes_of, raw_tracks, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import get_ops
-from lstm_music.sampler import Options, decode, sample
-from lstm_music.tokenizers.grammar import MessageGrammar
-from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer, parse
+from lstm_music.sampler import Options
+from lstm_music.tokenizers.messages import SPECIALS, TRACK_END
 
 # Intervals above the root: major, minor, diminished, augmented triads; the usual sevenths.
 CHORDS = (
     (0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8),
     (0, 4, 7, 10), (0, 3, 7, 10), (0, 4, 7, 11), (0, 3, 6, 10), (0, 3, 6, 9),
 )  # fmt: skip
+WORD = re.compile("(?:note-)?(off|on)-([0-9]+)(?:-[0-9]+)?")  # of a message or an event
 KNOWN = {frozenset((root + i) % 12 for i in chord) for chord in CHORDS for root in range(12)}
 
 
@@ -37,12 +39,13 @@ def faults(words: Sequence[str]) -> tuple[int, int]:
     sounding: set[int] = set()
     orphans = empty = struck = 0
     for word in words:
-        message = parse(word)
-        if message is None:
+        event = WORD.fullmatch(word)
+        if event is None:
             empty += struck == 0 and word == TRACK_END
-            sounding, struck = set(), 0
+            if word in SPECIALS:
+                sounding, struck = set(), 0
             continue
-        kind, pitch, _ = message
+        kind, pitch = int(event[1] == "on"), int(event[2])
         orphans += not kind and pitch not in sounding
         (sounding.add if kind else sounding.discard)(pitch)
         struck += kind
@@ -96,30 +99,22 @@ def main() -> None:
     parser.add_argument("--corpus", default="bach")
     args = parser.parse_args()
     checkpoint, _ = find_checkpoint(args.run)
-    if checkpoint.meta["tokenizer"]["name"] != "message":
-        parser.error("a piano roll has no note-offs to go wrong: name a run of messages")
-    layout = checkpoint.meta["tokenizer"]["layout"]
-    tokenizer = MessageTokenizer(layout)
+    name, layout = (checkpoint.meta["tokenizer"].get(key) for key in ("name", "layout"))
+    if name not in ("message", "event"):
+        parser.error("a piano roll has no note-offs to go wrong: name a run of messages or events")
     about = checkpoint.meta["corpus"]
-    grammar = MessageGrammar(
-        checkpoint.vocabulary,
-        layout,
-        about["longest_note"],
-        about["max_tracks"],
-        about["most_notes"],
-    )
     model = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
+    composer = composer_of(checkpoint, model)
     options = Options(args.length, None, args.temperature, top_p=args.top_p, seed=1)
-    start = checkpoint.vocabulary.id(PIECE_END)
-    ids = sample(model, start, [[] for _ in range(args.num)], options, grammar)
+    ids = composer.compose([[] for _ in range(args.num)], options, lambda *_: None)
     words = [[checkpoint.vocabulary.word(id) for id in piece] for piece in ids]
     found = [faults(piece) for piece in words]
-    pieces = [decode(piece, checkpoint.vocabulary, tokenizer, grammar, "sample") for piece in ids]
+    pieces = [composer.piece(piece, options, "sample") for piece in ids]
     pitches = [
         len(np.unique(np.concatenate([notes_of(t)[:, 2] for t in p.tracks]))) for p in pieces
     ]
     endless = [stuck(piece, about["longest_note"]) for piece in pieces]
-    print(f"{args.num} samples of {args.length or 'a piece of'} tokens, {layout} tracks:")
+    print(f"{args.num} samples of {args.length or 'a piece of'} tokens, {name}s, {layout} tracks:")
     print(
         f"  with an orphan note-off {sum(f[0] > 0 for f in found)}, a stuck note "
         f"{sum(n > 0 for n in endless)}, an empty track {sum(f[1] > 0 for f in found)}, "
@@ -130,12 +125,8 @@ def main() -> None:
         f"tracks {np.mean([len(p.tracks) for p in pieces]):.1f}"
     )
     report("  sampled", pieces)
-    corpus = load_corpus(args.corpus, reading=Reading(tracks=layout))
-    held = [
-        tokenizer.piece([corpus.vocabulary.word(int(i)) for i in corpus.piece_ids(p)], "real")
-        for p in corpus.splits["valid"]
-    ]
-    report("  held out", held)
+    corpus = load_corpus(args.corpus, reading=Reading(name, tracks=layout))
+    report("  held out", [corpus.decoded(p) for p in corpus.splits["valid"]])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from lstm_music.model import HEADS_OF, Config
 from lstm_music.optim import OPTIMIZERS, Annealing
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES
 from lstm_music.progress import Progress, Settings
-from lstm_music.tokenizers import chords, messages
+from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -49,9 +49,13 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     for key in ("name", "key"):
         text(corpus[key], f"corpus.{key}")
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
+    if name in ("message", "event"):
+        check_habits(corpus)
     if name == "message":
-        check_messages(tokenizer, corpus, vocabulary)
+        check_messages(tokenizer, vocabulary)
         check_parts(config, vocabulary)
+    elif name == "event":
+        check_events(tokenizer, vocabulary)
     else:
         check_rolls(tokenizer, vocabulary)
     check_primers(meta["primers"], name, config)
@@ -63,13 +67,26 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     return config, vocabulary
 
 
-def check_messages(tokenizer: dict[str, Any], corpus: dict[str, Any], words: Vocabulary) -> None:
-    """Raise ValueError where a model of messages has other words, or no habits."""
+def check_habits(corpus: dict[str, Any]) -> None:
+    """Raise ValueError where strict sampling has no habits to keep to."""
+    for key in ("longest_note", "most_notes", "max_tracks"):
+        whole_number(corpus[key], f"corpus.{key}", 0, LONGEST)
+
+
+def check_events(tokenizer: dict[str, Any], words: Vocabulary) -> None:
+    """Raise ValueError where a model of events has other words."""
+    if tokenizer.get("layout") != "merge":
+        raise ValueError("tokenizer.layout is not merge")
+    for word in words.words:
+        events.parse(word)
+    check_specials(words, events.SPECIALS)
+
+
+def check_messages(tokenizer: dict[str, Any], words: Vocabulary) -> None:
+    """Raise ValueError where a model of messages has other words."""
     layout = tokenizer.get("layout")
     if layout not in ("flatten", "merge"):
         raise ValueError("tokenizer.layout is neither flatten nor merge")
-    for key in ("longest_note", "most_notes", "max_tracks"):
-        whole_number(corpus[key], f"corpus.{key}", 0, LONGEST)
     for word in words.words:
         message = messages.parse(word)
         if message is not None and message[2] > LONGEST:

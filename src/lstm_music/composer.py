@@ -26,18 +26,15 @@ from lstm_music.piano_roll import (
 )
 from lstm_music.roll_corpus import RollCorpus, RollReading, chord_ids
 from lstm_music.sampler import (
-    FreeGrammar,
     Options,
-    clipped,
-    decode,
     decode_chords,
     length_in_frames,
     sample,
     within,
 )
 from lstm_music.tokenizers.chords import chord_words
-from lstm_music.tokenizers.grammar import ChordGrammar, Grammar, MessageGrammar
-from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
+from lstm_music.tokenizers.grammar import ChordGrammar, Grammar
+from lstm_music.tokenizers.messages import PIECE_END
 
 Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
 Ids = list[int]
@@ -85,88 +82,6 @@ class Composer(ABC, Generic[Music]):
     @abstractmethod
     def piece(self, music: Music, options: Options, name: str) -> Piece:
         """Decode what it composed with these options."""
-
-
-class MessageComposer(Composer[Ids]):
-    """Composes with a model of messages. free: without the grammar's rules."""
-
-    unit, top_p = "tokens", 0.9
-
-    def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
-        self.checkpoint, self.model = checkpoint, model
-        self.vocabulary = checkpoint.vocabulary
-        layout = checkpoint.meta["tokenizer"]["layout"]
-        corpus = checkpoint.meta["corpus"]
-        habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
-        self.tokenizer = MessageTokenizer(layout)
-        self.grammar = (FreeGrammar if free else MessageGrammar)(self.vocabulary, layout, *habits)
-
-    def fitted(self, options: Options) -> Options:
-        """As Composer.fitted: the sampler counts tokens and ticks."""
-        return options
-
-    def openings(self) -> list[Opening]:
-        """As Composer.openings."""
-        return [
-            Opening(primer["name"], primer["ids"]) for primer in self.checkpoint.meta["primers"]
-        ]
-
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """As Composer.opening_of, unseen durations replaced by the nearest seen.
-
-        The time that a note left out would have taken goes to the next one of its track.
-        """
-        words = [word for word in self.tokenizer.words(read_primer(path)) if word != PIECE_END]
-        nearest = NearestWord(self.vocabulary)
-        ids: Ids = []
-        changed, owed, notes, notes_in_track = 0, 0, 0, 0
-        for word in words:
-            message = parse(word)
-            if message is None:  # the end of a track, which stays if something is left of it
-                found = nearest(word) if notes_in_track else None
-                owed, notes_in_track = 0, 0
-            else:
-                kind, pitch, delta = message
-                found = nearest(spell(kind, pitch, delta + owed))
-                owed = 0 if found else owed + delta
-                notes_in_track += found is not None
-                notes += found is not None
-            changed += found != word
-            if found is not None:
-                ids.append(self.vocabulary.id(found))
-        if not notes:
-            raise UserError(
-                f"the model knows none of the notes in '{path}': choose another --primer, "
-                "or train a model on music like it"
-            )
-        if changed:
-            warn(
-                f"{changed} of {len(words)} tokens of {path} are new to the model: "
-                "its nearest ones stand in, or they are left out"
-            )
-        return Opening(str(path), ids)
-
-    def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
-        """As Composer.cut."""
-        return within(music, self.grammar, n, limit)
-
-    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
-        """As Composer.compose: on a GPU, the loop never leaves it."""
-        start = self.vocabulary.id(PIECE_END)
-        if self.model.ops.name != "cupy":
-            return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
-        from lstm_music.device_sampling import sample_on_device
-
-        return sample_on_device(self.model, start, primers, options, self.grammar, show)
-
-    def size(self, music: Ids) -> int:
-        """As Composer.size."""
-        return len(music)
-
-    def piece(self, music: Ids, options: Options, name: str) -> Piece:
-        """As Composer.piece."""
-        piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name)
-        return piece if options.limit is None else clipped(piece, options.limit)
 
 
 class ChordComposer(Composer[Ids]):
@@ -327,16 +242,27 @@ def composer_of(
 ) -> Composer[Any]:
     """Return what composes with a model as a checkpoint says.
 
-    Raises UserError where free is asked of piano rolls, or restrike of messages.
+    Raises UserError where free is asked of anything but messages, restrike of anything but piano
+    rolls.
     """
+    # It needs what is here.
+    from lstm_music.token_composer import EventComposer, MessageComposer
+
     representation = checkpoint.meta["tokenizer"]["name"]
+    if representation in ("message", "event") and restrike:
+        raise UserError(
+            f"--restrike is only for piano-roll models, and this one writes {representation}s: "
+            "leave it out"
+        )
     if representation == "message":
-        if restrike:
-            raise UserError(
-                "--restrike is only for piano-roll models, and this one writes messages: "
-                "leave it out"
-            )
         return MessageComposer(checkpoint, model, free)
+    if free and representation == "event":
+        raise UserError(
+            "--free is only for models of messages, and events out of order mean nothing: "
+            "leave it out"
+        )
+    if representation == "event":
+        return EventComposer(checkpoint, model)
     if free:
         raise UserError(
             "--free is only for models of messages, and a piano roll has no rules to break: "

@@ -43,8 +43,8 @@ CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
 Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
-Representation = Literal["message", "chord", "note"]
-REPRESENTATIONS: tuple[Representation, ...] = ("message", "chord", "note")
+Representation = Literal["message", "event", "chord", "note"]
+REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "chord", "note")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Reading:
     def __post_init__(self) -> None:
         given = {"grid": self.grid, "max-polyphony": self.max_polyphony}
         for option, value in (given | {"common-key": self.common_key}).items():
-            if value and self.representation == "message":
+            if value and self.representation in ("message", "event"):
                 raise UserError(
                     f"--{option} is for piano rolls: add --representation chord or note"
                 )
@@ -78,8 +78,11 @@ class Reading:
             raise UserError("--min-count is for messages: leave it out, or --representation")
 
     def messages(self) -> MessageReading:
-        """Return how to read a corpus as messages."""
-        return MessageReading(self.tracks, self.transpose_augment, self.min_count)
+        """Return how to read a corpus as messages or events."""
+        augment = self.transpose_augment
+        if self.representation == "event":
+            return MessageReading("merge", augment, representation="event")
+        return MessageReading(self.tracks, augment, self.min_count)
 
     def files_to_text(self) -> str:
         """Return how MIDI files are chosen and read, as a prepared corpus's key holds it."""
@@ -87,8 +90,10 @@ class Reading:
         return " drums" * self.drums + drawn
 
     def rolls(self, name: str) -> RollReading | None:
-        """Return how to read a corpus as frames, or None where it is read as messages."""
+        """Return how to read a corpus as frames, or None where it is read as tokens of MIDI."""
         if self.representation == "message":
+            return None
+        if self.representation == "event":
             return None
         own = ROLLS[name][1] if name in ROLLS else EIGHTHS
         return RollReading(

@@ -11,7 +11,7 @@ from lstm_music.model import init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import LOWEST, NOTES
-from lstm_music.tokenizers import chords, messages
+from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 PAPERS_DELTA = 60  # ticks: the paper's figure 6 shows the messages of this duration
@@ -68,6 +68,8 @@ def pitch_points(checkpoint: Checkpoint) -> Points:
         rows, what = _class_rows(checkpoint.vocabulary, checkpoint.words[0]), "notes on and off"
     elif representation == "message":
         rows, what = _message_rows(checkpoint.vocabulary)
+    elif representation == "event":
+        rows, what = _event_rows(checkpoint.vocabulary), "note-ons and note-offs"
     elif representation == "chord":
         rows, what = _single_notes(checkpoint.vocabulary), "chords of one note"
     else:
@@ -100,6 +102,13 @@ def _message_rows(vocabulary: Vocabulary) -> tuple[list[tuple[int, int, bool]], 
         delta = PAPERS_DELTA
     rows = [(row, pitch, kind == 1) for row, kind, pitch, d in found if d == delta]
     return rows, f"messages {delta} ticks after the last"
+
+
+def _event_rows(vocabulary: Vocabulary) -> list[tuple[int, int, bool]]:
+    """Return row, pitch and whether it is a note-on, of the events that have a pitch."""
+    parsed = [(row, events.parse(word)) for row, word in enumerate(vocabulary.words)]
+    found = [(row, *event) for row, event in parsed if event is not None]
+    return [(row, pitch, kind == 1) for row, kind, pitch in found if kind <= 1]
 
 
 def _class_rows(vocabulary: Vocabulary, classes: Array) -> list[tuple[int, int, bool]]:

@@ -114,7 +114,7 @@ def token_frequency(corpus: Corpus, path: Path) -> None:
     axes = figure.add_subplot()
     axes.loglog(ranks, occurrences, ".", color=COLOURS[0], markersize=4)
     once = np.mean(occurrences == 1)
-    kind = "messages" if isinstance(corpus, MessageCorpus) else "chords"
+    kind = f"{corpus.tokenizer.name}s" if isinstance(corpus, MessageCorpus) else "chords"
     title = f"{occurrences.sum():,} {kind}, {len(counts):,} different, {once:.0%} of them once"
     name = Path(corpus.name).name  # a path may be long
     axes.set(title=f"{name}\n{title}", xlabel="rank", ylabel="occurrences")

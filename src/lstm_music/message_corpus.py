@@ -1,18 +1,19 @@
-"""MIDI files as message tokens: files -> pieces -> words -> ids."""
+"""MIDI files as tokens, of messages or of events: files -> pieces -> words -> ids."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 
 from lstm_music.batches import TokenSource, transposed_ids
-from lstm_music.midi import KIND, NOTE_ON, PITCH, TICK, Piece
+from lstm_music.midi import KIND, NOTE_ON, PITCH, TICK, Piece, merge_tracks
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import HELD_OUT, Corpus, Gathered, common_fields, write_array
 from lstm_music.sources import Skipped
 from lstm_music.tally import Tally
+from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     SPECIALS,
@@ -20,8 +21,6 @@ from lstm_music.tokenizers.messages import (
     MessageTokenizer,
     NearestWord,
     parse,
-    spelled,
-    transpose_word,
 )
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -34,21 +33,26 @@ CODE = np.dtype(np.int64)
 
 @dataclass(frozen=True)
 class MessageReading:
-    """How to make messages.
+    """How to make messages or events.
 
-    augment: see Corpus; min_count: a word that the training split holds fewer times becomes the
-    nearest word of the same kind and pitch that it holds as often.
+    layout: merge of events; augment: see Corpus; min_count: a message that the training split
+    holds fewer times becomes the nearest one of the same kind and pitch that it holds as often.
     """
 
     layout: Layout
     augment: int = 0
     min_count: int = 0
+    representation: Literal["message", "event"] = "message"
+
+    def tokenizer(self) -> MessageTokenizer:
+        """Return what makes tokens of pieces."""
+        return EventTokenizer() if self.representation == "event" else MessageTokenizer(self.layout)
 
     def to_text(self) -> str:
         """Return all of it, as a prepared corpus's key holds it."""
         given = {"augment": self.augment, "min-count": self.min_count}
         changed = "".join(f" {name} {value}" for name, value in given.items() if value)
-        return f"message {self.layout} {HELD_OUT}{changed}"
+        return f"{self.representation} {self.layout} {HELD_OUT}{changed}"
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,14 @@ class MessageCorpus(Corpus):
         """Return the ids of one piece (n,) int32."""
         return self.ids[int(self.offsets[piece]) : int(self.offsets[piece + 1])]
 
+    def decoded(self, piece: int) -> Piece:
+        """Return a piece as its ids tell it."""
+        words = map(self.vocabulary.word, self.piece_ids(piece).tolist())
+        return self.tokenizer.piece(words, self.pieces[piece])
+
     def source(self, shifts: Sequence[int]) -> TokenSource:
         """As Corpus.source."""
-        tables = transposed_ids(self.vocabulary.words, shifts, transpose_word)
+        tables = transposed_ids(self.vocabulary.words, shifts, self.tokenizer.transpose)
         start = self.vocabulary.id(PIECE_END)
         return TokenSource(self.ids, self.offsets, start, shifts=shifts, tables=tables)
 
@@ -105,7 +114,7 @@ class MessageCorpus(Corpus):
         counts = np.zeros(len(self.vocabulary), np.int64)
         for ids in self._blocks(pieces):
             counts += np.bincount(ids, minlength=len(counts))
-        counts[[self.vocabulary.id(word) for word in SPECIALS]] = 0
+        counts[[self.vocabulary.id(word) for word in self.tokenizer.specials]] = 0
         return counts
 
     def _blocks(self, pieces: Iterable[int]) -> Iterator[Array]:
@@ -130,7 +139,7 @@ def prepare_messages(
 
     Raises UserError where no file can be used.
     """
-    tokenizer = MessageTokenizer(reading.layout)
+    tokenizer = reading.tokenizer()
     gathered, habits = Gathered(name), Habits()
     counts = Tally()
     with (folder / "codes").open("w+b") as file:
@@ -141,16 +150,17 @@ def prepare_messages(
                 continue
             file.write(codes.tobytes())
             counts.add(codes)
-            gathered.add(piece.name, len(codes), pitch_range(piece), codes.tobytes())
+            notes = len(merge_tracks(piece)) // 2
+            gathered.add(piece.name, len(codes), pitch_range(piece), codes.tobytes(), notes)
             habits.add(tokenizer.tracks(piece), len(piece.tracks))
         splits, copies = gathered.splits()
         offsets = np.cumsum([0, *gathered.lengths])
         trained = Tally()
         for p in splits["train"] if reading.augment or reading.min_count else ():
             trained.add(codes_at(file, int(offsets[p]), gathered.lengths[p]))
-        all_counts, train_counts = by_word(counts), by_word(trained)
+        all_counts, train_counts = (by_word(tally, tokenizer) for tally in (counts, trained))
         merged = merged_words(all_counts, train_counts, reading.min_count)
-        vocabulary = vocabulary_of(all_counts, train_counts, merged, reading.augment)
+        vocabulary = vocabulary_of(tokenizer, all_counts, train_counts, merged, reading.augment)
         word_ids = [vocabulary.id(merged.get(word, word)) for word in all_counts]
         blocks = numbered(file, int(offsets[-1]), counts.values, np.array(word_ids))
         write_array(folder / "ids.npy", blocks, int(offsets[-1]), np.int32)
@@ -213,9 +223,9 @@ def codes_at(file: BinaryIO, first: int, n: int) -> Array:
     return np.frombuffer(file.read(n * CODE.itemsize), CODE)
 
 
-def by_word(counts: Tally) -> dict[str, int]:
+def by_word(counts: Tally, tokenizer: MessageTokenizer) -> dict[str, int]:
     """Return how often each word came, by ascending code."""
-    words = map(spelled, counts.values.tolist())
+    words = map(tokenizer.spelled, counts.values.tolist())
     return dict(zip(words, counts.counts.tolist(), strict=True))
 
 
@@ -241,7 +251,11 @@ def merged_words(
 
 
 def vocabulary_of(
-    counts: Mapping[str, int], trained: Mapping[str, int], merged: Mapping[str, str], augment: int
+    tokenizer: MessageTokenizer,
+    counts: Mapping[str, int],
+    trained: Mapping[str, int],
+    merged: Mapping[str, str],
+    augment: int,
 ) -> Vocabulary:
     """Number the words by falling count, and then what training words become when transposed."""
     total: dict[str, int] = {}
@@ -250,8 +264,8 @@ def vocabulary_of(
         total[stays] = total.get(stays, 0) + count
     for word in {merged.get(word, word) for word in trained} if augment else ():
         for shift in range(-augment, augment + 1):
-            total.setdefault(transpose_word(word, shift) or word, 0)
-    return Vocabulary.from_counts(total, SPECIALS)
+            total.setdefault(tokenizer.transpose(word, shift) or word, 0)
+    return Vocabulary.from_counts(total, tokenizer.specials)
 
 
 def numbered(file: BinaryIO, n: int, known: Array, ids: Array) -> Iterator[Array]:
@@ -270,7 +284,7 @@ def messages_from_disk(
     """Return the corpus that was kept. Raises KeyError, TypeError, UserError for anything else."""
     return MessageCorpus(
         **common_fields(name, key, meta, arrays, reading.augment),
-        tokenizer=MessageTokenizer(reading.layout),
+        tokenizer=reading.tokenizer(),
         ids=arrays["ids"],
         offsets=arrays["offsets"],
         longest_note=meta["longest_note"],

@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_music import midi_file
-from lstm_music.midi_file import Rows
+from lstm_music.midi_file import Meter, Rows
 
 TICKS_PER_QUARTER = 480
 WHOLE_NOTE = 4 * TICKS_PER_QUARTER
 LAST_TICK = midi_file.MOST_QUARTERS * TICKS_PER_QUARTER  # nothing lies later
 MOST_TRACKS = 2**15 - 2  # a MIDI file counts its tracks in 15 bits; one holds the tempo
+BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
 LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
 MOST_BYTES, REPAIRS = midi_file.MOST_BYTES, midi_file.REPAIRS
 
@@ -44,16 +45,23 @@ Notes: TypeAlias = npt.NDArray[np.int32]
 MidiError = midi_file.MidiError
 
 
+def no_meter() -> Meter:
+    """Return the meter of a piece that says nothing of it: 4/4 from its beginning."""
+    return np.zeros((0, 2), np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """A piece of music: its tracks play together, and each holds at least one note.
 
-    repairs: what was mended as it was read, kind of repair -> how often; the kinds are in REPAIRS.
+    meter: its bars, of 4/4 where it says nothing else. repairs: what was mended as it was read,
+    kind of repair -> how often; the kinds are in REPAIRS.
     """
 
     name: str
     tracks: list[Messages]
     repairs: dict[str, int] = field(default_factory=dict)
+    meter: Meter = field(default_factory=no_meter)
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -65,8 +73,8 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
     drums: whether the notes of the drum channel are kept. Tracks without a note are dropped; no
     note is of length zero. Raises MidiError where the file can't be used.
     """
-    rows, repairs = _read(source, drums)
-    return Piece(name, _by_track(_messages(rows), rows), dict(repairs))
+    rows, repairs, meter = _read(source, drums)
+    return Piece(name, _by_track(_messages(rows), rows), dict(repairs), meter)
 
 
 def velocities_of(source: Path | bytes, drums: bool = False) -> list[npt.NDArray[np.int32]]:
@@ -101,8 +109,8 @@ def _messages(rows: Rows) -> Messages:
     return np.ascontiguousarray(rows[:, : PITCH + 1])
 
 
-def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str]]:
-    """Return a file's repaired tracks, and what was repaired."""
+def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter]:
+    """Return a file's repaired tracks, what was repaired, and its meter."""
     file = midi_file.read_file(source, TICKS_PER_QUARTER)
     rows, repairs = file.rows, file.repairs
     if not drums:
@@ -112,11 +120,12 @@ def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str]]:
     rows = _sounding(_repaired(rows, repairs), repairs)
     if not len(rows):
         raise MidiError(_no_notes(repairs))
-    if file.kind == 2:
-        rows = _end_to_end(rows, repairs)
+    meter = file.meter
+    if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
+        rows, meter = _end_to_end(rows, repairs), no_meter()
     if file.kind != 1 and rows[0, TRACK] == rows[-1, TRACK]:
         rows = _by_channel(rows, repairs)
-    return _one_a_pitch(rows, repairs), +repairs
+    return _one_a_pitch(rows, repairs), +repairs, meter
 
 
 def _no_notes(repairs: Counter[str]) -> str:
@@ -334,7 +343,7 @@ def write_midi(
     program: int = 0,
     velocity: int = 80,
 ) -> None:
-    """Write a type 1 MIDI file: a track with the tempo and 4/4, then the piece's tracks.
+    """Write a type 1 MIDI file: a track with the tempo and the meter, then the piece's tracks.
 
     tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127; each
     track has a channel of its own while there are any, and none is on the drum channel. Raises
@@ -343,7 +352,7 @@ def write_midi(
     if not 1 <= velocity <= 127:  # a note-on of velocity 0 would be a note-off
         raise ValueError(f"velocity must be between 1 and 127, not {velocity}")
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(_tempo_track(tempo))
+    midi.tracks.append(_tempo_track(tempo, piece.meter))
     for index, track in enumerate(piece.tracks):
         channel = CHANNELS[index % len(CHANNELS)]
         midi.tracks.append(_mido_track(track, channel, program, velocity))
@@ -353,14 +362,20 @@ def write_midi(
         midi.save(file=path_or_file)
 
 
-def _tempo_track(tempo: float) -> mido.MidiTrack:
+def _tempo_track(tempo: float, meter: Meter) -> mido.MidiTrack:
     slowest = 60e6 / LONGEST_QUARTER
     if not slowest <= tempo <= 60e6:
         raise ValueError(f"tempo must be between {slowest:.2f} and 60000000, not {tempo}")
-    time_signature = mido.MetaMessage("time_signature", numerator=4, denominator=4)
-    return mido.MidiTrack(
-        [mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo)), time_signature]
-    )
+    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))])
+    last_tick = 0
+    four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
+    for tick, length in four_four + meter.tolist():
+        beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
+        number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
+        signature = {"numerator": number, "denominator": beats}
+        track.append(mido.MetaMessage("time_signature", **signature, time=tick - last_tick))
+        last_tick = tick
+    return track
 
 
 def _mido_track(messages: Messages, channel: int, program: int, velocity: int) -> mido.MidiTrack:

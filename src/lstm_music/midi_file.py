@@ -26,6 +26,7 @@ MOST_QUARTERS = 100_000  # a file lasts in quarter notes: 14 hours at 120 a minu
 TOO_LONG = f"lasts longer than {MOST_QUARTERS:,} quarter notes"
 LONGEST_NUMBER = 2**14  # bytes: mido's time for a number grows as the square of them
 SEGMENT = 1536  # bytes that mido reads at a time, about 512 messages
+SHORTEST_BAR, LONGEST_BAR = 16, 64  # a 16th of a quarter note, and quarter notes: no meter else
 SEGMENT_COST = 8  # messages that would take as long as to begin a segment
 FRAME_RATES = {24: 24.0, 25: 25.0, 29: 30 / 1.001, 30: 30.0}  # a second, by SMPTE's names
 
@@ -65,6 +66,9 @@ Rows: TypeAlias = npt.NDArray[np.int32]
 One track stands after the other, each in file order.
 """
 
+Meter: TypeAlias = npt.NDArray[np.int32]
+"""(n, 2) int32: the ticks from which on bars have another length, ascending, and that length."""
+
 Ending: TypeAlias = Literal["ended", "no end", "cut off", "damaged"]
 
 
@@ -76,12 +80,14 @@ class MidiFile(NamedTuple):
     """The note messages of a MIDI file, and what had to be mended to read them.
 
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
-    repairs: kind of repair in REPAIRS -> how often.
+    meter: by its time signatures, of whichever track. repairs: kind of repair in REPAIRS -> how
+    often.
     """
 
     kind: int
     tracks: int
     rows: Rows
+    meter: Meter
     repairs: Counter[str]
 
 
@@ -108,7 +114,18 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     tracks = list(_tracks(reader, start + 14, declared))
     if not tracks:
         raise MidiError("has no tracks")
-    return MidiFile(kind, len(tracks), _rows(tracks, ticks_per_quarter, own), +repairs)
+    rows = _rows(tracks, ticks_per_quarter, own)
+    return MidiFile(kind, len(tracks), rows, _meter(reader, ticks_per_quarter, own), +repairs)
+
+
+def _meter(reader: "_Reader", ticks_per_quarter: int, own: float) -> Meter:
+    """Return the meter by the time signatures that a reader met; the last of a tick counts."""
+    bars: dict[int, int] = {}
+    for tick, numerator, denominator in reader.signatures:
+        quarters = 4 * numerator / denominator
+        if tick <= reader.last_tick and 1 / SHORTEST_BAR <= quarters <= LONGEST_BAR:
+            bars[round(tick * ticks_per_quarter / own)] = round(quarters * ticks_per_quarter)
+    return np.array(sorted(bars.items()), np.int32).reshape(-1, 2)
 
 
 def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:
@@ -227,13 +244,15 @@ def _is_chunk(data: bytes, at: int) -> bool:
 class _Reader:
     """Has mido read the tracks of a file within bounds on all of them together.
 
-    last_tick: of the file's own ticks, past which no note message may lie.
+    last_tick: of the file's own ticks, past which no note message may lie. signatures: tick,
+    numerator and denominator of the time signatures so far.
     """
 
     def __init__(self, data: bytes, last_tick: int, repairs: Counter[str]) -> None:
         self.data, self.repairs = data, repairs
         self._body, self.last_tick = io.BytesIO(data), last_tick
         self._messages_left, self._bytes_left = MOST_MESSAGES, MOST_EVENT_BYTES
+        self.signatures: list[tuple[int, int, int]] = []
 
     def read(self, at: int, end: int) -> tuple[list[int], int, Ending]:
         """Return the note messages of a track, where its last message ends, and how it ends.
@@ -262,6 +281,8 @@ class _Reader:
                     if pitch == 127 and self._clipped(start, starts):
                         return rows, start, "damaged"
                     rows += (now, kind == "note_on", pitch, message.channel, message.velocity)
+                elif kind == "time_signature":
+                    self.signatures.append((now, message.numerator, message.denominator))
                 elif kind == "end_of_track":
                     return rows, starts[starts.index(start) + 1], "ended"
                 elif kind == "unknown_meta":

@@ -74,6 +74,9 @@ def from_silence(composer: Composer[Any], num: int, asked: Options) -> list[Piec
 def split_music(corpus: Corpus, split: str) -> list[Music]:
     """Return the pieces of a split; raises TypeError for a corpus of no known kind."""
     pieces = corpus.splits[split]
+    if isinstance(corpus, MessageCorpus) and corpus.tokenizer.name == "event":
+        decoded = (corpus.decoded(p) for p in pieces)
+        return [Music(piece.name, notes_of_piece(piece)) for piece in decoded]
     if isinstance(corpus, MessageCorpus):
         words = word_table(corpus)
         return [Music(corpus.pieces[p], message_notes(corpus.piece_ids(p), words)) for p in pieces]

@@ -21,14 +21,15 @@ from joblib import Parallel, delayed, parallel_config
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from lstm_music.midi import KIND, PITCH, TICK, MidiError, Piece, read_midi
+from lstm_music.midi import KIND, PITCH, TICK, MidiError, Piece, no_meter, read_midi
 from lstm_music.ops.numpy_ops import Array
 
-FORMAT = 1  # of shards, and of what reading makes of a file: a new number makes old ones unused
+FORMAT = 2  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
 BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a time, at most
 ROUND = 64  # batches at once, where an engine can't give one result before the others
 OPEN_SHARDS = 8  # kept in memory: pieces that are neighbours mostly lie in the same one
+ARRAYS = ("ticks", "notes", "tracks", "files", "meters", "bars")
 ON = 128  # added to the pitch of a note-on
 LOST = "was lost while it was read: it changed then, or what read it was killed, as it may be again"
 
@@ -41,10 +42,11 @@ class File(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a MIDI file: its tracks and what was mended in it, or why it can't be used."""
+    """What became of a MIDI file: its tracks, meter and what was mended, or why it's of no use."""
 
     digest: str
     tracks: list[Array]
+    meter: Array
     repairs: dict[str, int]
     reason: str | None
 
@@ -169,20 +171,21 @@ def read_one(file: File, drums: bool) -> Read:
     try:
         piece = read_midi(file.data, "", drums)
     except MidiError as error:
-        return Read(file.digest, [], {}, str(error))
-    return Read(file.digest, piece.tracks, piece.repairs, None)
+        return Read(file.digest, [], no_meter(), {}, str(error))
+    return Read(file.digest, piece.tracks, piece.meter, piece.repairs, None)
 
 
 def piece_of(read: Read, name: str) -> Piece:
     """Return what was read as a piece of that name."""
-    return Piece(name, read.tracks, read.repairs)
+    return Piece(name, read.tracks, read.repairs, read.meter)
 
 
 # A shard ----------------------------------------------------------------------------------------
 #
 # ticks (n,) int32 and notes (n,) uint8, the pitch and 128 for a note-on, of all messages end to
 # end; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
-# file begins among the tracks.
+# file begins among the tracks; meters (k, 2) int32, of all files end to end, and bars (f + 1,)
+# int64: where each file's begins among them.
 
 
 def packed(read: list[Read]) -> bytes:
@@ -194,6 +197,8 @@ def packed(read: list[Read]) -> bytes:
         "notes": (rows[:, PITCH] + ON * rows[:, KIND]).astype(np.uint8),
         "tracks": np.cumsum([0, *map(len, tracks)], dtype=np.int64),
         "files": np.cumsum([0, *(len(file.tracks) for file in read)], dtype=np.int64),
+        "meters": np.concatenate([no_meter(), *(file.meter for file in read)]),
+        "bars": np.cumsum([0, *(len(file.meter) for file in read)], dtype=np.int64),
     }
     about = {
         "digests": json.dumps([file.digest for file in read]),
@@ -208,17 +213,20 @@ def unpacked(path: Path) -> list[Read]:
     """Return the files of a shard. Raises anything where it's damaged."""
     with safe_open(path, framework="np") as shard:
         about: Mapping[str, str] = shard.metadata()
-        arrays = {name: shard.get_tensor(name) for name in ("ticks", "notes", "tracks", "files")}
+        arrays = {name: shard.get_tensor(name) for name in ARRAYS}
     if about["sha256"] != hash_of(arrays):
         raise ValueError("damaged")
     columns = arrays["ticks"], arrays["notes"] // ON, arrays["notes"] % ON
     rows = np.stack(columns, axis=1).astype(np.int32)
     tracks = np.split(rows, arrays["tracks"][1:-1]) if len(arrays["tracks"]) > 1 else []
+    meters = np.split(arrays["meters"], arrays["bars"][1:-1])
     ends = arrays["files"].tolist()
     fields: list[Any] = [json.loads(about[key]) for key in ("digests", "repairs", "reasons")]
     return [
-        Read(digest, tracks[first:stop], repairs, reason)
-        for first, stop, digest, repairs, reason in zip(ends[:-1], ends[1:], *fields, strict=True)
+        Read(digest, tracks[first:stop], meter, repairs, reason)
+        for first, stop, meter, digest, repairs, reason in zip(
+            ends[:-1], ends[1:], meters, *fields, strict=True
+        )
     ]
 
 

@@ -42,7 +42,7 @@ class Corpus(ABC):
     numbers; skipped: files that can't be used; mended: files that were repaired; copies: pieces
     left out of a split because another holds the same music; shifts (pieces, 2): by how many
     semitones a piece may be transposed, at least and at most; augment: semitones by which training
-    pieces are.
+    pieces are; notes: of each piece, all tracks merged, or of frames, the held ones joined.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Corpus(ABC):
     copies: list[int]
     shifts: Array
     augment: int
+    notes: Sequence[int]
 
     @property
     @abstractmethod
@@ -183,8 +184,8 @@ def split_pieces(names: Sequence[str]) -> dict[str, list[int]]:
 class Gathered:
     """What every representation keeps of the files that it reads, as it reads them.
 
-    corpus: its name; names, lengths, shifts, contents: by piece, the lengths in whatever a piece is
-    kept as, the contents a hash of the music.
+    corpus: its name; names, lengths, shifts, contents, notes: by piece, the lengths in whatever a
+    piece is kept as, the contents a hash of the music, the notes how many there are.
     """
 
     corpus: str
@@ -192,6 +193,7 @@ class Gathered:
     lengths: list[int] = field(default_factory=list)
     shifts: list[tuple[int, int]] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
+    notes: list[int] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     mended: list[Mended] = field(default_factory=list)
 
@@ -205,12 +207,15 @@ class Gathered:
                 if piece.repairs and self.names and self.names[-1] == piece.name:
                     self.mended.append(Mended(piece.name, dict(piece.repairs)))
 
-    def add(self, name: str, length: int, shifts: tuple[int, int], content: bytes) -> None:
+    def add(
+        self, name: str, length: int, shifts: tuple[int, int], content: bytes, notes: int
+    ) -> None:
         """Note a piece that is used."""
         self.names.append(name)
         self.lengths.append(length)
         self.shifts.append(shifts)
         self.contents.append(hashlib.sha256(content).digest())
+        self.notes.append(notes)
 
     def splits(self) -> tuple[dict[str, list[int]], list[int]]:
         """Return the splits, and the pieces left out of them as copies.
@@ -231,6 +236,7 @@ class Gathered:
         return {
             "vocabulary": vocabulary.to_json(),
             "pieces": self.names,
+            "notes": self.notes,
             "splits": dict(splits),
             "copies": copies,
             "skipped": [s._asdict() for s in self.skipped],
@@ -362,6 +368,7 @@ def common_fields(
         "key": key,
         "vocabulary": Vocabulary.from_json(meta["vocabulary"]),
         "pieces": meta["pieces"],
+        "notes": meta["notes"],
         "splits": meta["splits"],
         "skipped": [Skipped(**s) for s in meta["skipped"]],
         "mended": [Mended(**m) for m in meta["mended"]],

@@ -163,7 +163,10 @@ def header(runs: Sequence[RunReport], sections: Sequence[tuple[str, str]]) -> Ht
 def sentence(run: RunReport, named: bool) -> str:
     """Return what a run is, in a sentence."""
     config, meta = run.checkpoint.config, run.checkpoint.meta
-    what = {"message": "MIDI messages", "chord": "chords", "note": "notes, 88 at a time"}
+    what = {
+        "message": "MIDI messages", "event": "bars and what happens in them",
+        "chord": "chords", "note": "notes, 88 at a time",
+    }  # fmt: skip
     layers = f"{config.layers} LSTM layer{'s' * (config.layers > 1)} of {config.hidden} units"
     learnt = f"that learnt “{corpus_name(run)}” as {what[meta['tokenizer']['name']]}"
     return f"{run.name + ': ' if named else ''}{layers}, {parameters(run):,} parameters, {learnt}."
@@ -204,10 +207,13 @@ def section(name: str, title: str, content: Sequence[Html]) -> Html:
 
 
 def fitting(runs: Sequence[RunReport], room: int) -> tuple[list[dict[str, Any]], list[RunReport]]:
-    """Return the models that fit so many bytes, in order, and the runs whose models don't."""
+    """Return the models that fit so many bytes, in order, and the runs whose models don't.
+
+    Models of events are among those, for the page doesn't know them.
+    """
     models, too_large = [], []
     for run in runs:
-        if weights_size(run.checkpoint.config) < room:
+        if not of_events(run) and weights_size(run.checkpoint.config) < room:
             model = page_model(run.name, run.checkpoint, run.top_p)
             size = len(json_in_html(model)) + 1
             if size <= room:
@@ -221,13 +227,11 @@ def fitting(runs: Sequence[RunReport], room: int) -> tuple[list[dict[str, Any]],
 def compose_section(
     runs: Sequence[RunReport], models: Sequence[Any], too_large: Sequence[RunReport]
 ) -> Html:
-    """Return the section in which the page composes, and of runs too large, says so."""
+    """Return the section in which the page composes, and of runs that it can't, says why."""
     said = [
         tag(
             "p",
-            f"The network of “{run.name}” is too large for this page: its weights take "
-            f"{weights_size(run.checkpoint.config) / 1e6:.1f} MB, and a page holds "
-            f"{MOST / 1e6:.0f} MB with all else. To compose with it: ",
+            f"The network of “{run.name}” {why_not(run)}. To compose with it: ",
             tag("code", f"bin/sample {shlex.quote(run.name)}"),
             class_="note",
         )
@@ -237,6 +241,22 @@ def compose_section(
         return section("compose", "Compose here", said)
     content = Template(page_file("compose.html")).substitute(tempo=f"{TEMPO:.0f}")
     return section("compose", "Compose here", [Html(content), *said])
+
+
+def of_events(run: RunReport) -> bool:
+    """Return whether a run's model reads and writes events."""
+    return bool(run.checkpoint.meta["tokenizer"]["name"] == "event")
+
+
+def why_not(run: RunReport) -> str:
+    """Return why the page doesn't compose with a run's network."""
+    if of_events(run):
+        return "writes events, and this page composes with messages and frames alone"
+    return (
+        f"is too large for this page: its weights take "
+        f"{weights_size(run.checkpoint.config) / 1e6:.1f} MB, and a page holds "
+        f"{MOST / 1e6:.0f} MB with all else"
+    )
 
 
 # Samples ----------------------------------------------------------------------------------------

@@ -171,6 +171,11 @@ class RollCorpus(Corpus):
         return numbers
 
 
+def notes_in(frames: Frames) -> int:
+    """Return how many notes begin in frames (n, 88): those held from the frame before don't."""
+    return int(np.count_nonzero(np.diff(frames, axis=0, prepend=0) == 1))
+
+
 def pitch_lists(frames: Frames) -> list[list[int]]:
     """Return the MIDI pitches of each frame."""
     return [[int(p) + LOWEST for p in np.flatnonzero(frame)] for frame in frames]
@@ -223,7 +228,8 @@ def gather(
     """Add a piece to those that are used, packed."""
     frames = reading.prepared(frames, len(pieces))
     pieces.append(pack(frames))
-    gathered.add(name, len(frames), shift_range(frames), pieces[-1].tobytes())
+    content = pieces[-1].tobytes()
+    gathered.add(name, len(frames), shift_range(frames), content, notes_in(frames))
 
 
 def assemble(

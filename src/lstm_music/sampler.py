@@ -18,6 +18,7 @@ from lstm_music.midi import (
     TICKS_PER_QUARTER,
     Messages,
     Piece,
+    no_meter,
     repaired_tracks,
     tidy_track,
 )
@@ -34,6 +35,7 @@ from lstm_music.tokenizers.grammar import (
     Mask,
     MessageGrammar,
     Room,
+    TokenGrammar,
     to_next_bar,
 )
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer
@@ -229,7 +231,7 @@ def decode(
     ids: Sequence[int],
     vocabulary: Vocabulary,
     tokenizer: MessageTokenizer,
-    grammar: MessageGrammar,
+    grammar: TokenGrammar,
     name: str,
 ) -> Piece:
     """Turn what `sample` returned into one piece, tidied to the habits that the grammar keeps.
@@ -238,6 +240,7 @@ def decode(
     """
     start = vocabulary.id(PIECE_END)
     tracks: list[list[Messages]] = []
+    meters = [no_meter()]
     offset = 0
     for begins, group in groupby(ids, lambda id: id == start):
         if begins:
@@ -250,8 +253,10 @@ def decode(
             if number == len(tracks):
                 tracks.append([])
             tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
+        meters.append(piece.meter + np.array([offset, 0], np.int32))
         offset += to_next_bar(end)
-    return Piece(name, [np.concatenate(parts) for parts in tracks])
+    whole = [np.concatenate(parts) for parts in tracks]
+    return Piece(name, whole, meter=np.concatenate(meters))
 
 
 def decode_chords(
@@ -318,7 +323,7 @@ def clipped(piece: Piece, limit: int) -> Piece:
         kept[:, TICK] = np.minimum(kept[:, TICK], limit)
         shorter.append(kept)
     tracks = repaired_tracks(shorter)
-    return Piece(piece.name, tracks) if tracks else piece
+    return Piece(piece.name, tracks, meter=piece.meter) if tracks else piece
 
 
 def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> int:

@@ -161,9 +161,9 @@ class Trainer:
         return loss
 
     def _watch(self, loss: float) -> None:
-        """Warn of a loss that jumps."""
+        """Warn of a loss that jumps, but for an epoch's first, before which nothing is known."""
         before = self._jumps.mean
-        if self._jumps.see(loss):
+        if self.progress.window and self._jumps.see(loss):
             self.warn(
                 f"the loss jumped from about {before:.3f} to {loss:.3f} at step "
                 f"{self.progress.step:,}: if it stays there, train with a lower --lr or --clip"

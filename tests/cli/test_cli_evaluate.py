@@ -10,9 +10,19 @@ from lstm_music.baselines import fit_baseline
 from lstm_music.cli.common import open_run
 from lstm_music.evaluate import mean_nats, token_count, unigram_nats
 from lstm_music.frame_evaluation import PUBLISHED, score_baseline, score_chords, score_notes
+from lstm_music.midi import Piece, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import get_ops
-from small import SMALL, flip, metrics, small_corpus, small_model, small_rolls, write_music
+from small import (
+    SMALL,
+    flip,
+    metrics,
+    small_corpus,
+    small_model,
+    small_rolls,
+    track_of,
+    write_music,
+)
 
 KEYS = ["name", "nats_per_token", "nats_per_frame", "frame_accuracy", "frames", "tokens"]
 REPO = Path(__file__).resolve().parents[2]
@@ -47,7 +57,7 @@ def test_a_run_and_its_baselines(run, results, folder):
     tokens = sum(corpus.lengths[p] for p in corpus.splits["test"])
     assert [row["name"] for row in rows] == ["a", "unigram", "untrained"]
     for row in rows:
-        assert list(row) == [*KEYS, "perplexity"]
+        assert list(row) == [*KEYS, "perplexity", "nats_per_note", "notes"]
         assert [row[key] for key in KEYS[2:]] == [None, None, None, tokens]
         assert row["perplexity"] == pytest.approx(math.exp(row["nats_per_token"]))
     trained, unigram, untrained = (row["nats_per_token"] for row in rows)
@@ -65,11 +75,13 @@ def test_the_validation_loss_is_that_of_training(run, results):
 
 def test_the_table_shows_what_the_json_holds(run, ok):
     lines = ok("evaluate", "a", "--split", "train", "--json", "x.json")
-    assert lines[0].split() == ["train", "nats", "per", "token", "tokens"]
+    heads = [*("train", "nats", "per", "token"), *("nats", "per", "note", "tokens")]
+    assert lines[0].split() == heads
     with open("x.json", encoding="utf-8") as file:
         rows = json.load(file)
     for line, row in zip(lines[1:], rows, strict=True):
-        assert line.split() == [row["name"], f"{row['nats_per_token']:.4f}", str(row["tokens"])]
+        nats = [f"{row[key]:.4f}" for key in ("nats_per_token", "nats_per_note")]
+        assert line.split() == [row["name"], *nats, str(row["tokens"])]
 
 
 def test_several_runs_and_checkpoints(run, results, train_small):
@@ -207,6 +219,27 @@ def test_a_run_on_frames_and_its_baselines(roll_run, results, folder):
     assert rows[0]["nats_per_token"] < rows[3]["nats_per_token"]
 
 
+def test_notes_are_the_same_in_all_layouts(train_small, results, folder):
+    """The notes of merged tracks, whatever the layout writes; of frames, held ones are joined."""
+    both = [[(0, 480, 60), (480, 960, 62)], [(0, 480, 60), (480, 600, 50)]]  # 3 notes, not 4
+    for path in (folder / "music").iterdir():
+        write_midi(Piece("", [track_of(notes) for notes in both]), path)  # one piece is the test
+    how = {
+        "flatten": ("--tracks", "flatten"), "merge": ("--tracks", "merge"),
+        "event": ("--representation", "event"), "chord": ("--representation", "chord"),
+        "note": ("--representation", "note"),
+    }  # fmt: skip
+    for name, words in how.items():
+        train_small("--max-steps", 1, "--run", name, "--quiet", *words)
+        for row in results(name):
+            per, unit = ("frame", "frames") if row["frames"] else ("token", "tokens")
+            assert row["notes"] == 3
+            total = row[f"nats_per_{per}"] * row[unit]
+            assert row["nats_per_note"] == pytest.approx(total / row["notes"])
+    (row,) = results("--baseline", "random", "--corpus", "music")
+    assert row["nats_per_note"] == pytest.approx(4 * 88 * math.log(2) / 3)
+
+
 def test_the_validation_loss_of_frames_is_that_of_training(roll_run, results, folder):
     found = metrics(folder / "runs" / "r")
     valid = [float(row["loss"]) for row in found if row["split"] == "valid"]
@@ -218,7 +251,7 @@ def test_the_table_of_frames_shows_what_the_json_holds(roll_run, ok):
     lines = ok("evaluate", "r", "--json", "x.json")
     assert lines[0].split() == [
         "test", "nats", "per", "frame", "accuracy", "by", "piece", "nats", "per", "token",
-        "perplexity", "frames",
+        "nats", "per", "note", "perplexity", "frames",
     ]  # fmt: skip
     with open("x.json", encoding="utf-8") as file:
         rows = json.load(file)
@@ -229,6 +262,7 @@ def test_the_table_of_frames_shows_what_the_json_holds(roll_run, ok):
             f"{row['frame_accuracy']:.1%}",
             f"{row['nats_per_frame_by_piece']:.4f}",
             f"{row['nats_per_token']:.4f}",
+            f"{row['nats_per_note']:.4f}",
             f"{row['perplexity']:.4g}",
             str(row["frames"]),
         ]
@@ -299,8 +333,8 @@ def test_published_results_stand_below_the_very_same_frames(ok, train_small):
     jsb = ("--corpus", "jsb", "--data", DATA)
     first, *rows = published(ok("evaluate", "--baseline", "random", *jsb))
     assert first == "published for jsb, test:"
-    assert [line.split()[-6:] for line in rows] == [
-        [f"{nats:.4f}", f"{percent}%" if percent else "-", *"----"]
+    assert [line.split()[-7:] for line in rows] == [
+        [f"{nats:.4f}", f"{percent}%" if percent else "-", *"-----"]
         for _, nats, percent in PUBLISHED["jsb"]
     ]
     assert [line[: line.index("  ")] for line in rows] == [name for name, *_ in PUBLISHED["jsb"]]

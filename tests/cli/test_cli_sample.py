@@ -354,7 +354,7 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     """The file holds the music of the tokens, whatever wrote it."""
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
-    grammar = composer.MessageComposer(checkpoint, None).grammar
+    grammar = composer.composer_of(checkpoint, None).grammar
     piece = sampler.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), grammar, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)

@@ -105,7 +105,8 @@ def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, 
 
     add(
         "--representation",
-        "messages, or frames of a piano roll as chord tokens or note vectors",
+        "messages; events, in which bars and places in them have tokens of their own; or frames of "
+        "a piano roll as chord tokens or note vectors",
         choices=REPRESENTATIONS,
     )
     add(

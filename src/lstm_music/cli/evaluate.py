@@ -47,7 +47,8 @@ EXAMPLES = """examples:
 
 Lower is better. Each run is followed by baselines on the same music: the frequencies of tokens,
 notes or chords in the training split, and the same network before its first step. Nats per frame
-compare models of piano rolls with each other and with what papers have published for the set.
+compare models of piano rolls with each other and with what papers have published for the set. Nats
+per note, of the pieces with their tracks merged, compare messages of any layout and events.
 """
 
 
@@ -67,7 +68,8 @@ def main(argv: Sequence[str]) -> int:
     published: dict[str, list[Row]] = {}
     if args.baseline:
         rolls = rolls_of(args)
-        rows.append(frame_row(args.baseline, baseline_score(args.baseline, rolls, args.split)))
+        row = frame_row(args.baseline, baseline_score(args.baseline, rolls, args.split))
+        rows.append(per_note(row, rolls, args.split))
         published |= published_rows(rolls, args.split)
     for name in args.runs:
         checkpoint, folder = open_run(name)
@@ -110,7 +112,8 @@ def evaluate(
     ]
     if isinstance(corpus, MessageCorpus):
         baselines.append(token_row("unigram", unigram_nats(corpus, split), tokens))
-    return [rows[name], *baselines, rows["untrained"]]
+    found = [rows[name], *baselines, rows["untrained"]]
+    return [per_note(row, corpus, split) for row in found]
 
 
 def score_row(
@@ -156,6 +159,15 @@ def frame_row(name: str, score: FrameScore) -> Row:
         "perplexity": perplexity(score.nats_per_frame),
         "nats_per_frame_by_piece": score.nats_per_frame_by_piece,
     }
+
+
+def per_note(row: Row, corpus: Corpus, split: str) -> Row:
+    """Return a result with all its nats over the notes of the split's pieces, null without any."""
+    nats, n = row["nats_per_token"], row["tokens"]
+    if row["frames"] is not None:  # of chords, the likelihood of all sets of notes
+        nats, n = row["nats_per_frame"], row["frames"]
+    notes = sum(corpus.notes[piece] for piece in corpus.splits[split])
+    return row | {"nats_per_note": nats * n / notes if notes else None, "notes": notes}
 
 
 def perplexity(nats: float) -> float | None:
@@ -261,12 +273,17 @@ def print_rows(rows: list[Row], width: int) -> None:
 def columns(rows: list[Row]) -> list[tuple[str, str, str]]:
     """Return title, key and format of each column; those of frames where anything counts them."""
     if all(row.get("nats_per_frame") is None for row in rows):
-        return [("nats per token", "nats_per_token", ".4f"), ("    tokens", "tokens", ",")]
+        return [
+            ("nats per token", "nats_per_token", ".4f"),
+            ("nats per note", "nats_per_note", ".4f"),
+            ("    tokens", "tokens", ","),
+        ]
     return [
         ("nats per frame", "nats_per_frame", ".4f"),
         ("accuracy", "frame_accuracy", ".1%"),
         ("by piece", "nats_per_frame_by_piece", ".4f"),
         ("nats per token", "nats_per_token", ".4f"),
+        ("nats per note", "nats_per_note", ".4f"),
         ("perplexity", "perplexity", ".4g"),
         ("    frames", "frames", ","),
     ]
@@ -279,7 +296,7 @@ def width_of(rows: list[Row], split: str = "") -> int:
 
 def make_parser() -> Parser:
     """Return the command's options."""
-    parser = Parser("evaluate", "Measure how well runs predict music, in nats per token.", EXAMPLES)
+    parser = Parser("evaluate", "Measure how well runs predict music, in nats.", EXAMPLES)
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
     add("--music", action="store_true", help="judge what runs compose; has options of its own")

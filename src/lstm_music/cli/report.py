@@ -219,8 +219,8 @@ def likelihoods(
         tables.append(table_of(f"Published for {name}, test split", others, 0))
     if several and tables:
         remarks.append(
-            "Nats per token compare runs on the same tokens only; nats per frame compare all "
-            "models of piano rolls on the same frames."
+            "Nats per token compare runs on the same tokens only; nats per note compare all "
+            "tokens of MIDI files, and nats per frame all models of piano rolls on the same frames."
         )
     return tables, remarks
 

@@ -126,7 +126,57 @@ class Grammar(ABC):
         """Return the largest number of tokens in a length in tokens, in ticks, or in neither."""
 
 
-class MessageGrammar(Grammar):
+class TokenGrammar(Grammar):
+    """What words of messages and of events have in common: lengths, and how many notes sound.
+
+    longest_note is in ticks; most_notes is how many may sound at once in a track.
+    """
+
+    def __init__(self, layout: Layout, longest_note: int, max_tracks: int, most_notes: int) -> None:
+        self.layout = layout
+        self.longest_note = longest_note
+        self.max_tracks = max_tracks
+        self.most_notes = most_notes
+
+    def may_end(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.may_end: the last of a given number of tokens is no end."""
+        if room.tokens is not None:
+            return room.tokens > 1
+        return self.layout == "flatten" or room.ticks is not None or state.now >= SHORTEST
+
+    def leaves_room(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.leaves_room: for a token, or of merged tracks for a bar."""
+        if room.tokens is not None:
+            return room.tokens > 1
+        merged = self.layout == "merge"
+        return merged and room.ticks is not None and room.ticks - to_next_bar(state.now) >= BAR
+
+    def is_full(self, state: GrammarState, room: Room) -> bool:
+        """As Grammar.is_full: a track may go on to its limit and end there."""
+        return room.tokens == 0
+
+    def most(self, length: int | None, limit: int | None) -> int:
+        """As Grammar.most: time passes with few messages, so there is a bound."""
+        if length is not None:
+            return length
+        if limit is None:
+            return WHOLE_PIECE
+        return max(WITHIN_LIMIT, limit * PER_QUARTER // TICKS_PER_QUARTER)
+
+    def _tidy(self, state: GrammarState, longest: int) -> None:
+        """As midi.tidy_track: notes end of old age, and the oldest make room."""
+        sounding = state.sounding
+        for old in [p for p, start in sounding.items() if start + longest <= state.now]:
+            if sounding[old] < state.now:
+                del sounding[old]
+        while len(sounding) > self.most_notes:
+            oldest = min(sounding, key=lambda p: (sounding[p], p))
+            if sounding[oldest] == state.now:
+                break
+            del sounding[oldest]
+
+
+class MessageGrammar(TokenGrammar):
     """The rules of `bin/sample --strict` for words of the message representation.
 
     Holds kind, pitch and delta of all V words as (V,) arrays; a special word has kind 2, its
@@ -142,10 +192,7 @@ class MessageGrammar(Grammar):
         max_tracks: int,
         most_notes: int = PITCHES,
     ) -> None:
-        self.layout = layout
-        self.longest_note = longest_note
-        self.max_tracks = max_tracks
-        self.most_notes = most_notes
+        super().__init__(layout, longest_note, max_tracks, most_notes)
         table = np.array([_row(word) for word in vocabulary.words], dtype=np.int32).reshape(-1, 3)
         self.kind, self.pitch, self.delta = (np.ascontiguousarray(column) for column in table.T)
         self._class = (self.kind * PITCHES + self.pitch).astype(np.intp)
@@ -192,40 +239,7 @@ class MessageGrammar(Grammar):
         if kind == NOTE_ON:
             sounding[pitch] = state.now
             state.notes += 1
-        # As midi.tidy_track: notes end of old age, and the oldest make room.
-        for old in [p for p, start in sounding.items() if start + self.longest_note <= state.now]:
-            if sounding[old] < state.now:
-                del sounding[old]
-        while len(sounding) > self.most_notes:
-            oldest = min(sounding, key=lambda p: (sounding[p], p))
-            if sounding[oldest] == state.now:
-                break
-            del sounding[oldest]
-
-    def may_end(self, state: GrammarState, room: Room) -> bool:
-        """As Grammar.may_end: the last of a given number of tokens is no end."""
-        if room.tokens is not None:
-            return room.tokens > 1
-        return self.layout == "flatten" or room.ticks is not None or state.now >= SHORTEST
-
-    def leaves_room(self, state: GrammarState, room: Room) -> bool:
-        """As Grammar.leaves_room: for a token, or of merged tracks for a bar."""
-        if room.tokens is not None:
-            return room.tokens > 1
-        merged = self.layout == "merge"
-        return merged and room.ticks is not None and room.ticks - to_next_bar(state.now) >= BAR
-
-    def is_full(self, state: GrammarState, room: Room) -> bool:
-        """As Grammar.is_full: a track may go on to its limit and end there."""
-        return room.tokens == 0
-
-    def most(self, length: int | None, limit: int | None) -> int:
-        """As Grammar.most: time passes with few messages, so there is a bound."""
-        if length is not None:
-            return length
-        if limit is None:
-            return WHOLE_PIECE
-        return max(WITHIN_LIMIT, limit * PER_QUARTER // TICKS_PER_QUARTER)
+        self._tidy(state, self.longest_note)
 
     @staticmethod
     def _end(state: GrammarState, special: str) -> None:

@@ -4,7 +4,7 @@ import re
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -92,14 +92,23 @@ class MessageTokenizer:
     The layout flatten puts track after track; merge puts all tracks on one time line.
     """
 
-    name = "message"
+    name: ClassVar[str] = "message"
+    specials: ClassVar[tuple[str, ...]] = SPECIALS
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
 
     def words(self, piece: Piece) -> list[str]:
         """Return a piece's words, which end with piece-end; flatten ends tracks with track-end."""
-        return [spelled(code) for code in self.codes(piece).tolist()]
+        return [self.spelled(code) for code in self.codes(piece).tolist()]
+
+    def spelled(self, code: int) -> str:
+        """Return the word of a code."""
+        return spelled(code)
+
+    def transpose(self, word: str, semitones: int) -> str | None:
+        """Return a word some semitones higher, None where that is no word; a special stays."""
+        return transpose_word(word, semitones)
 
     def codes(self, piece: Piece) -> Codes:
         """Return a piece's words as codes (n,), which corpora count and number."""

@@ -1,0 +1,148 @@
+"""Composing with models of tokens that MIDI files are made of: messages and events."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from lstm_music.checkpoint import Checkpoint
+from lstm_music.composer import Composer, Ids, Opening, Show, Warn, read_primer, sample_on_cpu
+from lstm_music.errors import UserError
+from lstm_music.midi import Piece
+from lstm_music.model import Model
+from lstm_music.sampler import FreeGrammar, Options, clipped, decode, sample, within
+from lstm_music.tokenizers.event_grammar import EventGrammar
+from lstm_music.tokenizers.events import EventTokenizer, NearestEvent
+from lstm_music.tokenizers.grammar import MessageGrammar, TokenGrammar
+from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
+
+
+class TokenComposer(Composer[Ids]):
+    """Composes with a model of tokens that MIDI files are made of, messages or events."""
+
+    unit, top_p = "tokens", 0.9
+    tokenizer: MessageTokenizer
+    grammar: TokenGrammar
+
+    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+        self.checkpoint, self.model = checkpoint, model
+        self.vocabulary = checkpoint.vocabulary
+
+    def fitted(self, options: Options) -> Options:
+        """As Composer.fitted: the sampler counts tokens and ticks."""
+        return options
+
+    def openings(self) -> list[Opening]:
+        """As Composer.openings."""
+        return [
+            Opening(primer["name"], primer["ids"]) for primer in self.checkpoint.meta["primers"]
+        ]
+
+    def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
+        """As Composer.cut."""
+        return within(music, self.grammar, n, limit)
+
+    def size(self, music: Ids) -> int:
+        """As Composer.size."""
+        return len(music)
+
+    def piece(self, music: Ids, options: Options, name: str) -> Piece:
+        """As Composer.piece."""
+        piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name)
+        return piece if options.limit is None else clipped(piece, options.limit)
+
+
+class MessageComposer(TokenComposer):
+    """Composes with a model of messages. free: without the grammar's rules."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
+        super().__init__(checkpoint, model)
+        layout = checkpoint.meta["tokenizer"]["layout"]
+        corpus = checkpoint.meta["corpus"]
+        habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
+        self.tokenizer = MessageTokenizer(layout)
+        self.rules = (FreeGrammar if free else MessageGrammar)(self.vocabulary, layout, *habits)
+        self.grammar = self.rules
+
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """As Composer.opening_of, unseen durations replaced by the nearest seen.
+
+        The time that a note left out would have taken goes to the next one of its track.
+        """
+        words = [word for word in self.tokenizer.words(read_primer(path)) if word != PIECE_END]
+        nearest = NearestWord(self.vocabulary)
+        ids: Ids = []
+        changed, owed, notes, notes_in_track = 0, 0, 0, 0
+        for word in words:
+            message = parse(word)
+            if message is None:  # the end of a track, which stays if something is left of it
+                found = nearest(word) if notes_in_track else None
+                owed, notes_in_track = 0, 0
+            else:
+                kind, pitch, delta = message
+                found = nearest(spell(kind, pitch, delta + owed))
+                owed = 0 if found else owed + delta
+                notes_in_track += found is not None
+                notes += found is not None
+            changed += found != word
+            if found is not None:
+                ids.append(self.vocabulary.id(found))
+        if not notes:
+            raise no_known_notes(path)
+        if changed:
+            warn(
+                f"{changed} of {len(words)} tokens of {path} are new to the model: "
+                "its nearest ones stand in, or they are left out"
+            )
+        return Opening(str(path), ids)
+
+    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
+        """As Composer.compose: on a GPU, the loop never leaves it."""
+        start = self.vocabulary.id(PIECE_END)
+        if self.model.ops.name != "cupy":
+            return sample_on_cpu(self.model, start, primers, options, self.rules, show)
+        from lstm_music.device_sampling import sample_on_device
+
+        return sample_on_device(self.model, start, primers, options, self.rules, show)
+
+
+class EventComposer(TokenComposer):
+    """Composes with a model of events, always by the grammar's rules."""
+
+    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+        super().__init__(checkpoint, model)
+        corpus = checkpoint.meta["corpus"]
+        self.tokenizer = EventTokenizer()
+        self.grammar = EventGrammar(self.vocabulary, corpus["longest_note"], corpus["most_notes"])
+
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """As Composer.opening_of, unseen places and bars replaced by the nearest seen.
+
+        What they make of the piece is written anew, so that it is in order.
+        """
+        piece = read_primer(path)
+        words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
+        found = [nearest(word) for word in words]
+        changed = sum(new != word for new, word in zip(found, words, strict=True))
+        if changed:
+            piece = self.tokenizer.piece(filter(None, found), piece.name)
+            found = [nearest(word) for word in self.tokenizer.words(piece)[:-1]]
+        if not piece.tracks:
+            raise no_known_notes(path)
+        if changed:
+            warn(
+                f"{changed} of {len(words)} tokens of {path} are new to the model: "
+                "its nearest ones stand in, or they are left out"
+            )
+        return Opening(str(path), [self.vocabulary.id(word) for word in filter(None, found)])
+
+    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
+        """As Composer.compose: in Python, whose rules alone know events."""
+        start = self.vocabulary.id(PIECE_END)
+        return sample(self.model, start, primers, options, self.grammar, show)
+
+
+def no_known_notes(path: Path) -> UserError:
+    """Return the error for a primer of which a model knows nothing."""
+    return UserError(
+        f"the model knows none of the notes in '{path}': choose another --primer, "
+        "or train a model on music like it"
+    )
