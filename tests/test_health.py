@@ -24,7 +24,7 @@ def spoiled(trainer, steps, what="gradient", tensor="lstm.0.Wh"):
     """Make the loss or a gradient of some steps, counted from 0, no number."""
     real = trainer.model.loss_and_grads
 
-    def broken(batch, state, seed, step):
+    def broken(batch, state, seed, step, ready):
         loss, grads, after = real(batch, state, seed, step)
         if step in steps:
             loss = math.nan if what == "loss" else loss

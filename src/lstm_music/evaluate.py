@@ -11,24 +11,33 @@ from lstm_music.message_corpus import MessageCorpus
 from lstm_music.model import Batch, Model, rows_of
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import Corpus
+from lstm_music.ranks import ALONE, Alone
 
 
 def mean_nats(
-    model: Model, corpus: Corpus, split: str, B: int, T: int, progress: bool = False
+    model: Model,
+    corpus: Corpus,
+    split: str,
+    B: int,
+    T: int,
+    progress: bool = False,
+    ranks: Alone = ALONE,
 ) -> float:
     """Return the mean nats per token (or frame) of a split, each piece read whole.
 
-    B and T say how much is read at a time. The end symbols are tokens like any other; chords that
-    training never showed are not counted.
+    B and T say how much is read at a time, by all ranks together. The end symbols are tokens like
+    any other; chords that training never showed are not counted.
     """
-    batches = corpus.evaluation_batches(split, B, T)
+    every = corpus.evaluation_batches(split, B, T)
+    own = slice(*ranks.share_of(len(every.streams)))
+    batches = Batches(every.source, every.streams[own], T)
     state = model.zero_state(len(batches.streams))
     total, count = 0.0, 0
     for batch in watched(batches, split, progress):
         losses, state = model.losses(on_device(model.ops, batch), state)
         total += float(losses.sum(dtype="float64"))
         count += batch.targets
-    return total / max(count, 1)
+    return ranks.total(total) / max(ranks.total(count), 1)
 
 
 def per_piece(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -19,10 +20,12 @@ from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_check
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
+from lstm_music.ranks import launched
 from lstm_music.reading import Workers
 
 RUNS = Path("runs")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
+PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
 OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
 
@@ -254,8 +257,16 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 
 
 def fail(message: str) -> int:
-    """Print a message as one line `error: …` on standard error; return status 2."""
-    print("error:", " ".join(message.split()), file=sys.stderr)
+    """Print a message as one line `error: …` on standard error; return status 2.
+
+    Of an MPI launcher's processes the first speaks at once. The others do if they are still there
+    a little later: once one has left, the launcher ends all, and what is wrong for all is said once.
+    """
+    _, rank = launched() or (1, 0)
+    if rank:
+        time.sleep(PATIENCE)
+        message = f"rank {rank}: {message}"
+    print("error:", " ".join(message.split()), file=sys.stderr, flush=True)
     return 2
 
 
