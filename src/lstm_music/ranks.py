@@ -122,11 +122,12 @@ class Ranks(Alone):
     def connect(self, ops: NumpyOps) -> None:
         """As Alone.connect: NCCL for a GPU, else MPI."""
         names = self._comm.allgather(ops.name)
-        if len(set(names)) > 1:
-            raise UserError(
-                f"rank 0 computes with {names[0]} and rank {self.rank} with {names[self.rank]}: "
-                "choose one for all with --backend"
-            )
+        for rank, name in enumerate(names):
+            if name != names[0]:
+                raise UserError(
+                    f"rank 0 computes with {names[0]} and rank {rank} with {name}: "
+                    "choose one for all with --backend"
+                )
         self._sums = sums_of(ops, self._comm, self._in_place)
 
     def from_first(self, make: Callable[[], T]) -> T:

@@ -1,4 +1,4 @@
-"""Adding up gradients over ranks during the backward pass: by MPI those of a CPU, by NCCL a GPU's."""
+"""Adding up gradients over ranks during the backward pass: a CPU's by MPI, a GPU's by NCCL."""
 
 from typing import Any, Protocol
 

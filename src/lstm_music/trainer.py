@@ -276,7 +276,7 @@ class Trainer:
         """Validate a run that was stopped inside a period, without touching what resuming reads."""
         self.valid = self.validate()
         self._record("valid", self.valid, self.annealing.lr, None, None)
-        if self.valid < self.progress.best:
+        if self.valid < self.progress.best and self.ranks.leads:
             point(self.run / CHECKPOINTS, "best", path.name)
 
     def validate(self) -> float:

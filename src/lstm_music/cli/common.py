@@ -259,8 +259,8 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
 def fail(message: str) -> int:
     """Print a message as one line `error: …` on standard error; return status 2.
 
-    Of an MPI launcher's processes the first speaks at once. The others do if they are still there
-    a little later: once one has left, the launcher ends all, and what is wrong for all is said once.
+    Of an MPI launcher's processes the first speaks at once, the others if they are still there a
+    little later: once one has left, the launcher ends all, and so what is wrong for all is said once.
     """
     _, rank = launched() or (1, 0)
     if rank:
