@@ -1,11 +1,12 @@
 """Processes that an MPI launcher starts to work on one thing: what each asks of the others.
 
 `Alone` is one process and asks nobody. `Ranks` are those of `mpirun -n N` or `srun`, over mpi4py;
-the arrays of a GPU go by NCCL. A rank that fails leaves without a word to the others: the launcher
-sees that it never finalized MPI, and ends them.
+the arrays of a GPU go by NCCL. A rank that fails has MPI end the others; of one that is killed the
+launcher sees that it never finalized MPI, and ends them.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -248,6 +249,14 @@ def join() -> Alone:
             os.environ.get("CUDA_VISIBLE_DEVICES"), local.rank
         )
     return Ranks(comm, MPI.IN_PLACE, local.size, MPI.Finalize)
+
+
+def abandon(status: int) -> None:
+    """End all ranks with an exit status, where this one has joined them and hasn't left."""
+    MPI = sys.modules.get("mpi4py.MPI")
+    if MPI is not None and MPI.Is_initialized() and not MPI.Is_finalized():
+        sys.stdout.flush()
+        MPI.COMM_WORLD.Abort(status)
 
 
 def own_gpu(visible: str | None, local: int) -> str:

@@ -20,7 +20,7 @@ from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_check
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
-from lstm_music.ranks import launched
+from lstm_music.ranks import abandon, launched
 from lstm_music.reading import Workers
 
 RUNS = Path("runs")
@@ -253,6 +253,8 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
         status = fail(f"{error.strerror or error}{where}: check the path and the free space")
+    if status:
+        abandon(status)
     return status
 
 
@@ -260,7 +262,7 @@ def fail(message: str) -> int:
     """Print a message as one line `error: …` on standard error; return status 2.
 
     Of an MPI launcher's processes the first speaks at once, the others if they are still there a
-    little later: once one has left, the launcher ends all, and so what is wrong for all is said once.
+    little later: once one has left, all are ended, and so what is wrong for all is said once.
     """
     _, rank = launched() or (1, 0)
     if rank:
