@@ -3,6 +3,7 @@
 import math
 import signal
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,13 @@ def test_a_run_goes_on_with_another_number_of_ranks(corpus, tmp_path, before, af
     np.testing.assert_allclose(state, straight.state.h, 1e-7, 1e-9)
 
 
+def test_rank_0_alone_points_at_the_best(corpus, tmp_path, monkeypatch):
+    pointed = []
+    monkeypatch.setattr("lstm_music.trainer.point", lambda *given: pointed.append(given))
+    train(corpus, tmp_path / "run", 3, max_steps=4)
+    assert len(pointed) == 1
+
+
 def test_a_signal_to_any_rank_ends_all_once_saved(corpus, tmp_path):
     def work(ranks):
         def show(report):
@@ -242,7 +250,7 @@ def test_parts_of_windows_make_the_whole(corpus, B, data):
     whole = corpus.training_batches(B, 7, 0, 0)
     size = data.draw(st.integers(1, len(whole.streams)))
     cuts = [k * len(whole.streams) // size for k in range(size + 1)]
-    parts = [whole.part(*cut) for cut in zip(cuts[:-1], cuts[1:], strict=True)]
+    parts = [whole.part(*cut) for cut in pairwise(cuts)]
     assert {len(part) for part in parts} == {len(whole)}
     for window in range(len(whole)):
         batch, found = whole[window], [part[window] for part in parts]
