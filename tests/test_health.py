@@ -201,7 +201,7 @@ def test_a_run_warns_of_a_jump(corpus, tmp_path):
     trainer = small_trainer(corpus, tmp_path / "run", max_steps=90)
     real = trainer.model.loss_and_grads
 
-    def jumping(batch, state, seed, step):
+    def jumping(batch, state, seed, step, ready):
         loss, grads, after = real(batch, state, seed, step)
         return (loss * 10 if step in (75, 76) else loss), grads, after
 

@@ -122,9 +122,7 @@ def test_what_is_wrong_for_all_is_said_once(folder):
 def test_pieces_are_spread_and_stay_the_same(folder, train_small, ok):
     train_small("--max-steps", 5, "--run", "a")
     ok("sample", "a", "--num", 5, "--length", 30, "--out", "alone", "--quiet")
-    done = ended(
-        begin(2, "sample", "a", "--num", 5, "--length", 30, "--out", "ranks", "--quiet")
-    )
+    done = ended(begin(2, "sample", "a", "--num", 5, "--length", 30, "--out", "ranks", "--quiet"))
     assert (done.status, done.err) == (0, [])
     assert sorted(done.out) == [f"ranks/sample-000{n}.mid" for n in range(1, 6)]
     for path in sorted(Path("alone").iterdir()):
