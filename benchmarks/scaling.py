@@ -54,7 +54,7 @@ class Work:
         given = self.batch, self.state, 0, 0, ranks.start
         loss, grads, self.state = self.model.loss_and_grads(*given)
         parts = {"gradients": clock.lap()}
-        loss, grads = ranks.total(loss), ranks.finish(grads, self.ops)
+        loss, grads = ranks.total(loss), ranks.finish(grads, self.model)
         parts["waiting"] = clock.lap()
         scale = clip_scale(global_norm(self.ops, grads), 5.0)
         self.optimizer.step(self.model.parameters, grads, 1e-3, scale)

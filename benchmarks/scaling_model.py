@@ -73,12 +73,16 @@ def cost(shape: Shape, machine: Machine, N: int) -> Cost:
     update = (shape.dense + shape.V * shape.H) * machine.update
     messages = (2 * 2 + 5) * log2(N)  # head, layers; rows, values, their count, loss, time
     reduced = 2 * (N - 1) / N * 4 * shape.dense / machine.wire
-    gathered = (N - 1) * shape.row_bytes / machine.wire
-    exchange = messages * machine.latency + reduced + gathered
+    exchange = messages * machine.latency + reduced + embedding_bytes(shape, N) / machine.wire
     head = reduced * (shape.dense - shape.layers) / shape.dense
     behind = shape.flops / machine.rate * shape.layers / shape.dense * BACKWARD
     hidden = min(head, behind) if machine.overlaps else 0.0
     return Cost(gradients, update, exchange, exchange - hidden)
+
+
+def embedding_bytes(shape: Shape, N: int) -> float:
+    """Return what the embedding's gradient moves: its rows gathered, or all-reduced as a whole."""
+    return min((N - 1) * shape.row_bytes, 2 * (N - 1) / N * 4 * shape.V * shape.H)
 
 
 def rows_for(shape: Shape, machine: Machine, N: int, efficiency: float) -> int:
@@ -99,7 +103,7 @@ def by_vocabulary(shape: Shape, machine: Machine, N: int) -> float:
     h = 2 * others * shape.rows * 4 * shape.H
     head = 2 * (groups - 1) / groups * 4 * (shape.dense - shape.layers) / (others + 1)
     layers = 2 * (N - 1) / N * 4 * shape.layers
-    moved = h + head + layers + (N - 1) * shape.row_bytes
+    moved = h + head + layers + embedding_bytes(shape, N)
     return moved / machine.wire + 15 * log2(N) * machine.latency
 
 

@@ -1,4 +1,4 @@
-"""Ranks on GPUs: the sums by NCCL, with stand-ins for the GPU and for NCCL. Not run on a GPU yet."""
+"""Ranks on GPUs, whose sums NCCL makes: on stand-ins for both. Not run on a GPU yet."""
 
 from pathlib import Path
 
@@ -68,5 +68,5 @@ def test_a_cupy_without_nccl_is_one_line():
     def work(ranks):
         ranks.connect(CupyOps("float64", cupy=HostCupy()))
 
-    with pytest.raises(UserError, match="several GPUs need NCCL.*pip install nvidia-nccl"):
+    with pytest.raises(UserError, match=r"several GPUs need NCCL.*pip install nvidia-nccl"):
         on_ranks(1, work)

@@ -34,7 +34,6 @@ from lstm_music.signals import Interrupted
 from lstm_music.trainer import Trainer
 from small import metrics, small_corpus, small_model, small_rolls, target
 
-
 T = {"seconds": 0, "period_seconds": 0, "best": 0, "to_beat": 0}  # each rank's own, or rounded
 
 
@@ -214,6 +213,15 @@ def test_rows_go_without_the_zeros_between_them(corpus, tmp_path):
     x = trainer.ranks.part(corpus.training_batches(5, 5, 1, 0))[0].x
     assert rows == len(np.unique(x))
     assert trainer.ranks.sent < dense
+
+
+def test_many_rows_become_dense(monkeypatch, corpus, tmp_path):
+    monkeypatch.setattr(ranks_module, "DENSE", 0)
+    (alone,) = train(corpus, tmp_path / "alone", max_steps=9)
+    found = train(corpus, tmp_path / "ranks", 2, max_steps=9)[0]
+    assert_near(found, alone)
+    parameters = found.model.parameters.values()
+    assert found.ranks.sent == 9 * sum(p.nbytes for p in parameters)
 
 
 def test_large_arrays_travel_alone_and_small_ones_together(monkeypatch, corpus, tmp_path):

@@ -15,7 +15,7 @@ import numpy as np
 
 from lstm_music.batches import Batches
 from lstm_music.errors import UserError
-from lstm_music.model import Gradients, State
+from lstm_music.model import Gradients, Model, State
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import RowGradient
 from lstm_music.sums import Sums, sums_of
@@ -28,6 +28,7 @@ LAUNCHERS = (
     ("PMI_SIZE", "PMI_RANK"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
 )
+DENSE = 2  # an all-reduce moves nearly twice an array, an all-gather the rows of all ranks once
 WAIT_SECONDS = 0.02  # between looks at whether rank 0 is done with what takes long
 
 
@@ -89,7 +90,7 @@ class Alone:
     def start(self, grads: Gradients) -> None:
         """Begin to add up gradients over the ranks, in place; they may not be touched meanwhile."""
 
-    def finish(self, grads: Gradients, ops: NumpyOps) -> Gradients:
+    def finish(self, grads: Gradients, model: Model) -> Gradients:
         """Wait for what `start` began; return the sums, of rows those of all ranks."""
         return grads
 
@@ -185,14 +186,24 @@ class Ranks(Alone):
         self.sent += sum(g.nbytes for g in dense)
         self._sums.start(dense)
 
-    def finish(self, grads: Gradients, ops: NumpyOps) -> Gradients:
-        """As Alone.finish: rows that several ranks have are added in the order of the ranks."""
+    def finish(self, grads: Gradients, model: Model) -> Gradients:
+        """As Alone.finish: rows that several ranks have are added in the order of the ranks.
+
+        So many rows that an all-reduce of the whole moves less become dense.
+        """
         assert self._sums is not None
         summed = dict(grads)
         for name, g in grads.items():
-            if isinstance(g, RowGradient):
+            if not isinstance(g, RowGradient):
+                continue
+            counts, p = self._comm.allgather(len(g.rows)), model.parameters[name]
+            if sum(counts) > DENSE * len(p):
+                dense = summed[name] = model.ops.xp.zeros_like(p)
+                dense[g.rows] = g.values
+                self.start({name: dense})
+            else:
                 self.sent += g.rows.nbytes + g.values.nbytes
-                summed[name] = ops.embedding_backward(*self._sums.gather(g))
+                summed[name] = model.ops.embedding_backward(*self._sums.gather(g, counts))
         self._sums.finish()
         return summed
 

@@ -18,8 +18,11 @@ class Sums(Protocol):
     def start(self, arrays: list[Array]) -> None:
         """Begin to replace arrays by their sums."""
 
-    def gather(self, g: RowGradient) -> tuple[Array, Array]:
-        """Return the rows and values of all ranks end to end, in the order of the ranks."""
+    def gather(self, g: RowGradient, counts: list[int]) -> tuple[Array, Array]:
+        """Return the rows and values of all ranks end to end, in the order of the ranks.
+
+        counts: how many rows each rank has.
+        """
 
     def finish(self) -> None:
         """Return once all arrays hold their sums."""
@@ -67,10 +70,9 @@ class MpiSums:
             self._small = []
             self._begin(flat)
 
-    def gather(self, g: RowGradient) -> tuple[Array, Array]:
+    def gather(self, g: RowGradient, counts: list[int]) -> tuple[Array, Array]:
         """As Sums.gather."""
         self._flush()
-        counts = self._comm.allgather(len(g.rows))
         return self._all(g.rows, counts), self._all(g.values, counts)
 
     def _all(self, a: Array, counts: list[int]) -> Array:
@@ -106,7 +108,7 @@ class NcclSums:
                 f"several GPUs need NCCL, which CuPy can't load here ({error}): "
                 "pip install nvidia-nccl-cu12, or -cu13, whichever CUDA CuPy is for"
             ) from error
-        self._comm, self._cuda, self._xp = comm, cupy.cuda, cupy
+        self._cuda, self._xp = cupy.cuda, cupy
         self._world = nccl.NcclCommunicator(comm.size, known, comm.rank)
         self._stream = cupy.cuda.Stream(non_blocking=True)
         self._kinds = {
@@ -133,9 +135,8 @@ class NcclSums:
         """Let the stream wait for what computes the arrays."""
         self._stream.wait_event(self._cuda.get_current_stream().record())
 
-    def gather(self, g: RowGradient) -> tuple[Array, Array]:
+    def gather(self, g: RowGradient, counts: list[int]) -> tuple[Array, Array]:
         """As Sums.gather; NCCL gathers as much of each rank, so the shorter are filled up."""
-        counts = self._comm.allgather(len(g.rows))
         return self._all(g.rows, counts), self._all(g.values, counts)
 
     def _all(self, a: Array, counts: list[int]) -> Array:

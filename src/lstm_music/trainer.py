@@ -154,7 +154,7 @@ class Trainer:
         loss, grads, self.state = self.model.loss_and_grads(
             on_device(self.ops, batch), self.state, self.settings.seed, at.step, self.ranks.start
         )
-        loss, grads = self.ranks.total(loss), self.ranks.finish(grads, self.ops)
+        loss, grads = self.ranks.total(loss), self.ranks.finish(grads, self.model)
         norm = global_norm(self.ops, grads)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._skip(loss, grads, batch, begun)
