@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ L, T, B = 2, 50, 50
 VOCABULARIES = (600, 35_509)
 SIZES = tuple(1 << k for k in range(12, 26))  # bytes of an all-reduce
 REPEATS = 15
+RATES = (1e-3, 5e-3)  # of learning, for --curves
 
 
 class Work:
@@ -96,7 +98,7 @@ def measure(args: argparse.Namespace) -> None:
     }  # fmt: skip
     if args.curves:
         kinds = ("float64", "float32")
-        found["curves"] = {kind: curves(args.curves, kind, args.threads, ranks) for kind in kinds}
+        found["curves"] = {kind: curves(args.curves, kind, ranks) for kind in kinds}
     found["load after"] = os.getloadavg()
     if ranks.leads:
         args.json.write_text(json.dumps(found, indent=1) + "\n")
@@ -154,47 +156,44 @@ def all_reduces(ranks: Any) -> dict[str, float]:
     return found
 
 
-def curves(steps: int, dtype: str, threads: int, ranks: Any) -> dict[str, Any]:
-    """Return how far the losses of one process and of all ranks are apart on Bach, at most."""
-    from lstm_music.cli.common import limit_threads
+def curves(steps: int, dtype: str, ranks: Any) -> dict[str, float]:
+    """Return how far the losses of one process and of all ranks are apart on Bach, at most.
+
+    By learning rate.
+    """
     from lstm_music.corpus import Reading, load_corpus
     from lstm_music.ops import get_ops
     from lstm_music.ranks import ALONE
 
     ops = get_ops("numba", dtype)
     corpus = ranks.first_alone(lambda: load_corpus("bach", reading=Reading(tracks="merge")))
-
-    def losses(who: Any) -> list[float]:
-        return curve(steps, ops, corpus, who)
-
-    alone = ranks.first_alone(lambda: losses(ALONE) if ranks.leads else [0.0])
-    together = losses(ranks)
-    limit_threads(2, "numba")
-    other = ranks.first_alone(lambda: losses(ALONE) if ranks.leads else [0.0])
-    limit_threads(threads, "numba")
-    if not ranks.leads:
-        return {}
-    apart = [abs(a - b) for a, b in zip(alone, together, strict=True)]
-    threads_apart = [abs(a - b) for a, b in zip(alone, other, strict=True)]
-    ends = {"alone": alone[-1], "ranks": together[-1]}
-    return {"most": max(apart), "most of 2 threads against 1": max(threads_apart), "ends": ends}
+    found = {}
+    for lr in RATES:
+        alone = ranks.first_alone(partial(curve, steps, lr, ops, corpus, ALONE, ranks.leads))
+        together = curve(steps, lr, ops, corpus, ranks)
+        if ranks.leads:
+            found[str(lr)] = max(abs(a - b) for a, b in zip(alone, together, strict=True))
+    return found
 
 
-def curve(steps: int, ops: Any, corpus: Any, ranks: Any) -> list[float]:
-    """Return the losses of the first steps of a default run."""
+def curve(
+    steps: int, lr: float, ops: Any, corpus: Any, ranks: Any, take: bool = True
+) -> list[float]:
+    """Return the losses of the first steps of a run, of default settings but for the rate."""
     from lstm_music.model import Config, Model
     from lstm_music.progress import Settings
     from lstm_music.run_folder import new_run
     from lstm_music.trainer import Trainer
 
-    settings = Settings(batch=B, seq=T, max_steps=steps, checkpoint_minutes=1e6)
+    if not take:
+        return []
+    settings = Settings(batch=B, seq=T, max_steps=steps, lr=lr, checkpoint_minutes=1e6)
     model = Model(Config(len(corpus.vocabulary), E, H, L, 0.2), ops, 0)
     found: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
         if ranks.leads:
-            source = {"corpus": "bach", "data": None}
-            new_run(run, model.config, corpus, settings, source, {})
+            new_run(run, model.config, corpus, settings, {"corpus": "bach", "data": None}, {})
         show: Callable[[Any], None] = lambda report: found.append(report.loss)  # noqa: E731
         Trainer(corpus, model, settings, run, show, ranks=ranks).train()
     return found
@@ -229,7 +228,7 @@ def report(found: dict[str, Any]) -> None:
         + ", ".join(f"{int(k):,} B {1e6 * s:,.0f} µs" for k, s in found["reduce"].items())
     )
     for dtype, apart in found.get("curves", {}).items():
-        print(f"losses apart, {dtype}: {json.dumps(apart)}")
+        print(f"losses apart at most, {dtype}, by learning rate: {json.dumps(apart)}")
 
 
 def main() -> None:
