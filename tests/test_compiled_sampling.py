@@ -200,6 +200,8 @@ def test_past_the_first_random_numbers_and_rows(corpus):
     pieces = compiled_sampling.sample_compiled(model, START, many, options, grammar)
     assert pieces == sample(model, START, many, options, grammar)
     assert len({tuple(piece) for piece in pieces}) > 3
+    later = Options(length=12, seed=4, first=5)
+    assert compiled_sampling.sample_compiled(model, START, many[5:], later, grammar) == pieces[5:]
 
 
 def test_a_note_that_fits_no_limit_is_late_rather_than_missing():

@@ -157,6 +157,7 @@ def test_a_piece_is_the_same_beside_others(corpus, short):
     grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 2, 4)
     many = sample_on_device(model, START, [()] * 5, Options(seed=2), grammar)
     assert sample_on_device(model, START, [()], Options(seed=2), grammar) == many[:1]
+    assert sample_on_device(model, START, [()] * 2, Options(seed=2, first=3), grammar) == many[3:]
     assert len(set(map(tuple, many))) == 5
 
 

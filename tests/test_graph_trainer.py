@@ -98,7 +98,7 @@ def test_bad_steps_are_skipped_on_a_gpu_too(corpus, tmp_path):
     trainer = trainer_of(host_gpu(), corpus, tmp_path / "gpu", max_steps=12, skip_bad_steps=True)
     real, kept = trainer.model.loss_and_grads, {}
 
-    def broken(batch, state, seed, step):
+    def broken(batch, state, seed, step, ready):
         loss, grads, after = real(batch, state, seed, step)
         kept[step] = trainer.ops.to_numpy(trainer.model.parameters["head.b"])
         return (np.nan if step == 5 else loss), grads, after

@@ -24,7 +24,7 @@ def spoiled(trainer, steps, what="gradient", tensor="lstm.0.Wh"):
     """Make the loss or a gradient of some steps, counted from 0, no number."""
     real = trainer.model.loss_and_grads
 
-    def broken(batch, state, seed, step):
+    def broken(batch, state, seed, step, ready):
         loss, grads, after = real(batch, state, seed, step)
         if step in steps:
             loss = math.nan if what == "loss" else loss
@@ -202,7 +202,7 @@ def test_a_run_warns_of_a_jump_but_where_an_epoch_begins(corpus, tmp_path):
         trainer = small_trainer(corpus, tmp_path / run, max_steps=90)
         real = trainer.model.loss_and_grads
 
-        def jumping(batch, state, seed, step):
+        def jumping(batch, state, seed, step, ready):
             loss, grads, after = real(batch, state, seed, step)
             return (loss * 10 if step in steps else loss), grads, after
 

@@ -271,9 +271,9 @@ def test_the_sites_of_dropout_have_masks_of_their_own(ops):
     model = model_of(config, ops, random_parameters(config))
     calls, dropout = [], ops.dropout
 
-    def recorded(x, p, seed, stream, step):
+    def recorded(x, p, seed, stream, step, *part):
         calls.append((p, seed, stream, step))
-        dropout(x, p, seed, stream, step)
+        dropout(x, p, seed, stream, step, *part)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ops, "dropout", recorded)
@@ -290,7 +290,7 @@ def test_embedding_layers_and_output_have_rates_of_their_own(ops):
     model = model_of(config, ops, random_parameters(config))
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ops, "dropout", lambda x, p, seed, stream, step: calls.append((p, stream)))
+        patch.setattr(ops, "dropout", lambda x, p, seed, stream, *_: calls.append((p, stream)))
         loss_and_grads(model, random_batch(config, 4, 3), random_state(config, 3), 9, 7)
     forwards = [(0.25, 0), (0.5, 1), (0.5, 2)]
     assert calls == [*forwards, *reversed(forwards)]

@@ -125,7 +125,7 @@ def train_ours(ops, config, parameters, kind, lr, clip, decay=0.0):
     model = Model(config, ops, parameters={n: ops.asarray(p.copy()) for n, p in parameters.items()})
     optimizer = Optimizer(ops, kind, model.parameters, decay)
     state, losses, norms = model.zero_state(B), [], []
-    for x, y, keep, targets in batches(config):
+    for x, y, keep, targets, *_ in batches(config):
         keep = None if keep is None else ops.asarray(keep)
         batch = Batch(ops.asarray(x, x.dtype), ops.asarray(y, y.dtype), keep, targets)
         loss, grads, state = model.loss_and_grads(batch, state)

@@ -602,7 +602,7 @@ def test_a_number_that_is_none_ends_training_and_says_what_to_try(
     trainer = small_trainer(corpus, run)
     real = trainer.model.loss_and_grads
 
-    def broken(batch, state, seed, step):
+    def broken(batch, state, seed, step, ready):
         loss, grads, state = real(batch, state, seed, step)
         if step == 20:
             loss = math.nan if what == "loss" else loss

@@ -211,8 +211,20 @@ class Batches:
     def __init__(self, source: Source, streams: list[list[Segment]], T: int) -> None:
         self.source, self.streams, self.T = source, streams, T
         self._ends = [list(accumulate(s.stop - s.start for s in stream)) for stream in streams]
-        longest = max((ends[-1] for ends in self._ends if ends), default=0)
-        self.windows = -(-longest // T)
+        lengths = [ends[-1] if ends else 0 for ends in self._ends]
+        self.windows = -(-max(lengths, default=0) // T)
+        self.first, self.whole = 0, len(streams)
+        self._lengths: Array | None = None  # of all streams, where these are but some of them
+
+    def part(self, first: int, stop: int) -> "Batches":
+        """Return the same windows of the streams first … stop-1 alone, for one of several ranks.
+
+        Each batch counts the targets of all streams; each step must ask for one, as in training.
+        """
+        made = Batches(self.source, self.streams[first:stop], self.T)
+        made.windows, made.first, made.whole = self.windows, first, len(self.streams)
+        made._lengths = np.array([ends[-1] if ends else 0 for ends in self._ends])
+        return made
 
     def __len__(self) -> int:
         return self.windows
@@ -226,7 +238,11 @@ class Batches:
         keep = np.ones(shape, np.float32)
         for b in range(shape[1]):
             self._fill(b, window * self.T, x[:, b], y[:, b], keep[:, b])
-        return Batch(x, y, None if keep.all() else keep, self.source.count(y))
+        batch = Batch(x, y, None if keep.all() else keep, self.source.count(y))
+        if self._lengths is None:
+            return batch
+        targets = int(np.clip(self._lengths - window * self.T, 0, self.T).sum())
+        return batch._replace(targets=targets, first=self.first, whole=self.whole)
 
     def __iter__(self) -> Iterator[Batch]:
         for window in range(self.windows):
@@ -255,9 +271,8 @@ class Batches:
 
 def on_device(ops: NumpyOps, batch: Batch) -> Batch:
     """Return a batch's arrays on a backend."""
-    return Batch(
-        ops.asarray(batch.x, batch.x.dtype),
-        ops.asarray(batch.y, batch.y.dtype),
-        None if batch.keep is None else ops.asarray(batch.keep),
-        batch.targets,
+    return batch._replace(
+        x=ops.asarray(batch.x, batch.x.dtype),
+        y=ops.asarray(batch.y, batch.y.dtype),
+        keep=None if batch.keep is None else ops.asarray(batch.keep),
     )

@@ -150,6 +150,19 @@ def point(folder: Path, link: str, name: str) -> None:
     made.replace(folder / link)
 
 
+def point_best(run: Path, step: int | None) -> None:
+    """Point `best` to the checkpoint of a step, if it is there; to none where step is None.
+
+    That is where a run that goes on would have it: one that stopped inside an epoch judged its
+    last checkpoint, and one that fell back to an older checkpoint forgets what came after.
+    """
+    folder = run / CHECKPOINTS
+    if step is None:
+        (folder / "best").unlink(missing_ok=True)
+    elif (folder / step_name(step)).is_dir():
+        point(folder, "best", step_name(step))
+
+
 def prune(run: Path, keep: int) -> None:
     """Remove all but the best and the last `keep` checkpoints of a run, and what a crash left."""
     folder = run / CHECKPOINTS

@@ -81,7 +81,8 @@ def sample_compiled(
             alone = B == 1 or threads == 1
             parts = threads if B == 1 and len(weights.head) >= SHARED else 1
             (_write_some if alone else _write)(
-                weights, rules, draw, held, lengths, first, done, drafts, sounding, x, h, c, out,
+                weights, rules, draw, held, lengths, options.first + first, done, drafts, sounding,
+                x, h, c, out,
                 parts if alone else threads,
             )  # fmt: skip
             for row, some in zip(ids, out, strict=True):

@@ -211,7 +211,8 @@ class FrequencyComposer(FrameComposer):
     def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
         """As Composer.compose; primers only say how many pieces to draw."""
         assert options.length is not None
-        rngs = (np.random.default_rng([options.seed, k]) for k in range(len(primers)))
+        numbers = range(options.first, options.first + len(primers))
+        rngs = (np.random.default_rng([options.seed, k]) for k in numbers)
         return [self.baseline.draw(options.length, rng) for rng in rngs]
 
 

@@ -38,7 +38,7 @@ def sample_on_device(
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
         # Always as many rows: cuBLAS may sum a row otherwise among fewer.
-        sampler = DeviceSampler(model, ROWS, options, start, first)
+        sampler = DeviceSampler(model, ROWS, options, start, options.first + first)
         sampler.keep_to(grammar, some)
         before = first // ROWS * most
         pieces += sampler.run(most, partial(shown, show, before, all_most))[: len(some)]

@@ -11,6 +11,7 @@ from lstm_music.message_corpus import MessageCorpus
 from lstm_music.model import Batch, Model, rows_of
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import Corpus
+from lstm_music.ranks import ALONE, Alone
 
 LEAST_VALIDATED = 100_000  # tokens: a split up to this long is always read whole
 
@@ -23,21 +24,24 @@ def mean_nats(
     T: int,
     progress: bool = False,
     most: int | None = None,
+    ranks: Alone = ALONE,
 ) -> float:
     """Return the mean nats per token (or frame) of a split, each piece read whole.
 
-    B and T say how much is read at a time; most, where the split is longer, how much in all
-    (`batches.openings`). The end symbols are tokens like any other; chords that training never
-    showed are not counted.
+    B and T say how much is read at a time, by all ranks together; most, where the split is longer,
+    how much in all (`batches.openings`). The end symbols are tokens like any other; chords that
+    training never showed are not counted.
     """
-    batches = corpus.evaluation_batches(split, B, T, most)
+    every = corpus.evaluation_batches(split, B, T, most)
+    own = slice(*ranks.share_of(len(every.streams)))
+    batches = Batches(every.source, every.streams[own], T)
     state = model.zero_state(len(batches.streams))
     total, count = 0.0, 0
     for batch in watched(batches, split, progress):
         losses, state = model.losses(on_device(model.ops, batch), state)
         total += float(losses.sum(dtype="float64"))
         count += batch.targets
-    return total / max(count, 1)
+    return ranks.total(total) / max(ranks.total(count), 1)
 
 
 def validation_size(corpus: Corpus, period: int) -> int:

@@ -65,7 +65,7 @@ def _write(
     thresholds: Array | None,
     written: Frames,
 ) -> Iterator[int]:
-    """Fill written (length, B, 88) with B <= ROWS pieces, the first of number first.
+    """Fill written (length, B, 88) with B <= ROWS pieces, the first being primer number first.
 
     Yields the number of frames after each.
     """
@@ -76,7 +76,8 @@ def _write(
         block, n = divmod(t, FRAMES)
         if n == 0:
             for k in range(B):
-                numbers = uniform(options.seed, first + k, block, FRAMES * NOTES)
+                number = options.first + first + k
+                numbers = uniform(options.seed, number, block, FRAMES * NOTES)
                 draws[:, k] = numbers.reshape(FRAMES, NOTES)
         written[t] = reader.draw(draws[n], options, thresholds)[:B]
         for k, primer in enumerate(primers):

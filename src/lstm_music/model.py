@@ -1,6 +1,6 @@
 """The network: embedding -> L LSTM layers -> head, with dropout between them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ from lstm_music.ops.numpy_ops import Array, RowGradient
 
 Parameters = dict[str, Array]
 Gradients = dict[str, Array | RowGradient]
+Ready = Callable[[Gradients], None]
 
 HEADS = ("softmax", "factored", "sigmoid", "nade")
 HEADS_OF = {  # by representation, the default first
@@ -21,6 +22,10 @@ HEADS_OF = {  # by representation, the default first
     "chord": ("softmax",),
     "note": ("sigmoid", "nade"),
 }
+
+
+def ignore(grads: Gradients) -> None:
+    """Do nothing with gradients that are ready."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +101,16 @@ class Batch(NamedTuple):
     Of tokens: x (T, B) ids in; y (T, B) ids to predict, -1 for none. Of notes: x (T, B, D + 1)
     uint8 0/1, the last the start symbol's; y (T, B, D) uint8 0/1, its first NO_NOTES for none.
     keep (T, B), 0 where a piece starts, None where none does; targets, how many there are to
-    predict.
+    predict. Of a window of more streams that several processes share: first is this one's first
+    stream, whole the number of all, and targets counts those of all.
     """
 
     x: Array
     y: Array
     keep: Array | None
     targets: int
+    first: int = 0
+    whole: int | None = None
 
 
 class State(NamedTuple):
@@ -151,17 +159,19 @@ class Model:
         )
 
     def loss_and_grads(
-        self, batch: Batch, state: State, seed: int = 0, step: int = 0
+        self, batch: Batch, state: State, seed: int = 0, step: int = 0, ready: Ready = ignore
     ) -> tuple[float, Gradients, State]:
         """Return the mean nats per target, every gradient, and the state after the window.
 
-        (seed, step) choose the dropout masks. The gradients live until the next call.
+        (seed, step) choose the dropout masks. The gradients live until the next call. ready is
+        called with some of them as soon as they are there, the head's first. Of a shared window,
+        loss and gradients are this process's part of the sums.
         """
-        losses, grads, final = self.losses_and_grads(batch, state, seed, step)
+        losses, grads, final = self.losses_and_grads(batch, state, seed, step, ready)
         return float(losses.sum(dtype="float64")) / max(batch.targets, 1), grads, final
 
     def losses_and_grads(
-        self, batch: Batch, state: State, seed: int = 0, step: int = 0
+        self, batch: Batch, state: State, seed: int = 0, step: int = 0, ready: Ready = ignore
     ) -> tuple[Array, Gradients, State]:
         """As `loss_and_grads`, with the nats of each target (T·B,), nothing read from a device."""
         ops, p = self.ops, self.parameters
@@ -176,16 +186,21 @@ class Model:
             self._head_work,
         )
         grads: Gradients = {f"head.{name}": g for name, g in head.items()}
+        ready(grads)
         d = dy.reshape(T, B, H)
         for layer in reversed(range(self.config.layers)):
-            self._dropout(d, seed, layer + 1, step)
-            d, _, layer_grads = lstm_backward(
+            self._dropout(d, seed, layer + 1, step, batch)
+            d, _, found = lstm_backward(
                 ops, part(p, f"lstm.{layer}"), d, None, None, caches[layer], self._work[layer]
             )
-            grads |= {f"lstm.{layer}.{name}": g for name, g in layer_grads.items()}
-        self._dropout(d, seed, 0, step)
+            layer_grads: Gradients = {f"lstm.{layer}.{name}": g for name, g in found.items()}
+            ready(layer_grads)
+            grads |= layer_grads
+        self._dropout(d, seed, 0, step, batch)
         embedding = self._embedding_backward(rows_of(batch.x), d.reshape(T * B, -1))
-        grads |= {f"embedding.{name}": g for name, g in embedding.items()}
+        last: Gradients = {f"embedding.{name}": g for name, g in embedding.items()}
+        ready(last)
+        grads |= last
         return losses, grads, final
 
     def losses(self, batch: Batch, state: State) -> tuple[Array, State]:
@@ -259,7 +274,7 @@ class Model:
         x = self._embedding_work.array("x", (T, B, self.config.embedding))
         self._embed(rows_of(batch.x), x.reshape(T * B, -1))
         if train:
-            self._dropout(x, seed, 0, step)
+            self._dropout(x, seed, 0, step, batch)
         final = State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         caches = []
         for layer, work in enumerate(self._work):
@@ -279,7 +294,7 @@ class Model:
                 # The layer's own backward pass needs its outputs undropped.
                 x = work.array("dropped", y.shape)
                 x[...] = y
-                self._dropout(x, seed, layer + 1, step)
+                self._dropout(x, seed, layer + 1, step, batch)
         return x, caches, final
 
     def _embed(self, x: Array, out: Array) -> None:
@@ -318,10 +333,10 @@ class Model:
         """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
         return rows_of(y) if self.words is None else self._parts.of(rows_of(y))
 
-    def _dropout(self, x: Array, seed: int, layer: int, step: int) -> None:
+    def _dropout(self, x: Array, seed: int, layer: int, step: int, batch: Batch) -> None:
         rate = self.config.dropout_after(layer)
         if rate:
-            self.ops.dropout(x, rate, seed, layer, step)
+            self.ops.dropout(x, rate, seed, layer, step, batch.first, batch.whole)
 
 
 def rows_of(a: Array) -> Array:

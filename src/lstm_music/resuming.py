@@ -1,16 +1,28 @@
 """What a run needs to go on exactly, beside its model: as a checkpoint keeps it, and back."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from lstm_music.checkpoint import TRAIN_FILE
+from lstm_music.checkpoint import (
+    TRAIN_FILE,
+    Checkpoint,
+    DamagedCheckpoint,
+    checkpoints_of,
+    point_best,
+    read_run,
+)
+from lstm_music.checkpoint_meta import check_training
+from lstm_music.errors import UserError
 from lstm_music.model import Model, State
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Annealing, Averages, Optimizer
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Settings
+from lstm_music.run_folder import not_writable
 
 
 def training_arrays(
@@ -62,6 +74,44 @@ def check_arrays(
     fits = sizes in ([None] * 2, [(3, config.layers, config.hidden)] * 2)
     if found != expected or not fits or states[0] != states[1]:
         raise ValueError(f"the arrays of {TRAIN_FILE} aren't those of the run")
+
+
+def read_back(
+    run: Path,
+    key: str,
+    model: Model,
+    optimizer: Optimizer,
+    averages: Averages | None,
+    warn: Callable[[str], None],
+) -> tuple[Checkpoint, dict[str, Array]] | None:
+    """Return a run's newest whole checkpoint and its training arrays, None where it has none.
+
+    key: of the corpus to go on with. Points `best` where the run that goes on would have it.
+    Raises UserError where the checkpoint isn't of this corpus and this model.
+    """
+    if not checkpoints_of(run):
+        return None
+    checkpoint, arrays = read_run(run, warn, ("latest",), train=True)
+    if checkpoint.meta["corpus"]["key"] != key:
+        raise UserError(
+            f"this is not the corpus that '{run}' was begun with, or it has changed: "
+            "train a new run with another --run"
+        )
+    if checkpoint.config != model.config:
+        raise UserError(
+            f"'{run / 'config.json'}' doesn't describe the run's checkpoints: "
+            "train a new run with another --run"
+        )
+    try:
+        _, progress, _ = check_training(checkpoint.meta)
+        check_arrays(arrays, model, optimizer, averages)
+    except (KeyError, ValueError) as error:
+        raise DamagedCheckpoint(checkpoint.path, error) from error
+    try:
+        point_best(run, None if math.isinf(progress.best) else progress.best_step)
+    except OSError as error:
+        raise not_writable(run, error) from error
+    return checkpoint, arrays
 
 
 def take_up(

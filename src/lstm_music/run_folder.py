@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lstm_music.bounded import dictionary, of_fields, read_json, text, whole_number
-from lstm_music.checkpoint import CHECKPOINTS, write_synced
+from lstm_music.checkpoint import CHECKPOINTS, checkpoints_of, write_synced
 from lstm_music.checkpoint_meta import SETTINGS_RANGES, SHAPE_RANGES
 from lstm_music.corpus import Reading
 from lstm_music.errors import UserError
@@ -65,6 +65,15 @@ def not_writable(run: Path, error: OSError) -> UserError:
     """Return the error for a run's folder that can't be written."""
     return UserError(
         f"can't write the run '{run}' ({error.strerror}): choose another place with --run"
+    )
+
+
+def unsaved(run: Path, line: str) -> UserError:
+    """Return the error for a run whose last checkpoint can't be written; line says why."""
+    before = checkpoints_of(run)
+    there = f"{before[0].name} is whole" if before else "nothing of this run is saved"
+    return UserError(
+        f"{line}; {there}: free some space, then go on with bin/train --resume --run {run}"
     )
 
 

@@ -53,6 +53,7 @@ class Options:
 
     length: exactly so many tokens, or None for a whole piece; limit: a length in ticks, or None.
     top_k 0 and top_p 1 keep every token. greedy takes the likeliest token instead of drawing.
+    first: the number of the first piece of those asked for; a piece's number chooses its draws.
     """
 
     length: int | None = None
@@ -62,6 +63,7 @@ class Options:
     top_p: float = 1.0
     greedy: bool = False
     seed: int = 0
+    first: int = 0
 
 
 class FreeGrammar(MessageGrammar):
@@ -191,7 +193,7 @@ def sample(
     most = grammar.most(options.length, options.limit)
     for first in range(0, len(primers), ROWS):
         drafts = [
-            Draft(first + k, primer, grammar, options, start)
+            Draft(options.first + first + k, primer, grammar, options, start)
             for k, primer in enumerate(primers[first : first + ROWS])
         ]
         for done in _write(model, drafts):

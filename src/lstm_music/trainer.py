@@ -10,12 +10,10 @@ from typing import Any
 from lstm_music.batches import Batches, on_device
 from lstm_music.checkpoint import (
     CHECKPOINTS,
-    DamagedCheckpoint,
+    Checkpoint,
     checkpoints_of,
     point,
     prune,
-    read_run,
-    step_name,
     write_checkpoint,
 )
 from lstm_music.checkpoint_meta import check_training
@@ -25,11 +23,13 @@ from lstm_music.graph import GraphStep, graph_step
 from lstm_music.health import MOST_BAD_STEPS, Jumps, bad_tensor, named, not_finite
 from lstm_music.model import Batch, Gradients, Model, State
 from lstm_music.ops import NumpyOps
+from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Annealing, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Report, Settings, outlook
-from lstm_music.resuming import check_arrays, described, state_of, take_up, training_arrays
-from lstm_music.run_folder import append, cut_metrics, metrics_row, not_writable, sync
+from lstm_music.ranks import ALONE, Alone
+from lstm_music.resuming import described, read_back, state_of, take_up, training_arrays
+from lstm_music.run_folder import append, cut_metrics, metrics_row, sync, unsaved
 from lstm_music.signals import Interrupted, StopWish
 
 LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
@@ -41,7 +41,8 @@ VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
 class Trainer:
     """One run: a model, a corpus, and the folder that records them.
 
-    show is called with a Report after each step; warn with a line of text.
+    show is called with a Report after each step; warn with a line of text. ranks: who shares the
+    work; each has a trainer, and they decide alike, by what rank 0's clock says.
     """
 
     corpus: Corpus
@@ -51,6 +52,7 @@ class Trainer:
     show: Callable[[Report], None] = lambda report: None
     warn: Callable[[str], None] = lambda line: None
     started: float = field(default_factory=time.monotonic)
+    ranks: Alone = ALONE
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -67,14 +69,15 @@ class Trainer:
         # A graph stops at a bad step: to skip it, the host must know of it before the next one.
         self._graph = (
             None
-            if s.skip_bad_steps
+            if s.skip_bad_steps or not self.ranks.alone
             else graph_step(self.model, self.optimizer, s.clip, s.seed, means, rate)
         )
         self._unread = 0  # steps of the graph whose losses are still on the device
         self._loss = math.nan  # the last one read
         self._jumps = Jumps()
         self._wish = StopWish()
-        self._saved = time.monotonic()
+        self._now, self._asked = time.monotonic(), 0  # rank 0's time, the signal of any rank
+        self._saved = self._now
         self._last: tuple[int, Path] | None = None  # the last checkpoint written: step, path
         self._begun = time.monotonic(), 0  # when this process began to train, and at which step
 
@@ -85,19 +88,28 @@ class Trainer:
         the loss is no number or the last checkpoint can't be written.
         """
         self._begun = time.monotonic(), self.progress.step
+        self.started = self.ranks.from_first(lambda: self.started)
         with self._wish:
+            self._agree()
+            self._saved = self._now
             reason = self._loop()
             path = self.save(final=True)
             if path is not None and self.progress.period_steps:
                 self._judge_last(path)
-            if self._wish.number:
-                raise Interrupted(self._wish.number)
+            self._agree()
+            if self._asked:
+                raise Interrupted(self._asked)
         return reason
+
+    def _agree(self) -> None:
+        """Learn from the others what time it is and whether to stop: all are to do the same."""
+        self._now, self._asked = self.ranks.agree(time.monotonic(), self._wish.number)
 
     def _loop(self) -> str:
         at, s = self.progress, self.settings
         while True:
-            batches = self.corpus.training_batches(s.batch, s.seq, s.seed, at.epoch)
+            every = self.corpus.training_batches(s.batch, s.seq, s.seed, at.epoch)
+            batches = self.ranks.part(every)
             if self.state is None:
                 self.state = self.model.zero_state(len(batches.streams))
             if self.state.h.shape[1] != len(batches.streams):
@@ -118,6 +130,7 @@ class Trainer:
         if ended:
             self._end_period()
         self._show(loss, len(batches), ended)
+        self._agree()
         self._save_if_due()
 
     def _limit(self) -> str:
@@ -127,14 +140,11 @@ class Trainer:
             return f"--epochs {s.epochs}"
         if s.max_steps is not None and at.step >= s.max_steps:
             return f"--max-steps {s.max_steps}"
-        if s.max_minutes is not None and self._elapsed() >= s.max_minutes * 60:
+        if s.max_minutes is not None and self._now - self.started >= s.max_minutes * 60:
             return f"--max-minutes {s.max_minutes:g}"
         if s.early_stop and at.since_best >= s.early_stop:
             return f"--early-stop {s.early_stop}"
         return ""
-
-    def _elapsed(self) -> float:
-        return time.monotonic() - self.started
 
     def _step(self, batch: Batch) -> float:
         """Take one optimiser step; return the loss."""
@@ -143,8 +153,9 @@ class Trainer:
         at, begun = self.progress, time.monotonic()
         assert self.state is not None
         loss, grads, self.state = self.model.loss_and_grads(
-            on_device(self.ops, batch), self.state, self.settings.seed, at.step
+            on_device(self.ops, batch), self.state, self.settings.seed, at.step, self.ranks.start
         )
+        loss, grads = self.ranks.total(loss), self.ranks.finish(grads, self.model)
         norm = global_norm(self.ops, grads)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             self._skip(loss, grads, batch, begun)
@@ -266,7 +277,7 @@ class Trainer:
         """Validate a run that was stopped inside a period, without touching what resuming reads."""
         self.valid = self.validate()
         self._record("valid", self.valid, self.annealing.lr, None, None)
-        if self.valid < self.progress.best:
+        if self.valid < self.progress.best and self.ranks.leads:
             point(self.run / CHECKPOINTS, "best", path.name)
 
     def validate(self) -> float:
@@ -275,7 +286,8 @@ class Trainer:
         Where weights are averaged, it is the averages that are judged.
         """
         model, s = self.averages.model if self.averages else self.model, self.settings
-        return mean_nats(model, self.corpus, "valid", s.batch, s.seq, most=self.validated)
+        size = s.batch, s.seq
+        return mean_nats(model, self.corpus, "valid", *size, most=self.validated, ranks=self.ranks)
 
     def _record(
         self, split: str, loss: float, lr: float, norm: float | None, speed: float | None
@@ -283,7 +295,8 @@ class Trainer:
         """Append a row to metrics.csv."""
         line = metrics_row(self.progress, split, loss, lr, norm, speed)
         try:
-            append(self.run / "metrics.csv", line)
+            if self.ranks.leads:
+                append(self.run / "metrics.csv", line)
             self.progress.rows += 1
         except OSError as error:
             self.warn(f"can't write metrics.csv ({error.strerror}): training goes on without")
@@ -292,16 +305,17 @@ class Trainer:
         at = self.progress
         speed = at.tokens / max(at.seconds, 1e-9)
         pace = (time.monotonic() - self._begun[0]) / max(at.step - self._begun[1], 1)
-        left, share = outlook(at, self.settings, windows, pace, self._elapsed())
+        elapsed = time.monotonic() - self.started
+        left, share = outlook(at, self.settings, windows, pace, elapsed)
         self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, left, validated))
 
     # Saving -----------------------------------------------------------------------------------
 
     def _save_if_due(self) -> None:
-        if self._wish.number:
+        if self._asked:
             self.save(final=True)
-            raise Interrupted(self._wish.number)
-        if time.monotonic() - self._saved >= self.settings.checkpoint_minutes * 60:
+            raise Interrupted(self._asked)
+        if self._now - self._saved >= self.settings.checkpoint_minutes * 60:
             self.save()
 
     def save(self, best: bool = False, final: bool = False) -> Path | None:
@@ -310,16 +324,24 @@ class Trainer:
         Where the disk refuses: warn, return None and go on, unless it is the last one (UserError).
         """
         self._read_graph()
-        self._saved = time.monotonic()
+        self._saved = self._now
         if self._last is not None and self._last[0] == self.progress.step:
             return self._last[1]
+        state = self.ranks.whole_state(self.state, self.ops)
+        path = self.ranks.from_first(lambda: self._write(state, best, final))
+        if path is not None:
+            self._last = (self.progress.step, path)
+        return path
+
+    def _write(self, state: State | None, best: bool, final: bool) -> Path | None:
+        """As `save`, with the state of all streams."""
         try:
             sync(self.run / "metrics.csv")  # whose rows the checkpoint counts
             path = write_checkpoint(
                 self.run,
                 self.progress.step,
                 self._model_arrays(),
-                self._train_arrays(),
+                self._train_arrays(state),
                 self._meta(),
             )
             if best:
@@ -329,72 +351,38 @@ class Trainer:
             reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
             line = f"can't write a checkpoint in '{self.run}' ({reason})"
             if final:
-                raise self._unsaved(line) from error
+                raise unsaved(self.run, line) from error
             self.warn(f"{line}: training goes on and tries again later")
             return None
-        self._last = (self.progress.step, path)
         return path
-
-    def _unsaved(self, line: str) -> UserError:
-        before = checkpoints_of(self.run)
-        there = f"{before[0].name} is whole" if before else "nothing of this run is saved"
-        return UserError(
-            f"{line}; {there}: free some space, then go on with bin/train --resume --run {self.run}"
-        )
 
     def _model_arrays(self) -> dict[str, Any]:
         """Return the parameters that sampling uses: the averages, where there are any."""
         model = self.averages.model if self.averages else self.model
         return {k: self.ops.to_numpy(v) for k, v in model.parameters.items()}
 
-    def _train_arrays(self) -> dict[str, Any]:
-        return training_arrays(self.model, self.optimizer, self.averages, self.state)
+    def _train_arrays(self, state: State | None) -> dict[str, Any]:
+        return training_arrays(self.model, self.optimizer, self.averages, state)
 
     def _meta(self) -> dict[str, Any]:
         given = self.corpus, self.model, self.settings, self.progress, self.annealing
         return described(*given, self.optimizer.t)
 
     def resume(self) -> None:
-        """Take up the run where its newest whole checkpoint stands, or at step 0 without any."""
-        if checkpoints_of(self.run):
-            self._take_up()
-        self.progress.rows = cut_metrics(self.run / "metrics.csv", self.progress.rows)
+        """Take up the run where its newest whole checkpoint stands, or at step 0 without any.
 
-    def _take_up(self) -> None:
-        checkpoint, arrays = read_run(self.run, self.warn, ("latest",), train=True)
-        meta = checkpoint.meta
-        if meta["corpus"]["key"] != self.corpus.key:
-            raise UserError(
-                f"this is not the corpus that '{self.run}' was begun with, or it has changed: "
-                "train a new run with another --run"
-            )
-        if checkpoint.config != self.model.config:
-            raise UserError(
-                f"'{self.run / 'config.json'}' doesn't describe the run's checkpoints: "
-                "train a new run with another --run"
-            )
-        try:
-            _, self.progress, self.annealing = check_training(meta)
-            check_arrays(arrays, self.model, self.optimizer, self.averages)
-        except (KeyError, ValueError) as error:
-            raise DamagedCheckpoint(checkpoint.path, error) from error
-        take_up(arrays, checkpoint.parameters, self.model, self.optimizer, self.averages)
-        self.optimizer.t = meta["optimizer_steps"]
-        self.state = state_of(arrays, self.ops)
-        self._last = self.progress.step, checkpoint.path
-        try:
-            self._point_best()
-        except OSError as error:
-            raise not_writable(self.run, error) from error
-
-    def _point_best(self) -> None:
-        """Point `best` where the run that goes on would have it.
-
-        A run that stopped inside an epoch judged its last checkpoint, and one that fell back to
-        an older checkpoint forgets what came after.
+        Rank 0 alone reads it, and tells the others.
         """
-        folder, name = self.run / CHECKPOINTS, step_name(self.progress.best_step)
-        if math.isinf(self.progress.best):
-            (folder / "best").unlink(missing_ok=True)
-        elif (folder / name).is_dir():
-            point(folder, "best", name)
+        whose = self.run, self.corpus.key, self.model, self.optimizer, self.averages
+        found = self.ranks.from_first(lambda: read_back(*whose, self.warn))
+        if found is not None:
+            self._take_up(*found)
+        if self.ranks.leads:
+            self.progress.rows = cut_metrics(self.run / "metrics.csv", self.progress.rows)
+
+    def _take_up(self, checkpoint: Checkpoint, arrays: dict[str, Array]) -> None:
+        _, self.progress, self.annealing = check_training(checkpoint.meta)
+        take_up(arrays, checkpoint.parameters, self.model, self.optimizer, self.averages)
+        self.optimizer.t = checkpoint.meta["optimizer_steps"]
+        self.state = self.ranks.state_part(state_of(arrays, self.ops))
+        self._last = self.progress.step, checkpoint.path

@@ -209,10 +209,10 @@ def test_too_little_memory_in_the_midst_of_a_run_is_one_line(fails, folder, monk
 def test_too_little_memory_for_a_checkpoint_is_a_warning(command, folder, monkeypatch):
     real = Trainer._train_arrays
 
-    def greedy(self):
+    def greedy(self, state):
         if self.progress.step == 18:
             raise MemoryError
-        return real(self)
+        return real(self, state)
 
     monkeypatch.setattr(Trainer, "_train_arrays", greedy)
     done = command("train", "music", *SMALL, "--max-steps", 30, "--run", "a")

@@ -7,6 +7,7 @@ While a stream captures, work is recorded instead of done, and a read by the hos
 
 import ctypes
 import math
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from .compile import HostModule, LaunchError
 
 GUARD = 4096
+RUNNING = threading.Lock()  # a kernel's threads are fibres, of one thread at a time
 POINTERS_INSIDE = {"sum_squares_forward", "adam_forward"}  # what they touch isn't in the arguments
 
 
@@ -129,7 +131,7 @@ def plainly(a):
     """Return an array of the stand-in as NumPy's own, anything else as it is."""
     if isinstance(a, HostArray):
         return a.view(np.ndarray)
-    if isinstance(a, tuple):
+    if isinstance(a, tuple | list):
         return tuple(plainly(x) for x in a)
     return a
 
@@ -195,7 +197,8 @@ class Kernel:
         for order in orders:
             for r, b in zip(roots, before, strict=True):
                 r[...] = b
-            self.kernel(grid, block, raw, shared, order)
+            with RUNNING:
+                self.kernel(grid, block, raw, shared, order)
             check_guards(name, arrays)
             if first is None:
                 first = [r.copy() for r in roots]
@@ -263,6 +266,8 @@ def gemm_ex(
 class Stream:
     """A cupy.cuda.Stream; work is done when it is asked for."""
 
+    ptr = 77
+
     def __init__(self, non_blocking=False) -> None:
         self.non_blocking = non_blocking
 
@@ -285,6 +290,12 @@ class Stream:
 
     def synchronize(self):
         host_read("synchronize")
+
+    def record(self):
+        return Event()
+
+    def wait_event(self, event):
+        assert isinstance(event, Event)
 
 
 class Event:
@@ -333,6 +344,7 @@ class HostCupy:
             device=SimpleNamespace(get_cublas_handle=lambda: 1),
             compiler=SimpleNamespace(CompileException=CompileException),
             Stream=Stream,
+            get_current_stream=Stream,
             Event=Event,
             alloc_pinned_memory=bytearray,
             MemoryPool=Pool,

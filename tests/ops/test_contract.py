@@ -464,9 +464,12 @@ def clear_draws(rng, nade, temperature):
 @st.composite
 def dropout(draw):
     rng, T, B, E = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    whole = draw(st.none() | st.integers(B, B + 5))
     return Case(
         {
             "x": rng.normal(size=(T, B, E)),
+            "first": draw(st.integers(0, (whole or B) - B)),
+            "whole": whole,
             "p": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])),
             "seed": draw(st.integers(0, 2**64 - 1)),
             "stream": draw(st.integers(0, 2**32 - 1)),

@@ -117,7 +117,13 @@ MUTATIONS = {
     ),
     "a mean that jumps": Mutation("average_step", "mean[n] += share *", "mean[n] = share *"),
     "a dropout word off by one": Mutation(
-        "dropout", "bits.word[n] >= threshold", "bits.word[(n + 1) % 4] >= threshold"
+        "dropout", "bits.word[k] >= threshold", "bits.word[(k + 1) % 4] >= threshold"
+    ),
+    "a part's words from the whole's start": Mutation(
+        "dropout", "t * whole + first;", "t * whole;"
+    ),
+    "a part's last word left out": Mutation(
+        "dropout", "word >= start + n) continue", "word + 1 >= start + n) continue"
     ),
 }  # fmt: skip
 
@@ -170,7 +176,13 @@ def cases(op):
         "average_step": (
             {"p": reals(size=(B, H)), "mean": reals(size=(B, H)), "rate": 0.3}, ("mean",)
         ),
-        "dropout": ({"x": reals(size=(B, H)), "p": 0.4, "seed": 1, "stream": 2, "step": 3}, ("x",)),
+        "dropout": (
+            {
+                "x": reals(size=(3, B, H)), "p": 0.4, "seed": 1, "stream": 2, "step": 3,
+                "first": 2, "whole": B + 5,
+            },
+            ("x",),
+        ),
     }[op]  # fmt: skip
     return [contract.Case(*made)]
 

@@ -44,6 +44,25 @@ def test_every_backend_draws_the_same_mask(any_ops, shape, p, seed, stream, step
     np.testing.assert_array_equal(found, mask(REFERENCE, shape, p, seed, stream, step))
 
 
+@settings(max_examples=100, deadline=None)
+@given(shapes, rates, seeds, words, words, st.data())
+def test_columns_have_their_part_of_the_whole_mask(any_ops, shape, p, seed, stream, step, data):
+    first = data.draw(st.integers(0, shape[1] - 1))
+    stop = data.draw(st.integers(first + 1, shape[1]))
+    part = any_ops.asarray(np.ones((shape[0], stop - first, *shape[2:])))
+    any_ops.dropout(part, p, seed, stream, step, first, shape[1])
+    whole = mask(REFERENCE, shape, p, seed, stream, step)
+    np.testing.assert_array_equal(any_ops.to_numpy(part) != 0, whole[:, first:stop])
+
+
+def test_many_columns_have_their_part_too(any_ops):
+    """More than a thread makes at once, at a place that is no multiple of four."""
+    part = any_ops.asarray(np.ones((3, 700)))
+    any_ops.dropout(part, 0.4, 1, 2, 3, 1001, 2003)
+    whole = mask(REFERENCE, (3, 2003), 0.4, 1, 2, 3)
+    np.testing.assert_array_equal(any_ops.to_numpy(part) != 0, whole[:, 1001:1701])
+
+
 @settings(max_examples=50, deadline=None)
 @given(shapes, rates, seeds, words, words)
 def test_an_element_survives_where_its_random_number_is_at_least_p(shape, p, seed, stream, step):

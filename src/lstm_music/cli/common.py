@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -21,10 +22,12 @@ from lstm_music.cli import COMMANDS
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
+from lstm_music.ranks import abandon, launched
 from lstm_music.reading import Workers
 
 RUNS = Path("runs")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
+PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
 OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
 
@@ -257,12 +260,22 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
         status = fail(f"{error.strerror or error}{where}: check the path and the free space")
+    if status:
+        abandon(status)
     return status
 
 
 def fail(message: str) -> int:
-    """Print a message as one line `error: …` on standard error; return status 2."""
-    print("error:", as_typed(" ".join(message.split())), file=sys.stderr)
+    """Print a message as one line `error: …` on standard error; return status 2.
+
+    Of an MPI launcher's processes the first speaks at once, the others if they are still there a
+    little later: once one has left, all are ended, and so what is wrong for all is said once.
+    """
+    _, rank = launched() or (1, 0)
+    if rank:
+        time.sleep(PATIENCE)
+        message = f"rank {rank}: {message}"
+    print("error:", as_typed(" ".join(message.split())), file=sys.stderr, flush=True)
     return 2
 
 

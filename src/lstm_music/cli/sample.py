@@ -5,6 +5,7 @@ import io
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from lstm_music.errors import UserError
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.ranks import Alone, join
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
 from lstm_music.tokenizers.grammar import BAR
@@ -54,32 +56,39 @@ EXAMPLES = """examples:
 """
 
 
-def main(argv: Sequence[str]) -> int:
-    """Write the pieces and print their paths; return the exit status."""
+def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
+    """Write the pieces and print their paths; return the exit status.
+
+    ranks: who shares the pieces (default: all that an MPI launcher started).
+    """
+    ranks = join() if ranks is None else ranks
     parser = make_parser()
     args = parser.parse_args(argv)
     check_baseline(args, parser)
     check_programs(args)
-    limit_threads(args.threads, args.backend)
-    composer, folder = find_composer(args)
+    limit_threads(args.threads or ranks.threads, args.backend)
+    composer, folder = ranks.first_alone(lambda: find_composer(args))
     options = composer.fitted(options_of(args, composer.top_p))
     primers, origins = primers_of(args, composer, options)
-    with Bar(args.quiet, composer.unit) as bar:
-        pieces = composer.compose(primers, options, bar.show)
-    paths = out_paths(args, folder)
-    with Bar(args.quiet, "pieces") as bar:
-        for n, (path, music) in enumerate(zip(paths, pieces, strict=True)):
+    own = slice(*ranks.share_of(args.num))
+    options = replace(options, first=own.start)
+    with Bar(args.quiet or not ranks.leads, composer.unit) as bar:
+        pieces = composer.compose(primers[own], options, bar.show)
+    paths = ranks.from_first(lambda: out_paths(args, folder))[own]
+    with Bar(args.quiet or not ranks.leads, "pieces") as bar:
+        for n, (path, origin, music) in enumerate(zip(paths, origins[own], pieces, strict=True)):
             piece = composer.piece(music, options, path.stem)
             write(midi_of(piece, args), path)
             length = f"{composer.size(music)} {composer.unit}"
-            bar.print(path if args.quiet else describe(piece, path, length, origins[n], args))
+            bar.print(path if args.quiet else describe(piece, path, length, origin, args))
             made = companions(piece, path, args)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
             bar.show(n + 1, len(pieces))
-            if args.open and n == 0:
+            if args.open and n == 0 and ranks.leads:
                 for other, _ in made or [(path, "")]:
                     open_file(other)
+    ranks.leave()
     return 0
 
 

@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Report, Settings
+from lstm_music.ranks import ALONE, Alone, join
 from lstm_music.run_folder import SHAPE, new_run
 from lstm_music.run_lock import RunLock
 from lstm_music.signals import Interrupted
@@ -43,26 +45,41 @@ SKIPPED_SHOWN = 5  # files that a warning names one by one
 def main(argv: Sequence[str]) -> int:
     """Train; return the exit status."""
     started = time.monotonic()
+    ranks = join()
     args = make_parser().parse_args(argv)
-    limit_threads(args.threads, args.backend)
-    if not args.resume:
-        return train(args, *new_options(args), started)
-    folder, options = resumed_options(args)
-    with RunLock(folder, warn):  # before anything is read: the one who has it goes on writing
-        return train(args, folder, options, started)
+    args.quiet = args.quiet or not ranks.leads
+    limit_threads(args.threads or ranks.threads, args.backend)
+    choose = resumed_options if args.resume else new_options
+    folder, options = ranks.from_first(lambda: choose(args))
+    # Before anything is read: the one who has the lock goes on writing.
+    with locked(folder, ranks) if args.resume else nullcontext():
+        status = train(args, folder, options, started, ranks)
+    ranks.leave()
+    return status
 
 
-def train(args: argparse.Namespace, folder: Path, options: dict[str, Any], started: float) -> int:
+def locked(folder: Path, ranks: Alone) -> AbstractContextManager[Any]:
+    """Keep a run's folder from other commands; of several ranks, the first one does."""
+    return RunLock(folder, warn) if ranks.leads else nullcontext()
+
+
+def train(
+    args: argparse.Namespace, folder: Path, options: dict[str, Any], started: float, ranks: Alone
+) -> int:
     """Train by the options, in a folder that is this process's; return the exit status."""
     ops = ops_of(args)
+    ranks.connect(ops)
     reading = Reading(**{name: options[name] for name in READING})
-    corpus = load_corpus(
-        options["corpus"],
-        Path(options["data"]) if options["data"] else None,
-        reading,
-        progress=not args.quiet and sys.stderr.isatty(),
-        workers=workers_from(args),
+    corpus = ranks.first_alone(
+        lambda: load_corpus(
+            options["corpus"],
+            Path(options["data"]) if options["data"] else None,
+            reading,
+            progress=not args.quiet and sys.stderr.isatty(),
+            workers=workers_from(args),
+        )
     )
+    check_same(corpus, ranks)
     if not args.quiet:
         warn_of_skipped(corpus, folder)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
@@ -70,13 +87,15 @@ def train(args: argparse.Namespace, folder: Path, options: dict[str, Any], start
     config = config_of(options, len(corpus.vocabulary), words)
     model = Model(config, ops, settings.seed, words=words)
     screen = Screen(args.quiet)
-    trainer = Trainer(corpus, model, settings, folder, screen.show, warn, started)
+    told = warn if ranks.leads else silent
+    trainer = Trainer(corpus, model, settings, folder, screen.show, told, started, ranks)
     if args.resume:
         trainer.resume()
         return to_the_end(trainer, screen, args)
     source = {name: options[name] for name in ("corpus", "data")}
-    new_run(folder, config, corpus, settings, source, asdict(reading))
-    with RunLock(folder, warn):
+    if ranks.leads:
+        new_run(folder, config, corpus, settings, source, asdict(reading))
+    with locked(folder, ranks):
         return to_the_end(trainer, screen, args)
 
 
@@ -85,6 +104,19 @@ def config_of(options: dict[str, Any], V: int, words: tuple[Array, Array] | None
     classes, deltas = (int(part.max()) + 1 for part in words) if words else (0, 0)
     shape = {name: options[name] for name in SHAPE}
     return Config(V, **shape, classes=classes, deltas=deltas)
+
+
+def check_same(corpus: Corpus, ranks: Alone) -> None:
+    """Raise UserError where this rank reads another corpus than rank 0."""
+    if ranks.from_first(lambda: corpus.key) != corpus.key:
+        raise UserError(
+            f"rank {ranks.rank} reads another '{corpus.name}' than rank 0: give all of them the "
+            "same files"
+        )
+
+
+def silent(line: str) -> None:
+    """Say nothing: rank 0 does."""
 
 
 def ops_of(args: argparse.Namespace) -> NumpyOps:
@@ -100,23 +132,25 @@ def ops_of(args: argparse.Namespace) -> NumpyOps:
 
 def to_the_end(trainer: Trainer, screen: "Screen", args: argparse.Namespace) -> int:
     """Run a trainer to its end, write a sample, and return the exit status."""
-    at, folder = trainer.progress, trainer.run
+    at, folder, ranks = trainer.progress, trainer.run, trainer.ranks
     say(args.quiet, describe(trainer))
     try:
         with screen:
             reason = trainer.train()
     except Interrupted as stopped:
         again = go_on(folder, limits_of(trainer.settings))
-        print(f"stopped at step {at.step} and saved; go on with {again}", file=sys.stderr)
+        if ranks.leads:
+            print(f"stopped at step {at.step} and saved; go on with {again}", file=sys.stderr)
         return 128 + stopped.number
     except BaseException as error:
-        if not args.resume and not at.step:
+        if not args.resume and not at.step and ranks.leads:
             shutil.rmtree(folder, ignore_errors=True)  # a run that never began: nothing is lost
         elif isinstance(error, MemoryError):
             raise out_of_memory(trainer) from error
         raise
     say(args.quiet, f"stopped by {reason}: {standing(trainer)}")
-    sample([typed(folder), "--backend", args.backend, *["--quiet"] * args.quiet])
+    if ranks.leads:
+        sample([typed(folder), "--backend", args.backend, *["--quiet"] * args.quiet], ALONE)
     limits = {"max_minutes": 30, **({"early_stop": 0} if "early-stop" in reason else {})}
     more = as_typed(f"bin/sample {shlex.quote(typed(folder))} --num 4 --temperature 0.9")
     say(args.quiet, f"more:  {more}")
@@ -152,10 +186,11 @@ def describe(trainer: Trainer) -> str:
     tokens = f"{steps:,} tokens, {len(corpus.vocabulary):,} unique"
     valid = sum(lengths[p] for p in corpus.splits["valid"])
     part = f"; validates on {trainer.validated:,} of {valid:,}" if trainer.validated < valid else ""
+    ranks = "" if trainer.ranks.alone else f"; {trainer.ranks.size} ranks"
     return (
         f"{begun} {trainer.run}: {len(corpus.splits['train']):,} pieces, "
         f"{f'{steps:,} frames' if model.config.reads_notes else tokens}{part}; "
-        f"{size:,} parameters; {model.ops.name} backend"
+        f"{size:,} parameters; {model.ops.name} backend{ranks}"
     )
 
 

@@ -24,6 +24,7 @@ from lstm_music.ops.numpy_ops import (
     dropout_threshold,
     logit_chunks,
     row,
+    rows_and_place,
 )
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -538,12 +539,25 @@ class CupyOps(NumpyOps):
 
     # Dropout ----------------------------------------------------------------------------------
 
-    def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
+    def dropout(
+        self,
+        x: Array,
+        p: float,
+        seed: int,
+        stream: int,
+        step: int,
+        first: int = 0,
+        whole: int | None = None,
+    ) -> None:
         """As NumpyOps.dropout, with the same bits; inside `recording` the step is the device's."""
         k0, k1 = philox.split_seed(seed)
+        rows, before, row = rows_and_place(x, first, whole)
+        T, n = rows.shape
+        each = (n + 6) // 4  # blocks of four words that a row may touch, which may begin inside one
         self.launch(
-            "dropout", "dropout_forward", (blocks(x.size, 4 * 256),), (256,),
-            x, np.uint64(x.size), dropout_threshold(p), self._real(1 / (1 - p)),
+            "dropout", "dropout_forward", (blocks(T * each, 256),), (256,),
+            x, np.uint64(T), np.uint64(n), np.uint64(before), np.uint64(row), np.uint64(each),
+            dropout_threshold(p), self._real(1 / (1 - p)),
             np.uint32(k0), np.uint32(k1), np.uint32(stream & philox.MASK32),
             np.uint32(step & philox.MASK32), self._step,
         )  # fmt: skip

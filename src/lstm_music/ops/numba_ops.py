@@ -24,6 +24,7 @@ from lstm_music.ops.numpy_ops import (
     Workspace,
     dropout_threshold,
     logit_chunks,
+    rows_and_place,
 )
 from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, small_product, wide_product
 
@@ -542,21 +543,30 @@ DROPOUT_BLOCKS = 64  # made at once: 256 elements, a fit for the first-level cac
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _dropout(x, threshold, scale, stream, step, k0, k1, parts):  # type: ignore[no-untyped-def]
+def _dropout(x, first, whole, threshold, scale, stream, step, k0, k1, parts):  # type: ignore[no-untyped-def]
+    """x (T, n) is the columns first … first+n-1 of a (T, whole), whose mask it takes."""
     zero = x.dtype.type(0)
-    groups = (len(x) + 4 * DROPOUT_BLOCKS - 1) // (4 * DROPOUT_BLOCKS)
+    T, n = x.shape
+    size = 4 * DROPOUT_BLOCKS
+    groups = (n + 3 + size - 1) // size  # of a row, which may begin inside a block of 4
     for part in prange(parts):
         words = np.empty((4, DROPOUT_BLOCKS), np.uint32)
         factors = np.empty((DROPOUT_BLOCKS, 4), x.dtype)
         flat = factors.reshape(-1)
-        for group in range(part * groups // parts, (part + 1) * groups // parts):
-            _philox_blocks(group * DROPOUT_BLOCKS, stream, step, k0, k1, words)
+        for work in range(part * T * groups // parts, (part + 1) * T * groups // parts):
+            t, group = work // groups, work % groups
+            block = (t * whole + first) // 4 + group * DROPOUT_BLOCKS
+            _philox_blocks(block, stream, step, k0, k1, words)
             for lane in range(4):
                 for j in range(DROPOUT_BLOCKS):
                     factors[j, lane] = scale if words[lane, j] >= threshold else zero
-            some = x[group * 4 * DROPOUT_BLOCKS : (group + 1) * 4 * DROPOUT_BLOCKS]
+            start = 4 * block - t * whole - first  # the column of flat[0]
+            low, high = max(start, 0), min(start + size, n)
+            if low >= high:
+                continue
+            some = x[t, low:high]
             for j in range(len(some)):
-                some[j] *= flat[j]
+                some[j] *= flat[low - start + j]
 
 
 @njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
@@ -788,12 +798,22 @@ class NumbaOps(NumpyOps):
         """As NumpyOps.average_step, in one pass."""
         _average_step(p.reshape(-1), mean.reshape(-1), self.real(rate))
 
-    def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
+    def dropout(
+        self,
+        x: Array,
+        p: float,
+        seed: int,
+        stream: int,
+        step: int,
+        first: int = 0,
+        whole: int | None = None,
+    ) -> None:
         """As NumpyOps.dropout, with the same bits."""
         k0, k1 = philox.split_seed(seed)
         scale = self.real(1 / (1 - p))
         threshold = dropout_threshold(p)
-        _dropout(x.reshape(-1), threshold, scale, stream, step, k0, k1, get_num_threads())
+        place = rows_and_place(x, first, whole)
+        _dropout(*place, threshold, scale, stream, step, k0, k1, get_num_threads())
 
     def adam_step(
         self,

@@ -5,6 +5,7 @@ time-major and C-contiguous; gates are four contiguous blocks in the order i, f,
 Each docstring says which arguments an op overwrites.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -392,13 +393,27 @@ class NumpyOps:
 
     # Dropout ----------------------------------------------------------------------------------
 
-    def dropout(self, x: Array, p: float, seed: int, stream: int, step: int) -> None:
+    def dropout(
+        self,
+        x: Array,
+        p: float,
+        seed: int,
+        stream: int,
+        step: int,
+        first: int = 0,
+        whole: int | None = None,
+    ) -> None:
         """Zero each element of x with probability p and scale the rest by 1/(1-p), in place.
 
         The mask depends on (seed, stream, step) alone, so the same call on the gradient of the
-        output gives the gradient of the input. Source: Srivastava et al. 2014.
+        output gives the gradient of the input. Where whole is given, x (T, B, …) is the columns
+        first … first+B-1 of a (T, whole, …), and takes its part of the mask of that.
+        Source: Srivastava et al. 2014.
         """
-        bits = philox.random_bits(seed, stream, step, x.size).reshape(x.shape)
+        shape = x.shape if whole is None else (len(x), whole, *x.shape[2:])
+        bits = philox.random_bits(seed, stream, step, math.prod(shape)).reshape(shape)
+        if whole is not None:
+            bits = bits[:, first : first + x.shape[1]]
         x *= (bits >= dropout_threshold(p)) * self.real(1 / (1 - p))
 
     # Optimiser --------------------------------------------------------------------------------
@@ -482,6 +497,18 @@ def logit_chunks(
     for start in range(0, N, chunk):
         stop = min(start + chunk, N)
         yield slice(start, stop), logits[: stop - start]
+
+
+def rows_and_place(x: Array, first: int, whole: int | None) -> tuple[Array, int, int]:
+    """Return x as rows (T, n) of the larger array that `NumpyOps.dropout` takes it for a part of.
+
+    Also how many elements of its row are before each row's first, and how long that row is. An
+    array that is no part of another is one row.
+    """
+    if whole is None:
+        return x.reshape(1, -1), 0, x.size
+    width = math.prod(x.shape[2:])
+    return x.reshape(len(x), -1), first * width, whole * width
 
 
 def dropout_threshold(p: float) -> np.uint32:
