@@ -55,6 +55,7 @@ TRIALS = (
     Trial("sample --bars 4 --svg", 2, "pip install music21 verovio"),
     Trial("sample --baseline chord-frequency --corpus bach --bars 4 --out chords.mid", 0, "",
           ("chords.mid",)),
+    Trial("reproduce baselines --scale smoke --out again", 0, "", ("again/results.md",)),
     Trial("corpus bach --json bach.json --figure bach.png", 0, "410", ("bach.json", "bach.png")),
     Trial("train bach --max-steps 20 --run words", 0, "stopped by", ("runs/words/metrics.csv",)),
     Trial("train --resume --run words --max-steps 30", 0, "resumed at step 20"),

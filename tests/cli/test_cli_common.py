@@ -1,5 +1,6 @@
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -192,3 +193,24 @@ def test_who_installed_the_package_is_told_what_to_type_there(monkeypatch, capsy
     shown = parser.format_help()
     assert shown.startswith("usage: lstm-music train ")
     assert "lstm-music train bach, then lstm-music sample; not /usr/bin/train" in shown
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_worker_leaves_sigterm_to_the_system():
+    """With Python's handler it could miss it while it starts, and never end."""
+    ends = os.pipe()
+
+    def forking(argv):
+        if os.fork() == 0:
+            os.write(ends[1], str(int(signal.getsignal(signal.SIGTERM))).encode())
+            os._exit(0)
+        return 0
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert run(forking, []) == 0
+        assert callable(signal.getsignal(signal.SIGTERM))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    os.wait()
+    assert os.read(ends[0], 9) == b"0"

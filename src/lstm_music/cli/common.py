@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -240,6 +241,7 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        forks_end_at_once()
     try:
         status = main(argv)
         sys.stdout.flush()  # here a broken pipe can still be caught
@@ -263,6 +265,21 @@ def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
     if status:
         abandon(status)
     return status
+
+
+@cache
+def forks_end_at_once() -> None:
+    """Have processes forked from this one end by SIGTERM itself, not by Python's handler.
+
+    A worker that is still starting, or waits for a lock, would miss it and be waited for for ever.
+    """
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=plain_sigterm)
+
+
+def plain_sigterm() -> None:
+    """Leave SIGTERM to the system."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def fail(message: str) -> int:
