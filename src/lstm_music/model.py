@@ -19,6 +19,7 @@ Ready = Callable[[Gradients], None]
 HEADS = ("softmax", "factored", "sigmoid", "nade")
 HEADS_OF = {  # by representation, the default first
     "message": ("softmax", "factored"),
+    "event": ("softmax",),
     "chord": ("softmax",),
     "note": ("sigmoid", "nade"),
 }
