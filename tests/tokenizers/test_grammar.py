@@ -144,7 +144,13 @@ def test_the_state_knows_what_sounds_in_the_tidied_track(layout, random, longest
     state, words = grammar.start(), []
     for _ in range(60):
         notes_only = grammar.allowed(state, None, may_end=True) & (grammar.kind != 2)
-        id = random.choice(np.flatnonzero(notes_only).tolist())
+        # A note of length zero, which is dropped, makes room all the same: leave them out.
+        struck = [pitch for pitch, start in state.sounding.items() if start == state.now]
+        at_once = (grammar.kind == 0) & (grammar.delta == 0) & np.isin(grammar.pitch, struck)
+        ids = np.flatnonzero(notes_only & ~at_once).tolist()
+        if not ids:
+            break
+        id = random.choice(ids)
         grammar.advance(state, id)
         words.append(FULL.word(id))
     for track in MessageTokenizer(layout).piece(words, "").tracks:
