@@ -108,13 +108,14 @@ def checkpoint(tmp_path):
     return checkpoint_of(small_corpus(tmp_path, "merge"))
 
 
-def test_the_page_says_that_it_does_not_compose_with_events(tmp_path):
+def test_a_model_of_events_is_in_the_page(tmp_path):
     path = str(write_music(tmp_path / "events"))
     checkpoint = checkpoint_of(load_corpus(path, reading=Reading("event")))
     made = Page(page([report_of(checkpoint)], [], []))
-    assert "writes events, and this page composes with messages and frames alone" in made.text
     assert "as bars and what happens in them" in made.text
-    assert made.data["models"] == []
+    (model,) = made.data["models"]
+    assert model["words"][:1] == [[-1, 0]]
+    assert {kind for kind, _ in model["words"]} == {-1, 0, 1, 2, 3}
 
 
 # The page ---------------------------------------------------------------------------------------

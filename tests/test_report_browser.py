@@ -12,6 +12,7 @@ from lstm_music.checkpoint import read_checkpoint, read_run
 from lstm_music.cli.report import Room, Steps, compose
 from lstm_music.cli.sample import bundled_model
 from lstm_music.composer import composer_of
+from lstm_music.corpus import Reading, load_corpus
 from lstm_music.heads import Parts
 from lstm_music.midi import notes_of, read_midi
 from lstm_music.model import Batch, Model, part
@@ -30,13 +31,15 @@ pytestmark = pytest.mark.skipif(
 OPS = get_ops("numpy")
 TOLERANCE = 1e-3  # of probabilities
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'&"""
-RUNS = ("bundled", "merge", "flatten", "factored", "chord", "sigmoid", "nade")
+RUNS = ("bundled", "merge", "flatten", "factored", "event", "chord", "sigmoid", "nade")
 
 
 def trained(folder, kind):
     """The checkpoint of a small run."""
     if kind in ("merge", "flatten"):
         corpus, head = small_corpus(folder / "messages", kind), None
+    elif kind == "event":
+        corpus, head = load_corpus(str(folder / "messages" / "music"), reading=Reading(kind)), None
     elif kind == "factored":
         corpus, head = small_corpus(folder / "messages", "merge"), kind
     else:
@@ -212,7 +215,7 @@ COMPOSED = """
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "chord"])
+@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "chord"])
 def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, seed):
     composed = opened.run(with_network(kind, COMPOSED.replace("SEED", str(seed))))
     grammar = composer_of(checkpoint, model(checkpoint, checkpoint.parameters)).grammar
@@ -227,7 +230,7 @@ def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, s
             grammar.advance(state, id)
 
 
-@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "chord", "nade"])
+@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "chord", "nade"])
 def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
     """Of openings of real music: in what a network invents, ties of age may be cut otherwise."""
     music = primer_of(checkpoint)

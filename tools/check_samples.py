@@ -1,6 +1,6 @@
 """Count what can be wrong with samples, and how they sound by numbers, beside real pieces.
 
-    python tools/check_samples.py RUN [--num 100] [--length 600] [--temperature 1.0]
+    python tools/check_samples.py RUN [--num 100] [--length 600] [--temperature 1.0] [--json FILE]
 
 An orphan is a note-off for a silent note, looked for among the sampled tokens; a stuck note lasts
 longer in the MIDI file, read back, than all but a thousandth of the corpus's. Harmony: at each
@@ -10,9 +10,11 @@ practice.
 
 import argparse
 import io
+import json
 import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -76,16 +78,23 @@ def harmony(piece: Piece) -> tuple[int, int, list[int]]:
     return full, known, voices
 
 
-def report(name: str, pieces: Iterable[Piece]) -> None:
-    """Print one line on the harmony of some pieces."""
+def report(name: str, pieces: Iterable[Piece]) -> dict[str, float]:
+    """Print one line on the harmony of some pieces; return what it says."""
     rows = [harmony(piece) for piece in pieces]
     full, known = sum(r[0] for r in rows), sum(r[1] for r in rows)
     voices = np.array(list(chain.from_iterable(r[2] for r in rows)))
+    told = {
+        "pieces": len(rows),
+        "voices": float(voices.mean()),
+        "full_onsets": full / len(voices),
+        "known_chords": known / max(full, 1),
+    }
     print(
-        f"{name}: {len(rows)} pieces, {voices.mean():.2f} voices at an onset, "
-        f"{full / len(voices):.0%} of onsets with 3 or more pitch classes, "
-        f"{known / max(full, 1):.1%} of those known chords"
+        f"{name}: {len(rows)} pieces, {told['voices']:.2f} voices at an onset, "
+        f"{told['full_onsets']:.0%} of onsets with 3 or more pitch classes, "
+        f"{told['known_chords']:.1%} of those known chords"
     )
+    return told
 
 
 def main() -> None:
@@ -97,6 +106,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--top-p", type=float, default=0.9)
     parser.add_argument("--corpus", default="bach")
+    parser.add_argument("--json", type=Path, help="write harmony and voices as JSON")
     args = parser.parse_args()
     checkpoint, _ = find_checkpoint(args.run)
     name, layout = (checkpoint.meta["tokenizer"].get(key) for key in ("name", "layout"))
@@ -124,9 +134,11 @@ def main() -> None:
         f"  different pitches: fewest {min(pitches)}, median {np.median(pitches):.0f}; "
         f"tracks {np.mean([len(p.tracks) for p in pieces]):.1f}"
     )
-    report("  sampled", pieces)
+    told = {"sampled": report("  sampled", pieces)}
     corpus = load_corpus(args.corpus, reading=Reading(name, tracks=layout))
-    report("  held out", [corpus.decoded(p) for p in corpus.splits["valid"]])
+    told["held_out"] = report("  held out", [corpus.decoded(p) for p in corpus.splits["valid"]])
+    if args.json:
+        args.json.write_text(json.dumps(told, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import numpy as np
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.model import Config, parameter_shapes
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.tokenizers import chords, messages
+from lstm_music.tokenizers import chords, events, messages
+from lstm_music.tokenizers.event_grammar import END
 from lstm_music.tokenizers.grammar import SPECIAL
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -67,9 +68,14 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
 
 
 def words_of(vocabulary: Vocabulary, representation: str) -> list[list[int]] | None:
-    """Return by id [kind, pitch, delta] of messages, the pitches of chords; None for notes."""
+    """Return what the words are by id; None for notes, which have none.
+
+    [kind, pitch, delta] of messages, [kind, number] of events, the pitches of chords.
+    """
     if representation == "note":
         return None
+    if representation == "event":
+        return [list(events.parse(word) or (END, 0)) for word in vocabulary.words]
     if representation == "chord":
         return [chords.parse(word) or [] for word in vocabulary.words]
     return [message_numbers(word) for word in vocabulary.words]

@@ -207,13 +207,10 @@ def section(name: str, title: str, content: Sequence[Html]) -> Html:
 
 
 def fitting(runs: Sequence[RunReport], room: int) -> tuple[list[dict[str, Any]], list[RunReport]]:
-    """Return the models that fit so many bytes, in order, and the runs whose models don't.
-
-    Models of events are among those, for the page doesn't know them.
-    """
+    """Return the models that fit so many bytes, in order, and the runs whose models don't."""
     models, too_large = [], []
     for run in runs:
-        if not of_events(run) and weights_size(run.checkpoint.config) < room:
+        if weights_size(run.checkpoint.config) < room:
             model = page_model(run.name, run.checkpoint, run.top_p)
             size = len(json_in_html(model)) + 1
             if size <= room:
@@ -243,15 +240,8 @@ def compose_section(
     return section("compose", "Compose here", [Html(content), *said])
 
 
-def of_events(run: RunReport) -> bool:
-    """Return whether a run's model reads and writes events."""
-    return bool(run.checkpoint.meta["tokenizer"]["name"] == "event")
-
-
 def why_not(run: RunReport) -> str:
     """Return why the page doesn't compose with a run's network."""
-    if of_events(run):
-        return "writes events, and this page composes with messages and frames alone"
     return (
         f"is too large for this page: its weights take "
         f"{weights_size(run.checkpoint.config) / 1e6:.1f} MB, and a page holds "

@@ -11,7 +11,10 @@ const WHOLE_PIECE = 2000; // tokens at most of a piece whose tracks follow one a
 const LOWEST = 21; // MIDI pitch of the first of 88 notes
 const OFF = 0;
 const ON = 1;
-const SPECIAL = 2; // kinds of words
+const SPECIAL = 2; // kinds of words of messages
+const AT = 2;
+const BAR_LINE = 3; // kinds of words of events, beside OFF and ON
+const PIECE_END = -1; // the kind of the end of a piece of events
 
 // ---- Numbers ----
 
@@ -223,16 +226,62 @@ class Music {
   }
 }
 
-/** Messages: the rules of MessageGrammar without a length, and the notes of midi.tidy_track. */
-class MessageMusic extends Music {
+/** Words that MIDI files are made of, messages or events: notes that end, and how many sound. */
+class WordMusic extends Music {
   constructor(model) {
     super();
     this.model = model;
-    this.words = model.words; // [kind, pitch, delta] by id; a special has its number as pitch
+    this.words = model.words; // [kind, pitch or ticks, ticks] by id; a special's pitch: its number
     this.ids = model.words.map((_, id) => id);
     this.canEnd = new Set(model.words.filter(([kind]) => kind === OFF).map(([, pitch]) => pitch));
+    this.longest = model.longest_note; // ticks
   }
 
+  /** Return the ids that may come next; where there is none, the piece's end. */
+  allowed() {
+    const ids = this.ids.filter((id) => this.allows(this.words[id]));
+    return ids.length ? ids : [0];
+  }
+
+  /** Begin a note, now. */
+  strike(pitch) {
+    this.sounding.set(pitch, this.now);
+    this.struck++;
+  }
+
+  /** End notes of that age, in ticks; where too many sound, the oldest make room. */
+  tidy(age) {
+    for (const [old, start] of [...this.sounding]) {
+      if (start < this.now && start + age <= this.now) this.stop(old, start + this.longest);
+    }
+    while (this.sounding.size > this.model.most_notes) {
+      const [start, oldest] = [...this.sounding]
+        .map(([p, s]) => [s, p])
+        .reduce((a, b) => (a[0] < b[0] || (a[0] === b[0] && a[1] < b[1]) ? a : b));
+      if (start === this.now) break;
+      this.stop(oldest, this.now);
+    }
+  }
+
+  /** End what still sounds, where the last word was. */
+  endTrack() {
+    const later = this.now + QUARTER;
+    for (const [pitch, start] of [...this.sounding]) {
+      const end = start < this.now ? this.now : later;
+      this.stop(pitch, Math.min(end, start + this.longest));
+    }
+    this.now = this.struck = 0;
+    this.tracks++;
+  }
+
+  endPiece() {
+    if (this.struck) this.endTrack();
+    this.begin(this.offset + toNextBar(this.end));
+  }
+}
+
+/** Messages: the rules of MessageGrammar without a length, and the notes of midi.tidy_track. */
+class MessageMusic extends WordMusic {
   get flat() {
     return this.model.layout === "flatten";
   }
@@ -255,13 +304,7 @@ class MessageMusic extends Music {
     if (between && this.tracks >= this.model.max_tracks) return false;
     const start = this.sounding.get(pitch);
     if (kind === ON) return this.canEnd.has(pitch) && start !== this.now;
-    return start !== undefined && delta <= start + this.model.longest_note - this.now;
-  }
-
-  /** Return the ids that may come next; where there is none, the piece's end. */
-  allowed() {
-    const ids = this.ids.filter((id) => this.allows(this.words[id]));
-    return ids.length ? ids : [0];
+    return start !== undefined && delta <= start + this.longest - this.now;
   }
 
   /** Take a token that is no end of a piece. */
@@ -270,42 +313,67 @@ class MessageMusic extends Music {
     this.tokens++;
     if (kind === SPECIAL) return this.endTrack();
     this.now += delta;
-    const longest = this.model.longest_note;
-    this.stop(pitch, Math.min(this.now, (this.sounding.get(pitch) ?? 0) + longest));
-    if (kind === ON) {
-      this.sounding.set(pitch, this.now);
-      this.struck++;
-    }
-    for (const [old, start] of [...this.sounding]) {
-      if (start < this.now && start + longest <= this.now) this.stop(old, start + longest);
-    }
-    while (this.sounding.size > this.model.most_notes) {
-      const [start, oldest] = [...this.sounding]
-        .map(([p, s]) => [s, p])
-        .reduce((a, b) => (a[0] < b[0] || (a[0] === b[0] && a[1] < b[1]) ? a : b));
-      if (start === this.now) break;
-      this.stop(oldest, this.now);
-    }
-  }
-
-  /** End what still sounds, where the last message was. */
-  endTrack() {
-    const later = this.now + QUARTER;
-    for (const [pitch, start] of [...this.sounding]) {
-      const end = start < this.now ? this.now : later;
-      this.stop(pitch, Math.min(end, start + this.model.longest_note));
-    }
-    this.now = this.struck = 0;
-    this.tracks++;
-  }
-
-  endPiece() {
-    if (this.struck) this.endTrack();
-    this.begin(this.offset + toNextBar(this.end));
+    this.stop(pitch, Math.min(this.now, (this.sounding.get(pitch) ?? 0) + this.longest));
+    if (kind === ON) this.strike(pitch);
+    this.tidy(this.longest);
   }
 
   get isFull() {
     return this.flat && this.tokens >= WHOLE_PIECE;
+  }
+}
+
+/** Events: the rules of EventGrammar without a length, and the notes of midi.tidy_track. */
+class EventMusic extends WordMusic {
+  constructor(model) {
+    super(model);
+    const places = model.words.filter(([kind]) => kind === AT).map(([, ticks]) => ticks);
+    this.firstPlace = Math.min(...places);
+  }
+
+  begin(tick) {
+    super.begin(tick);
+    this.bar = this.length = this.heard = 0; // ticks: where the bar began, its length, a note
+    [this.kind, this.number] = [PIECE_END, 0]; // the last word
+  }
+
+  get isFull() {
+    return false;
+  }
+
+  allows([kind, number]) {
+    const after = this.kind; // the word before
+    if (kind === PIECE_END) {
+      return (after === OFF || after === ON) && this.struck > 0 && this.now >= SHORTEST;
+    }
+    if (kind === OFF || kind === ON) {
+      if (after === PIECE_END || after === BAR_LINE) return false;
+      if (kind === ON) return this.canEnd.has(number) && (after !== ON || number > this.number);
+      return this.sounding.has(number) && (after === AT || (after === OFF && number > this.number));
+    }
+    if (after === AT) return false;
+    const here = after === BAR_LINE ? -1 : this.now - this.bar;
+    if (kind === AT) return number > here && number < this.length;
+    const next = Math.max(this.bar + this.length, this.now);
+    const silent = this.struck === 0 || next > this.heard + this.longest;
+    return !(after === BAR_LINE && silent) && (number || this.length) > this.firstPlace;
+  }
+
+  /** Take a token that is no end of a piece. */
+  add(id) {
+    const [kind, number] = this.words[id];
+    [this.kind, this.number] = [kind, number];
+    this.tokens++;
+    if (kind === BAR_LINE) {
+      this.bar = this.now = Math.max(this.bar + this.length, this.now);
+      this.length = number || this.length || BAR;
+    } else if (kind === AT) this.now = Math.max(this.bar + number, this.now);
+    else {
+      this.stop(number, Math.min(this.now, (this.sounding.get(number) ?? 0) + this.longest));
+      this.heard = this.now;
+    }
+    if (kind === ON) this.strike(number);
+    this.tidy(this.longest + 1); // at that age they may still end by their word
   }
 }
 
@@ -352,9 +420,8 @@ class Composer {
     this.primer = [...primer];
     this.random = randomNumbers(seed);
     this.temperature = temperature; // may change at any time
-    this.music = new (this.model.representation === "message" ? MessageMusic : FrameMusic)(
-      this.model,
-    );
+    const kinds = { message: MessageMusic, event: EventMusic };
+    this.music = new (kinds[this.model.representation] ?? FrameMusic)(this.model);
     this.begin();
   }
 
