@@ -12,11 +12,13 @@ from lstm_music.model import Config, Model
 from lstm_music.ops.numpy_ops import RowGradient
 from lstm_music.optim import (
     DEFAULT_LR,
+    MANY_WORDS,
     OPTIMIZERS,
     Annealing,
     Averages,
     Optimizer,
     clip_scale,
+    default_lr,
     global_norm,
 )
 
@@ -220,6 +222,12 @@ def test_the_precision_stays(any_ops, kind):
         values = [0.5 * dense_like(g[name], p)[first] for g in grads]
         expected = FORMULAS[kind](float(parameters[name][first]), values, 0.05)
         assert p[first] == pytest.approx(expected, rel=1e-4)
+
+
+def test_many_words_are_learnt_at_a_lower_rate():
+    assert [default_lr("adam", words) for words in (145, MANY_WORDS - 1)] == [5e-3, 5e-3]
+    assert [default_lr("adam", words) for words in (MANY_WORDS, 10**6)] == [1e-3, 1e-3]
+    assert [default_lr(name, 10**6) for name in ("rmsprop", "sgd")] == [2e-3, 1.0]
 
 
 def test_every_optimizer_has_a_default_rate_and_others_are_refused(ops):

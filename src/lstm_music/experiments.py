@@ -6,7 +6,7 @@ This is the one place to change what `bin/reproduce` trains.
 
 from typing import NamedTuple
 
-PAPERS = "--layers 2 --hidden 128 --embedding 128 --clip 5 --dropout 0 --early-stop 0"
+PAPERS = "--layers 2 --hidden 128 --embedding 128 --clip 5 --dropout 0 --early-stop 0 --lr 0.001"
 BACH, CLASSICAL, MUSE = "bach-417.zip", "classical-2000.zip", "MuseData.mat"
 
 
@@ -36,7 +36,7 @@ EXPERIMENTS = {
     "bach-midi": Experiment(
         "Bach, MIDI messages",
         BACH,
-        Training(f"{PAPERS} --tracks flatten --batch 50 --seq 50", 50),
+        Training(f"{PAPERS} --representation message --tracks flatten --batch 50 --seq 50", 50),
         Training("--tracks merge --dropout 0.2", 50),
         "all",
         {"pieces": "417", "tokens": "1,663,576", "different tokens": "35,509", "epochs": "50"},
@@ -44,7 +44,7 @@ EXPERIMENTS = {
     "classical-midi": Experiment(
         "Many composers, MIDI messages",
         CLASSICAL,
-        Training(f"{PAPERS} --tracks flatten --batch 25 --seq 25", 15),
+        Training(f"{PAPERS} --representation message --tracks flatten --batch 25 --seq 25", 15),
         Training("--tracks merge --dropout 0.2 --min-count 10", 15),
         "all",
         {"pieces": "2,000", "tokens": "11,413,884", "different tokens": "132,437", "epochs": "15"},

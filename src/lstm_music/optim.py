@@ -12,6 +12,9 @@ from lstm_music.ops.numpy_ops import Array, RowGradient
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 
+MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
+RATE_OF_MANY = 1e-3  # then
+
 CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
@@ -29,6 +32,13 @@ def clip_scale(norm: float, clip: float) -> float:
     Source: Pascanu et al. 2013, "On the difficulty of training recurrent neural networks".
     """
     return min(1.0, clip / (norm + CLIP_EPS)) if clip else 1.0
+
+
+def default_lr(optimizer: str, words: int) -> float:
+    """Return the learning rate that suits an optimizer and a vocabulary of so many words."""
+    if optimizer == "adam" and words >= MANY_WORDS:
+        return RATE_OF_MANY
+    return DEFAULT_LR[optimizer]
 
 
 class Optimizer:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from lstm_music.cli import train
+from lstm_music import optim
+from lstm_music.cli import train, train_options
 from lstm_music.midi import read_midi
 from lstm_music.progress import Progress, Report
 from lstm_music.trainer import Trainer
@@ -111,6 +112,32 @@ def test_a_run_on_frames(train_rolls, folder, kind):
 def test_each_representation_has_a_head_of_its_own(train_small, folder, representation, head):
     train_small("--representation", representation, "--max-steps", 1, "--run", "a")
     assert json.loads((folder / "runs/a/config.json").read_text())["model"]["head"] == head
+
+
+@pytest.mark.parametrize(
+    ("given", "representation"),
+    [
+        ("", "event"), ("--head softmax", "event"), ("--tracks merge", "message"),
+        ("--min-count 2", "message"), ("--head factored", "message"), ("--head nade", "note"),
+        ("--representation chord --tracks merge", "chord"),
+    ],
+)  # fmt: skip
+def test_options_say_what_the_representation_is(given, representation):
+    args = train_options.make_parser().parse_args(["bach", *given.split()])
+    assert train_options.new_options(args)[1]["representation"] == representation
+
+
+def test_the_learning_rate_suits_the_vocabulary(ok, folder, monkeypatch):
+    how = ("train", "music", "--max-steps", 1, "--hidden", 4, "--quiet", "--backend", "numpy")
+    ok(*how, "--run", "few")
+    monkeypatch.setattr(optim, "MANY_WORDS", 5)
+    ok(*how, "--run", "many")
+    ok(*how, "--run", "told", "--lr", 0.7)
+    rates = {
+        run: json.loads((folder / "runs" / run / "config.json").read_text())["training"]["lr"]
+        for run in ("few", "many", "told")
+    }
+    assert rates == {"few": 5e-3, "many": 1e-3, "told": 0.7}
 
 
 def test_a_factored_model_is_trained_resumed_and_used(train_small, ok, folder):
@@ -280,7 +307,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, com
             "--head factored can't predict --representation chord: use --head softmax",
         ),
         (["music", "--representation", "note", "--head", "factored"], "use --head sigmoid or nade"),
-        (["music", "--head", "sigmoid"], "--head sigmoid can't predict --representation message"),
+        (["music", "--representation", "message", "--head", "sigmoid"], "use --head softmax"),
         (["music", "--average", "1"], "'1' is not a number from 0 to 0.99999"),
         (["music", "--input-dropout", "1"], "'1' is not a number from 0 to 0.95"),
         (["music", "--common-key", "D"], "invalid choice: 'D'"),

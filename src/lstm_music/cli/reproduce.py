@@ -196,7 +196,10 @@ def check_adopted(one: Subject) -> None:
     _, wanted = train_options.new_options(train_options.make_parser().parse_args(words))
     found = described_options(one.folder)
     for option, value in wanted.items():
-        if option not in (*train_options.FREE, *LOCATIONS) and found[option] != value:
+        by_default = option == "lr" and value is None  # what suits the corpus
+        if by_default or option in (*train_options.FREE, *LOCATIONS):
+            continue
+        if found[option] != value:
             raise UserError(
                 f"the run '{one.folder}' isn't this experiment's (its "
                 f"{train_options.flag_of(option)} is {found[option]}, not {value}): move it away"

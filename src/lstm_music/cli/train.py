@@ -30,6 +30,7 @@ from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.numpy_ops import Array
+from lstm_music.optim import default_lr
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Report, Settings
 from lstm_music.ranks import ALONE, Alone, join
@@ -82,6 +83,8 @@ def train(
     check_same(corpus, ranks)
     if not args.quiet:
         warn_of_skipped(corpus, folder)
+    if options["lr"] is None:
+        options["lr"] = default_lr(options["optimizer"], len(corpus.vocabulary))
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
     words = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
     config = config_of(options, len(corpus.vocabulary), words)

@@ -17,12 +17,12 @@ from lstm_music.cli.common import (
     run_folder,
     whole,
 )
-from lstm_music.corpus import Reading
+from lstm_music.corpus import Reading, Representation
 from lstm_music.errors import UserError
 from lstm_music.health import MOST_BAD_STEPS
 from lstm_music.model import HEADS, HEADS_OF, Config
 from lstm_music.ops.cupy_ops import PRECISIONS
-from lstm_music.optim import DEFAULT_LR, OPTIMIZERS
+from lstm_music.optim import DEFAULT_LR, MANY_WORDS, OPTIMIZERS, RATE_OF_MANY
 from lstm_music.progress import Settings
 from lstm_music.run_folder import described_options, run_exists
 from lstm_music.sources import NAMED
@@ -30,6 +30,7 @@ from lstm_music.sources import NAMED
 MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
 DEFAULTS: dict[str, Any] = {
     **asdict(Reading(tracks="merge")),
+    "representation": None,  # what the other options ask for
     "head": None,  # the representation's own
     "layers": Config.layers,
     "hidden": Config.hidden,
@@ -39,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "output_dropout": Config.output_dropout,
     "nade": Config.nade,
     **asdict(Settings()),
-    "lr": None,  # the optimizer's own
+    "lr": None,  # what suits the optimizer and the vocabulary
 }
 DROPPED = number(0, 0.95)
 READING = tuple(field.name for field in fields(Reading))
@@ -53,7 +54,7 @@ FREE = (
 )  # what --resume may change
 EXAMPLES = """examples:
   bin/train bach                          the bundled chorales, at most 9 minutes
-  bin/train bach --tracks flatten         voices end to end, as in the paper
+  bin/train bach --tracks flatten         MIDI messages, voices end to end, as in the paper
   bin/train ~/my-midi --max-minutes 60    your own music
   bin/train --resume --max-minutes 30     go on with the newest run
 """
@@ -65,9 +66,8 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
     given = {name: getattr(args, name) for name in DEFAULTS}
     options = {**DEFAULTS, **{k: v for k, v in given.items() if v is not None}, **source_of(args)}
+    options["representation"] = args.representation or representation_of(args)
     options["head"] = head_of(options)
-    if options["lr"] is None:
-        options["lr"] = DEFAULT_LR[options["optimizer"]]
     if all(options[name] is None for name in LIMITS):
         options["max_minutes"] = MINUTES
     if not args.run:
@@ -77,6 +77,13 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     if folder.exists():
         raise run_exists(folder)
     return folder, options
+
+
+def representation_of(args: argparse.Namespace) -> Representation:
+    """Return the representation that options ask for which only one has; events, if none does."""
+    if args.head in HEADS_OF["note"]:
+        return "note"
+    return "message" if args.tracks or args.min_count or args.head == "factored" else "event"
 
 
 def head_of(options: dict[str, Any]) -> str:
@@ -196,6 +203,7 @@ def add_training_options(parser: Parser) -> None:
     add(parser, "--seq N", "time steps that gradients reach back", type=whole(1, 100_000))
     add(parser, "--optimizer", "how to update weights", choices=OPTIMIZERS)
     rates = ", ".join(f"{name} {lr:g}" for name, lr in DEFAULT_LR.items())
+    rates += f"; adam {RATE_OF_MANY:g} from {MANY_WORDS:,} words on"
     add(parser, "--lr X", f"learning rate (default: {rates})", type=number(0, above=True))
     add(parser, "--clip X", "largest norm of all gradients together, 0 for any", type=number(0))
     add(
