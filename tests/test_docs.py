@@ -10,7 +10,7 @@ import documentation as docs
 from documentation import PAGES, ROOT, name_of
 from host_cuda.compile import COMPILER
 from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.sample import bundled_model
+from lstm_music.cli.runs import bundled_model
 from lstm_music.ops import cuda_source
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations

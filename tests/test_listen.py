@@ -36,13 +36,13 @@ def made(folder, *words):
 
 
 def test_a_study_of_everything(sources, capsys):
-    words = ["bundled", "mine=" + str(sources / "piece.mid"), str(sources / "take.wav")]
+    words = ["bach", "mine=" + str(sources / "piece.mid"), str(sources / "take.wav")]
     words += [str(sources / "folder"), "--control", "bach", "--num", "2", "--repeat", "1"]
     study = made(sources, *words)
     counts = {}
     for clip in study.clips:
         counts[clip.system] = counts.get(clip.system, 0) + 1
-    assert counts == {"bundled": 2, "mine": 1, "take": 1, "folder": 2, "people": 2}
+    assert counts == {"bach": 2, "mine": 1, "take": 1, "folder": 2, "people": 2}
     assert [c.system for c in study.clips if c.control] == ["people"] * 2
     assert study.seconds == 2 and study.repeats == 1
     assert len({len(study.sound(c.id)) for c in study.clips}) == 1
@@ -56,13 +56,13 @@ def test_a_study_of_everything(sources, capsys):
 
 
 def test_a_blind_set_of_every_system_is_made_and_opens_without_a_name_in_it(tmp_path, capsys):
-    words = ["bundled", "--baselines", "--control", "bach", "--num", "2", "--make-only"]
+    words = ["bach", "--baselines", "--control", "bach", "--num", "2", "--make-only"]
     db = tmp_path / "set.sqlite"
     assert listen.main([*words, "--db", str(db), "--seconds", "2", *QUIET]) == 0
     assert capsys.readouterr().out == f"{db}\n"  # and it returned: nothing is served
     study = Study(db)
     systems = [clip.system for clip in study.clips]
-    made = ["bundled", "untrained", "chord-frequency", "people"]
+    made = ["bach", "untrained", "chord-frequency", "people"]
     assert systems == [system for system in made for _ in range(2)]
     assert len({study.sound(clip.id) for clip in study.clips}) == 8
     pytest.importorskip("flask", reason="the extra 'listen' is not installed")

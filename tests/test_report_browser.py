@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, MEASURED, Browser
 from lstm_music.checkpoint import read_checkpoint, read_run
 from lstm_music.cli.report import Room, Steps, compose
-from lstm_music.cli.sample import bundled_model
+from lstm_music.cli.runs import bundled_model
 from lstm_music.composer import composer_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.heads import Parts

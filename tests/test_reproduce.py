@@ -48,7 +48,7 @@ def test_the_page_has_every_experiment_question_and_figure(smoke):
         "projected from 4.0 %", "1 thread |", "| chord-frequency | ", "This is a trial",
         "- **bundled** orders pitches and separates on from off.",
         "- **muse-truncated-tuned** repeats",
-        "**6**: the embedding of messages (`bach-midi-paper`)", "bin/listen bundled",
+        "**6**: the embedding of messages (`bach-midi-paper`)", "bin/listen bach",
     ):  # fmt: skip
         assert words in told, words
     assert "classical-midi" not in told

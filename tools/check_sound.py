@@ -20,7 +20,8 @@ import numpy as np
 
 from lstm_music import audio
 from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.sample import bundled_model, model_of
+from lstm_music.cli.runs import bundled_model
+from lstm_music.cli.sample import model_of
 from lstm_music.composer import composer_of
 from lstm_music.figures import embedding_map, piano_roll
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, repair_track, write_midi

@@ -72,10 +72,10 @@ TRIALS = (
     Trial("figures words", 0, "loss.png", ("runs/words/figures/loss.png",)),
     Trial("report words", 0, "report.html", ("runs/words/report.html",)),
     Trial("completion", 0, "complete -o default"),
-    Trial("listen bundled --port 0", 2, "pip install flask waitress"),
+    Trial("listen bach --port 0", 2, "pip install flask waitress"),
     Trial("sample no-such-run", 2, "lstm-music train bach"),
 )  # fmt: skip
-LISTEN = "listen bundled --num 2 --seconds 4 --port 0"
+LISTEN = "listen bach --num 2 --seconds 4 --port 0"
 
 
 def main() -> int:

@@ -10,16 +10,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from lstm_music.cli import COMMANDS, common
-from lstm_music.cli.common import (
-    Parser,
-    add_reading_options,
-    number,
-    reading_from,
-    run,
-    run_folder,
-    typed,
-    whole,
-)
+from lstm_music.cli.common import Parser, add_reading_options, number, reading_from, run, whole
+from lstm_music.cli.runs import run_folder, typed
 from lstm_music.corpus import Reading
 from lstm_music.errors import UserError
 

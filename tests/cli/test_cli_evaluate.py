@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lstm_music.baselines import fit_baseline
-from lstm_music.cli.common import open_run
+from lstm_music.cli.runs import open_run
 from lstm_music.evaluate import mean_nats, token_count, unigram_nats
 from lstm_music.frame_evaluation import PUBLISHED, score_baseline, score_chords, score_notes
 from lstm_music.midi import Piece, write_midi

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lstm_music import token_composer
-from lstm_music.cli.common import open_run
+from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import Piece, merge_tracks, notes_of, read_midi, write_midi
 from lstm_music.music_pieces import split_music

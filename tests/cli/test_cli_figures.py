@@ -6,7 +6,7 @@ import pytest
 from matplotlib.image import imread
 
 from lstm_music import figures, score
-from lstm_music.cli import sample
+from lstm_music.cli.runs import bundled_model
 from small import piece_of, write_midi
 
 MUSIC = ["model", "untrained", "chord-frequency"]
@@ -82,7 +82,7 @@ def test_the_bundled_model_is_of_a_corpus_that_is_there(draw, monkeypatch):
     out, err = draw("--quiet")
     assert out == expected("tokens", "embedding", folder="figures") and not err
     assert Path("figures/tokens.png").read_text() == "bach"
-    assert sample.bundled_model().is_dir()
+    assert bundled_model().is_dir()
 
 
 def test_a_midi_file_with_the_velocities_it_has(draw, monkeypatch):

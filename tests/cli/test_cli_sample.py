@@ -10,7 +10,7 @@ import pytest
 from lstm_music import composer, sampler
 from lstm_music.baselines import fit_baseline
 from lstm_music.checkpoint import FORMAT, read_run
-from lstm_music.cli import sample
+from lstm_music.cli import runs, sample
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, read_midi, write_midi
 from lstm_music.model import Model
@@ -280,10 +280,10 @@ def test_bad_input_is_one_line(fails, run, words, says):
 
 @pytest.mark.parametrize("layout", ["flatten"])
 def test_without_a_run_the_bundled_model_is_used_or_missed(fails, ok, folder, monkeypatch, run):
-    monkeypatch.setattr(sample, "BUNDLED", "data/none")
+    monkeypatch.setattr(runs, "PLACE", "data/none")
     run.rename(folder / "kept")
     assert "train one with bin/train bach" in fails("sample")
-    monkeypatch.setattr(sample, "BUNDLED", str(folder / "kept" / "checkpoints" / "step-00000030"))
+    monkeypatch.setattr(runs, "PLACE", str(folder / "kept" / "checkpoints" / "step-00000030"))
     assert ok("sample", "--quiet") == ["samples/sample-0001.mid"]
 
 

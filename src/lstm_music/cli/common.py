@@ -4,7 +4,6 @@ import argparse
 import math
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -18,7 +17,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_checkpoint, read_run
 from lstm_music.cli import COMMANDS
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
@@ -26,7 +24,6 @@ from lstm_music.ops import BACKENDS
 from lstm_music.ranks import abandon, launched
 from lstm_music.reading import Workers
 
-RUNS = Path("runs")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
 PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
 OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
@@ -383,45 +380,3 @@ def write(content: bytes, path: Path) -> None:
             f"can't write '{path}' ({error.strerror}): choose another place with --out, "
             "or free some space"
         ) from error
-
-
-# Runs -------------------------------------------------------------------------------------------
-
-
-def run_folder(name: str) -> Path:
-    """Return the folder of a run: a path as it is, a bare name in runs/.
-
-    A bare name may also be a run in the current folder, where runs/ has none of that name.
-    """
-    path = Path(name)
-    if os.sep in name or path.is_absolute() or name in (".", ".."):
-        return path
-    here = (path / CHECKPOINTS).is_dir() and not (RUNS / name).exists()
-    return path if here else RUNS / name
-
-
-def typed(folder: Path) -> str:
-    """Return what to type for a run's folder so that `run_folder` finds it again."""
-    return str(folder) if len(folder.parts) > 1 else os.path.join(".", folder)
-
-
-def newest_run() -> Path | None:
-    """Return the run in runs/ whose checkpoints changed last, or None."""
-    found = [path.parent.parent for path in RUNS.glob(f"*/{CHECKPOINTS}/latest") if path.exists()]
-    return max(found, key=lambda run: (run / CHECKPOINTS).stat().st_mtime, default=None)
-
-
-def open_run(name: str) -> tuple[Checkpoint, Path | None]:
-    """Return the checkpoint that an argument names, and the run that it belongs to, if any.
-
-    name: a run, whose best checkpoint is taken, or a checkpoint's folder.
-    """
-    path = Path(name)
-    if (path / META_FILE).is_file() or path.parent.name == CHECKPOINTS:
-        place = path.resolve().parent
-        return read_checkpoint(path), place.parent if place.name == CHECKPOINTS else None
-    run = run_folder(name)
-    if not run.is_dir():
-        train = f"bin/train bach --run {shlex.quote(name)}"
-        raise UserError(f"no run or checkpoint '{name}': train one with {train}")
-    return read_run(run, warn)[0], run

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from lstm_music.cli import COMMANDS
-from lstm_music.cli.common import RUNS, Parser, run
+from lstm_music.cli.common import Parser, run
+from lstm_music.cli.runs import RUNS
 from lstm_music.experiments import NAMES
 from lstm_music.sources import NAMED
 

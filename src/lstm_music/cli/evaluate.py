@@ -11,14 +11,8 @@ from typing import Any
 
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.cli.common import (
-    Parser,
-    add_backend_options,
-    limit_threads,
-    open_run,
-    run,
-    whole,
-)
+from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole
+from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats, token_count, unigram_nats

@@ -15,15 +15,14 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     limit_threads,
-    newest_run,
     number,
-    open_run,
     run,
     warn,
     whole,
 )
 from lstm_music.cli.evaluate import reading_of, source_of
-from lstm_music.cli.sample import bundled_model, model_of, ops_of
+from lstm_music.cli.runs import bundled_model, newest_run, open_run
+from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.embeddings import PERPLEXITY, pitch_points, separation_of

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from lstm_music.baselines import BASELINES as FREQUENCIES
 from lstm_music.checkpoint import CHECKPOINTS
 from lstm_music.cli import evaluate, figures, music
-from lstm_music.cli.common import open_run, warn, write
+from lstm_music.cli.common import warn, write
+from lstm_music.cli.runs import open_run
 from lstm_music.embeddings import order_of, pitch_points, separation_of
 from lstm_music.errors import UserError
 from lstm_music.experiments import BASELINES

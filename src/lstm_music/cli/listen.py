@@ -35,7 +35,7 @@ EXAMPLES = """examples:
   bin/listen run-1 run-2 --export page/        a page for people without a server
   bin/listen --import ratings-*.json           add what they send back
   bin/listen --results listening.sqlite        means, tests, raters needed: HTML and JSON
-  bin/listen bundled --baselines --control bach --num 10 --make-only
+  bin/listen bach --baselines --control bach --num 10 --make-only
                                                ten clips of each, to be served later
 
 A clip is of the system NAME in NAME=PATH, else of one named by its file, folder or run. A run
@@ -198,7 +198,7 @@ def make_parser() -> Parser:
     parser = Parser("listen", "A blind listening test in the browser.", EXAMPLES)
     add = parser.add_argument
     add("sources", nargs="*", metavar="[NAME=]FILE_OR_RUN",
-        help="runs ('bundled': the bundled model), MIDI or WAV files, folders of them")  # fmt: skip
+        help="runs, bundled models, MIDI or WAV files, folders of them")  # fmt: skip
     add("--control", metavar="[NAME=]C", help="music by people: a corpus, a file or a folder")
     add(
         "--num", type=whole(1, 30), default=3, metavar="N", help="clips of each run, folder, corpus"

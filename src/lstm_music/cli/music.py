@@ -14,9 +14,7 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     limit_threads,
-    newest_run,
     number,
-    open_run,
     run,
     warn,
     whole,
@@ -24,7 +22,8 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.evaluate import reading_of
 from lstm_music.cli.figures import corpus_of
-from lstm_music.cli.sample import bundled_model, model_of, ops_of
+from lstm_music.cli.runs import bundled_model, newest_run, open_run
+from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, composer_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError

@@ -19,15 +19,14 @@ from lstm_music.cli.common import (
     add_backend_options,
     check_opener,
     limit_threads,
-    newest_run,
     open_file,
-    open_run,
     run,
     warn,
     whole,
     write,
 )
-from lstm_music.cli.sample import bundled_model, model_of, primers_of
+from lstm_music.cli.runs import bundled_model, newest_run, open_run
+from lstm_music.cli.sample import model_of, primers_of
 from lstm_music.composer import Composer, composer_of
 from lstm_music.errors import UserError
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, write_midi

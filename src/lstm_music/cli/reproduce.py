@@ -12,14 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_music.cli import train, train_options
-from lstm_music.cli.common import (
-    RUNS,
-    Parser,
-    add_backend_options,
-    limit_threads,
-    run,
-    write,
-)
+from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, write
 from lstm_music.cli.judging import (
     Subject,
     compute,
@@ -28,7 +21,7 @@ from lstm_music.cli.judging import (
     say,
     silenced,
 )
-from lstm_music.cli.sample import bundled_model
+from lstm_music.cli.runs import RUNS, bundled_model
 from lstm_music.errors import UserError
 from lstm_music.experiments import BASELINES, EXPERIMENTS, MUSE, NAMES
 from lstm_music.ops import get_ops

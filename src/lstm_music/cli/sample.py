@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,14 @@ from lstm_music.cli.common import (
     add_backend_options,
     check_opener,
     limit_threads,
-    newest_run,
     number,
     open_file,
-    open_run,
     run,
     warn,
     whole,
     write,
 )
+from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -45,7 +43,6 @@ USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
 MANY_TOKENS = 40_000  # of few words, from which Numba's start pays: NumPy draws 6,000 a second
 WORDS_A_STEP = 1500  # words of a vocabulary that cost NumPy as much as all else of a token
 UNTRAINED = "untrained"
-BUNDLED = "data/bach-model"
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
@@ -161,14 +158,6 @@ def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
         name = str(newest)
     checkpoint, folder = open_run(name)
     return checkpoint, (folder or Path()) / "samples"
-
-
-def bundled_model() -> Path:
-    """Return the folder of the checkpoint that comes with the package."""
-    folder = Path(str(resources.files("lstm_music").joinpath(BUNDLED)))
-    if not folder.is_dir():
-        raise UserError("no run in runs/ to sample from: train one with bin/train bach")
-    return folder
 
 
 def ops_of(backend: str, tokens: int = 0, words: int = 0) -> NumpyOps:

@@ -15,7 +15,8 @@ from typing import Any
 from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import as_typed, limit_threads, run, typed, warn, workers_from
+from lstm_music.cli.common import as_typed, limit_threads, run, warn, workers_from
+from lstm_music.cli.runs import typed
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
     READING,

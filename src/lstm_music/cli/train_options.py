@@ -7,16 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from lstm_music.cli.common import (
-    RUNS,
     Parser,
     add_backend_options,
     add_reading_options,
     add_worker_options,
-    newest_run,
     number,
-    run_folder,
     whole,
 )
+from lstm_music.cli.runs import RUNS, newest_run, run_folder
 from lstm_music.corpus import Reading, Representation
 from lstm_music.errors import UserError
 from lstm_music.health import MOST_BAD_STEPS

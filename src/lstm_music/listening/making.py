@@ -7,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.cli.common import open_run
 from lstm_music.cli.figures import composers
-from lstm_music.cli.sample import bundled_model
+from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.listening import clips
@@ -20,7 +19,6 @@ from lstm_music.sampler import Options
 from lstm_music.sources import ROLL_SUFFIXES, ROLLS
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
-BUNDLED = "bundled"
 TEMPO = 90.0  # quarter notes a minute, of all that is not a file of its own
 
 Row = tuple[str, str, bool, bytes]
@@ -101,14 +99,13 @@ def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
 
 def composed(one: Wanted, asked: Asked) -> list[Piece]:
     """Return what a run, or a baseline of one, composes from silence."""
-    name = str(bundled_model()) if one.source == BUNDLED else one.source
-    checkpoint, folder = open_run(name)
-    composer = composers(name, checkpoint, folder, asked.backend)[one.baseline or "model"]()
+    checkpoint, folder = open_run(one.source)
+    composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
     ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
     pieces = from_silence(composer, asked.num, drawing)
     if not all(piece.tracks for piece in pieces):
-        what = one.baseline or f"'{name}'"
+        what = one.baseline or f"'{one.source}'"
         raise UserError(f"{what} composed silence: give another --seed, or train it for longer")
     return pieces
 
