@@ -18,8 +18,8 @@ INTRODUCTION = """# The paper's experiments, repeated
 
 Written by `bin/reproduce --scale {scale}` (what that is: `bin/reproduce --help`). The first column
 is what the paper (arXiv 1606.04930) says, as far as it is known here; then ours with its settings,
-and ours with settings of our own. Nats: lower is better. Message layouts compare by what a piece
-costs, since merged tracks have fewer tokens. Training time is that of the steps; "projected" is
+and ours with settings of our own. Nats: lower is better. Ways to write music as tokens compare by
+nats per note, since each takes another number of tokens. Training time is that of the steps; "projected" is
 the measured pace times all epochs, of which the named share was made. Each model is judged by its
 checkpoint with the best validation loss. A dash is what isn't measured or known.
 """
@@ -69,7 +69,7 @@ def page(
         lines += [pictures.copied(bars, f"{BUNDLED}-bars.png", "Bars that resemble each other"), ""]
     lines += figures(judged, pictures)
     lines.append(
-        LISTENING.format(runs=" ".join([BUNDLED, *(f"OUT/{name}" for name in list(runs)[:2])]))
+        LISTENING.format(runs=" ".join(["bach", *(f"OUT/{name}" for name in list(runs)[:2])]))
     )
     return "\n".join(lines)
 
@@ -179,11 +179,10 @@ def measures(experiment: Experiment) -> list[tuple[str, Cell]]:
     def frames(split: str, which: str = "") -> Cell:
         return lambda one, _: number(one.row(split, which).get("nats_per_frame"))
 
-    def piece(one: Outcome) -> str:
-        row, pieces = one.row("test"), one.config["corpus"]["splits"]["test"]["pieces"]
-        if not row or row["nats_per_frame"] is not None:
-            return NONE
-        return f"{row['nats_per_token'] * row['tokens'] / pieces:,.0f}"
+    def notes(split: str) -> Cell:
+        return lambda one, _: (
+            number(one.row(split).get("nats_per_note")) if one.unit == "token" else NONE
+        )
 
     return [
         ("pieces", lambda one, _: counted(one, "pieces")),
@@ -197,7 +196,8 @@ def measures(experiment: Experiment) -> list[tuple[str, Cell]]:
         ("nats per token, test", tokens("test")),
         ("the same of token frequencies", tokens("test", "unigram")),
         ("the same untrained", tokens("test", "untrained")),
-        ("nats per piece, test", lambda one, _: piece(one)),
+        ("nats per note, valid", notes("valid")),
+        ("nats per note, test", notes("test")),
         ("nats per frame, valid", frames("valid")),
         ("nats per frame, test", frames("test")),
         ("the same of chord frequencies", frames("test", "chord-frequency")),
