@@ -37,6 +37,13 @@ VARIANTS = {
     "events, wider, transposed, averaged": (
         f"{EVENTS} --hidden 256 --dropout 0.3 --lr 0.003 --transpose-augment 5 {AVERAGED}"
     ),
+    "events, wider, averaged, small batches": (
+        f"{EVENTS} --hidden 256 --dropout 0.5 --lr 0.003 --batch 16 --seq 64 {AVERAGED}"
+    ),
+    "events, wider, transposed, averaged, small batches": (
+        f"{EVENTS} --hidden 256 --dropout 0.3 --lr 0.003 --batch 16 --seq 64 "
+        f"--transpose-augment 5 {AVERAGED}"
+    ),
 }
 SAMPLED = Path(__file__).parents[1] / "tools" / "check_samples.py"
 
