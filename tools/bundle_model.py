@@ -2,9 +2,9 @@
 
     python tools/bundle_model.py RUN NAME [--without-primers]
 
-NAME is one of bach, jsb, muse. Primers are openings of the corpus's pieces: leave them out where the
-corpus's terms don't let others publish it. Then run tools/api_page.py and tools/check_wheel.py, and
-say in src/lstm_music/data/NAME-model/README.md and docs/model-card.md how the model was made.
+NAME is one of bach, jsb, muse. Primers are openings of the corpus's pieces: leave them out where
+the corpus's terms don't let others publish it. Then say in src/lstm_music/data/NAME-model/README.md
+and docs/model-card.md how the model was made, and run tools/check_wheel.py.
 """
 
 import argparse

@@ -19,9 +19,9 @@ INTRODUCTION = """# The paper's experiments, repeated
 Written by `bin/reproduce --scale {scale}` (what that is: `bin/reproduce --help`). The first column
 is what the paper (arXiv 1606.04930) says, as far as it is known here; then ours with its settings,
 and ours with settings of our own. Nats: lower is better. Ways to write music as tokens compare by
-nats per note, since each takes another number of tokens. Training time is that of the steps; "projected" is
-the measured pace times all epochs, of which the named share was made. Each model is judged by its
-checkpoint with the best validation loss. A dash is what isn't measured or known.
+nats per note, since each takes another number of tokens. Training time is that of the steps;
+"projected" is the measured pace times all epochs, of which the named share was made. Each model is
+judged by its checkpoint with the best validation loss. A dash is what isn't measured or known.
 """
 SMOKE = """
 **This is a trial**: a few steps of tiny networks on the bundled Bach, in place of each corpus. Its
