@@ -18,7 +18,10 @@ from pathlib import Path
 from typing import Any
 
 AVERAGED = "--average 0.998 --anneal-factor 1 --early-stop 20"
-EVENTS = "--representation event"
+EVENTS = (  # without what `bin/train bach` has for defaults of its own
+    "--representation event --hidden 128 --dropout 0.2 --batch 50 --seq 50 --lr 0.005 "
+    "--anneal-factor 0.5 --average 0 --transpose-augment 0 --early-stop 8"
+)
 MESSAGES = "--representation message"
 VARIANTS = {
     "messages, flattened": f"{MESSAGES} --tracks flatten",
@@ -36,6 +39,10 @@ VARIANTS = {
     "events, wider, averaged": f"{EVENTS} --hidden 256 --dropout 0.4 --lr 0.003 {AVERAGED}",
     "events, wider, transposed, averaged": (
         f"{EVENTS} --hidden 256 --dropout 0.3 --lr 0.003 --transpose-augment 5 {AVERAGED}"
+    ),
+    "events, 192 units, transposed, averaged, small batches": (
+        f"{EVENTS} --hidden 192 --dropout 0.25 --lr 0.003 --batch 16 --seq 64 "
+        f"--transpose-augment 5 {AVERAGED}"
     ),
     "events, wider, averaged, small batches": (
         f"{EVENTS} --hidden 256 --dropout 0.5 --lr 0.003 --batch 16 --seq 64 {AVERAGED}"

@@ -127,6 +127,20 @@ def test_options_say_what_the_representation_is(given, representation):
     assert train_options.new_options(args)[1]["representation"] == representation
 
 
+def test_the_bundled_corpus_has_defaults_of_its_own():
+    def options(*words):
+        return train_options.new_options(train_options.make_parser().parse_args(words))[1]
+
+    own = train_options.BACHS
+    assert own.items() <= options("bach").items()
+    assert options("bach", "--hidden", "9", "--average", "0").items() >= {
+        **own, "hidden": 9, "average": 0.0,
+    }.items()  # fmt: skip
+    usual = {name: train_options.DEFAULTS[name] for name in own}
+    for other in (("music",), ("bach", "--tracks", "merge"), ("bach", "--optimizer", "sgd")):
+        assert usual.items() <= options(*other).items()
+
+
 def test_the_learning_rate_suits_the_vocabulary(ok, folder, monkeypatch):
     how = ("train", "music", "--max-steps", 1, "--hidden", 4, "--quiet", "--backend", "numpy")
     ok(*how, "--run", "few")
