@@ -41,8 +41,8 @@ DEFAULTS: dict[str, Any] = {
     "lr": None,  # what suits the optimizer and the vocabulary
 }
 BACHS = {  # of `bin/train bach`, read as events: the best of benchmarks/variants.py
-    "hidden": 256,
-    "dropout": 0.3,
+    "hidden": 192,
+    "dropout": 0.25,
     "batch": 16,
     "seq": 64,
     "lr": 0.003,
