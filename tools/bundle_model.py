@@ -1,9 +1,10 @@
 """Put a run's best checkpoint into the package, without what resuming needs.
 
-    python tools/bundle_model.py RUN NAME [--without-primers]
+    python tools/bundle_model.py RUN NAME [--chorales SEMITONES]
 
-NAME is one of bach, jsb, muse. Primers are openings of the corpus's pieces: leave them out where
-the corpus's terms don't let others publish it. Then say in src/lstm_music/data/NAME-model/README.md
+NAME is one of bach, jsb, muse. Primers are openings of the corpus's pieces; where its terms don't
+let others publish it, those of the bundled chorales stand in, in C, so many semitones higher
+(JSB's set is written an octave above the music). Then say in src/lstm_music/data/NAME-model/README.md
 and docs/model-card.md how the model was made, and run tools/check_wheel.py.
 """
 
@@ -11,11 +12,22 @@ import argparse
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from lstm_music.checkpoint import CHECKPOINTS, META_FILE, MODEL_FILE, read_checkpoint, sealed
 from lstm_music.cli.runs import BUNDLED
+from lstm_music.corpus import Reading, load_corpus
 
 DATA = Path(__file__).parents[1] / "src" / "lstm_music" / "data"
+
+
+def chorales(grid: int, semitones: int) -> list[dict[str, Any]]:
+    """Return openings of held-out chorales as frames of pitches; grid: frames a whole note."""
+    reading = Reading("note", grid=grid, common_key="C")
+    return [
+        primer | {"frames": [[p + semitones for p in frame] for frame in primer["frames"]]}
+        for primer in load_corpus("bach", reading=reading).primers()
+    ]
 
 
 def main() -> None:
@@ -23,14 +35,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path)
     parser.add_argument("name", choices=BUNDLED)
-    parser.add_argument("--without-primers", action="store_true")
+    parser.add_argument("--chorales", type=int, metavar="SEMITONES")
     args = parser.parse_args()
     best = args.run / CHECKPOINTS / "best"
     meta = json.loads((best / META_FILE).read_text("utf-8"))
     del meta["seal"]
     meta["sha256"] = {MODEL_FILE: meta["sha256"][MODEL_FILE]}
-    if args.without_primers:
-        meta["primers"] = []
+    if args.chorales is not None:
+        meta["primers"] = chorales(meta["tokenizer"]["grid"], args.chorales)
     folder = DATA / f"{args.name}-model"
     folder.mkdir(exist_ok=True)
     shutil.copyfile(best / MODEL_FILE, folder / MODEL_FILE)
