@@ -10,7 +10,7 @@ import documentation as docs
 from documentation import PAGES, ROOT, name_of
 from host_cuda.compile import COMPILER
 from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.runs import bundled_model
+from lstm_music.cli.runs import BUNDLED, bundled_model
 from lstm_music.ops import cuda_source
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
@@ -157,19 +157,22 @@ def test_the_kernels_page_predicts_what_the_gpu_page_does():
     assert compared > 10
 
 
-def test_the_model_card_is_of_the_bundled_model():
+@pytest.mark.parametrize("name", BUNDLED)
+def test_the_model_card_is_of_the_bundled_models(name):
     card = (ROOT / "docs" / "model-card.md").read_text("utf-8")
-    checkpoint = read_checkpoint(bundled_model())
+    checkpoint = read_checkpoint(bundled_model(name))
     config, meta = checkpoint.config, checkpoint.meta
     size = sum(p.size for p in checkpoint.parameters.values())
-    results = (ROOT / "docs" / "results.md").read_text("utf-8")
     assert (
         f"{config.layers} layers of {config.hidden} units, embedding of {config.embedding}" in card
     )
-    assert f"over {config.vocabulary} words; {size:,} parameters, {4 * size / 1e6:.1f} MB" in card
-    assert f"the best at step {meta['step']:,}" in card
-    best = f"**{meta['progress']['best']:.4f}**"
-    assert best in card and best in results
+    words = "88 notes" if config.reads_notes else f"{config.vocabulary} words"
+    assert f"over {words}; {size:,} parameters, {4 * size / 1e6:.1f} MB" in card
+    assert f"step {meta['step']:,}" in card
+    best = f"**{meta['progress']['best']:.4f}"
+    assert best in (bundled_model(name) / "README.md").read_text("utf-8")
+    if config.reads_notes:
+        assert best in card
 
 
 # Worked examples ----------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
 
 NAME is one of bach, jsb, muse. Primers are openings of the corpus's pieces; where its terms don't
 let others publish it, those of the bundled chorales stand in, in C, so many semitones higher
-(JSB's set is written an octave above the music). Then say in src/lstm_music/data/NAME-model/README.md
-and docs/model-card.md how the model was made, and run tools/check_wheel.py.
+(JSB's set is written an octave above the music). Then say how the model was made in
+src/lstm_music/data/NAME-model/README.md and docs/model-card.md, and run tools/check_wheel.py.
 """
 
 import argparse
