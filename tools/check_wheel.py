@@ -52,6 +52,8 @@ TRIALS = (
     Trial("--help", 0, "usage: lstm-music"),
     Trial("sample --bars 4 --seed 7 --wav --png --out first.mid", 0, "first.mid",
           ("first.mid", "first.wav", "first.png")),
+    Trial("sample jsb --bars 4 --out jsb.mid", 0, "jsb.mid", ("jsb.mid",)),
+    Trial("sample muse --bars 4 --out muse.mid", 0, "muse.mid", ("muse.mid",)),
     Trial("sample --bars 4 --svg", 2, "pip install music21 verovio"),
     Trial("sample --baseline chord-frequency --corpus bach --bars 4 --out chords.mid", 0, "",
           ("chords.mid",)),

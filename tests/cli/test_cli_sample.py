@@ -1,6 +1,7 @@
 import io
 import os
 import re
+import shutil
 from pathlib import Path
 
 import mido
@@ -285,6 +286,23 @@ def test_without_a_run_the_bundled_model_is_used_or_missed(fails, ok, folder, mo
     assert "train one with bin/train bach" in fails("sample")
     monkeypatch.setattr(runs, "PLACE", str(folder / "kept" / "checkpoints" / "step-00000030"))
     assert ok("sample", "--quiet") == ["samples/sample-0001.mid"]
+
+
+@pytest.mark.parametrize("name", runs.BUNDLED)
+def test_a_bundled_model_has_a_name(ok, folder, name):
+    (line,) = ok("sample", name, "--bars", 4, "--out", "a.mid", "--seed", 1)
+    unit = "tokens" if name == "bach" else "frames"
+    assert re.search(
+        rf"a\.mid  \(\d+ notes, .*{unit}, primed with the first \d+ {unit} of bwv", line
+    )
+    assert len(read_midi(Path("a.mid").read_bytes(), "a").tracks) == 1
+
+
+@pytest.mark.parametrize("layout", ["flatten"])
+def test_a_run_comes_before_a_bundled_model_of_its_name(ok, fails, folder, run):
+    shutil.copytree(run, folder / "runs" / "muse")
+    assert ok("sample", "muse", "--quiet") == ["runs/muse/samples/sample-0001.mid"]
+    assert "no run or checkpoint 'mozart'" in fails("sample", "mozart")
 
 
 @pytest.mark.parametrize("layout", ["flatten"])
