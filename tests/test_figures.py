@@ -69,6 +69,14 @@ def test_a_piano_roll_has_a_box_a_note_in_bars_and_a_colour_a_track(drawn):
     assert [label.get_text() for label in axes.get_yticklabels()] == ["C3", "G3", "C4"]
 
 
+def test_bar_lines_of_a_piano_roll_are_those_of_the_meter(drawn):
+    meter = np.array([(0, 480), (480, 1920), (2400, 1440)], np.int32)
+    axes = drawn(figures.piano_roll, Piece("p", [track_of([(0, 5000, 60)])], meter=meter))
+    assert (axes.get_xticks() * 1920).tolist() == [0, 480, 2400, 3840, 5280]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1", "2", "3", "4"]
+    assert axes.get_xlim() == (0, 5280 / 1920)
+
+
 def test_soft_notes_are_fainter(drawn):
     piece = Piece("p", [track_of([(0, 480, 60), (480, 960, 62), (960, 1440, 64)])])
     axes = drawn(lambda path: figures.piano_roll(piece, path, [np.array([1, 64, 127])]))

@@ -77,6 +77,34 @@ def test_the_score_says_what_the_piece_plays(tracks):
     assert strikes == struck(tracks)
 
 
+METERS = {
+    "a pickup": ([(0, 480), (480, 1920)], [480, 1920, 1920, 1920], ["4/4", "", "", ""], 0),
+    "a phrase repeated": (
+        [(0, 480), (480, 1920), (2400, 1440), (3840, 480), (4320, 1920)],
+        [480, 1920, 1440, 480, 1920, 1920], ["4/4", "", "", "", "", ""], 0,
+    ),
+    "a change": ([(0, 1440), (2880, 1680)], [1440, 1440, 1680, 1680], ["3/4", "", "7/8", ""], 1),
+    "a sixteenth": ([(0, 840)], [840] * 8, ["7/16"] + [""] * 7, 1),
+    "none": ([], [1920] * 4, ["4/4", "", "", ""], 1),
+    "one that can't be written": ([(0, 700)], [1920] * 4, ["4/4", "", "", ""], 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", METERS)
+def test_bars_are_those_of_the_meter(name):
+    meter, lengths, signatures, number = METERS[name]
+    end = min(sum(lengths), 6720)
+    tracks = [track_of([(t, min(t + 240, end), 60 + t % 7) for t in range(0, end, 240)])]
+    piece = Piece(name, tracks, meter=np.array(meter, np.int32).reshape(-1, 2))
+    bars = score.bars_of_piece(piece, end)
+    assert [bar.ticks for bar in bars] == lengths
+    assert [bar.first for bar in bars] == [sum(lengths[:n]) for n in range(len(bars))]
+    assert [bar.signature for bar in bars] == signatures
+    assert [bar.number for bar in bars] == [*range(number, number + len(bars))]
+    sounds, strikes = read_back(score.musicxml(piece, 99))
+    assert sounds == sounding(tracks) and strikes == struck(tracks)
+
+
 def test_notes_near_the_grid_are_written_on_it():
     near = track_of([(3, 115, 60), (121, 239, 62), (484, 630, 64), (641, 799, 65), (803, 955, 67)])
     on_grid = score.quantised([notes_of(near)])[0].tolist()
@@ -108,9 +136,11 @@ def test_clefs_follow_the_range(pitches, clefs):
 
 def test_two_voices_where_two_move_and_slices_where_three_do():
     held, moving = (0, 960, 72), [(0, 480, 60), (480, 960, 62)]
-    two = score.voices_of(score.sounds_in(notes_of(track_of([held, *moving])), 0))
+    two = score.voices_of(score.sounds_in(notes_of(track_of([held, *moving])), 0, 1920))
     assert [[s.tones[0].pitch for s in voice] for voice in two] == [[72], [60, 62]]
-    three = score.voices_of(score.sounds_in(notes_of(track_of([held, *moving, (240, 960, 65)])), 0))
+    three = score.voices_of(
+        score.sounds_in(notes_of(track_of([held, *moving, (240, 960, 65)])), 0, 1920)
+    )
     assert [len(voice) for voice in three] == [3]
 
 

@@ -31,6 +31,7 @@ from lstm_music.piano_roll import unpack
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.tokenizers.chords import chord_words
+from lstm_music.tokenizers.events import bars_of
 from lstm_music.tokenizers.messages import SPECIALS
 
 __all__ = [
@@ -62,13 +63,15 @@ def pitch_name(pitch: int) -> str:
 
 
 def piano_roll(piece: Piece, path: Path, velocities: Sequence[Array] | None = None) -> None:
-    """Draw a piece: time in bars of 4/4, pitch by name, a colour for each track.
+    """Draw a piece: time in bars as its meter has them, pitch by name, a colour for each track.
 
     velocities: of each track's notes (n,) 1-127, softer ones fainter; None for all alike.
     """
     tracks = [notes_of(track) for track in piece.tracks]
     notes = np.concatenate([*tracks, np.zeros((0, 3), np.int32)])
-    bars = max(1, int(np.ceil(notes[:, 1].max(initial=1) / BAR)))
+    starts, lengths = bars_of(piece.meter, int(notes[:, 1].max(initial=1)) - 1)
+    lines = np.append(starts, starts[-1] + lengths[-1]) / BAR
+    bars = float(lines[-1])
     low, high = int(notes[:, 2].min(initial=60)) - 2, int(notes[:, 2].max(initial=60)) + 2
     figure = Figure(figsize=(min(24, 2 + 0.6 * bars), 4), layout="constrained")
     axes = figure.add_subplot()
@@ -79,7 +82,8 @@ def piano_roll(piece: Piece, path: Path, velocities: Sequence[Array] | None = No
     octaves = [p for p in range(low, high + 1) if p % 12 in (0, 7)]
     axes.set(xlim=(0, bars), ylim=(low, high), xlabel="bars", title=piece.name)
     axes.set_yticks(octaves, [pitch_name(p) for p in octaves])
-    axes.set_xticks(range(0, bars + 1, max(1, bars // 16)))
+    every = max(1, (len(lines) - 1) // 16)
+    axes.set_xticks(lines[::every], [str(n) for n in range(0, len(lines), every)])
     axes.grid(axis="x", color="#cccccc", linewidth=0.6)
     save(figure, axes, path)
 
@@ -92,7 +96,7 @@ def _draw_keys(axes: Axes, low: int, high: int) -> None:
 
 
 def _boxes(notes: Array, velocities: Array, colour: str) -> PolyCollection:
-    """Return notes (n, 3), in bars and pitch, as boxes in a colour as opaque as they are loud."""
+    """Return notes (n, 3), in whole notes and pitch, as boxes as opaque as they are loud."""
     boxes = [
         [(start, pitch - 0.4), (end, pitch - 0.4), (end, pitch + 0.4), (start, pitch + 0.4)]
         for start, end, pitch in notes.tolist()

@@ -14,10 +14,18 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from lstm_music.errors import UserError, pip_install
-from lstm_music.midi import TICKS_PER_QUARTER, Notes, Piece, _without_overlaps, notes_of
+from lstm_music.midi import (
+    TICKS_PER_QUARTER,
+    WHOLE_NOTE,
+    Notes,
+    Piece,
+    _without_overlaps,
+    no_meter,
+    notes_of,
+)
 from lstm_music.piano_roll import estimate_key, frames_of
+from lstm_music.tokenizers.events import bars_of
 
-BAR = 4 * TICKS_PER_QUARTER
 SIXTEENTH, TRIPLET = TICKS_PER_QUARTER // 4, TICKS_PER_QUARTER // 3
 VALUES = {SIXTEENTH * n for n in (1, 2, 3, 4, 6, 8, 12, 16)} | {TRIPLET, 2 * TRIPLET}
 MIDDLE_C = 60
@@ -58,6 +66,19 @@ class Sound(NamedTuple):
 
 
 Voice: TypeAlias = list[Sound]
+
+
+class Bar(NamedTuple):
+    """A bar: its first tick, its ticks, its number, and the time signature to print, if any.
+
+    full: the ticks of a bar by the signature that holds.
+    """
+
+    first: int
+    ticks: int
+    number: int
+    signature: str
+    full: int
 
 
 class Staff(NamedTuple):
@@ -132,17 +153,44 @@ def musicxml(piece: Piece, bars: int) -> str:
     score = stream.Score()
     score.metadata = metadata.Metadata(title=piece.name, composer=" ")
     tracks = quantised([notes_of(track) for track in piece.tracks])
-    last = max(int(track[:, 1].max(initial=1)) for track in tracks)
-    needed = -(-last // BAR)
+    written_bars = bars_of_piece(piece, max(int(track[:, 1].max(initial=1)) for track in tracks))
     for track in tracks:
-        parts = [part_of(staff, min(bars, needed), fifths) for staff in staves_of(track)]
+        parts = [part_of(staff, written_bars[:bars], fifths) for staff in staves_of(track)]
         for part in parts:
-            if needed <= bars:
+            if len(written_bars) <= bars:
                 part.getElementsByClass(stream.Measure)[-1].rightBarline = "final"
             score.insert(0, part)
         if len(parts) > 1:
             score.insert(0, layout.StaffGroup(parts, symbol="brace", barTogether=True))
     return str(GeneralObjectExporter(score).parse(), "utf-8")
+
+
+def bars_of_piece(piece: Piece, end: int) -> list[Bar]:
+    """Return a piece's bars up to a tick, as its meter says; of 4/4 where it can't be written.
+
+    A bar of another length than those beside it gets no signature: it is a pickup, or what a
+    repeated phrase leaves for one. A first bar that is shorter than the second has number 0.
+    """
+    starts, lengths = bars_of(piece.meter, max(end - 1, 0))
+    if (lengths % SIXTEENTH).any():
+        starts, lengths = bars_of(no_meter(), max(end - 1, 0))
+    ticks = lengths.tolist()
+    pickup = len(ticks) > 1 and ticks[0] < ticks[1]
+    shown = next((now for now, after in pairwise(ticks) if now == after), WHOLE_NOTE)
+    bars = []
+    for n, (first, length) in enumerate(zip(starts.tolist(), ticks, strict=True)):
+        stays = ticks[n + 1 : n + 2] == [length]
+        changes = n == 0 or (length != shown and stays)
+        shown = length if n and changes else shown
+        signature = signature_of(shown) if changes else ""
+        bars.append(Bar(first, length, n + 1 - pickup, signature, shown))
+    return bars
+
+
+def signature_of(ticks: int) -> str:
+    """Return the time signature of a bar of so many ticks, a multiple of a sixteenth."""
+    unit = next(unit for unit in (4, 8, 16) if ticks % (WHOLE_NOTE // unit) == 0)
+    return f"{ticks * unit // WHOLE_NOTE}/{unit}"
 
 
 def quantised(tracks: Sequence[Notes]) -> list[Notes]:
@@ -182,21 +230,23 @@ def staves_of(notes: Notes) -> list[Staff]:
     return [Staff(notes, next(clef for lowest, clef in CLEFS if middle >= lowest))]
 
 
-def part_of(staff: Staff, bars: int, fifths: int) -> Any:
-    """Return a staff as music21's part, one measure a bar of 4/4."""
+def part_of(staff: Staff, bars: Sequence[Bar], fifths: int) -> Any:
+    """Return a staff as music21's part, a measure a bar."""
     from music21 import clef, key, meter, stream
 
     part = stream.PartStaff()
-    for bar in range(bars):
-        measure = stream.Measure(number=bar + 1)
-        if bar == 0:
+    for n, bar in enumerate(bars):
+        measure = stream.Measure(number=bar.number)
+        measure.paddingLeft = quarters(max(bar.full - bar.ticks, 0))  # or it is filled with rests
+        if n == 0:
             measure.append(getattr(clef, staff.clef)())
             measure.append(key.KeySignature(fifths))
-            measure.append(meter.TimeSignature("4/4"))
-        voices = voices_of(sounds_in(staff.notes, bar))
+        if bar.signature:
+            measure.append(meter.TimeSignature(bar.signature))
+        voices = voices_of(sounds_in(staff.notes, bar.first, bar.ticks))
         for number, voice in enumerate(voices):
             into = measure if len(voices) == 1 else stream.Voice(id=number + 1)
-            for sound in written(voice):
+            for sound in written(voice, bar.ticks):
                 into.insert(quarters(sound.start), element(sound, fifths, hidden=number > 0))
             if into is not measure:
                 measure.insert(0, into)
@@ -204,12 +254,15 @@ def part_of(staff: Staff, bars: int, fifths: int) -> Any:
     return part
 
 
-def sounds_in(notes: Notes, bar: int) -> list[Sound]:
-    """Return what sounds in a bar, by start and from the highest: chords of notes alike in time."""
-    first, after = bar * BAR, (bar + 1) * BAR
+def sounds_in(notes: Notes, first: int, ticks: int) -> list[Sound]:
+    """Return what sounds in a bar of so many ticks: chords of notes alike in time.
+
+    They are in the order of their start, and from the highest.
+    """
+    after = first + ticks
     chords: dict[tuple[int, int], list[Tone]] = {}
     for start, end, pitch in notes[(notes[:, 0] < after) & (notes[:, 1] > first)].tolist():
-        times = max(start - first, 0), min(end - first, BAR)
+        times = max(start - first, 0), min(end - first, ticks)
         chords.setdefault(times, []).append(Tone(pitch, start < first, end > after))
     sounds = [Sound(*times, tuple(sorted(tones))) for times, tones in chords.items()]
     return sorted(sounds, key=lambda sound: (sound.start, -sound.tones[-1].pitch))
@@ -255,11 +308,14 @@ def slices(sounds: Sequence[Sound]) -> Voice:
     return voice
 
 
-def written(voice: Voice) -> Voice:
-    """Return a voice with rests between its sounds, all cut to values that notes can have."""
+def written(voice: Voice, ticks: int) -> Voice:
+    """Return a voice with rests between its sounds, to fill a bar of so many ticks.
+
+    All are cut to values that notes can have.
+    """
     full: Voice = []
     now = 0
-    for sound in [*voice, Sound(BAR, BAR, ())]:
+    for sound in [*voice, Sound(ticks, ticks, ())]:
         if sound.start > now:
             full += in_values(Sound(now, sound.start, ()))
         full += in_values(sound)
