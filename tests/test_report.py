@@ -21,6 +21,7 @@ from lstm_music.cli.report import Room, Steps, compose
 from lstm_music.composer import composer_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.markup import Html, joined, tag
+from lstm_music.midi import Piece
 from lstm_music.model import Config, Model, parameter_shapes
 from lstm_music.ops import get_ops
 from lstm_music.page_media import RATE, small_svg, small_wav
@@ -30,13 +31,15 @@ from lstm_music.report import (
     Picture,
     Row,
     RunReport,
+    Sample,
     Table,
     annealed,
     json_in_html,
     page,
+    sample_data,
 )
 from lstm_music.tokenizers import chords, messages
-from small import small_corpus, small_model, small_rolls, write_music
+from small import small_corpus, small_model, small_rolls, track_of, write_music
 
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'&$title ]]>"""
 
@@ -116,6 +119,16 @@ def test_a_model_of_events_is_in_the_page(tmp_path):
     (model,) = made.data["models"]
     assert model["words"][:1] == [[-1, 0]]
     assert {kind for kind, _ in model["words"]} == {-1, 0, 1, 2, 3}
+
+
+def test_bars_of_a_sample_are_those_of_its_meter():
+    music = [track_of([(0, 2500, 60)])]
+    meter = np.array([(0, 480), (480, 1920)], np.int32)
+    plain, pickup = (
+        Sample(piece, 1.0, "", b"", None, None, [])
+        for piece in (Piece("p", music), Piece("p", music, meter=meter))
+    )
+    assert [sample_data(sample)["bars"] for sample in (plain, pickup)] == [[], [0, 480, 2400]]
 
 
 # The page ---------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from lstm_music.piano_roll import LOWEST, NOTES
 from lstm_music.report import RunReport, page
 from lstm_music.sampler import Options
 from lstm_music.tokenizers import grammar as rules
+from lstm_music.tokenizers.events import bars_of
 from small import small_corpus, small_rolls, small_trainer
 
 pytestmark = pytest.mark.skipif(
@@ -257,6 +258,24 @@ def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
     ]
     assert sorted(played) == sorted(expected)
     assert played
+
+
+def test_bars_of_events_are_those_that_python_decodes(opened, checkpoints):
+    checkpoint = checkpoints["event"]
+    music = primer_of(checkpoint)
+    bars = opened.run(
+        with_network(
+            "event",
+            f"""
+            const composer = new Composer(network, {{ primer: {json.dumps(music)} }});
+            {json.dumps(music)}.forEach(() => composer.step());
+            return composer.music.bars;
+            """,
+        )
+    )
+    composer = composer_of(checkpoint, model(checkpoint, checkpoint.parameters))
+    meter = composer.piece(music, Options(), "opening").meter
+    assert len(bars) > 1 and bars == bars_of(meter, bars[-1])[0].tolist()
 
 
 # Composing --------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from lstm_music.markup import Html, data_url, joined, tag
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.model import parameter_shapes
 from lstm_music.page_model import page_model, weights_size
+from lstm_music.tokenizers.events import bars_of
 
 MOST = 8_000_000  # bytes of a page
 TEMPO = 90.0  # quarter notes a minute, of samples and at first of what the page composes
@@ -309,11 +310,16 @@ def size_of(piece: Piece) -> tuple[int, float]:
 
 
 def sample_data(sample: Sample) -> dict[str, Any]:
-    """Return what page.js draws: notes as start, end, pitch, track, by start."""
+    """Return what page.js draws: notes as start, end, pitch, track, by start; where bars begin.
+
+    Of bars there is nothing where the piece's meter says nothing.
+    """
     tracks = [notes_of(track).tolist() for track in sample.piece.tracks]
     notes = sorted([*note, number] for number, track in enumerate(tracks) for note in track)
     ticks = max((note[1] for note in notes), default=1)
-    return {"notes": notes, "ticks": ticks, "tempo": TEMPO}
+    meter = sample.piece.meter
+    bars = bars_of(meter, ticks - 1)[0].tolist() if len(meter) else []
+    return {"notes": notes, "ticks": ticks, "tempo": TEMPO, "bars": bars}
 
 
 # Learning ---------------------------------------------------------------------------------------

@@ -197,6 +197,7 @@ function leastOfShare(weights, share) {
 class Music {
   constructor() {
     this.notes = [];
+    this.bars = []; // where they begin, in ticks, if the music says so; else each BAR ticks
     this.begin(0);
   }
 
@@ -367,6 +368,7 @@ class EventMusic extends WordMusic {
     if (kind === BAR_LINE) {
       this.bar = this.now = Math.max(this.bar + this.length, this.now);
       this.length = number || this.length || BAR;
+      this.bars.push(this.offset + this.bar);
     } else if (kind === AT) this.now = Math.max(this.bar + number, this.now);
     else {
       this.stop(number, Math.min(this.now, (this.sounding.get(number) ?? 0) + this.longest));

@@ -50,10 +50,11 @@ const NOWHERE = -1; // where nothing sounds
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 
 class Roll {
-  /** total: the ticks of the music, Infinity where it has no end. */
-  constructor(canvas, total) {
+  /** total: the ticks of the music, Infinity where it has no end; bars: as Music has them. */
+  constructor(canvas, total, bars = []) {
     this.canvas = canvas;
     this.total = total;
+    this.bars = bars;
     this.draw([], NOWHERE);
   }
 
@@ -101,11 +102,15 @@ class Roll {
   /** Draw bar lines with their numbers, and the Cs. */
   grid(pen, { left, width, height, scale, low, high, x, y, row, colour }) {
     pen.font = "12px system-ui, sans-serif";
-    for (let bar = Math.floor(left / BAR); bar * BAR < left + width / scale; bar++) {
+    const right = left + width / scale;
+    const last = this.bars.length || Math.ceil(right / BAR);
+    for (let bar = 0; bar < last; bar++) {
+      const tick = this.bars[bar] ?? bar * BAR;
+      if (tick < left - BAR || tick >= right) continue;
       pen.fillStyle = colour("line");
-      pen.fillRect(x(bar * BAR), 0, 1, height);
+      pen.fillRect(x(tick), 0, 1, height);
       pen.fillStyle = colour("quiet");
-      pen.fillText(bar + 1, x(bar * BAR) + 4, height - 4);
+      pen.fillText(bar + 1, x(tick) + 4, height - 4);
     }
     for (let pitch = Math.ceil(low / 12) * 12; pitch <= high; pitch += 12) {
       pen.fillStyle = colour("line");
@@ -123,8 +128,8 @@ class Roll {
 const rolls = [];
 
 /** Make the roll of a canvas, drawn again where the page's size or colours change. */
-function makeRoll(canvas, total) {
-  const roll = new Roll(canvas, total);
+function makeRoll(canvas, total, bars) {
+  const roll = new Roll(canvas, total, bars);
   rolls.push(roll);
   return roll;
 }
@@ -137,8 +142,8 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redrawAll)
 
 /** Let a sample's roll move with its sound. */
 function followSound(figure) {
-  const { notes, ticks, tempo } = DATA.samples[figure.dataset.sample];
-  const roll = makeRoll(figure.querySelector("canvas"), ticks);
+  const { notes, ticks, tempo, bars } = DATA.samples[figure.dataset.sample];
+  const roll = makeRoll(figure.querySelector("canvas"), ticks, bars);
   const audio = figure.querySelector("audio");
   const show = () => {
     const begun = audio && (audio.currentTime > 0 || !audio.paused);
@@ -214,6 +219,7 @@ class Player {
       primer: primer?.music.slice(0, DATA.primer_length),
       seed: Number(byId("compose-seed").value),
     });
+    this.roll.bars = this.composer.music.bars;
     this.position = 0; // the tick that is heard
     this.scheduled = 0; // notes given to the voice
     this.waiting = []; // or too early for it
@@ -248,7 +254,9 @@ class Player {
   }
 
   get bar() {
-    return Math.floor(this.position / BAR) + 1;
+    const { bars } = this.composer.music;
+    const begun = bars.filter((tick) => tick <= this.position).length;
+    return bars.length ? begun : Math.floor(this.position / BAR) + 1;
   }
 
   /** Move on in time, compose what will soon be heard, and hand it to the voice. */
@@ -315,7 +323,8 @@ class Player {
   /** Show what changes all the time, which no screen reader should read out. */
   showFacts() {
     const { tokens, seconds } = this.composed;
-    const unit = this.network.model.representation === "message" ? "tokens" : "frames";
+    const ofWords = ["message", "event"].includes(this.network.model.representation);
+    const unit = ofWords ? "tokens" : "frames";
     const speed = seconds ? Math.round(tokens / seconds).toLocaleString("en") : "–";
     const waits = this.composer.music.ready <= this.position ? " · composing what comes next…" : "";
     const count = `${tokens.toLocaleString("en")} ${unit} composed`;
