@@ -8,7 +8,7 @@ from lstm_music.composer import Composer, Ids, Opening, Show, Warn, read_primer,
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
 from lstm_music.model import Model
-from lstm_music.sampler import FreeGrammar, Options, clipped, decode, sample, within
+from lstm_music.sampler import FreeGrammar, Options, clipped, decode, within
 from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.events import EventTokenizer, NearestEvent
 from lstm_music.tokenizers.grammar import MessageGrammar, TokenGrammar
@@ -135,9 +135,9 @@ class EventComposer(TokenComposer):
         return Opening(str(path), [self.vocabulary.id(word) for word in filter(None, found)])
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
-        """As Composer.compose: in Python, whose rules alone know events."""
+        """As Composer.compose."""
         start = self.vocabulary.id(PIECE_END)
-        return sample(self.model, start, primers, options, self.grammar, show)
+        return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
 
 
 def no_known_notes(path: Path) -> UserError:
