@@ -66,8 +66,8 @@ def words_of(draft):
     return found if found != START else []
 
 
-def walk(grammar, options, random, steps=120):
-    """Take words, most of them allowed, and compare after each."""
+def walk(grammar, options, choose, steps=120):
+    """Take the words that choose names, given those allowed and all, and compare after each."""
     draft = Draft(0, [], grammar, options, START)
     compiled = rules.rules_of(grammar, options, START)
     (own,), (sounding,) = piece.new_pieces(1)
@@ -77,8 +77,7 @@ def walk(grammar, options, random, steps=120):
         rules.longest_deltas(compiled, own, sounding, longest)
         within = compiled.deltas <= longest[compiled.classes[compiled.ids]]
         assert sorted(compiled.ids[within].tolist()) == allowed
-        known = range(len(grammar.kind)) if random.random() < 0.1 else allowed or [START]
-        id = random.choice(known)
+        id = choose(allowed, range(len(grammar.kind)))
         draft.primer = [*draft.ids, id]
         draft.extend(None)
         taken = rules.extend(compiled, own, sounding, id)
@@ -86,6 +85,13 @@ def walk(grammar, options, random, steps=120):
         assert (own.tolist(), sounding.tolist()) == state_of(draft)
         if draft.ended:
             return
+
+
+def drawn(random):
+    """Choose a word, most often one that is allowed."""
+    return lambda allowed, known: random.choice(
+        known if random.random() < 0.15 else allowed or [START]
+    )
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -100,7 +106,7 @@ def short():
 @settings(deadline=None, max_examples=400)
 @given(vocabularies(EVENTS), habits, lengths, randoms)
 def test_events_have_the_same_rules(vocabulary, habits, lengths, random):
-    walk(EventGrammar(vocabulary, *habits), Options(**lengths), random)
+    walk(EventGrammar(vocabulary, *habits), Options(**lengths), drawn(random))
 
 
 @settings(deadline=None, max_examples=200)
@@ -114,4 +120,11 @@ def test_events_have_the_same_rules(vocabulary, habits, lengths, random):
 )
 def test_messages_have_the_same_rules(vocabulary, kind, layout, habits, lengths, random):
     longest, most = habits
-    walk(kind(vocabulary, layout, longest, 2, most), Options(**lengths), random)
+    walk(kind(vocabulary, layout, longest, 2, most), Options(**lengths), drawn(random))
+
+
+def test_a_note_without_an_end_is_none_that_ends_at_the_limit():
+    vocabulary = Vocabulary([PIECE_END, "bar-960", "at-0", "at-480", "on-60", "off-60", "on-61"])
+    words = iter(["bar-960", "at-0", "on-61", "at-480"])
+    grammar = EventGrammar(vocabulary, 3000)
+    walk(grammar, Options(limit=480), lambda *_: vocabulary.id(next(words)), 4)

@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from lstm_music import compiled_choice, compiled_sampling, sampler
 from lstm_music.composer import sample_on_cpu
-from lstm_music.corpus import Reading, load_corpus
 from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
 from lstm_music.ops.panels import PANEL, add_panel, pack, padded
@@ -18,7 +17,7 @@ from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from small import small_corpus, small_rolls, write_music
+from small import small_corpus, small_events, small_rolls
 
 numba_ops = pytest.importorskip("lstm_music.ops.numba_ops")
 START = 0
@@ -111,8 +110,7 @@ def corpus(request, tmp_path_factory):
 def events(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
-        where = str(write_music(tmp_path_factory.mktemp("corpus") / "music", pieces=4))
-        return load_corpus(where, reading=Reading("event"))
+        return small_events(tmp_path_factory.mktemp("corpus"), pieces=4)
 
 
 @pytest.fixture(scope="module")

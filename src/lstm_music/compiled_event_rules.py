@@ -1,48 +1,23 @@
 """The rules of events for compiled code, as tokenizers/event_grammar.py has them."""
 
-import numpy as np
 from numba import njit
 
 from lstm_music.compiled_piece import (
     BEFORE,
     BEGIN,
-    END,
     HEARD,
     KIND,
     LENGTH,
     NOTES,
     NOW,
     NUMBER,
-    ON,
     SILENT,
     tidy,
 )
 from lstm_music.midi import LAST_TICK, NOTE_OFF, NOTE_ON, WHOLE_NOTE
-from lstm_music.ops.numpy_ops import Array
-from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.events import AT, BAR_LINE, SAME
-from lstm_music.tokenizers.grammar import CLASSES, FAR, NEVER, NONE, PITCHES
-
-BARS = END + 1  # the class of bars; that of the first place follows
-PLACES = CLASSES
-SAID, UNSAID = 0, 1  # the deltas of bars that say their length, and that don't
-
-
-def event_words(grammar: EventGrammar) -> tuple[Array, Array, Array]:
-    """Return the class and the delta of each word, (V,) each, and the places in order, (P,).
-
-    The delta of a bar too short for any place is too long for any rule; that of other words is 0.
-    """
-    kind, number = grammar.kind, grammar.number
-    is_bar, is_place = kind == BAR_LINE, kind == AT
-    places = np.unique(number[is_place])
-    classes = np.where(kind < NOTE_OFF, END, kind * PITCHES + number)
-    classes[is_bar] = BARS
-    classes[is_place] = PLACES + np.searchsorted(places, number[is_place])
-    deltas = np.zeros_like(classes)
-    deltas[is_bar & (number <= places.min(initial=FAR))] = FAR
-    deltas[is_bar & (number == SAME)] = UNSAID
-    return classes.astype(np.int32), deltas.astype(np.int32), places.astype(np.int32)
+from lstm_music.tokenizers.grammar import FAR, NEVER, NONE, PITCHES
+from lstm_music.word_classes import BARS, END, ON, PLACES, SAID, UNSAID
 
 
 @njit(cache=True)

@@ -7,12 +7,8 @@ from numba import njit
 
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers.event_grammar import END as NO_KIND
-from lstm_music.tokenizers.grammar import PITCHES, SPECIAL_CLASS
-from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
+from lstm_music.tokenizers.grammar import PITCHES
 
-STRICT, FREE, CHORDS, EVENTS = range(4)
-ON = PITCHES  # the first class of the note-ons; the note-offs' is 0
-END, TRACK = SPECIAL_CLASS[PIECE_END], SPECIAL_CLASS[TRACK_END]
 # The fields of a piece in the making: as in GrammarState and Draft; the last ones as in EventState.
 NOW, NOTES, TRACKS, BEFORE, TOKENS, ENDED, BEGIN, LENGTH, KIND, NUMBER, HEARD, FIELDS = range(12)
 SILENT = -1  # in place of the tick at which a pitch began to sound
@@ -21,10 +17,8 @@ SILENT = -1  # in place of the tick at which a pitch began to sound
 class Rules(NamedTuple):
     """A grammar and the options that bind it; -1 for no length or limit.
 
-    classes (V,): of each word, all chords being of one. ids (V,): the words sorted by class, and
-    deltas (V,), theirs; starts (C + 1,): where each class begins; shortest (C,): the shortest delta
-    of each. steps (V,): the delta of each word, or an event's number. places (P,): in a bar, of
-    events.
+    kind, classes, steps, shortest and places: as Words has them. ids (V,): the words sorted by
+    class, and deltas (V,), theirs; starts (C + 1,): where each class begins.
     """
 
     kind: int

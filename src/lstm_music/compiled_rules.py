@@ -9,21 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from numba import njit
 
-from lstm_music.compiled_event_rules import advance_event, event_deltas, event_words
+from lstm_music.compiled_event_rules import advance_event, event_deltas
 from lstm_music.compiled_piece import (
     BEFORE,
-    CHORDS,
-    END,
     ENDED,
-    EVENTS,
-    FREE,
     NOTES,
     NOW,
-    ON,
     SILENT,
-    STRICT,
     TOKENS,
-    TRACK,
     TRACKS,
     Rules,
     begin,
@@ -31,21 +24,19 @@ from lstm_music.compiled_piece import (
 )
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.sampler import FreeGrammar, Options
+from lstm_music.sampler import Options
 from lstm_music.tokenizers import grammar as grammars
-from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.grammar import (
     BAR,
-    CLASSES,
     FAR,
     NEVER,
     NONE,
     PITCHES,
     ChordGrammar,
     Grammar,
-    MessageGrammar,
     TokenGrammar,
 )
+from lstm_music.word_classes import CHORDS, END, EVENTS, FREE, ON, TRACK, words_of
 
 
 def rules_of(grammar: Grammar, options: Options, start: int) -> Rules:
@@ -56,13 +47,11 @@ def rules_of(grammar: Grammar, options: Options, start: int) -> Rules:
         longest_note, most_notes = grammar.longest_note, grammar.most_notes
     elif isinstance(grammar, ChordGrammar):
         frame_ticks = grammar.frame_ticks
-    kind, classes, deltas, steps, places = words_of(grammar)
-    shortest = np.full(CLASSES + len(places), NONE, np.int32)
-    np.minimum.at(shortest, classes, deltas)
-    ids = np.argsort(classes, kind="stable").astype(np.int32)
-    starts = np.searchsorted(classes[ids], np.arange(len(shortest) + 1)).astype(np.int32)
+    words = words_of(grammar)
+    ids = np.argsort(words.classes, kind="stable").astype(np.int32)
+    starts = np.searchsorted(words.classes[ids], np.arange(len(words.shortest) + 1))
     return Rules(
-        kind,
+        words.kind,
         merged,
         start,
         max_tracks,
@@ -73,33 +62,14 @@ def rules_of(grammar: Grammar, options: Options, start: int) -> Rules:
         grammar.most(options.length, options.limit),
         grammars.SHORTEST,
         frame_ticks,
-        classes,
-        steps,
-        shortest,
+        words.classes,
+        words.steps,
+        words.shortest,
         ids,
-        np.ascontiguousarray(deltas[ids]),
-        starts,
-        places,
+        words.deltas[ids],
+        starts.astype(np.int32),
+        words.places,
     )
-
-
-def words_of(grammar: Grammar) -> tuple[int, Array, Array, Array, Array]:
-    """Return the kind of a grammar's rules, and of its words what Rules says.
-
-    Those are classes, deltas and steps (V,) in the order of ids, and places (P,).
-    """
-    if isinstance(grammar, EventGrammar):
-        classes, deltas, places = event_words(grammar)
-        return EVENTS, classes, deltas, grammar.number, places
-    none = np.zeros(0, np.int32)
-    if isinstance(grammar, MessageGrammar):
-        kind = FREE if isinstance(grammar, FreeGrammar) else STRICT
-        classes = (grammar.kind * PITCHES + grammar.pitch).astype(np.int32)
-        return kind, classes, grammar.delta, grammar.delta, none
-    assert isinstance(grammar, ChordGrammar)
-    classes = np.where(grammar.begins, ON, END).astype(np.int32)
-    deltas = np.zeros_like(classes)
-    return CHORDS, classes, deltas, deltas, none
 
 
 def primers_of(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
