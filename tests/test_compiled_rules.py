@@ -99,7 +99,7 @@ def short():
     """Pieces that end soon."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(grammars, "SHORTEST", BAR)
-        patch.setattr(grammars, "WHOLE_PIECE", 100)
+        patch.setattr(grammars, "WHOLE_PIECE", 40)
         yield
 
 
