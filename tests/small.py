@@ -81,6 +81,11 @@ def small_corpus(folder, layout="flatten", **music):
     return load_corpus(where, reading=Reading(tracks=layout))
 
 
+def small_events(folder, **music):
+    """The same music as events."""
+    return load_corpus(str(write_music(folder / "music", **music)), reading=Reading("event"))
+
+
 def small_rolls(folder, representation="note", music=None, **reading):
     """The same music as a RollCorpus: small_rolls(folder, "chord", grid=16, max_polyphony=1)."""
     path = folder / "music"

@@ -13,10 +13,11 @@ from lstm_music.ops.panels import PANEL, add_panel, pack, padded
 from lstm_music.ops.philox import uniform
 from lstm_music.sampler import FreeGrammar, Options, choose, sample
 from lstm_music.tokenizers import grammar as grammars
+from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from small import small_corpus, small_rolls
+from small import small_corpus, small_events, small_rolls
 
 numba_ops = pytest.importorskip("lstm_music.ops.numba_ops")
 START = 0
@@ -106,6 +107,13 @@ def corpus(request, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def events(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return small_events(tmp_path_factory.mktemp("corpus"), pieces=4)
+
+
+@pytest.fixture(scope="module")
 def rolls(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
@@ -144,6 +152,23 @@ HOW = [
 ]
 
 
+def pieces_with_others(model, grammar, primers):
+    """Compare what both loops draw in all ways; return how many pieces others follow."""
+    several = 0
+    for how in HOW:
+        options = Options(**how)
+        some = [primer[: options.length] for primer in primers]
+        if options.limit is not None:
+            some = [sampler.within(primer, grammar, None, options.limit) for primer in some]
+        expected = sample(model, START, some, options, grammar)
+        found = sample_on_cpu(model, START, some, options, grammar, lambda *_: None)
+        assert found == expected
+        alone = compiled_sampling.sample_compiled(model, START, some[:1], options, grammar)
+        assert alone == expected[:1]
+        several += sum(START in piece for piece in expected)
+    return several
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
@@ -154,20 +179,19 @@ def test_pieces_are_the_samplers(corpus, short, kind, narrow, dtype):
     grammar = kind(corpus.vocabulary, corpus.tokenizer.layout, *((300, 1, 2) if narrow else habits))
     ids = corpus.piece_ids(0).tolist()
     primers = [(), ids[:3], [], ids[:20], ids[:5], ids[:1]]
-    several = 0
-    for how in HOW:
-        options = Options(**how)
-        some = [primer[: options.length] for primer in primers]
-        if options.limit is not None:
-            some = [sampler.within(primer, grammar, None, options.limit) for primer in some]
-        expected = sample(model, START, some, options, grammar)
-        assert compiled_sampling.sample_compiled(model, START, some, options, grammar) == expected
-        assert (
-            compiled_sampling.sample_compiled(model, START, some[:1], options, grammar)
-            == expected[:1]
-        )
-        several += sum(START in piece for piece in expected)
-    assert several or corpus.tokenizer.layout == "flatten"  # pieces that others follow
+    several = pieces_with_others(model, grammar, primers)
+    assert several or corpus.tokenizer.layout == "flatten"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_events_are_the_samplers(events, short, narrow, dtype):
+    model = model_for(events.vocabulary, dtype, *((6, 5) if dtype == "float64" else (4, 16)))
+    habits = (300, 1) if narrow else (events.longest_note, events.most_notes)
+    grammar = EventGrammar(events.vocabulary, *habits)
+    ids = events.piece_ids(0).tolist()
+    primers = [(), ids[:3], [], ids[:20], ids[:5], ids[2:9]]  # the last out of order
+    assert pieces_with_others(model, grammar, primers)
 
 
 @pytest.mark.parametrize("bias", [-100.0, 0.0, 4.0, 100.0])
@@ -214,6 +238,15 @@ def test_a_note_that_fits_no_limit_is_late_rather_than_missing():
             found = compiled_sampling.sample_compiled(model, START, [()] * 5, options, grammar)
             assert found == sample(model, START, [()] * 5, options, grammar)
             assert found[0][0] == vocabulary.id("note-on-60-300")
+
+
+def test_an_event_that_fits_no_limit_is_late_rather_than_missing():
+    vocabulary = Vocabulary([PIECE_END, "bar-480", "at-240", "on-60", "off-60"])
+    model, options = model_for(vocabulary), Options(limit=100)
+    grammar = EventGrammar(vocabulary, 480)
+    found = compiled_sampling.sample_compiled(model, START, [()] * 5, options, grammar)
+    assert found == sample(model, START, [()] * 5, options, grammar)
+    assert found[0][0] == vocabulary.id("bar-480")
 
 
 def test_progress_is_shown_to_the_end(corpus):

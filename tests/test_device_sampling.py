@@ -1,5 +1,7 @@
 """Drawing on the device against the sampler on the CPU, with the same random numbers."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,7 +17,10 @@ from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
 from lstm_music.sampler import FreeGrammar, Options, choose, sample
 from lstm_music.tokenizers import grammar as grammars
+from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar, word_parts
+from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import counts_of, small_corpus, small_rolls
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
@@ -95,6 +100,18 @@ def corpus(request, tmp_path_factory):
         return small_corpus(tmp_path_factory.mktemp("corpus"), request.param, pieces=4)
 
 
+EVENTS = [
+    *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in (60, 61, 67)),
+    *("at-0", "at-240", "at-480", "at-960", "bar-240", "bar-480", "bar-1920", "bar"),
+]
+
+
+def event_rules(words, *habits):
+    """Rules of events, with the vocabulary that models want to know."""
+    vocabulary = Vocabulary([PIECE_END, *words])
+    return EventGrammar(vocabulary, *habits), SimpleNamespace(vocabulary=vocabulary)
+
+
 @pytest.fixture
 def short(monkeypatch):
     """Pieces that end soon, few at once, so that little shows every rule."""
@@ -136,9 +153,26 @@ LENGTHS = [
 )
 @pytest.mark.parametrize("options", LENGTHS, ids=str)
 def test_rules_primers_and_lengths_are_the_cpus(corpus, short, kind, narrow, options):
-    on_cpu, on_gpu = models(corpus)
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
     grammar = kind(corpus.vocabulary, corpus.tokenizer.layout, *((300, 1, 2) if narrow else habits))
+    check_pieces(*models(corpus), grammar, options)
+
+
+@pytest.mark.parametrize("habits", [(300, 1), (960, 2), (5000, 128)])
+@pytest.mark.parametrize("options", LENGTHS, ids=str)
+def test_events_are_the_cpus(short, habits, options):
+    grammar, corpus = event_rules(EVENTS, *habits)
+    check_pieces(*models(corpus), grammar, options)
+
+
+@pytest.mark.parametrize("without", ["at-240", "on-60", "bar"])
+def test_events_that_fit_no_limit_or_lack_words(short, without):
+    few = ("bar-480", "at-240", "on-60", "off-60", "on-61", "bar")
+    grammar, corpus = event_rules([word for word in few if word != without], 480)
+    check_pieces(*models(corpus), grammar, Options(limit=100))
+
+
+def check_pieces(on_cpu, on_gpu, grammar, options):
     tried = sample(on_cpu, START, [()] * 6, Options(length=20, temperature=2.0, seed=9), grammar)
     lengths = (0, 3, 0, 20, 1, 12)
     most = options.length or 20
@@ -183,16 +217,37 @@ def test_chords_are_drawn_on_the_host_by_logits_of_the_device(short, tmp_path, m
 
 
 MUTATIONS = {
-    "notes beyond the most that sound": ("> rules.most_notes", "> 127"),
+    "notes beyond the most that sound": ("> most_notes", "> 127"),
     "a pitch struck again at once": ("&& since != 0", ""),
     "a primer's word off by one": ("t < primed[n] ?", "t + 1 < primed[n] ?"),
     "a piece that remembers the one before": ("h[at] = 0, c[at] = 0;", ""),
 }
 
 
+EVENT_MUTATIONS = {
+    "a place where the piece stands": ("longest[AFTER] < place &&", "longest[AFTER] <= place &&"),
+    "a place where the bar ends": ("place < longest[BEFORE]", "place <= longest[BEFORE]"),
+    "notes in any order": ("(kind != NOTE_ON || above)", "true"),
+    "bars without end": ("&& !(kind == BAR_LINE && silent)", ""),
+    "old notes that may not end": ("rules.longest_note + 1", "rules.longest_note"),
+}
+
+
 @pytest.mark.parametrize("mutation", [None, *MUTATIONS.values()], ids=["none", *MUTATIONS])
 def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
-    on_cpu, on_gpu = models(corpus)
+    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
+    check_mutation(*models(corpus), grammar, mutation)
+
+
+@pytest.mark.parametrize(
+    "mutation", [None, *EVENT_MUTATIONS.values()], ids=["none", *EVENT_MUTATIONS]
+)
+def test_bugs_planted_in_the_rules_of_events_are_caught(short, mutation):
+    grammar, corpus = event_rules(EVENTS, 480, 2)
+    check_mutation(*models(corpus), grammar, mutation)
+
+
+def check_mutation(on_cpu, on_gpu, grammar, mutation):
     on_gpu.ops.xp.orders = ("ascending", "descending")
     planted = []
 
@@ -201,7 +256,6 @@ def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
         return code.replace(*mutation) if planted[-1] else code
 
     on_gpu.ops.xp.mutate = mutate
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
     options, primers = Options(length=120, temperature=5.0, seed=4), [(), ()]
     primers[1] = sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]
     expected = sample(on_cpu, START, primers, options, grammar)

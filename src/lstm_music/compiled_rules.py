@@ -5,99 +5,70 @@ tests compare the pieces.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
+from lstm_music.compiled_event_rules import advance_event, event_deltas
+from lstm_music.compiled_piece import (
+    BEFORE,
+    ENDED,
+    NOTES,
+    NOW,
+    SILENT,
+    TOKENS,
+    TRACKS,
+    Rules,
+    begin,
+    tidy,
+)
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.sampler import FreeGrammar, Options
+from lstm_music.sampler import Options
 from lstm_music.tokenizers import grammar as grammars
 from lstm_music.tokenizers.grammar import (
     BAR,
-    CLASSES,
     FAR,
     NEVER,
     NONE,
     PITCHES,
-    SPECIAL_CLASS,
     ChordGrammar,
     Grammar,
-    MessageGrammar,
+    TokenGrammar,
 )
-from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
-
-STRICT, FREE, CHORDS = 0, 1, 2
-ON = PITCHES  # the first class of the note-ons; the note-offs' is 0
-END, TRACK = SPECIAL_CLASS[PIECE_END], SPECIAL_CLASS[TRACK_END]
-# The fields of a piece in the making: as in GrammarState and Draft.
-NOW, NOTES, TRACKS, BEFORE, TOKENS, ENDED, FIELDS = range(7)
-SILENT = -1  # in place of the tick at which a pitch began to sound
-
-
-class Rules(NamedTuple):
-    """A grammar and the options that bind it; -1 for no length or limit.
-
-    classes (V,): of each word, all chords being of one. ids (V,): the words sorted by class, and
-    deltas (V,), theirs; starts (CLASSES + 1,): where each class begins; shortest (CLASSES,): the
-    shortest delta of each. steps (V,): the delta of each word.
-    """
-
-    kind: int
-    merged: bool
-    start: int
-    max_tracks: int
-    longest_note: int
-    most_notes: int
-    length: int
-    limit: int
-    most: int
-    shortest_piece: int
-    frame_ticks: int
-    classes: Array
-    steps: Array
-    shortest: Array
-    ids: Array
-    deltas: Array
-    starts: Array
+from lstm_music.word_classes import CHORDS, END, EVENTS, FREE, ON, TRACK, words_of
 
 
 def rules_of(grammar: Grammar, options: Options, start: int) -> Rules:
     """Return the rules of a grammar; start: the id of the start symbol, which also ends a piece."""
-    if isinstance(grammar, MessageGrammar):
-        kind = FREE if isinstance(grammar, FreeGrammar) else STRICT
-        habits = (
-            grammar.layout == "merge",
-            start,
-            grammar.max_tracks,
-            grammar.longest_note,
-            grammar.most_notes,
-        )
-        classes, deltas, frame_ticks = grammar.kind * PITCHES + grammar.pitch, grammar.delta, 0
-    else:
-        assert isinstance(grammar, ChordGrammar)
-        kind, habits = CHORDS, (False, start, 0, 0, 0)
-        classes = np.where(grammar.begins, ON, END).astype(np.int32)
-        deltas, frame_ticks = np.zeros_like(classes), grammar.frame_ticks
-    shortest = np.full(CLASSES, NONE, np.int32)
-    np.minimum.at(shortest, classes, deltas)
-    ids = np.argsort(classes, kind="stable").astype(np.int32)
-    starts = np.searchsorted(classes[ids], np.arange(CLASSES + 1)).astype(np.int32)
+    merged, max_tracks, longest_note, most_notes, frame_ticks = False, 0, 0, 0, 0
+    if isinstance(grammar, TokenGrammar):
+        merged, max_tracks = grammar.layout == "merge", grammar.max_tracks
+        longest_note, most_notes = grammar.longest_note, grammar.most_notes
+    elif isinstance(grammar, ChordGrammar):
+        frame_ticks = grammar.frame_ticks
+    words = words_of(grammar)
+    ids = np.argsort(words.classes, kind="stable").astype(np.int32)
+    starts = np.searchsorted(words.classes[ids], np.arange(len(words.shortest) + 1))
     return Rules(
-        kind,
-        *habits,
+        words.kind,
+        merged,
+        start,
+        max_tracks,
+        longest_note,
+        most_notes,
         -1 if options.length is None else options.length,
         -1 if options.limit is None else options.limit,
         grammar.most(options.length, options.limit),
         grammars.SHORTEST,
         frame_ticks,
-        classes.astype(np.int32),
-        deltas,
-        shortest,
+        words.classes,
+        words.steps,
+        words.shortest,
         ids,
-        np.ascontiguousarray(deltas[ids]),
-        starts,
+        words.deltas[ids],
+        starts.astype(np.int32),
+        words.places,
     )
 
 
@@ -184,36 +155,41 @@ def _any_within(rules, longest, first, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _message_deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
+def _deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
+    """As TokenGrammar.allowed: where the rules leave nothing, the end comes."""
     if rules.kind == FREE:
         _free_deltas(rules, piece, limited, may_end, longest)
         return
-    _strict_deltas(rules, piece, sounding, limited, may_end, longest)
-    if not _any_within(rules, longest, 0, CLASSES):
+    if rules.kind == EVENTS:
+        event_deltas(rules, piece, sounding, limited, may_end, longest)
+    else:
+        _strict_deltas(rules, piece, sounding, limited, may_end, longest)
+    if not _any_within(rules, longest, 0, len(longest)):
         longest[:] = NEVER
         in_track = not rules.merged and piece[NOTES] > 0 and rules.shortest[TRACK] < NONE
         longest[TRACK if in_track else END] = 0
 
 
 @njit(cache=True)
+def _any_begins(rules, longest):  # type: ignore[no-untyped-def]
+    """Return whether a word may come with which a piece can begin: as Grammar.begins."""
+    of_time = rules.kind == EVENTS and _any_within(rules, longest, END + 1, len(longest))
+    return of_time or _any_within(rules, longest, ON, END)
+
+
+@njit(cache=True)
 def longest_deltas(rules, piece, sounding, longest):  # type: ignore[no-untyped-def]
-    """Write the longest delta of each class (CLASSES,) that may come next, as Draft asks for."""
+    """Write the longest delta of each class (C,) that may come next, as Draft asks for."""
     may_end = _may_end(rules, piece)
     if rules.kind == CHORDS:
         longest[:] = NEVER
         longest[ON] = 0
         longest[END] = 0 if may_end else NEVER
         return
-    _message_deltas(rules, piece, sounding, rules.limit >= 0, may_end, longest)
+    _deltas(rules, piece, sounding, rules.limit >= 0, may_end, longest)
     empty = piece[NOTES] == 0 and piece[TRACKS] == 0
-    if empty and not _any_within(rules, longest, ON, END):  # better too long than empty
-        _message_deltas(rules, piece, sounding, False, may_end, longest)
-
-
-@njit(cache=True)
-def _begin(piece, sounding):  # type: ignore[no-untyped-def]
-    piece[NOW] = piece[NOTES] = piece[TRACKS] = 0
-    sounding[:] = SILENT
+    if empty and not _any_begins(rules, longest):  # better too long than empty
+        _deltas(rules, piece, sounding, False, may_end, longest)
 
 
 @njit(cache=True)
@@ -222,6 +198,9 @@ def _advance(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
     if rules.kind == CHORDS:
         piece[NOW] += rules.frame_ticks
         piece[NOTES] += 1
+        return
+    if rules.kind == EVENTS:
+        advance_event(rules, piece, sounding, id)
         return
     kind, pitch = divmod(rules.classes[id], PITCHES)
     if kind > 1:
@@ -233,23 +212,7 @@ def _advance(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
     piece[NOW] = now
     sounding[pitch] = now if kind == 1 else SILENT
     piece[NOTES] += kind
-    # As midi.tidy_track: notes end of old age, and the oldest make room.
-    voices, oldest = 0, SILENT
-    for p in range(PITCHES):
-        began = sounding[p]
-        if began != SILENT and began < now and began + rules.longest_note <= now:
-            sounding[p] = SILENT
-        elif began != SILENT:
-            voices += 1
-    while voices > rules.most_notes:
-        oldest = SILENT
-        for p in range(PITCHES):
-            if sounding[p] != SILENT and (oldest == SILENT or sounding[p] < sounding[oldest]):
-                oldest = p
-        if sounding[oldest] == now:
-            break
-        sounding[oldest] = SILENT
-        voices -= 1
+    tidy(sounding, now, rules.longest_note, rules.most_notes)
 
 
 @njit(cache=True)
@@ -260,7 +223,7 @@ def extend(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
         _advance(rules, piece, sounding, id)
     elif _leaves_room(rules, piece):
         piece[BEFORE] += _to_next_bar(piece[NOW])
-        _begin(piece, sounding)
+        begin(piece, sounding)
     else:
         taken = False
     piece[TOKENS] += taken

@@ -13,15 +13,8 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from lstm_music.compiled_choice import Draw, choose, uniform
-from lstm_music.compiled_rules import (
-    ENDED,
-    FIELDS,
-    SILENT,
-    extend,
-    longest_deltas,
-    primers_of,
-    rules_of,
-)
+from lstm_music.compiled_piece import ENDED, new_pieces
+from lstm_music.compiled_rules import extend, longest_deltas, primers_of, rules_of
 from lstm_music.model import Model
 from lstm_music.ops.numba_ops import _cell_forward
 from lstm_music.ops.numpy_ops import Array
@@ -29,7 +22,7 @@ from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS as TOGETHER
 from lstm_music.sampler import Options
-from lstm_music.tokenizers.grammar import CLASSES, NEVER, PITCHES, Grammar
+from lstm_music.tokenizers.grammar import NEVER, Grammar
 
 AT_ONCE = 64  # tokens, between which progress is shown
 SHARED = 64  # panels of an output layer from which the threads share it for a piece alone
@@ -70,7 +63,7 @@ def sample_compiled(
         first = group * TOGETHER
         held, lengths = primers_of(primers[first : first + TOGETHER])
         B = len(held)
-        drafts, sounding = np.zeros((B, FIELDS), np.int64), np.full((B, PITCHES), SILENT, np.int64)
+        drafts, sounding = new_pieces(B)
         x = np.full(B, start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
         ids: list[list[int]] = [[] for _ in range(B)]
@@ -142,7 +135,7 @@ def _outputs(weights, x, h, c, inputs, gates):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def _panels_needed(rules, longest, needed):  # type: ignore[no-untyped-def]
     """Mark in needed the panels that hold a word of an allowed class."""
-    for c in range(CLASSES):
+    for c in range(len(longest)):
         if rules.shortest[c] <= longest[c]:
             needed[rules.starts[c] // PANEL : (rules.starts[c + 1] - 1) // PANEL + 1] = 1
 
@@ -177,7 +170,7 @@ def _by_id(rules, longest, logits, x):  # type: ignore[no-untyped-def]
     """
     x[:] = -np.inf
     count, best, top = 0, len(x), -np.inf
-    for c in range(CLASSES):
+    for c in range(len(longest)):
         if rules.shortest[c] <= longest[c]:
             for k in range(rules.starts[c], rules.starts[c + 1]):
                 if rules.deltas[k] <= longest[c]:
@@ -207,7 +200,7 @@ def _write_some(  # type: ignore[no-untyped-def]
     gates = np.empty((R, weights.bias.shape[1]), h.dtype)
     logits = np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype)
     needed = np.empty(len(weights.head), np.uint8)
-    longest = np.empty((ROWS, CLASSES), np.int64)
+    longest = np.empty((ROWS, len(rules.shortest)), np.int64)
     row, p = np.empty(len(rules.ids)), np.empty(len(rules.ids))
     words = np.empty((4, 1), np.uint32)
     for step in range(out.shape[1]):

@@ -16,8 +16,10 @@ from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import ROWS, FreeGrammar, Options
-from lstm_music.tokenizers.grammar import BAR, CLASSES, NONE, PITCHES, SHORTEST, MessageGrammar
+from lstm_music.sampler import ROWS, Options
+from lstm_music.tokenizers.event_grammar import END as NO_KIND
+from lstm_music.tokenizers.grammar import BAR, FAR, PITCHES, SHORTEST, TokenGrammar
+from lstm_music.word_classes import words_of
 
 THREADS = 512  # of the block that draws for a piece
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
@@ -28,7 +30,7 @@ def sample_on_device(
     start: int,
     primers: Sequence[Sequence[int]],
     options: Options,
-    grammar: MessageGrammar,
+    grammar: TokenGrammar,
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
@@ -62,20 +64,18 @@ class DeviceRules:
         N: int,
         options: Options,
         start: int,
-        grammar: MessageGrammar,
+        grammar: TokenGrammar,
         primers: Sequence[Sequence[int]],
     ) -> None:
-        self.ops, self.N, self.V = ops, N, len(grammar.delta)
-        classes = grammar.kind * PITCHES + grammar.pitch
-        least = np.full(CLASSES, NONE, np.int32)
-        np.minimum.at(least, classes, grammar.delta)
+        words = words_of(grammar)
+        self.ops, self.N, self.V, self.P = ops, N, len(words.classes), len(words.places)
         # The fields of Rules in grammar.cu.
         rules = (
-            grammar.layout == "merge", isinstance(grammar, FreeGrammar), start,
+            words.kind, grammar.layout == "merge", start,
             grammar.max_tracks, grammar.longest_note, grammar.most_notes,
             -1 if options.length is None else options.length,
             -1 if options.limit is None else options.limit,
-            BAR, TICKS_PER_QUARTER, SHORTEST, LAST_TICK,
+            BAR, TICKS_PER_QUARTER, SHORTEST, LAST_TICK, words.places.min(initial=FAR),
         )  # fmt: skip
         self.primed = np.zeros(N, np.int32)
         self.primed[: len(primers)] = [len(primer) for primer in primers]
@@ -83,12 +83,16 @@ class DeviceRules:
         for row, primer in zip(held, primers, strict=False):
             row[: len(primer)] = primer
         self.ended = np.arange(N) >= len(primers)
-        pieces = np.zeros((N, 5), np.int32)  # the fields of Piece
-        pieces[:, 4] = self.ended
-        self.rules, self.classes, self.deltas, self.least, self.primers, self.lengths = (
-            ops.asarray(np.array(a), np.int32)
-            for a in (rules, classes, grammar.delta, least, held, self.primed)
+        pieces = np.zeros((N, 10), np.int32)  # the fields of Piece
+        pieces[:, 4], pieces[:, 7] = self.ended, NO_KIND
+        self.rules, self.primers, self.lengths = (
+            ops.asarray(np.array(a), np.int32) for a in (rules, held, self.primed)
         )
+        self.classes, self.deltas, self.least, self.steps = (
+            ops.asarray(a, np.int32)
+            for a in (words.classes, words.deltas, words.shortest, words.steps)
+        )
+        self.places = ops.asarray(words.places, np.int32) if self.P else None
         self.pieces = ops.asarray(pieces, np.int32)
         self.sounding = ops.asarray(np.full((N, PITCHES), -1), np.int32)
         self.allowed = ops.xp.zeros((N, self.V), np.uint8)
@@ -97,8 +101,8 @@ class DeviceRules:
         """Write the words that may follow to allowed (N, V)."""
         self.ops.launch(
             "grammar", "grammar_forward", (self.N,), (PITCHES,),
-            self.rules, self.classes, self.deltas, self.least, self.pieces, self.sounding,
-            position, self.allowed, np.int32(self.V),
+            self.rules, self.classes, self.deltas, self.least, self.places, np.int32(self.P),
+            self.pieces, self.sounding, position, self.allowed, np.int32(self.V),
         )  # fmt: skip
 
     def advance(
@@ -108,7 +112,7 @@ class DeviceRules:
         L, _, H = state.h.shape
         self.ops.launch(
             "grammar", "grammar_advance", (self.N,), (PITCHES,),
-            self.rules, self.classes, self.deltas, self.primers, self.lengths,
+            self.rules, self.classes, self.steps, self.primers, self.lengths,
             np.int32(self.primers.shape[1]), position, self.pieces, self.sounding,
             following, out, done, state.h, state.c, np.int32(L), np.int32(H),
         )  # fmt: skip
@@ -145,7 +149,7 @@ class DeviceSampler:
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
 
-    def keep_to(self, grammar: MessageGrammar, primers: Sequence[Sequence[int]]) -> None:
+    def keep_to(self, grammar: TokenGrammar, primers: Sequence[Sequence[int]]) -> None:
         """Keep to the rules of a grammar from here on; one piece for each primer is drawn."""
         self.rules = DeviceRules(self.ops, self.N, self.options, self.start, grammar, primers)
         self.done = self.ops.asarray(self.rules.ended, np.int32)

@@ -8,7 +8,7 @@ from lstm_music.composer import Composer, Ids, Opening, Show, Warn, read_primer,
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
 from lstm_music.model import Model
-from lstm_music.sampler import FreeGrammar, Options, clipped, decode, sample, within
+from lstm_music.sampler import FreeGrammar, Options, clipped, decode, within
 from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.events import EventTokenizer, NearestEvent
 from lstm_music.tokenizers.grammar import MessageGrammar, TokenGrammar
@@ -40,6 +40,15 @@ class TokenComposer(Composer[Ids]):
         """As Composer.cut."""
         return within(music, self.grammar, n, limit)
 
+    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
+        """As Composer.compose: on a GPU, the loop never leaves it."""
+        start = self.vocabulary.id(PIECE_END)
+        if self.model.ops.name != "cupy":
+            return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
+        from lstm_music.device_sampling import sample_on_device
+
+        return sample_on_device(self.model, start, primers, options, self.grammar, show)
+
     def size(self, music: Ids) -> int:
         """As Composer.size."""
         return len(music)
@@ -59,8 +68,7 @@ class MessageComposer(TokenComposer):
         corpus = checkpoint.meta["corpus"]
         habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
         self.tokenizer = MessageTokenizer(layout)
-        self.rules = (FreeGrammar if free else MessageGrammar)(self.vocabulary, layout, *habits)
-        self.grammar = self.rules
+        self.grammar = (FreeGrammar if free else MessageGrammar)(self.vocabulary, layout, *habits)
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen durations replaced by the nearest seen.
@@ -94,15 +102,6 @@ class MessageComposer(TokenComposer):
             )
         return Opening(str(path), ids)
 
-    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
-        """As Composer.compose: on a GPU, the loop never leaves it."""
-        start = self.vocabulary.id(PIECE_END)
-        if self.model.ops.name != "cupy":
-            return sample_on_cpu(self.model, start, primers, options, self.rules, show)
-        from lstm_music.device_sampling import sample_on_device
-
-        return sample_on_device(self.model, start, primers, options, self.rules, show)
-
 
 class EventComposer(TokenComposer):
     """Composes with a model of events, always by the grammar's rules."""
@@ -133,11 +132,6 @@ class EventComposer(TokenComposer):
                 "its nearest ones stand in, or they are left out"
             )
         return Opening(str(path), [self.vocabulary.id(word) for word in filter(None, found)])
-
-    def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
-        """As Composer.compose: in Python, whose rules alone know events."""
-        start = self.vocabulary.id(PIECE_END)
-        return sample(self.model, start, primers, options, self.grammar, show)
 
 
 def no_known_notes(path: Path) -> UserError:
