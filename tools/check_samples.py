@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=100)
     parser.add_argument("--length", type=lambda n: int(n) or None, default=600)
     parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--top-p", type=float, default=0.9)
+    parser.add_argument("--top-p", type=float, help="default: the composer's own")
     parser.add_argument("--corpus", default="bach")
     parser.add_argument("--json", type=Path, help="write harmony and voices as JSON")
     args = parser.parse_args()
@@ -115,7 +115,8 @@ def main() -> None:
     about = checkpoint.meta["corpus"]
     model = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
     composer = composer_of(checkpoint, model)
-    options = Options(args.length, None, args.temperature, top_p=args.top_p, seed=1)
+    top_p = composer.top_p if args.top_p is None else args.top_p
+    options = Options(args.length, None, args.temperature, top_p=top_p, seed=1)
     ids = composer.compose([[] for _ in range(args.num)], options, lambda *_: None)
     words = [[checkpoint.vocabulary.word(id) for id in piece] for piece in ids]
     found = [faults(piece) for piece in words]

@@ -106,6 +106,8 @@ class MessageComposer(TokenComposer):
 class EventComposer(TokenComposer):
     """Composes with a model of events, always by the grammar's rules."""
 
+    top_p = 0.8  # a note takes more draws than of messages; docs/results.md compares
+
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
         corpus = checkpoint.meta["corpus"]

@@ -28,6 +28,7 @@ from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.prepared import SPLITS, Corpus
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.sources import NAMED
 
 Row = dict[str, Any]
 
@@ -200,7 +201,8 @@ def corpus_of(
 
     Raises UserError where its tokens are not those that the model knows.
     """
-    source = {"corpus": args.corpus, "data": args.data} if args.corpus else source_of(name, folder)
+    source = {"corpus": args.corpus, "data": args.data} if args.corpus else None
+    source = source or source_of(name, checkpoint, folder)
     data = args.data or source["data"]
     corpus = load_corpus(
         source["corpus"],
@@ -232,8 +234,11 @@ def reading_of(checkpoint: Checkpoint, folder: Path | None) -> Reading:
         return reading
 
 
-def source_of(name: str, folder: Path | None) -> dict[str, Any]:
-    """Return where a run's corpus came from, as config.json has it."""
+def source_of(name: str, checkpoint: Checkpoint, folder: Path | None) -> dict[str, Any]:
+    """Return where a run's corpus came from, as config.json has it; without a run, a named one."""
+    own = checkpoint.meta["corpus"]["name"]
+    if folder is None and own in NAMED:
+        return {"corpus": own, "data": None}
     if folder is None:
         raise UserError(f"'{name}' is not in a run's folder: say what to evaluate on with --corpus")
     path = folder / "config.json"

@@ -32,7 +32,6 @@ from lstm_music.model import Model
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
-from lstm_music.sources import NAMED
 from lstm_music.tokenizers.grammar import BAR
 
 FOLDER = "figures"
@@ -177,9 +176,7 @@ def corpus_of(
     name: str, checkpoint: Checkpoint, run_folder: Path | None, reading: Reading
 ) -> Corpus:
     """Return a run's corpus, read in some way. Raises UserError where it is no longer there."""
-    own = checkpoint.meta["corpus"]["name"]
-    known = run_folder is None and own in NAMED
-    source = {"corpus": own, "data": None} if known else source_of(name, run_folder)
+    source = source_of(name, checkpoint, run_folder)
     data = Path(source["data"]) if source["data"] else None
     return load_corpus(source["corpus"], data, reading, progress=sys.stderr.isatty())
 
