@@ -1,7 +1,8 @@
-"""Registers, shared memory, spills and occupancy of each kernel: the compiler's report, no GPU.
+"""Registers, shared memory, spills, occupancy and instructions of each kernel, without a GPU.
 
-Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown table of docs/gpu.md.
-Needs NVRTC (pip install nvidia-cuda-nvrtc) and the package itself.
+Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown tables of docs/gpu.md: the
+compiler's report, and the hot kernels' disassembly. Needs NVRTC (pip install nvidia-cuda-nvrtc), for
+the second nvdisasm (pip install nvidia-cuda-nvdisasm), and the package itself.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import sass
 from host_cuda import nvrtc
 from lstm_music.ops import cuda_source
 from lstm_music.ops.cupy_ops import sequence_options, sequence_plan, sequence_shared
@@ -45,6 +47,18 @@ THREADS = {
     "softmax_xent_forward": 512,
     "sum_squares_forward": 256,
 }
+# Where a training step's time goes, but for cuBLAS's GEMMs.
+HOT = (
+    "adam_forward",
+    "column_sum",
+    "embedding_backward",
+    "embedding_forward",
+    "embedding_sort",
+    "lstm_sequence_backward",
+    "lstm_sequence_forward",
+    "softmax_xent_backward",
+    "sum_squares_forward",
+)
 # Bytes that a launch asks for beside the declared: in float, of 88 notes and 128 hidden units.
 DYNAMIC = {
     "nade_backward": 64 * 88 * 4,
@@ -136,7 +150,28 @@ def table(arch: str) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def disassembly(arch: str) -> str:
+    """Return the hot kernels' instructions as Markdown, the persistent ones' at B = 50, H = 128."""
+    plan = sequence_plan(50, 128, 4, 132, SHARED_BYTES[arch])
+    found = {}
+    for file in cuda_source.names():
+        options = sequence_options(plan) if plan and file == "lstm_sequence" else ()
+        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, ("-DREAL=float", *options))
+        found.update(sass.instructions(cubin))
+    rows = [["kernel", *sass.CLASSES], ["---"] * 5 + ["--:"] * (len(sass.CLASSES) - 4)]
+    rows += [[name, *sass.cells(found[name])] for name in HOT]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(arch: str = "sm_90") -> str | None:
+    """Print the tables; return what is wrong where there is nothing to print."""
     if nvrtc.library() is None:
-        sys.exit("error: NVRTC isn't here: pip install nvidia-cuda-nvrtc")
-    print(table(sys.argv[1] if len(sys.argv) > 1 else "sm_90"))
+        return "error: NVRTC isn't here: pip install nvidia-cuda-nvrtc"
+    print(table(arch))
+    print()
+    print(disassembly(arch) if sass.disassembler() else f"no disassembly: {sass.MISSING}")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))
