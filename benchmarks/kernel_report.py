@@ -1,8 +1,8 @@
 """Registers, shared memory, spills, occupancy and instructions of each kernel, without a GPU.
 
 Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown tables of docs/gpu.md: the
-compiler's report, and the hot kernels' disassembly. Needs NVRTC (pip install nvidia-cuda-nvrtc), for
-the second nvdisasm (pip install nvidia-cuda-nvdisasm), and the package itself.
+compiler's report, and the hot kernels' disassembly. Needs NVRTC (pip install nvidia-cuda-nvrtc),
+for the second nvdisasm (pip install nvidia-cuda-nvdisasm), and the package itself.
 """
 
 import re
@@ -24,8 +24,10 @@ REGISTERS = 65_536
 THREADS = {
     "adam_forward": 256,
     "average_forward": 256,
+    "bf16_forward": 256,
     "clip_forward": 1024,
-    "column_sum": 1024,
+    "column_sum": 256,
+    "column_sum_bf16": 256,
     "dropout_forward": 256,
     "embedding_backward": 256,
     "embedding_forward": 256,
@@ -50,7 +52,9 @@ THREADS = {
 # Where a training step's time goes, but for cuBLAS's GEMMs.
 HOT = (
     "adam_forward",
+    "bf16_forward",
     "column_sum",
+    "column_sum_bf16",
     "embedding_backward",
     "embedding_forward",
     "embedding_sort",
