@@ -15,7 +15,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_music.ops.cupy_ops import L2_BYTES, padded, sequence_plan
+from lstm_music.ops.cupy_ops import CHUNK_ROWS, L2_BYTES, padded, sequence_plan
+from lstm_music.ops.numpy_ops import LOGITS_BYTES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
 MARK = "<!-- {}: benchmarks/kernel_model.py --write -->"
@@ -166,55 +167,49 @@ def per_layer(parts: list[Part], case: Case) -> list[Part]:
 def loss(case: Case, precision: str, page: str) -> list[Part]:
     """Return the parts of the loss layer, over all chunks of rows.
 
-    W and its gradient go through memory once more for each chunk, where the L2 cache doesn't hold
-    them beside the chunk. With bf16 cuBLAS reads copies of h, W and the logits' gradient.
+    A chunk goes through memory where the L2 cache doesn't hold it; W and its gradient go through
+    memory once more for each chunk, where it doesn't hold them beside it. With bf16 cuBLAS reads
+    copies of h, W and the logits' gradient.
     """
     N, H, V = case.T * case.B, case.H, case.V
-    rows = min(N, L2_BYTES // (4 * padded(V)))
-    chunks = -(-N // rows)
     half = precision == "bf16"
     d = w = 2 if half else 4  # bytes of an element of the logits' gradient, and of W
-    holds = (w + 4) * H * V + (6 if half else 4) * rows * V < L2_CAPACITY
-    again = 1 if holds else chunks
-    flops = 2 * N * H * V
+    rows = chunk_rows(N, V)
+    chunks = -(-N // rows)
+    size = rows * V * (4 + d * half)
+    far = size > L2_CAPACITY
+    again = chunks if (w + 4) * H * V + size > L2_CAPACITY else 1
     tiles = -(-V // 128) * d * H * N  # h is read for each 128 columns, from the L2 cache
-
-    def gemm(name: str, memory: float, l2: float) -> Part:
-        return Part(name, memory, l2, flops, precision, GEMM_REACH, launches=chunks, group="loss")
-
     shared = {"launches": chunks, "group": "loss"}
-    softmax = MULTIPROCESSORS * THREADS * occupancy(page, "softmax_xent_backward") * 32
-    sums = MULTIPROCESSORS * THREADS * occupancy(page, "column_sum") * 64
+
+    def gemm(name: str, weights: float, each: int, more: float = 0) -> Part:
+        """Return a product that moves so many bytes for each logit."""
+        memory, l2 = (each * N * V, 0) if far else (0, each * N * V)
+        return Part(name, memory + again * weights, l2 + more, 2 * N * H * V, precision,
+                    GEMM_REACH, **shared)  # fmt: skip
+
+    def visit(name: str, each: int, flying: float, flops: int, exponentials: float) -> Part:
+        """Return a kernel of ours likewise; each thread has so many bytes under way."""
+        under_way = MULTIPROCESSORS * THREADS * occupancy(page, name) * flying
+        return Part(name, flops=flops * N * V, exponentials=exponentials * N * V,
+                    flying=(under_way, FROM_MEMORY if far else FROM_L2),
+                    **{"memory" if far else "l2": each * N * V}, **shared)  # fmt: skip
+
     return [
         Part("copies in bf16", 6 * (H * V + N * H) * half, launches=2 * half, group="loss"),
-        gemm("head: h·W", again * w * H * V, 4 * N * V + tiles),
-        Part("softmax_xent_backward", 0, (8 + d) * N * V, 7 * N * V, exponentials=2.25 * N * V,
-             flying=(softmax, FROM_L2), **shared),
-        gemm("head: d·Wᵀ", again * w * H * V, d * N * V),
-        gemm("head: hᵀ·d", again * 8 * H * V, d * N * V + tiles),
-        Part("column_sum", 0, d * N * V, N * V, flying=(sums, FROM_L2), **shared),
-    ]  # fmt: skip
-
-
-def by_columns(case: Case, page: str) -> list[Part]:
-    """Return the parts of a loss layer in bf16 that isn't built: in chunks of columns.
-
-    All rows of some columns at once; logits are computed twice, first for each row's maximum and
-    sum, then for its gradient. W goes through memory twice a step, its gradient once.
-    """
-    N, H, V = case.T * case.B, case.H, case.V
-    copies, logits, softmax, dh, dW, sums = loss(case, "bf16", page)
-    logits = logits._replace(memory=2 * H * V)
-    return [
-        copies,
-        logits,
-        softmax._replace(name="maximum and sum", l2=4 * N * V, exponentials=1.25 * N * V),
-        logits,
-        softmax._replace(name="gradient", l2=6 * N * V, exponentials=N * V),
-        dh._replace(memory=0),
-        dW._replace(memory=4 * H * V),
-        sums,
+        gemm("head: h·W", w * H * V, 4, tiles),
+        visit("softmax_xent_backward", 8 + d, 32, 7, 2.25),
+        gemm("head: d·Wᵀ", w * H * V, d),
+        gemm("head: hᵀ·d", 8 * H * V, d, tiles),
+        visit("column_sum", d, 64, 1, 0),
     ]
+
+
+def chunk_rows(N: int, V: int) -> int:
+    """Return the rows of a chunk, as `padded_chunks` takes them."""
+    limit = min(LOGITS_BYTES, max(L2_BYTES, CHUNK_ROWS * padded(V) * 4))
+    most = max(1, min(N, limit // (4 * padded(V))))
+    return -(-N // -(-N // most))
 
 
 def rest(case: Case, page: str) -> list[Part]:
@@ -272,7 +267,7 @@ def kernels(case: Case, c: Ceilings, page: str) -> str:
         first, last = parts[0], parts[-1]
         bound = " / ".join(dict.fromkeys((first.bound(c), last.bound(c))))
         first = first if first.launches else last  # some are of bf16 alone
-        size = amount(first.memory) if first.memory else f"{amount(first.l2)} of L2"
+        size = f"{amount(first.l2)} of L2" if first.l2 > first.memory else amount(first.memory)
         times = [micro(part.seconds(c)) for part in parts]
         lines.append([first.name, size, amount(first.flops, ""), bound, *times, "not measured"])
     totals = [micro(sum(part.seconds(c) for part in parts)) for parts in steps]
@@ -282,9 +277,9 @@ def kernels(case: Case, c: Ceilings, page: str) -> str:
 
 def targets(c: Ceilings, page: str) -> str:
     """Return what the model says of each target as Markdown."""
-    lines = [["case, precision", "a step", "target", "reached", "recurrent, a time step and layer",
-              "loss layer, of the matrix rate", "all else, of a step",
-              "with a loss by columns", "longest parts"]]  # fmt: skip
+    heads = "case, precision; a step; target; reached; recurrent, a time step and layer; "
+    heads += "loss layer, of the matrix rate; all else, of a step; longest parts"
+    lines = [heads.split("; ")]
     for case in CASES:
         for precision in PRECISIONS:
             parts = step(case, precision, page)
@@ -293,14 +288,12 @@ def targets(c: Ceilings, page: str) -> str:
             of = {g: sum(t for p, t in times.items() if p.group == g)
                   for g in ("recurrent", "loss", "rest")}  # fmt: skip
             rate = 6 * case.T * case.B * case.H * case.V / of["loss"] / getattr(c, precision)
-            columns = sum(part.seconds(c) for part in by_columns(case, page)) - of["loss"]
             longest = sorted(parts, key=lambda part: -times[part])[:2]
             lines.append([
                 f"{case.name}, {precision}", f"{total * 1e3:.2f} ms", f"{case.target * 1e3:.2f} ms",
                 "yes" if total <= case.target else "no",
                 f"{of['recurrent'] / case.T / case.L / 2 * 1e6:.2f} µs", f"{rate:.0%}",
                 f"{of['rest'] / total:.0%}",
-                f"{(total + columns) * 1e3:.2f} ms" if precision == "bf16" else "–",
                 ", ".join(f"{p.name.split(', both')[0]} ({p.bound(c)})" for p in longest),
             ])  # fmt: skip
     return table(lines, 1)

@@ -5,7 +5,7 @@ import pytest
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy, from_bf16
-from lstm_music.ops import NumpyOps, cupy_ops
+from lstm_music.ops import NumpyOps, cupy_ops, numpy_ops
 from lstm_music.ops.cupy_ops import CupyOps
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
@@ -56,7 +56,7 @@ def test_rounding_is_to_the_nearest_and_even():
 @pytest.mark.parametrize("rows", [4, 23])
 def test_a_head_is_that_of_rounded_factors(rows, monkeypatch):
     h, W, b, targets = problem()
-    monkeypatch.setattr(cupy_ops, "L2_BYTES", rows * 72 * 4)
+    monkeypatch.setattr(numpy_ops, "LOGITS_BYTES", rows * 72 * 4)
     found = head(bf16_ops(), h, W, b, targets, 0.3)
     # In float64 but for what is rounded: h, W, and the gradient of the logits.
     h, W = (rounded(a).astype(np.float64) for a in (h, W))

@@ -48,6 +48,7 @@ BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
 ALIGNED = 8  # elements of a row of scratch are a multiple: 16 bytes of bf16, 32 of float
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
+CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows
 NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
 
 
@@ -723,7 +724,8 @@ def padded(V: int) -> int:
 
 def padded_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
     """Yield what `logit_chunks` does, in rows that begin where loads of 16 bytes may."""
-    for rows, logits in logit_chunks(N, padded(V), work, L2_BYTES):
+    limit = max(L2_BYTES, CHUNK_ROWS * padded(V) * work.dtype.itemsize)
+    for rows, logits in logit_chunks(N, padded(V), work, limit):
         yield rows, logits[:, :V]
 
 
