@@ -84,7 +84,7 @@ __device__ __forceinline__ int padded(int H) { return H > LSTM_REG ? (H + 3) / 4
 struct Unit {
     int row, unit;  // of the block; of the layer
     bool real;
-    uint32 at;  // in (B, H)
+    uint32 at;  // in (B, H); 32 bits, as all offsets here: those of 64 take registers that weights need
 };
 
 __device__ __forceinline__ Unit own_unit(int first, int B, int H)
