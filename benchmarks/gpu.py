@@ -29,8 +29,7 @@ from lstm_music.errors import UserError
 from lstm_music.graph import GraphStep
 from lstm_music.model import Batch, Config, Model, parameter_shapes
 from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.cupy_ops import L2_BYTES, PRECISIONS, CupyOps, Parameter
-from lstm_music.ops.numpy_ops import logit_chunks
+from lstm_music.ops.cupy_ops import PRECISIONS, CupyOps, Parameter, padded_chunks
 from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
 from lstm_music.sampler import Options
 
@@ -248,7 +247,7 @@ def kernel_times(
     ids = ops.asarray(rng.integers(V, size=N), "int32")
     x, losses, work = real(N, E), real(N), ops.workspace()
     dW, db, dhs, bias = real(H, V), real(V), real(N, H), real(V)
-    logits = next(logit_chunks(N, V, work, L2_BYTES))[1]
+    logits = next(padded_chunks(N, V, work))[1]
     moments = [xp.zeros_like(W), xp.zeros_like(W)]
     table = ops.table([Parameter(W, dW.reshape(V, E), *moments)])
     partial, scalars = xp.empty(table.norm_blocks, np.float64), xp.zeros(11, np.float64)

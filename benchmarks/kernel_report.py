@@ -1,7 +1,8 @@
-"""Registers, shared memory, spills and occupancy of each kernel: the compiler's report, no GPU.
+"""Registers, shared memory, spills, occupancy and instructions of each kernel, without a GPU.
 
-Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown table of docs/gpu.md.
-Needs NVRTC (pip install nvidia-cuda-nvrtc) and the package itself.
+Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown tables of docs/gpu.md: the
+compiler's report, and the hot kernels' disassembly. Needs NVRTC (pip install nvidia-cuda-nvrtc),
+for the second nvdisasm (pip install nvidia-cuda-nvdisasm), and the package itself.
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+import sass
 from host_cuda import nvrtc
 from lstm_music.ops import cuda_source
 from lstm_music.ops.cupy_ops import sequence_options, sequence_plan, sequence_shared
@@ -22,8 +24,10 @@ REGISTERS = 65_536
 THREADS = {
     "adam_forward": 256,
     "average_forward": 256,
+    "bf16_forward": 256,
     "clip_forward": 1024,
-    "column_sum": 1024,
+    "column_sum": 256,
+    "column_sum_bf16": 256,
     "dropout_forward": 256,
     "embedding_backward": 256,
     "embedding_forward": 256,
@@ -44,6 +48,15 @@ THREADS = {
     "softmax_xent_backward": 512,
     "softmax_xent_forward": 512,
     "sum_squares_forward": 256,
+}
+# Where a training step's time goes, but for cuBLAS's GEMMs: kernels by their file.
+HOT = {
+    "bf16": ("bf16_forward",),
+    "column_sum": ("column_sum", "column_sum_bf16"),
+    "embedding": ("embedding_forward", "embedding_sort", "embedding_backward"),
+    "lstm_sequence": ("lstm_sequence_forward", "lstm_sequence_backward"),
+    "optimizer": ("sum_squares_forward", "adam_forward"),
+    "softmax_xent": ("softmax_xent_backward",),
 }
 # Bytes that a launch asks for beside the declared: in float, of 88 notes and 128 hidden units.
 DYNAMIC = {
@@ -136,7 +149,27 @@ def table(arch: str) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def disassembly(arch: str) -> str:
+    """Return the hot kernels' instructions as Markdown, the persistent ones' at B = 50, H = 128."""
+    plan = sequence_plan(50, 128, 4, 132, SHARED_BYTES[arch])
+    rows = [["kernel", *sass.CLASSES], ["---"] * 5 + ["--:"] * (len(sass.CLASSES) - 4)]
+    for file, names in HOT.items():
+        options = sequence_options(plan) if plan and file == "lstm_sequence" else ()
+        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, ("-DREAL=float", *options))
+        found = sass.instructions(cubin)
+        rows += [[name, *sass.cells(found[name])] for name in names]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def main(arch: str = "sm_90") -> str | None:
+    """Print the tables; return what is wrong where there is nothing to print."""
     if nvrtc.library() is None:
-        sys.exit("error: NVRTC isn't here: pip install nvidia-cuda-nvrtc")
-    print(table(sys.argv[1] if len(sys.argv) > 1 else "sm_90"))
+        return "error: NVRTC isn't here: pip install nvidia-cuda-nvrtc"
+    print(table(arch))
+    print()
+    print(disassembly(arch) if sass.disassembler() else f"no disassembly: {sass.MISSING}")
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:2]))

@@ -15,6 +15,10 @@ typedef unsigned long long uint64;
 #define SHARED_ARRAY(type, name)                                  \
     extern __shared__ __align__(16) unsigned char shared_bytes[]; \
     type* name = reinterpret_cast<type*>(shared_bytes)
+// The compiler can't see where a pointer leads that was itself read from memory.
+#define ASSUME_GLOBAL(pointer) __builtin_assume(__isGlobal(pointer))
+#else
+#define ASSUME_GLOBAL(pointer)
 #endif
 
 #define FULL_WARP 0xffffffffu
@@ -88,6 +92,82 @@ __device__ __forceinline__ T block_max(T x, T* scratch)
     x = warp_max(scratch[lane < blockDim.x / 32 ? lane : 0]);
     __syncthreads();
     return x;
+}
+
+// bf16 is the upper half of a float; a class of its own, so that nothing takes it for a whole number.
+struct bf16 {
+    unsigned short bits;
+};
+
+// The nearest bf16, the even one of two as near; what is no number stays none.
+__device__ __forceinline__ bf16 bf16_of(float x)
+{
+    uint32 bits = __float_as_uint(x);
+    if (x == x) bits += 0x7fff + (bits >> 16 & 1);
+    else bits |= 0x400000;
+    bf16 out;
+    out.bits = bits >> 16;
+    return out;
+}
+__device__ __forceinline__ float real_of(bf16 x) { return __int_as_float((int)((uint32)x.bits << 16)); }
+
+// Four neighbours in memory: of float one load or store of 16 bytes, the widest there is.
+template <typename T>
+struct alignas(sizeof(T) == 2 ? 8 : 16) QuadOf {
+    T v[4];
+};
+typedef QuadOf<REAL> Quad;
+
+// Elements at ... at + 3 of an array, `beyond` from its end on; one load where they are aligned.
+template <typename T>
+__device__ __forceinline__ QuadOf<T> read_quad(const T* a, uint64 at, uint64 size, T beyond = T())
+{
+    ASSUME_GLOBAL(a);
+    const T* from = a + at;
+    if (at + 4 <= size && (uint64)from % alignof(QuadOf<T>) == 0)
+        return *reinterpret_cast<const QuadOf<T>*>(from);
+    QuadOf<T> out;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) out.v[n] = at + n < size ? from[n] : beyond;
+    return out;
+}
+
+// Write four elements as read_quad reads them.
+template <typename T>
+__device__ __forceinline__ void write_quad(T* a, uint64 at, uint64 size, const QuadOf<T>& x)
+{
+    ASSUME_GLOBAL(a);
+    T* to = a + at;
+    if (at + 4 <= size && (uint64)to % alignof(QuadOf<T>) == 0) {
+        *reinterpret_cast<QuadOf<T>*>(to) = x;
+        return;
+    }
+#pragma unroll
+    for (int n = 0; n < 4; ++n)
+        if (at + n < size) to[n] = x.v[n];
+}
+
+__device__ __forceinline__ QuadOf<bf16> bf16_of(const Quad& x)
+{
+    QuadOf<bf16> out;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) out.v[n] = bf16_of((float)x.v[n]);
+    return out;
+}
+__device__ __forceinline__ const Quad& real_of(const Quad& x) { return x; }
+__device__ __forceinline__ Quad real_of(const QuadOf<bf16>& x)
+{
+    Quad out;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) out.v[n] = real_of(x.v[n]);
+    return out;
+}
+
+__device__ __forceinline__ Quad sum_of(Quad a, const Quad& b)
+{
+#pragma unroll
+    for (int n = 0; n < 4; ++n) a.v[n] += b.v[n];
+    return a;
 }
 
 #define NO_NOTES 255  // begins a row of notes that has no target, as in numpy_ops.py

@@ -42,9 +42,10 @@ extern "C" __global__ void sum_squares_forward(const Tensor* tensors, int count,
     const uint64 start = (blockIdx.x - tensor.first_g) * CHUNK;
     const uint64 stop = start + CHUNK < size ? start + CHUNK : size;
     double sum = 0;
-    for (uint64 n = start + threadIdx.x; n < stop; n += blockDim.x) {
-        const double g = tensor.g[n];
-        sum += g * g;
+    for (uint64 n = start + 4 * threadIdx.x; n < stop; n += 4 * blockDim.x) {
+        const Quad g = read_quad(tensor.g, n, size);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) sum += (double)g.v[k] * (double)g.v[k];
     }
     sum = block_sum(sum, scratch);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
@@ -71,6 +72,34 @@ extern "C" __global__ void clip_forward(
     if (s->failed != 0 || !(norm < INFINITY) || !(loss < INFINITY)) s->failed += 1;
 }
 
+// Where the gradient of element n of a parameter lies, which has one of rows; null where its row has none.
+__device__ __forceinline__ const REAL* gradient_of_row(const Tensor& tensor, uint64 n)
+{
+    ASSUME_GLOBAL(tensor.where);
+    ASSUME_GLOBAL(tensor.rows);
+    const uint64 r = n / tensor.width, slot = (uint32)tensor.where[r];
+    if (slot >= tensor.slots || tensor.rows[slot] != (int)r) return 0;
+    return tensor.g + slot * tensor.width + (n - r * tensor.width);
+}
+
+// The gradient of elements n ... n + 3.
+__device__ __forceinline__ Quad gradient(const Tensor& tensor, uint64 n)
+{
+    if (!tensor.rows) return read_quad(tensor.g, n, tensor.size);
+    Quad out = Quad();
+    if (tensor.width % 4 == 0) {  // all four in one row
+        const REAL* g = gradient_of_row(tensor, n);
+        return g ? read_quad(g, 0, 4) : out;
+    }
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+        const REAL* g = n + k < tensor.size ? gradient_of_row(tensor, n + k) : 0;
+        ASSUME_GLOBAL(g);
+        if (g) out.v[k] = *g;
+    }
+    return out;
+}
+
 // Adam (Kingma & Ba 2015, algorithm 1) over all parameters, which first shrink (Loshchilov & Hutter 2019,
 // algorithm 2). Rows without a gradient move too: by their decaying moments, as in dense Adam. Means then move
 // towards the new parameters by a share of their difference.
@@ -89,24 +118,24 @@ extern "C" __global__ void adam_forward(
     const REAL keep2 = (REAL)beta2, add2 = (REAL)(1 - beta2);
     const uint64 start = (blockIdx.x - tensor.first) * CHUNK;
     const uint64 stop = start + CHUNK < tensor.size ? start + CHUNK : tensor.size;
-    for (uint64 n = start + threadIdx.x; n < stop; n += blockDim.x) {
-        REAL g = 0;
-        if (tensor.rows) {
-            const uint64 r = n / tensor.width;
-            const uint64 slot = (uint32)tensor.where[r];
-            if (slot < tensor.slots && tensor.rows[slot] == (int)r)
-                g = tensor.g[slot * tensor.width + (n - r * tensor.width)];
-        } else {
-            g = tensor.g[n];
+    for (uint64 n = start + 4 * threadIdx.x; n < stop; n += 4 * blockDim.x) {
+        Quad p = read_quad(tensor.p, n, stop), m = read_quad(tensor.m, n, stop), v = read_quad(tensor.v, n, stop);
+        const Quad gradients = gradient(tensor, n);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            const REAL g = scale * gradients.v[k];
+            m.v[k] = keep1 * m.v[k] + add1 * g;
+            v.v[k] = keep2 * v.v[k] + add2 * g * g;
+            p.v[k] = shrink * p.v[k] - rate * m.v[k] / (sqrt_of(v.v[k] * correct2) + small);
         }
-        g *= scale;
-        const REAL m = keep1 * tensor.m[n] + add1 * g;
-        const REAL v = keep2 * tensor.v[n] + add2 * g * g;
-        tensor.m[n] = m;
-        tensor.v[n] = v;
-        const REAL p = shrink * tensor.p[n] - rate * m / (sqrt_of(v * correct2) + small);
-        tensor.p[n] = p;
-        if (tensor.mean) tensor.mean[n] += (REAL)share * (p - tensor.mean[n]);
+        write_quad(tensor.m, n, stop, m);
+        write_quad(tensor.v, n, stop, v);
+        write_quad(tensor.p, n, stop, p);
+        if (!tensor.mean) continue;
+        Quad mean = read_quad(tensor.mean, n, stop);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) mean.v[k] += (REAL)share * (p.v[k] - mean.v[k]);
+        write_quad(tensor.mean, n, stop, mean);
     }
 }
 

@@ -18,28 +18,39 @@ __device__ __forceinline__ Running joined(Running a, Running b)
     return out;
 }
 
+// A row's logits at ... at + 3 with their biases, minus infinity beyond its end.
+__device__ __forceinline__ Quad biased(const REAL* logits, const REAL* b, int at, int V)
+{
+    const Quad x = read_quad(logits, at, V, REAL(-INFINITY));
+    return b ? sum_of(x, read_quad(b, at, V)) : x;
+}
+
+__device__ __forceinline__ Running with_quad(const Running& seen, const Quad& x)
+{
+    Running out = seen;
+#pragma unroll
+    for (int n = 0; n < 4; ++n) out.largest = x.v[n] > out.largest ? x.v[n] : out.largest;
+    out.total *= exp_of(seen.largest - out.largest);
+#pragma unroll
+    for (int n = 0; n < 4; ++n) out.total += exp_of(x.v[n] - out.largest);
+    return out;
+}
+
 __device__ __forceinline__ Running read_row(const REAL* logits, const REAL* b, int V)
 {
-    // Four chains, so that loads are in flight together.
-    Running part[4];
+    // Two chains, so that loads are in flight together.
+    Running part[2];
 #pragma unroll
-    for (int k = 0; k < 4; ++k) part[k].largest = -INFINITY, part[k].total = 0;
-    const int stride = blockDim.x;
-    for (int v = threadIdx.x; v < V; v += 4 * stride) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) {
-            const int at = v + k * stride;
-            if (at >= V) break;
-            const REAL x = logits[at] + (b ? b[at] : REAL(0));
-            if (x > part[k].largest) {
-                part[k].total = part[k].total * exp_of(part[k].largest - x) + 1;
-                part[k].largest = x;
-            } else {
-                part[k].total += exp_of(x - part[k].largest);
-            }
-        }
+    for (int k = 0; k < 2; ++k) part[k].largest = -INFINITY, part[k].total = 0;
+    const int stride = 4 * blockDim.x;
+    for (int v = 4 * threadIdx.x; v < V; v += 2 * stride) {
+        const Quad x = biased(logits, b, v, V);
+        const bool more = v + stride < V;
+        const Quad y = more ? biased(logits, b, v + stride, V) : x;
+        part[0] = with_quad(part[0], x);
+        if (more) part[1] = with_quad(part[1], y);
     }
-    return joined(joined(part[0], part[1]), joined(part[2], part[3]));
+    return joined(part[0], part[1]);
 }
 
 __device__ __forceinline__ Running block_joined(Running x)
@@ -71,11 +82,12 @@ __device__ __forceinline__ void write_loss(
     *loss = target < 0 ? REAL(0) : log_of(row.total) - (at_target - row.largest);
 }
 
-// logits (N, V), b (V,) or null, targets (N,) with -1 for none -> losses (N,). logits stay as they are.
+// logits (N, V), whose rows begin every `stride`; b (V,) or null, targets (N,) with -1 for none -> losses (N,).
+// logits stay as they are.
 extern "C" __global__ void softmax_xent_forward(
-    const REAL* logits, const REAL* b, const int* targets, REAL* losses, int V)
+    const REAL* logits, const REAL* b, const int* targets, REAL* losses, int V, int stride)
 {
-    const REAL* row = logits + (size_t)blockIdx.x * V;
+    const REAL* row = logits + (size_t)blockIdx.x * stride;
     const int target = targets[blockIdx.x];
     if (target < 0) {
         if (threadIdx.x == 0) losses[blockIdx.x] = 0;
@@ -84,23 +96,34 @@ extern "C" __global__ void softmax_xent_forward(
     write_loss(block_joined(read_row(row, b, V)), row, b, target, losses + blockIdx.x);
 }
 
-// As above, and logits become scale · (softmax - one_hot(target)), 0 where there is no target.
-extern "C" __global__ void softmax_xent_backward(
-    REAL* logits, const REAL* b, const int* targets, REAL* losses, REAL scale, int V)
+__device__ __forceinline__ void write_gradient(REAL* row, bf16* rounded, int at, int V, const Quad& x)
 {
-    REAL* row = logits + (size_t)blockIdx.x * V;
+    if (rounded) write_quad(rounded, at, V, bf16_of(x));
+    else write_quad(row, at, V, x);
+}
+
+// As above, and logits become scale · (softmax - one_hot(target)), 0 where there is no target. Where there is d,
+// of rows as far apart, that is written there, rounded, and logits stay as they are.
+extern "C" __global__ void softmax_xent_backward(
+    REAL* logits, const REAL* b, const int* targets, REAL* losses, REAL scale, int V, int stride, bf16* d)
+{
+    REAL* row = logits + (size_t)blockIdx.x * stride;
+    bf16* rounded = d ? d + (size_t)blockIdx.x * stride : 0;
     const int target = targets[blockIdx.x];
     if (target < 0) {
         if (threadIdx.x == 0) losses[blockIdx.x] = 0;
-        for (int v = threadIdx.x; v < V; v += blockDim.x) row[v] = 0;
+        for (int v = 4 * threadIdx.x; v < V; v += 4 * blockDim.x) write_gradient(row, rounded, v, V, Quad());
         return;
     }
     const Running all = block_joined(read_row(row, b, V));
     write_loss(all, row, b, target, losses + blockIdx.x);
     __syncthreads();  // the loss reads the target's logit before it is overwritten
     const REAL factor = scale / all.total;
-    for (int v = threadIdx.x; v < V; v += blockDim.x) {
-        const REAL x = row[v] + (b ? b[v] : REAL(0));
-        row[v] = factor * exp_of(x - all.largest) - (v == target ? scale : REAL(0));
+    for (int v = 4 * threadIdx.x; v < V; v += 4 * blockDim.x) {
+        Quad x = biased(row, b, v, V);
+#pragma unroll
+        for (int n = 0; n < 4; ++n)
+            x.v[n] = factor * exp_of(x.v[n] - all.largest) - (v + n == target ? scale : REAL(0));
+        write_gradient(row, rounded, v, V, x);
     }
 }

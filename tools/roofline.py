@@ -122,9 +122,9 @@ def gpu(text: str) -> tuple[Roof, list[Point]]:
 def predicted(table: Mapping[str, list[str]]) -> Iterator[Point]:
     """Yield the rows that state bytes, FLOPs and a time."""
     for name, cells in table.items():
-        if len(cells) != 5 or name.startswith("**"):
+        if len(cells) < 5 or name.startswith("**"):
             continue
-        moved, flops, _, time, measured = cells
+        moved, flops, _, time, *_, measured = cells  # of several times the first is fp32's
         size = re.match(r"([\d.]+) ([MG])B", moved)
         work = re.match(r"([\d.]+) ([MG])$", flops)
         seconds = re.match(r"([\d,]+) µs", time)
@@ -133,7 +133,7 @@ def predicted(table: Mapping[str, list[str]]) -> Iterator[Point]:
         if measured != "not measured":
             raise ValueError(f"gpu.md has a measurement of {name}: draw it as one")
         yield Point(
-            name.split(", 3 ×")[0],
+            re.split(", 3 ×|, both", name)[0],
             float(work[1]) * UNITS[work[2]],
             float(size[1]) * UNITS[size[2]],
             float(seconds[1].replace(",", "")) / 1e6,

@@ -82,7 +82,8 @@ class HostKernel:
         where = f"argument {k} of {self.name}"
         if want == "P8":
             if isinstance(a, np.ndarray):
-                if not a.flags.c_contiguous:
+                # A matrix may be the first columns of a wider one.
+                if not (a.flags.c_contiguous or (a.ndim == 2 and a.strides[1] == a.itemsize)):
                     raise LaunchError(f"{where} isn't contiguous")
                 return np.array([a.ctypes.data], np.uint64)
             if isinstance(a, np.uint64) and a == 0:

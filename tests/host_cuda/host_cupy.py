@@ -217,6 +217,11 @@ class Module:
         return Kernel(self, self._host.get_function(name))
 
 
+def from_bf16(bits):
+    """Return the float32 numbers whose bf16 bits are given as uint16."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
 def gemm_ex(
     handle,
     ta,
@@ -239,22 +244,28 @@ def gemm_ex(
     algo,
 ):
     """cublasGemmEx, column-major: C = alpha · op(A) · op(B) + beta · C."""
-    if not a_type == b_type == c_type:
+    # Factors in bf16 (14) are for sums in fp32 (compute 68).
+    if a_type != b_type or (a_type != c_type and (a_type, c_type, compute) != (14, 0, 68)):
         raise LaunchError("gemmEx: types differ")
     if lda < (k if ta else m) or ldb < (n if tb else k) or ldc < m:
         raise LaunchError("gemmEx: a leading dimension is too small")
     real = ctypes.c_float if c_type == 0 else ctypes.c_double
     factor = [real.from_address(x).value for x in (alpha, beta)]
 
-    def matrix(address, ld, rows, columns):
+    def matrix(address, ld, rows, columns, kind=real):
         # Column-major: column j starts at j·ld.
-        flat = np.ctypeslib.as_array((real * (ld * (columns - 1) + rows)).from_address(address))
+        flat = np.ctypeslib.as_array((kind * (ld * (columns - 1) + rows)).from_address(address))
         strides = (flat.itemsize, ld * flat.itemsize)
         return np.lib.stride_tricks.as_strided(flat, (rows, columns), strides)
 
+    def factor_of(address, ld, rows, columns):
+        if a_type != 14:
+            return matrix(address, ld, rows, columns)
+        return from_bf16(matrix(address, ld, rows, columns, ctypes.c_uint16))
+
     def work():
-        left = matrix(a, lda, k, m).T if ta else matrix(a, lda, m, k)
-        right = matrix(b, ldb, n, k).T if tb else matrix(b, ldb, k, n)
+        left = factor_of(a, lda, k, m).T if ta else factor_of(a, lda, m, k)
+        right = factor_of(b, ldb, n, k).T if tb else factor_of(b, ldb, k, n)
         out = matrix(c, ldc, m, n)
         product = left @ right
         # beta 0 must not read what C holds.

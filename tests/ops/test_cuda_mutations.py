@@ -32,6 +32,24 @@ MUTATIONS = {
     "the barrier between dgates and dh": Mutation(
         "lstm_sequence_backward", "__syncthreads();  // all of this step's dgates are known", ""
     ),
+    "the barrier before the step before": Mutation(
+        "lstm_sequence_backward", "__syncthreads();  // all shares of the next step's dh", "//"
+    ),
+    "a cell that forgets the step before": Mutation(
+        "lstm_sequence_backward", "cell = other[H], kept", "kept"
+    ),
+    "elements beyond a row that count": Mutation(
+        "softmax_xent", "read_quad(logits, at, V, REAL(-INFINITY))", "read_quad(logits, at, V)"
+    ),
+    "four written where fewer are left": Mutation(
+        "softmax_xent", "if (at + n < size) to[n]", "to[n]"
+    ),
+    "rows of logits that begin too soon": Mutation(
+        "linear_softmax_xent", "(size_t)blockIdx.x * stride", "(size_t)blockIdx.x * V"
+    ),
+    "rows summed that begin too soon": Mutation(
+        "linear_softmax_xent", "(size_t)n * stride", "(size_t)n * C"
+    ),
     "a stride of H for 4H": Mutation(
         "lstm_sequence_forward", "load_weights(own, near, Wh + column, 4 * H,",
         "load_weights(own, near, Wh + column, H,",
@@ -40,8 +58,7 @@ MUTATIONS = {
         "lstm_sequence_forward", "k[r] = real && keep ? keep[row] : REAL(1);", "k[r] = REAL(1);"
     ),
     "a reset dropped going back": Mutation(
-        "lstm_sequence_backward", "shares[r * 4 * H + j] = k * share[r];",
-        "shares[r * 4 * H + j] = share[r];",
+        "lstm_sequence_backward", "d = other[0] + kept * (", "d = other[0] + ("
     ),
     "a cell's bound off by a row": Mutation(
         "lstm_cell_forward", "if (n >= B * H) return;", "if (n >= (B + 1) * H) return;"
@@ -69,8 +86,9 @@ MUTATIONS = {
         "linear_softmax_xent", "parts[y][x] = sum;\n    __syncthreads();", "parts[y][x] = sum;"
     ),
     "Adam that forgets rows without a gradient": Mutation(
-        "adam_step_rows", "g = tensor.g[slot * tensor.width + (n - r * tensor.width)];",
-        "g = tensor.g[slot * tensor.width + (n - r * tensor.width)];\n            else continue;",
+        "adam_step_rows", "const Quad gradients = gradient(tensor, n);",
+        "const Quad gradients = gradient(tensor, n);\n"
+        "        if (tensor.rows && !gradient_of_row(tensor, n)) continue;",
     ),
     "a note below that is skipped": Mutation(
         "note_embedding_forward", "d = next_note(notes, d + 1, D)", "d = next_note(notes, d + 2, D)"
@@ -112,8 +130,8 @@ MUTATIONS = {
         "adam_step", "1 - s->lr * tensor.decay", "1 - tensor.decay"
     ),
     "a decay after the step": Mutation(
-        "adam_step_rows", "shrink * tensor.p[n] - rate * m / (sqrt_of(v * correct2) + small);",
-        "shrink * (tensor.p[n] - rate * m / (sqrt_of(v * correct2) + small));",
+        "adam_step_rows", "shrink * p.v[k] - rate * m.v[k] / (sqrt_of(v.v[k] * correct2) + small);",
+        "shrink * (p.v[k] - rate * m.v[k] / (sqrt_of(v.v[k] * correct2) + small));",
     ),
     "a mean that jumps": Mutation("average_step", "mean[n] += share *", "mean[n] = share *"),
     "a dropout word off by one": Mutation(

@@ -1,6 +1,8 @@
 """Every kernel compiles for the GPUs that matter, without a GPU: by NVRTC from its pip wheel."""
 
+import importlib.util
 import re
+from pathlib import Path
 
 import pytest
 
@@ -46,3 +48,40 @@ def test_the_persistent_kernel_compiles_without_spills(arch, H, rows):
         assert len(found) == 2
         if dtype == "float32":
             assert found == [(0, 0, 0)] * 2
+
+
+def sass():
+    path = Path(__file__).parents[2] / "benchmarks" / "sass.py"
+    spec = importlib.util.spec_from_file_location("sass", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_instructions_are_counted_by_class_and_width():
+    counts = sass().parsed(
+        ".text.some_kernel:\n"
+        "        /*0000*/                   LDG.E.128 R4, desc[UR4][R2.64] ;\n"
+        "        /*0010*/              @!P0 LDG.E R8, desc[UR4][R2.64+0x10] ;\n"
+        "        /*0020*/                   FFMA R4, R4, R5, R6 ;\n"
+        "        /*0030*/                   NOP;\n"
+        ".text.other:\n"
+        "        /*0000*/               @P1 STL.64 [R1], R2 ;\n"
+    )
+    assert set(counts) == {"some_kernel", "other"}
+    cells = dict(zip(sass().CLASSES, sass().cells(counts["some_kernel"]), strict=True))
+    assert cells["global loads"] == "1 × 16 B, 1 × 4 B" and cells["global stores"] == "–"
+    assert (cells["FFMA"], cells["local"], cells["all"]) == ("1", "0", "3")
+    assert sass().cells(counts["other"])[-2:] == ["1", "1"]
+
+
+@pytest.mark.skipif(sass().disassembler() is None, reason=sass().MISSING)
+@pytest.mark.parametrize("name", ["bf16", "column_sum", "embedding", "optimizer", "softmax_xent"])
+def test_kernels_that_stream_load_16_bytes_at_a_time(name):
+    cubin, _ = nvrtc.compile_cubin(cuda_source.source(name), "sm_90", ("-DREAL=float",))
+    for kernel, counts in sass().instructions(cubin).items():
+        local = [op for op in counts if op.startswith(("LDL", "STL", "LD.", "ST."))]
+        assert not local, f"{kernel}: generic or local memory"
+        if kernel not in ("average_forward", "clip_forward", "embedding_sort"):
+            widths = {sass().width(op) for op in counts if op.startswith("LDG")}
+            assert (8 if kernel == "column_sum_bf16" else 16) in widths, kernel

@@ -34,8 +34,9 @@ CHUNK = 4096  # as in optimizer.cu
 LARGEST_H = 256  # of the persistent LSTM kernel
 HOPPER_SHARED = 200 << 10  # bytes a block: more than any earlier architecture has
 
-# cuBLAS: types of matrices, and what it computes in.
-REAL_TYPES = {"float32": 0, "float64": 1}
+# cuBLAS: types of matrices, and what it computes in. NumPy has no bf16: its bits are uint16.
+BF16 = "uint16"
+MATRIX_TYPES = {"float32": 0, "float64": 1, BF16: 14}
 COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75, "float64": 70}
 
 # Fields of Scalars in optimizer.cu.
@@ -45,7 +46,9 @@ SCALARS = (
 )  # fmt: skip
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
+ALIGNED = 8  # elements of a row of scratch are a multiple: 16 bytes of bf16, 32 of float
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
+CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows
 NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
 
 
@@ -91,6 +94,7 @@ class CupyOps(NumpyOps):
 
     precision: of the GEMMs of float32 models. "fp32" is strict; "tf32" and "bf16" let the tensor
     cores round the factors, and add up in fp32. State, losses and weights are fp32 in all three.
+    "bf16" reads copies in bf16 of a softmax head's factors: half the bytes.
     cupy: the module to use, for tests.
     """
 
@@ -144,8 +148,10 @@ class CupyOps(NumpyOps):
         """Compute out = a·b + beta·out. cuBLAS is column-major: it computes out.T = b.T·a.T."""
         M, K = a.shape
         N = b.shape[1]
-        real = REAL_TYPES[self.dtype.name]
-        compute = COMPUTE_TYPES["float64" if self.dtype == np.float64 else self.precision]
+        factor, real = MATRIX_TYPES[a.dtype.name], MATRIX_TYPES[self.dtype.name]
+        # Of bf16 itself nothing is left to round.
+        precision = "fp32" if a.dtype == BF16 else self.precision
+        compute = COMPUTE_TYPES["float64" if self.dtype == np.float64 else precision]
         transpose_b, ldb = leading(b)
         transpose_a, lda = leading(a)
         # Read by cuBLAS before the call returns.
@@ -155,7 +161,7 @@ class CupyOps(NumpyOps):
         cublas.gemmEx(
             self.xp.cuda.device.get_cublas_handle(),
             transpose_b, transpose_a, N, M, K,
-            one, pointer(b), real, ldb, pointer(a), real, lda,
+            one, pointer(b), factor, ldb, pointer(a), factor, lda,
             one + self.dtype.itemsize, pointer(out), real, max(out.strides[0] // out.itemsize, N),
             compute, -1,
         )  # fmt: skip
@@ -332,7 +338,7 @@ class CupyOps(NumpyOps):
         """As NumpyOps.embedding_forward, in one launch."""
         V, E = W.shape
         self.launch(
-            "embedding", "embedding_forward", (blocks(ids.size * E, 256),), (256,),
+            "embedding", "embedding_forward", (blocks(ids.size * blocks(E, 4), 256),), (256,),
             W, ids, out, np.int32(ids.size), np.int32(V), np.int32(E),
         )  # fmt: skip
 
@@ -377,12 +383,19 @@ class CupyOps(NumpyOps):
         self._softmax_xent(logits, None, targets, losses, scale)
 
     def _softmax_xent(
-        self, logits: Array, b: Array | None, targets: Array, losses: Array, scale: float
+        self,
+        logits: Array,
+        b: Array | None,
+        targets: Array,
+        losses: Array,
+        scale: float,
+        d: Array | None = None,
     ) -> None:
+        """As `softmax_xent` with a bias (V,); the gradient goes to d (N, V) in bf16 if given."""
         N, V = logits.shape
         self.launch(
             "softmax_xent", "softmax_xent_backward", (N,), (row_threads(V),),
-            logits, b, targets, losses, self._real(scale), np.int32(V),
+            logits, b, targets, losses, self._real(scale), np.int32(V), np.int32(apart(logits)), d,
         )  # fmt: skip
 
     def softmax_nll(self, logits: Array, targets: Array, losses: Array) -> None:
@@ -393,7 +406,7 @@ class CupyOps(NumpyOps):
         N, V = logits.shape
         self.launch(
             "softmax_xent", "softmax_xent_forward", (N,), (row_threads(V),),
-            logits, b, targets, losses, np.int32(V),
+            logits, b, targets, losses, np.int32(V), np.int32(apart(logits)),
         )  # fmt: skip
 
     def linear_softmax_xent(
@@ -410,28 +423,42 @@ class CupyOps(NumpyOps):
         work: Workspace,
     ) -> None:
         """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache."""
-        for rows, logits in logit_chunks(len(h), len(b), work, L2_BYTES):
+        half = self.precision == "bf16" and self.dtype == np.float32
+        if half:
+            h, W = (self._rounded(a, name, work) for a, name in ((h, "h"), (W, "W")))
+        for rows, logits, d in gradient_chunks(len(h), len(b), work, half):
             later = rows.start > 0
             self.matmul(h[rows], W, logits)
-            self._softmax_xent(logits, b, targets[rows], losses[rows], scale)
-            self.matmul(logits, W.T, dh[rows])
-            self._gemm(h[rows].T, logits, dW, float(later))
-            self.column_sum(logits, db, later)
+            self._softmax_xent(logits, b, targets[rows], losses[rows], scale, d if half else None)
+            self.matmul(d, W.T, dh[rows])
+            self._gemm(h[rows].T, d, dW, float(later))
+            self.column_sum(d, db, later)
+
+    def _rounded(self, a: Array, name: str, work: Workspace) -> Array:
+        """Return a matrix's copy in bf16, in scratch of that name, with aligned rows."""
+        N, C = a.shape
+        out = work.part("bf16", BF16).array(name, (N, padded(C)))[:, :C]
+        self.launch(
+            "bf16", "bf16_forward", (blocks(N * blocks(C, 4), 256),), (256,),
+            a, out, np.int32(N), np.int32(C), np.int32(apart(out)),
+        )  # fmt: skip
+        return out
 
     def linear_softmax_nll(
         self, h: Array, W: Array, b: Array, targets: Array, losses: Array, work: Workspace
     ) -> None:
         """As NumpyOps.linear_softmax_nll, with the bias added on the way."""
-        for rows, logits in logit_chunks(len(h), len(b), work, L2_BYTES):
+        for rows, logits in padded_chunks(len(h), len(b), work):
             self.matmul(h[rows], W, logits)
             self._softmax_nll(logits, b, targets[rows], losses[rows])
 
     def column_sum(self, a: Array, out: Array, add: bool = False) -> None:
         """Write the sums of the columns of a (N, C) to out (C,), or add them to it."""
         N, C = a.shape
+        name = "column_sum_bf16" if a.dtype == BF16 else "column_sum"
         self.launch(
-            "column_sum", "column_sum", (blocks(C, 32),), (32, 32),
-            a, out, np.int32(N), np.int32(C), np.int32(add),
+            "column_sum", name, (blocks(C, 128),), (32, 8),
+            a, out, np.int32(N), np.int32(C), np.int32(apart(a)), np.int32(add),
         )  # fmt: skip
 
     # Notes ------------------------------------------------------------------------------------
@@ -690,6 +717,34 @@ def blocks(n: int, size: int) -> int:
     return -(-n // size)
 
 
+def padded(V: int) -> int:
+    """Return how far apart rows of V elements begin so that each is aligned to 16 bytes."""
+    return blocks(V, ALIGNED) * ALIGNED
+
+
+def padded_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
+    """Yield what `logit_chunks` does, in rows that begin where loads of 16 bytes may."""
+    limit = max(L2_BYTES, CHUNK_ROWS * padded(V) * work.dtype.itemsize)
+    for rows, logits in logit_chunks(N, padded(V), work, limit):
+        yield rows, logits[:, :V]
+
+
+def gradient_chunks(
+    N: int, V: int, work: Workspace, half: bool
+) -> Iterator[tuple[slice, Array, Array]]:
+    """Yield slices of rows, logits, and where their gradient goes: over them, or half: to bf16."""
+    d = None
+    for rows, logits in padded_chunks(N, V, work):
+        if half and d is None:  # the first chunk is the largest
+            d = work.part("bf16", BF16).array("d", (len(logits), padded(V)))[:, :V]
+        yield rows, logits, logits if d is None else d[: len(logits)]
+
+
+def apart(a: Array) -> int:
+    """Return how many elements the rows of a matrix begin after each other."""
+    return int(a.strides[0]) // a.itemsize
+
+
 def row_threads(V: int) -> int:
     """Return the threads of a block that goes over a row of V logits."""
     return 128 if V <= 1024 else 512
@@ -718,9 +773,9 @@ def sequence_plan(
     most = 4 if bound == 512 else 2
     rows = min(most, 1 if multiprocessors >= B else 2 if 2 * multiprocessors >= B else 4)
     # The most that compiles without spills on every architecture; sm_90 has room for more.
-    single = {(512, 1): 60, (512, 2): 56, (512, 4): 48, (1024, 1): 24, (1024, 2): 12}
+    single = {(512, 1): 60, (512, 2): 56, (512, 4): 40, (1024, 1): 16, (1024, 2): 4}
     hopper = shared_bytes >= HOPPER_SHARED
-    registers = 80 if hopper and (bound, rows) == (512, 1) else single[bound, rows]
+    registers = 76 if hopper and (bound, rows) == (512, 1) else single[bound, rows]
     if itemsize == 8:
         registers = 16 if bound == 512 else 4
     threads = 32 * blocks(4 * H, 32)
@@ -744,7 +799,7 @@ def sequence_options(plan: SequencePlan) -> tuple[str, ...]:
 def sequence_shared(plan: SequencePlan, H: int, itemsize: int) -> int:
     """Return the bytes of shared memory of a plan; enough for either direction."""
     width = max(plan.registers, 4 * blocks(H, 4))
-    return itemsize * (4 * plan.held * plan.threads + plan.rows * 4 * (width + H))
+    return itemsize * (4 * plan.held * plan.threads + plan.rows * (4 * width + 11 * H))
 
 
 def table_entry(each: Parameter) -> tuple[list[int], int]:

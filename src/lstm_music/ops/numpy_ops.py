@@ -43,9 +43,9 @@ class Workspace:
             found = self._arrays[name] = self.xp.empty(shape, self.dtype)
         return found
 
-    def part(self, name: str) -> "Workspace":
-        """Return a store of its own, for what asks for arrays of the same names in other shapes."""
-        return self._parts.setdefault(name, Workspace(self.xp, self.dtype))
+    def part(self, name: str, dtype: DTypeLike | None = None) -> "Workspace":
+        """Return a store of its own, for the same names in other shapes or another dtype."""
+        return self._parts.setdefault(name, Workspace(self.xp, dtype or self.dtype))
 
 
 def sigmoid(x: Array) -> Array:
