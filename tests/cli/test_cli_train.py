@@ -117,13 +117,15 @@ def test_each_representation_has_a_head_of_its_own(train_small, folder, represen
 @pytest.mark.parametrize(
     ("given", "representation"),
     [
-        ("", "event"), ("--head softmax", "event"), ("--tracks merge", "message"),
-        ("--min-count 2", "message"), ("--head factored", "message"), ("--head nade", "note"),
-        ("--representation chord --tracks merge", "chord"),
+        ("bach", "event"), ("bach --head softmax", "event"), ("bach --tracks merge", "message"),
+        ("bach --min-count 2", "message"), ("bach --head factored", "message"),
+        ("bach --head nade", "note"), ("bach --representation chord --tracks merge", "chord"),
+        ("music", "message"), ("music --head sigmoid", "note"),
+        ("music --representation event", "event"),
     ],
 )  # fmt: skip
 def test_options_say_what_the_representation_is(given, representation):
-    args = train_options.make_parser().parse_args(["bach", *given.split()])
+    args = train_options.make_parser().parse_args(given.split())
     assert train_options.new_options(args)[1]["representation"] == representation
 
 
@@ -141,17 +143,22 @@ def test_the_bundled_corpus_has_defaults_of_its_own():
         assert usual.items() <= options(*other).items()
 
 
-def test_the_learning_rate_suits_the_vocabulary(ok, folder, monkeypatch):
+def test_the_head_and_the_learning_rate_suit_the_vocabulary(ok, folder, monkeypatch):
     how = ("train", "music", "--max-steps", 1, "--hidden", 4, "--quiet", "--backend", "numpy")
     ok(*how, "--run", "few")
-    monkeypatch.setattr(optim, "MANY_WORDS", 5)
+    for module in (optim, train_options):
+        monkeypatch.setattr(module, "MANY_WORDS", 5)
     ok(*how, "--run", "many")
-    ok(*how, "--run", "told", "--lr", 0.7)
-    rates = {
-        run: json.loads((folder / "runs" / run / "config.json").read_text())["training"]["lr"]
-        for run in ("few", "many", "told")
-    }
-    assert rates == {"few": 5e-3, "many": 1e-3, "told": 0.7}
+    ok(*how, "--run", "told", "--lr", 0.7, "--head", "softmax")
+    ok(*how, "--run", "events", "--representation", "event")
+    found = {}
+    for run in ("few", "many", "told", "events"):
+        config = json.loads((folder / "runs" / run / "config.json").read_text())
+        found[run] = config["model"]["head"], config["training"]["lr"]
+    assert found == {
+        "few": ("softmax", 5e-3), "many": ("factored", 1e-3), "told": ("softmax", 0.7),
+        "events": ("softmax", 1e-3),
+    }  # fmt: skip
 
 
 def test_a_factored_model_is_trained_resumed_and_used(train_small, ok, folder):

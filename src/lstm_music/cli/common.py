@@ -104,7 +104,7 @@ def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, 
         text += "" if default is None else f" (default: {default})"
         parser.add_argument(flag, help=text, default=None, **settings)
 
-    unsaid = " (default: event, or what --tracks, --min-count or --head ask for)"
+    unsaid = " (default: message, of bach event, or what --tracks, --min-count or --head ask for)"
     add(
         "--representation",
         "messages; events, in which bars and places in them have tokens of their own; or frames of "

@@ -189,7 +189,7 @@ def check_adopted(one: Subject) -> None:
     _, wanted = train_options.new_options(train_options.make_parser().parse_args(words))
     found = described_options(one.folder)
     for option, value in wanted.items():
-        by_default = option == "lr" and value is None  # what suits the corpus
+        by_default = option in ("head", "lr") and value is None  # what suits the corpus
         if by_default or option in (*train_options.FREE, *LOCATIONS):
             continue
         if found[option] != value:

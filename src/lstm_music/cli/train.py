@@ -25,6 +25,7 @@ from lstm_music.cli.train_options import (
     make_parser,
     new_options,
     resumed_options,
+    suiting_head,
 )
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -84,12 +85,13 @@ def train(
     check_same(corpus, ranks)
     if not args.quiet:
         warn_of_skipped(corpus, folder)
-    if options["lr"] is None:
-        options["lr"] = default_lr(options["optimizer"], len(corpus.vocabulary))
+    words = len(corpus.vocabulary)
+    options["head"] = options["head"] or suiting_head(reading.representation, words)
+    options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
-    words = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
-    config = config_of(options, len(corpus.vocabulary), words)
-    model = Model(config, ops, settings.seed, words=words)
+    parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
+    config = config_of(options, words, parts)
+    model = Model(config, ops, settings.seed, words=parts)
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
     trainer = Trainer(corpus, model, settings, folder, screen.show, told, started, ranks)

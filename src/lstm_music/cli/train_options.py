@@ -29,7 +29,7 @@ MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
 DEFAULTS: dict[str, Any] = {
     **asdict(Reading(tracks="merge")),
     "representation": None,  # what the other options ask for
-    "head": None,  # the representation's own
+    "head": None,  # what suits the representation and the vocabulary
     "layers": Config.layers,
     "hidden": Config.hidden,
     "embedding": Config.embedding,
@@ -80,7 +80,7 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     given["representation"] = args.representation or representation_of(args)
     options = {**usual_options(args.corpus, given), **source_of(args)}
     options |= {name: value for name, value in given.items() if value is not None}
-    options["head"] = head_of(options)
+    check_head(options)
     if all(options[name] is None for name in LIMITS):
         options["max_minutes"] = MINUTES
     if not args.run:
@@ -99,22 +99,32 @@ def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def representation_of(args: argparse.Namespace) -> Representation:
-    """Return the representation that options ask for which only one has; events, if none does."""
+    """Return the representation that suits a corpus and the options that only one has.
+
+    Chorales are written on a grid, and events of the bar say most of them; most MIDI files are
+    played, and messages, which count from note to note, say more.
+    """
     if args.head in HEADS_OF["note"]:
         return "note"
-    return "message" if args.tracks or args.min_count or args.head == "factored" else "event"
+    of_messages = args.tracks or args.min_count or args.head == "factored"
+    return "event" if args.corpus == "bach" and not of_messages else "message"
 
 
-def head_of(options: dict[str, Any]) -> str:
-    """Return the head that fits the representation. Raises UserError for one that doesn't."""
-    fitting = HEADS_OF[options["representation"]]
-    head = options["head"] or fitting[0]
-    if head not in fitting:
+def suiting_head(representation: Representation, words: int) -> str:
+    """Return the head that suits a representation and a vocabulary of so many words."""
+    if representation == "message" and words >= MANY_WORDS:
+        return "factored"
+    return HEADS_OF[representation][0]
+
+
+def check_head(options: dict[str, Any]) -> None:
+    """Raise UserError for a head that doesn't fit the representation."""
+    fitting, head = HEADS_OF[options["representation"]], options["head"]
+    if head not in (None, *fitting):
         raise UserError(
             f"--head {head} can't predict --representation {options['representation']}: "
             f"use --head {' or '.join(fitting)}"
         )
-    return str(head)
 
 
 def source_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -212,7 +222,8 @@ def add_model_options(parser: Parser) -> None:
         parser,
         "--head",
         "what predicts: softmax for tokens, or factored for messages: pitch, then time; "
-        "sigmoid or nade for notes",
+        f"sigmoid or nade for notes (default: softmax; of {MANY_WORDS:,} different messages or "
+        "more, factored; of notes, sigmoid)",
         choices=HEADS,
     )
     add(parser, "--nade N", "hidden units of --head nade", type=whole(1, 65536))
