@@ -155,6 +155,15 @@ def test_a_budget_of_minutes_is_spent_once(tmp_path, monkeypatch):
     assert reproduce.main(words) == 0 and len(trained.asked) == 3
 
 
+def test_so_many_pieces_are_judged_as_asked_for(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(judging.music, "main", lambda words: asked.append(words))
+    one = judging.Subject("a", tmp_path, ["music"], tmp_path, [], [])
+    for words in (["--num", "7"], [], ["--scale", "smoke"]):
+        judging.products(one, reproduce.make_parser().parse_args(words))["music"]()
+    assert [words[words.index("--num") + 1] for words in asked] == ["7", "50", "4"]
+
+
 def begun(folder, options, **changed):
     """A run as bin/train begins one, of small music but with an experiment's settings."""
     words = ["music", *options.split(), "--epochs", "9", "--run", str(folder / "none")]

@@ -74,7 +74,7 @@ def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], o
     name, given = str(one.source), compute(args)
     place = one.corpus if args.scale != "smoke" else one.corpus[:1]  # a run knows its own pieces
     where = ["--corpus", *place]
-    size = ["--num", "4", "--bars", "6"] if args.scale == "smoke" else []
+    size = ["--num", "4", "--bars", "6"] if args.scale == "smoke" else ["--num", str(args.num)]
     drawn = one.folder / FILES["figures"]
 
     def likelihood(split: str) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_music.cli import train, train_options
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, write
+from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole, write
 from lstm_music.cli.judging import (
     Subject,
     compute,
@@ -290,6 +290,8 @@ def make_parser() -> Parser:
     add("--out", type=Path, metavar="DIR",
         help=f"the folder of the runs and of {PAGE} (default: runs/reproduce-SCALE)")  # fmt: skip
     add("--docs", type=Path, metavar="DIR", help="also write reproduction.md and its figures here")
+    add("--num", type=whole(2), default=50, metavar="N",
+        help="pieces that each model composes to be judged")  # fmt: skip
     add("--no-train", action="store_true", help="train nothing: judge the runs that are in OUT")
     add("--hardware", metavar="TEXT", help="what trained the runs that were copied into OUT")
     add("--quiet", action="store_true", help="print warnings, errors and the page's path alone")
