@@ -241,17 +241,13 @@ def try_one(command: str, trial: Trial, work: Path) -> Iterator[str]:
         print(f"               {done.stderr.strip()}")
 
 
-def heed_ctrl_c() -> None:
-    """Begin a process that heeds Ctrl-C, even where this one runs in the background."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 def try_listening(command: str, work: Path) -> Iterator[str]:
     """Serve a listening test, read its page, and end it by Ctrl-C; yield what is wrong."""
+    # Where this runs in the background, a child would ignore Ctrl-C as it does.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [command, *LISTEN.split()], cwd=work, env=clean(work), stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True,
-        preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     assert process.stdout
     lines = []
