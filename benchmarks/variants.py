@@ -52,13 +52,16 @@ VARIANTS = {
         f"--transpose-augment 5 {AVERAGED}"
     ),
 }
+SAMPLING = ("--top-p", "0.9")  # for all alike, whatever their own default
 SAMPLED = Path(__file__).parents[1] / "tools" / "check_samples.py"
 
 
 def variant(name: str, options: str, args: argparse.Namespace) -> dict[str, Any]:
     """Train and judge a variant, as far as that isn't done; return what is known of it."""
     folder = args.out / name.replace(", ", "-").replace(" ", "-")
-    if not (folder / "checkpoints" / "best").exists():
+    if folder.exists() and not (folder / "spent.json").exists():
+        sys.exit(f"error: '{folder}' was interrupted: move it away, and it is trained anew")
+    if not folder.exists():
         limits = ["--max-minutes", str(args.minutes), "--run", str(folder), "--quiet"]
         before = children_seconds()
         command("train", args.corpus, *options.split(), *limits, *args.compute)
@@ -74,11 +77,12 @@ def variant(name: str, options: str, args: argparse.Namespace) -> dict[str, Any]
         row |= {f"{key}_{split}": own[key] for key in ("nats_per_note", "nats_per_token")}
     music = folder / "music.json"
     if not music.exists():
-        command("evaluate", "--music", str(folder), "--num", "30", "--quiet", "--json", str(music))
+        words = ["--num", "30", *SAMPLING, "--quiet", "--json", str(music)]
+        command("evaluate", "--music", str(folder), *words)
     row |= of_music(music)
     samples = folder / "samples.json"
     if not samples.exists():
-        words = ["--num", "100", "--length", "0", "--json", str(samples)]
+        words = ["--num", "100", "--length", "0", *SAMPLING, "--json", str(samples)]
         subprocess.run([sys.executable, str(SAMPLED), str(folder), *words], check=True)
     row["samples"] = json.loads(samples.read_text())["sampled"]
     print(line(row), flush=True)

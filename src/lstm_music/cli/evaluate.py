@@ -201,8 +201,10 @@ def corpus_of(
 
     Raises UserError where its tokens are not those that the model knows.
     """
-    source = {"corpus": args.corpus, "data": args.data} if args.corpus else None
-    source = source or source_of(name, checkpoint, folder)
+    if args.corpus:
+        source = {"corpus": args.corpus, "data": args.data}
+    else:
+        source = source_of(name, checkpoint, folder)
     data = args.data or source["data"]
     corpus = load_corpus(
         source["corpus"],
