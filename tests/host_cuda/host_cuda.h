@@ -37,6 +37,13 @@ struct Barrier {
     unsigned generation = 0;
 };
 
+// A copy under way from device to shared memory.
+struct Copy {
+    void* to;
+    const void* from;
+    bool real;
+};
+
 struct Fibre {
     ucontext_t start;
     jmp_buf at;
@@ -44,6 +51,7 @@ struct Fibre {
     const unsigned* waits_for;  // null while it can run
     unsigned generation;
     uint3 index;
+    std::vector<std::vector<Copy>> copies;  // groups; the last one is open
 };
 
 struct Warp {
@@ -51,6 +59,7 @@ struct Warp {
     int alive;
     unsigned turn[WARP];         // exchanges a lane has made
     uint64_t slot[2][WARP];      // what lanes exchange; two sets, so that one barrier is enough
+    uint32_t factor[2][WARP][6];  // the same for fragments of matrices
 };
 
 static std::vector<Fibre> fibres;
@@ -136,6 +145,74 @@ inline unsigned ballot(bool vote, int line)
     return out;
 }
 
+// The matrix units: kernels/matrix.cuh says which lane holds what.
+inline float bf16_half(uint32_t pair, int which)
+{
+    const uint32_t bits = which ? pair & 0xffff0000u : pair << 16;
+    float out;
+    memcpy(&out, &bits, 4);
+    return out;
+}
+
+inline void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int line)
+{
+    Warp& warp = warps[current / WARP];
+    const int lane = current % WARP, g = lane / 4, q = lane % 4;
+    uint32_t(*set)[6] = warp.factor[warp.turn[lane]++ % 2];
+    const uint32_t own[6] = {a[0], a[1], a[2], a[3], b0, b1};
+    memcpy(set[lane], own, sizeof own);
+    if (warp.alive != WARP) fail("a matrix product without all lanes of the warp");
+    sync_warp(line);
+    // A[row][k] and B[k][column] by the lane that holds them.
+    for (int n = 0; n < 4; ++n) {
+        const int row = g + 8 * (n / 2), column = 2 * q + n % 2;
+        for (int k = 0; k < 16; ++k) {
+            const int half = k / 8, pair = k % 8 / 2;
+            const float x = bf16_half(set[4 * (row % 8) + pair][2 * half + row / 8], k % 2);
+            c[n] += x * bf16_half(set[4 * column + pair][4 + half], k % 2);
+        }
+    }
+}
+
+template <typename T>
+inline void load_matrices(uint32_t* x, const T* row, int line)
+{
+    if ((uintptr_t)row % 16) fail("a row of a matrix isn't aligned to 16 bytes");
+    uint64_t* set = exchange((uint64_t)row, line);
+    const int lane = current % WARP;
+    for (int m = 0; m < 4; ++m)
+        memcpy(&x[m], (const char*)set[8 * m + lane / 4] + 4 * (lane % 4), 4);
+}
+
+// Copies are made at the last moment in ascending order, at once in the others: the worst of both worlds.
+inline void make(const Copy& copy)
+{
+    if (copy.real) memcpy(copy.to, copy.from, 16);
+    else memset(copy.to, 0, 16);
+}
+
+inline void copy_async(void* to, const void* from, bool real)
+{
+    if ((uintptr_t)to % 16 || (uintptr_t)from % 16) fail("a copy that isn't aligned to 16 bytes");
+    const Copy copy = {to, from, real};
+    if (order) make(copy);
+    else fibres[current].copies.back().push_back(copy);
+}
+
+inline void copies_end() { fibres[current].copies.emplace_back(); }
+
+template <int later>
+inline void copies_wait()
+{
+    auto& groups = fibres[current].copies;
+    while ((int)groups.size() > later + 1) {
+        for (const Copy& copy : groups.front()) make(copy);
+        groups.erase(groups.begin());
+    }
+}
+
+inline float exp2_of(float x) { return x < -126 ? 0.0f : std::exp2(x); }
+
 inline void enter()
 {
     body();
@@ -191,6 +268,7 @@ inline void run_block(int threads, uint3 shape)
     for (int k = 0; k < threads; ++k) {
         Fibre& f = fibres[k];
         f.begun = f.finished = false, f.waits_for = nullptr;
+        f.copies.assign(1, {});
         f.index = {k % shape.x, k / shape.x % shape.y, k / (shape.x * shape.y)};
         ++warps[k / WARP].alive;
         getcontext(&f.start);

@@ -1,9 +1,10 @@
 """The CUDA sources: where they lie, and the options each is compiled with.
 
-The text handed to a compiler holds common.cuh in place of its #include: no include path is needed,
+The text handed to a compiler holds each .cuh in place of its #include: no include path is needed,
 and a cache keyed by the text notices every change.
 """
 
+import re
 from functools import cache
 from pathlib import Path
 
@@ -12,14 +13,22 @@ from numpy.typing import DTypeLike
 
 # The package's kernels/ is the repository's top-level folder of that name.
 FOLDER = Path(__file__).resolve().parents[1] / "kernels"
-INCLUDE = '#include "common.cuh"'
+INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
 @cache
 def source(name: str) -> str:
     """Return the text of kernels/NAME.cu with its includes in it."""
-    text = (FOLDER / f"{name}.cu").read_text("utf-8")
-    return text.replace(INCLUDE, (FOLDER / "common.cuh").read_text("utf-8"))
+    return with_includes((FOLDER / f"{name}.cu").read_text("utf-8"))
+
+
+def with_includes(text: str) -> str:
+    """Return a source's text with each included file of kernels/ in its place."""
+
+    def included(found: re.Match[str]) -> str:
+        return with_includes((FOLDER / found[1]).read_text("utf-8"))
+
+    return INCLUDE.sub(included, text)
 
 
 def names() -> list[str]:
