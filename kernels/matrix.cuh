@@ -25,23 +25,30 @@ __device__ __forceinline__ void multiply(float* c, const uint32* a, uint32 b0, u
 #endif
 }
 
+// An address in shared memory, a number.
+typedef uint32 SharedAt;
+__device__ __forceinline__ SharedAt shared_at(const void* pointer)
+{
+    return (SharedAt)__cvta_generic_to_shared(pointer);
+}
+
 // Four matrices of 8 rows of 8 in shared memory, aligned to 16 bytes: lanes 8m ... 8m+7 say where the rows of
 // matrix m begin; x[m] is elements 2q, 2q+1 of row g of it.
-__device__ __forceinline__ void load_matrices(uint32* x, const bf16* row)
+__device__ __forceinline__ void load_matrices(uint32* x, SharedAt row)
 {
 #ifdef MATRIX_UNITS
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-        : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3])
-        : "r"((uint32)__cvta_generic_to_shared(row)) : "memory");
+        : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(row) : "memory");
 #endif
 }
+__device__ __forceinline__ void load_matrices(uint32* x, const bf16* row) { load_matrices(x, shared_at(row)); }
 
 // Copy 16 bytes from device to shared memory on the way of other work; zeros where `real` is false.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool real)
 {
 #ifdef MATRIX_UNITS
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-        :: "r"((uint32)__cvta_generic_to_shared(to)), "l"(__cvta_generic_to_global(from)), "r"(real ? 16 : 0)
+        :: "r"(shared_at(to)), "l"(__cvta_generic_to_global(from)), "r"(real ? 16 : 0)
         : "memory");
 #endif
 }
@@ -81,6 +88,8 @@ __device__ __forceinline__ float exp2_of(float x)
     return out;
 }
 #else
+typedef uint64 SharedAt;
+inline SharedAt shared_at(const void* pointer) { return (SharedAt)pointer; }
 using host_cuda::copies_end;
 using host_cuda::copies_wait;
 using host_cuda::copy_async;

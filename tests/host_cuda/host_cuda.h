@@ -175,7 +175,7 @@ inline void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int 
 }
 
 template <typename T>
-inline void load_matrices(uint32_t* x, const T* row, int line)
+inline void load_matrices(uint32_t* x, T row, int line)
 {
     if ((uintptr_t)row % 16) fail("a row of a matrix isn't aligned to 16 bytes");
     uint64_t* set = exchange((uint64_t)row, line);

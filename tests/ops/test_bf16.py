@@ -45,11 +45,11 @@ def test_rounding_is_to_the_nearest_and_even():
     x[1, :4] = 0.0, -0.0, np.inf, -np.inf
     x = x.astype(np.float32)
     ops = bf16_ops()
-    bits = ops.to_numpy(ops._rounded(ops.asarray(x), "x", ops.workspace()))
+    bits = ops.to_numpy(ops.rounded(ops.asarray(x), "x", ops.workspace()))
     np.testing.assert_array_equal(from_bf16(bits), rounded(x))
     x[2, 3] = np.nan
     x.view(np.uint32)[2, 4] = 0x7F800001  # a NaN whose upper half is infinity's
-    bits = ops.to_numpy(ops._rounded(ops.asarray(x), "x", ops.workspace()))
+    bits = ops.to_numpy(ops.rounded(ops.asarray(x), "x", ops.workspace()))
     np.testing.assert_array_equal(np.isnan(from_bf16(bits)), np.isnan(x))
 
 

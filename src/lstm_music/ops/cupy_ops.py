@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lstm_music.errors import UserError
-from lstm_music.ops import cuda_source, philox
+from lstm_music.ops import cuda_source, philox, softmax_head
 from lstm_music.ops.numpy_ops import (
     Array,
     NumpyOps,
@@ -110,7 +110,10 @@ class CupyOps(NumpyOps):
             )
         self.precision = precision
         self.xp = usable_cupy() if cupy is None else cupy
-        attributes = self.xp.cuda.Device().attributes
+        device = self.xp.cuda.Device()
+        # Whether there are instructions for products of matrices in bf16: kernels/matrix.cuh.
+        self.matrix_units = int(device.compute_capability) >= 80
+        attributes = device.attributes
         self.multiprocessors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         self._kernels: dict[tuple[str, tuple[str, ...]], Any] = {}
@@ -422,10 +425,19 @@ class CupyOps(NumpyOps):
         db: Array,
         work: Workspace,
     ) -> None:
-        """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache."""
+        """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache.
+
+        With bf16 and matrix units there are no logits: softmax_head.py.
+        """
         half = self.precision == "bf16" and self.dtype == np.float32
+        how = softmax_head.plan(len(W), self.shared_bytes) if half and self.matrix_units else None
+        if how is not None:
+            softmax_head.linear_softmax_xent(
+                self, how, h, W, b, targets, scale, losses, dh, dW, db, work
+            )
+            return
         if half:
-            h, W = (self._rounded(a, name, work) for a, name in ((h, "h"), (W, "W")))
+            h, W = (self.rounded(a, name, work) for a, name in ((h, "h"), (W, "W")))
         for rows, logits, d in gradient_chunks(len(h), len(b), work, half):
             later = rows.start > 0
             self.matmul(h[rows], W, logits)
@@ -434,7 +446,7 @@ class CupyOps(NumpyOps):
             self._gemm(h[rows].T, d, dW, float(later))
             self.column_sum(d, db, later)
 
-    def _rounded(self, a: Array, name: str, work: Workspace) -> Array:
+    def rounded(self, a: Array, name: str, work: Workspace) -> Array:
         """Return a matrix's copy in bf16, in scratch of that name, with aligned rows."""
         N, C = a.shape
         out = work.part("bf16", BF16).array(name, (N, padded(C)))[:, :C]

@@ -1,0 +1,360 @@
+// A softmax layer's loss and gradient on the matrix units, H = HEAD_H a multiple of 64: logits never reach memory.
+//
+// h (N, H) and W transposed (V, H) are in bf16, so both are rows of H, and a logit is the product of two rows.
+// A block keeps 128 rows of one matrix in registers and lets those of the other pass by through shared
+// memory, 128 at a time, the next ones under way. Going forward h stays and W passes, so that a thread keeps its
+// rows' maxima and sums to itself until the end; going back W stays and h passes, so that it does so with the
+// gradient of b. What has to be exchanged between threads is exchanged once.
+//
+// A sum begins with its bias. e^x is 2^(x · log2 e), a multiply-add and an instruction.
+#include "matrix.cuh"
+
+#ifndef HEAD_H
+#define HEAD_H 128
+#endif
+#define TILE 128     // rows of a block's product, and that pass at once
+#define THREADS 256  // 4 warps of 32 rows that stay, by 2 of 64 that pass
+#define SLAB 32      // rows passing that a warp multiplies at once
+#define STEPS (HEAD_H / 16)
+#define BLOCKS (HEAD_H <= 128 ? 2 : 1)  // of a multiprocessor
+#define LOG2_E 1.4426950408889634f
+#define LN_2 0.6931471805599453f
+// A logit of no probability. Times LOG2_E it is exact, a power of two, so that without others e^(x - x) is 1.
+#define NEVER -1.2676506002282294e30f
+
+typedef QuadOf<float> Quad4;
+
+struct alignas(16) Packed {
+    uint32 pair[4];  // eight numbers in bf16
+};
+
+// What passes: its rows, and a number or two of each.
+struct Stage {
+    bf16* rows;      // (TILE, H)
+    float* numbers;  // (TILE,)
+    int* targets;    // (TILE,)
+};
+
+// shared: of 2 · TILE · (2 · H + 8) + 128 bytes.
+__device__ __forceinline__ Stage stage_of(unsigned char* shared, int n)
+{
+    unsigned char* aligned = shared + (128 - shared_at(shared) % 128) % 128;
+    Stage out;
+    out.rows = reinterpret_cast<bf16*>(aligned) + n * TILE * HEAD_H;
+    out.numbers = reinterpret_cast<float*>(aligned + 4 * TILE * HEAD_H) + n * TILE;
+    out.targets = reinterpret_cast<int*>(out.numbers + 2 * TILE);
+    return out;
+}
+
+// A tile's rows would all begin at the same bank of shared memory. So that eight of them, one after another or as
+// multiply_slab takes them, lie in different ones, each group of 64 elements has its eights in an order of its row's:
+// eight n is where n ^ swapped(row) would be.
+__device__ __forceinline__ int swapped(int row) { return (row & 1) | ((row >> 1 ^ row >> 3) & 3) << 1; }
+
+// Begin to copy rows first ... first + 127 of a matrix (rows, H), zeros beyond its end.
+__device__ __forceinline__ void fetch_rows(bf16* tile, const bf16* from, int first, int rows)
+{
+    const int line = threadIdx.x / 8, eight = threadIdx.x % 8;
+    bf16* to = tile + line * HEAD_H + 8 * (eight ^ swapped(line));
+    from += (size_t)(first + line) * HEAD_H + 8 * eight;
+#pragma unroll
+    for (int row = 0; row < TILE; row += 32)  // swapped(row) repeats
+#pragma unroll
+        for (int h = 0; h < HEAD_H; h += 64)
+            copy_async(to + row * HEAD_H + h, from + row * HEAD_H + h, first + line + row < rows);
+}
+
+// The same of one number a row, of which there are whole tiles.
+__device__ __forceinline__ void fetch_numbers(void* to, const void* from, int first)
+{
+    const int n = 16 * threadIdx.x;
+    if (n < 4 * TILE) copy_async((char*)to + n, (const char*)from + 4 * (size_t)first + n, true);
+}
+
+// Where eight `n` of a row lies, given where eight 0 or 1 does: both differ in bits that no row's beginning has.
+__device__ __forceinline__ SharedAt eight_at(SharedAt row, int n) { return (row ^ n % 8 * 16) + n / 8 * 128; }
+
+// The fragments of a warp's 32 rows that stay, of the block's 128 of a matrix (rows, H).
+__device__ __forceinline__ void load_fixed(
+    uint32 (&fixed)[2][STEPS][4], bf16* tile, const bf16* from, int first, int rows)
+{
+    fetch_rows(tile, from, first, rows);
+    copies_end();
+    copies_wait<0>();
+    __syncthreads();  // the rows that stay have come
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+        const int row = 32 * (warp % 4) + 16 * i + lane % 16;
+        const SharedAt at = shared_at(tile + row * HEAD_H + 8 * (lane / 16 ^ swapped(row)));
+#pragma unroll
+        for (int k = 0; k < STEPS; ++k) load_matrices(fixed[i][k], eight_at(at, 2 * k));
+    }
+    __syncthreads();  // what passes may take their place
+}
+
+// Add to sums 32 rows that stay by the 32 from `first` on of those that pass. Lane 4g + q has in
+// sums[i][j][2n + e] row 16i + 8n + g by row 8q + 2j + e: eight neighbours, 16 bytes of bf16, of each of its four rows.
+__device__ __forceinline__ void multiply_slab(
+    float (&sums)[2][4][4], const uint32 (&fixed)[2][STEPS][4], const bf16* tile, int first)
+{
+    const int lane = threadIdx.x % 32, matrix = lane / 8, r = lane % 8;
+    const int row = first + 8 * (r / 2) + 2 * (matrix / 2) + r % 2;
+    const SharedAt at = shared_at(tile + row * HEAD_H + 8 * (matrix % 2 ^ swapped(row)));
+#pragma unroll
+    for (int k = 0; k < STEPS; ++k)
+#pragma unroll
+        for (int j = 0; j < 4; j += 2) {
+            uint32 passing[4];  // of rows j more; two more change swapped(row) by 4
+            load_matrices(passing, eight_at(at, 2 * k ^ 2 * j) + 4 * j * HEAD_H);
+#pragma unroll
+            for (int i = 0; i < 2; ++i) {
+                multiply(sums[i][j], fixed[i][k], passing[0], passing[1]);
+                multiply(sums[i][j + 1], fixed[i][k], passing[2], passing[3]);
+            }
+        }
+}
+
+// Where `sums` of multiply_slab has the thread's row r, 0 ... 3, by its n-th of those that pass.
+#define SUM(r, n) sums[(r) / 2][(n) / 2][(r) % 2 * 2 + (n) % 2]
+
+// A thread's eight numbers of the rows that pass, from the slab's first on.
+template <typename T>
+__device__ __forceinline__ const QuadOf<T>* eight_of(const T* numbers, int first)
+{
+    return reinterpret_cast<const QuadOf<T>*>(numbers + first + 8 * (threadIdx.x % 4));
+}
+
+// W (H, V) -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole tiles have.
+// A block transposes 64 by 64.
+extern "C" __global__ void softmax_head_copy(const float* W, const float* b, bf16* out, float* biases, int V)
+{
+    __shared__ float tile[64][65];
+    const int first = 64 * blockIdx.x, unit = 64 * blockIdx.y;
+    for (int n = threadIdx.x; n < 64 * 64; n += THREADS) {
+        const int v = first + n % 64;
+        tile[n / 64][n % 64] = v < V ? W[(size_t)(unit + n / 64) * V + v] : 0.0f;
+    }
+    __syncthreads();  // the tile is whole
+    for (int n = threadIdx.x; n < 64 * 8; n += THREADS) {
+        const int v = n / 8, h = n % 8 * 8;
+        Packed eight;
+#pragma unroll
+        for (int p = 0; p < 4; ++p) eight.pair[p] = bf16_pair(tile[h + 2 * p][v], tile[h + 2 * p + 1][v]);
+        if (first + v < V) *reinterpret_cast<Packed*>(out + (size_t)(first + v) * HEAD_H + unit + h) = eight;
+    }
+    const int v = first + threadIdx.x;
+    if (blockIdx.y == 0 && threadIdx.x < 64) biases[v] = v < V ? b[v] : NEVER;
+}
+
+struct Seen {
+    float largest, total;  // total = sum of e^(x - largest)
+};
+
+// Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
+__device__ __forceinline__ Seen joined(const Seen& a, const Seen& b)
+{
+    Seen out;
+    out.largest = fmaxf(a.largest, b.largest);
+    out.total = a.total * exp2_of(LOG2_E * (a.largest - out.largest))
+        + b.total * exp2_of(LOG2_E * (b.largest - out.largest));
+    return out;
+}
+
+// h (N, H), W (V, H), biases -> parts (N, 2 · segments): what each segment of W's tiles shows of a row's logits.
+// `length` tiles are a segment; blocks (segments, tiles of h).
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_forward(
+    const bf16* h, const bf16* W, const float* biases, Seen* parts, int N, int V, int length)
+{
+    SHARED_ARRAY(unsigned char, shared);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = TILE * blockIdx.y;
+    const int begin = blockIdx.x * length, tiles = (V + TILE - 1) / TILE;
+    const int end = begin + length < tiles ? begin + length : tiles;
+    uint32 fixed[2][STEPS][4];
+    load_fixed(fixed, stage_of(shared, 0).rows, h, first, N);
+    auto fetch = [&](int tile) {
+        const Stage to = stage_of(shared, (tile - begin) % 2);
+        fetch_rows(to.rows, W, TILE * tile, V);
+        fetch_numbers(to.numbers, biases, TILE * tile);
+        copies_end();
+    };
+    Seen seen[4];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) seen[r].largest = NEVER, seen[r].total = 0;
+    fetch(begin);
+    for (int tile = begin; tile < end; ++tile) {
+        if (tile + 1 < end) fetch(tile + 1), copies_wait<1>();
+        else copies_wait<0>();
+        __syncthreads();  // this tile has come
+        const Stage here = stage_of(shared, (tile - begin) % 2);
+#pragma unroll 1
+        for (int slab = 64 * (warp / 4); slab < 64 * (warp / 4) + 64; slab += SLAB) {
+            float sums[2][4][4];
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const Quad4 bias = eight_of(here.numbers, slab)[half];
+#pragma unroll
+                for (int n = 0; n < 4; ++n)
+#pragma unroll
+                    for (int r = 0; r < 4; ++r) SUM(r, 4 * half + n) = bias.v[n];
+            }
+            multiply_slab(sums, fixed, here.rows, slab);
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+                float largest = seen[r].largest;
+#pragma unroll
+                for (int n = 0; n < 8; ++n) largest = fmaxf(largest, SUM(r, n));
+                float total = seen[r].total * exp2_of(LOG2_E * (seen[r].largest - largest));
+                const float beyond = LOG2_E * largest;
+#pragma unroll
+                for (int n = 0; n < 8; ++n) total += exp2_of(LOG2_E * SUM(r, n) - beyond);
+                seen[r].largest = largest, seen[r].total = total;
+            }
+        }
+        __syncthreads();  // nobody reads this tile any more
+    }
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+#pragma unroll
+        for (int lanes = 1; lanes < 4; lanes *= 2) {
+            Seen other;
+            other.largest = __shfl_xor_sync(FULL_WARP, seen[r].largest, lanes);
+            other.total = __shfl_xor_sync(FULL_WARP, seen[r].total, lanes);
+            seen[r] = joined(seen[r], other);
+        }
+        const int row = first + 32 * (warp % 4) + 8 * r + lane / 4;
+        if (lane % 4 == 0 && row < N) parts[(size_t)row * 2 * gridDim.x + 2 * blockIdx.x + warp / 4] = seen[r];
+    }
+}
+
+// A warp each: a row's parts (N, P) -> losses (N,), and for whole tiles of rows what going back subtracts from
+// logits times log2 e, log2 of (sum of e^x) / scale, and a copy of the targets; infinity and -1 where there is none.
+extern "C" __global__ void softmax_head_join(
+    const Seen* parts, const bf16* h, const bf16* W, const float* biases, const int* targets, float* losses,
+    float* offsets, int* wanted, float scale, int N, int P)
+{
+    const int lane = threadIdx.x % 32, row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    const int target = row < N ? targets[row] : -1;
+    if (target < 0) {
+        if (lane == 0) offsets[row] = INFINITY, wanted[row] = -1;
+        if (lane == 0 && row < N) losses[row] = 0;
+        return;
+    }
+    Seen seen;
+    seen.largest = NEVER, seen.total = 0;
+    for (int p = lane; p < P; p += 32) seen = joined(seen, parts[(size_t)row * P + p]);
+#pragma unroll
+    for (int lanes = 1; lanes < 32; lanes *= 2) {
+        Seen other;
+        other.largest = __shfl_xor_sync(FULL_WARP, seen.largest, lanes);
+        other.total = __shfl_xor_sync(FULL_WARP, seen.total, lanes);
+        seen = joined(seen, other);
+    }
+    float product = 0;
+    for (int k = 2 * lane; k < HEAD_H; k += 64) {
+        const uint32 x = *reinterpret_cast<const uint32*>(h + (size_t)row * HEAD_H + k);
+        const uint32 w = *reinterpret_cast<const uint32*>(W + (size_t)target * HEAD_H + k);
+        product += low_of(x) * low_of(w) + high_of(x) * high_of(w);
+    }
+    product = warp_sum(product);
+    if (lane != 0) return;
+    const float beyond = log2f(seen.total);
+    losses[row] = LN_2 * beyond - (product + biases[target] - seen.largest);
+    offsets[row] = LOG2_E * seen.largest + beyond - log2f(scale), wanted[row] = target;
+}
+
+// Which of a thread's 4 · 8 logits are their row's target: bit 8r + n for row own + 8r of W.
+__device__ __forceinline__ uint32 own_targets(const int* targets, int slab, int own)
+{
+    uint32 out = 0;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+        const QuadOf<int> target = eight_of(targets, slab)[half];
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+            const uint32 apart = target.v[n] - own;
+            if (!(apart & ~24u)) out |= 1u << (apart + 4 * half + n);
+        }
+    }
+    return out;
+}
+
+// d (V, 8 · stride) in bf16 = scale · (softmax - one_hot(target)), transposed, of N rows of h; parts (2 · segments, V):
+// its sums over each segment of h's tiles. Both have room for whole tiles, and zeros beyond V and N. Blocks (tiles of
+// W, segments).
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backward(
+    const bf16* h, const bf16* W, const float* biases, const float* offsets, const int* wanted, Packed* d, float* parts,
+    float scale, int N, int V, uint32 stride, int length)
+{
+    SHARED_ARRAY(unsigned char, shared);
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = TILE * blockIdx.x;
+    const int begin = blockIdx.y * length, tiles = (N + TILE - 1) / TILE;
+    const int end = begin + length < tiles ? begin + length : tiles;
+    uint32 fixed[2][STEPS][4];
+    load_fixed(fixed, stage_of(shared, 0).rows, W, first, V);
+    auto fetch = [&](int tile) {
+        const Stage to = stage_of(shared, (tile - begin) % 2);
+        fetch_rows(to.rows, h, TILE * tile, N);
+        fetch_numbers(to.numbers, offsets, TILE * tile);
+        fetch_numbers(to.targets, wanted, TILE * tile);
+        copies_end();
+    };
+    const int own = first + 32 * (warp % 4) + lane / 4;  // and 8, 16, 24 more
+    // Registers have no room for these, one a row of a thread.
+    __shared__ float bias[TILE], totals[4][THREADS];
+    if (threadIdx.x < TILE) bias[threadIdx.x] = biases[first + threadIdx.x];
+#pragma unroll
+    for (int r = 0; r < 4; ++r) totals[r][threadIdx.x] = 0;
+    fetch(begin);
+    for (int tile = begin; tile < end; ++tile) {
+        if (tile + 1 < end) fetch(tile + 1), copies_wait<1>();
+        else copies_wait<0>();
+        __syncthreads();  // this tile has come
+        const Stage here = stage_of(shared, (tile - begin) % 2);
+#pragma unroll 1
+        for (int slab = 64 * (warp / 4); slab < 64 * (warp / 4) + 64; slab += SLAB) {
+            float sums[2][4][4];
+#pragma unroll
+            for (int r = 0; r < 4; ++r)
+#pragma unroll
+                for (int n = 0; n < 8; ++n) SUM(r, n) = bias[own - first + 8 * r];
+            multiply_slab(sums, fixed, here.rows, slab);
+            const uint32 hits = own_targets(here.targets, slab, own);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const Quad4 offset = eight_of(here.numbers, slab)[half];
+#pragma unroll
+                for (int n = 0; n < 4; ++n)
+#pragma unroll
+                    for (int r = 0; r < 4; ++r)
+                        SUM(r, 4 * half + n) = exp2_of(LOG2_E * SUM(r, 4 * half + n) - offset.v[n]);
+            }
+            if (hits)  // seldom: one logit of V
+#pragma unroll
+                for (int r = 0; r < 4; ++r)
+#pragma unroll
+                    for (int n = 0; n < 8; ++n) SUM(r, n) -= hits >> (8 * r + n) & 1 ? scale : 0.0f;
+            const uint32 to = own * stride + (TILE * tile + slab) / 8 + lane % 4;
+#pragma unroll
+            for (int r = 0; r < 4; ++r) {
+                Packed eight;
+                float total = totals[r][threadIdx.x];
+#pragma unroll
+                for (int n = 0; n < 8; n += 2) {
+                    total += SUM(r, n) + SUM(r, n + 1);
+                    eight.pair[n / 2] = bf16_pair(SUM(r, n), SUM(r, n + 1));
+                }
+                totals[r][threadIdx.x] = total;
+                d[to + 8 * r * stride] = eight;
+            }
+        }
+        __syncthreads();  // nobody reads this tile any more
+    }
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+        float total = totals[r][threadIdx.x];
+#pragma unroll
+        for (int lanes = 1; lanes < 4; lanes *= 2) total += __shfl_xor_sync(FULL_WARP, total, lanes);
+        if (lane % 4 == 0) parts[(2 * blockIdx.y + warp / 4) * TILE * gridDim.x + own + 8 * r] = total;
+    }
+}
