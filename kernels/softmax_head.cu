@@ -279,12 +279,12 @@ __device__ __forceinline__ uint32 own_targets(const int* targets, int slab, int 
     return out;
 }
 
-// d (V, 8 · stride) in bf16 = scale · (softmax - one_hot(target)), transposed, of N rows of h; parts (2 · segments, V):
-// its sums over each segment of h's tiles. Both have room for whole tiles, and zeros beyond V and N. Blocks (tiles of
-// W, segments).
+// Of V words, the first of which is `word`: d (V, 8 · stride) in bf16 = scale · (softmax - one_hot(target)),
+// transposed, of N rows of h; row_sums (2 · segments, V): its rows' sums over each segment of h's tiles. Both have room for
+// whole tiles, and zeros beyond V and N. Blocks (tiles of W, segments).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backward(
-    const bf16* h, const bf16* W, const float* biases, const float* offsets, const int* wanted, Packed* d, float* parts,
-    float scale, int N, int V, uint32 stride, int length)
+    const bf16* h, const bf16* W, const float* biases, const float* offsets, const int* wanted, Packed* d, float* row_sums,
+    float scale, int N, int V, int word, uint32 stride, int length)
 {
     SHARED_ARRAY(unsigned char, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = TILE * blockIdx.x;
@@ -299,7 +299,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
         fetch_numbers(to.targets, wanted, TILE * tile);
         copies_end();
     };
-    const int own = first + 32 * (warp % 4) + lane / 4;  // and 8, 16, 24 more
+    const int own = word + first + 32 * (warp % 4) + lane / 4;  // and 8, 16, 24 more
     // Registers have no room for these, one a row of a thread.
     __shared__ float bias[TILE], totals[4][THREADS];
     if (threadIdx.x < TILE) bias[threadIdx.x] = biases[first + threadIdx.x];
@@ -317,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
 #pragma unroll
             for (int r = 0; r < 4; ++r)
 #pragma unroll
-                for (int n = 0; n < 8; ++n) SUM(r, n) = bias[own - first + 8 * r];
+                for (int n = 0; n < 8; ++n) SUM(r, n) = bias[own - word - first + 8 * r];
             multiply_slab(sums, fixed, here.rows, slab);
             const uint32 hits = own_targets(here.targets, slab, own);
 #pragma unroll
@@ -333,8 +333,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
 #pragma unroll
                 for (int r = 0; r < 4; ++r)
 #pragma unroll
-                    for (int n = 0; n < 8; ++n) SUM(r, n) -= hits >> (8 * r + n) & 1 ? scale : 0.0f;
-            const uint32 to = own * stride + (TILE * tile + slab) / 8 + lane % 4;
+                    for (int n = 0; n < 8; ++n) SUM(r, n) -= (float)(hits >> (8 * r + n) & 1) * scale;
+            const uint32 to = (own - word) * stride + (TILE * tile + slab) / 8 + lane % 4;
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
                 Packed eight;
@@ -355,6 +355,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
         float total = totals[r][threadIdx.x];
 #pragma unroll
         for (int lanes = 1; lanes < 4; lanes *= 2) total += __shfl_xor_sync(FULL_WARP, total, lanes);
-        if (lane % 4 == 0) parts[(2 * blockIdx.y + warp / 4) * TILE * gridDim.x + own + 8 * r] = total;
+        if (lane % 4 == 0) row_sums[(2 * blockIdx.y + warp / 4) * TILE * gridDim.x + own - word + 8 * r] = total;
     }
 }

@@ -57,10 +57,10 @@ def test_a_head_is_that_of_rounded_factors(shape):
 
 
 @here
-def test_rows_in_chunks_give_what_all_at_once_give(monkeypatch):
-    given = scaled(300, 64, 150)
-    monkeypatch.setattr(softmax_head, "GRADIENT_BYTES", 2 * 256 * 128)
-    assert [s.stop for s in softmax_head.row_chunks(300, 150)] == [128, 256, 300]
+def test_words_in_chunks_give_what_all_at_once_give(monkeypatch):
+    given = scaled(200, 64, 700)
+    monkeypatch.setattr(softmax_head, "GRADIENT_BYTES", 2 * 256 * 300)
+    assert [s.stop for s in softmax_head.word_chunks(200, 700)] == [256, 512, 700]
     assert_near(head(bf16_ops(), *given, 1.0), of_rounded_factors(*given, 1.0))
 
 
@@ -110,6 +110,7 @@ MUTATIONS = {
     "sums that begin anew": ("float total = totals[r][threadIdx.x];", "float total = 0;"),
     "a target of another row": ("1u << (apart + 4 * half + n)", "1u << (apart + n)"),
     "a target that isn't taken away": ("if (hits)", "if (false)"),
+    "words counted from their chunk's first": ("slab, own);", "slab, own - word);"),
     "half of a row's maxima": ("2 * blockIdx.x + warp / 4] = seen[r]", "2 * blockIdx.x] = seen[r]"),
     "a scale forgotten": ("+ beyond - log2f(scale)", "+ beyond"),
     "a sum that isn't scaled to the new maximum": (
@@ -122,7 +123,8 @@ MUTATIONS = {
 
 @here
 @pytest.mark.parametrize("name", MUTATIONS)
-def test_planted_bugs_are_caught(name):
+def test_planted_bugs_are_caught(name, monkeypatch):
+    monkeypatch.setattr(softmax_head, "GRADIENT_BYTES", 2 * 256 * 300)
     before, after = MUTATIONS[name]
 
     def mutate(code):
@@ -163,13 +165,14 @@ def test_segments_fill_the_rounds():
 
 @pytest.mark.parametrize("N", [1, 127, 128, 2500, 20_000])
 @pytest.mark.parametrize("V", [1, 600, 35_509, 175_467, 10_000_000])
-def test_chunks_cover_the_rows_and_have_room(N, V):
-    chunks = softmax_head.row_chunks(N, V)
+def test_chunks_cover_the_words_and_have_room(N, V):
+    chunks = softmax_head.word_chunks(N, V)
     assert [c.start for c in chunks] == [0, *(c.stop for c in chunks[:-1])]
-    assert chunks[-1].stop == N and all(c.start % softmax_head.TILE == 0 for c in chunks)
-    rows = max(c.stop - c.start for c in chunks)
-    needed = 2 * softmax_head.TILE**2 * softmax_head.tiles(V) * softmax_head.tiles(rows)
-    assert needed <= softmax_head.GRADIENT_BYTES or rows <= softmax_head.TILE
+    assert chunks[-1].stop == V and all(c.start % softmax_head.TILE == 0 for c in chunks)
+    words = max(c.stop - c.start for c in chunks)
+    assert words == chunks[0].stop
+    needed = 2 * softmax_head.TILE**2 * softmax_head.tiles(N) * softmax_head.tiles(words)
+    assert needed <= softmax_head.GRADIENT_BYTES or words <= softmax_head.TILE
 
 
 @with_nvrtc

@@ -1,7 +1,7 @@
 """Launches kernels/softmax_head.cu: a softmax layer's loss and gradients without its logits.
 
-Of N · V numbers memory holds the logits' gradient alone, in bf16, for as many rows at once as
-GRADIENT_BYTES allow. From it cuBLAS makes the gradients of h and W.
+Of N · V numbers there is the logits' gradient alone, in bf16, for as many words at once as the L2
+cache holds. From it cuBLAS makes the gradients of h and W.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 TILE = 128  # as in softmax_head.cu: rows of h, and of W transposed, of a block's product
 THREADS = 256
 STATIC_SHARED = 4 * TILE + 16 * THREADS  # bytes that the kernels declare themselves
-GRADIENT_BYTES = 200_000_000  # of the logits' gradient at once
+GRADIENT_BYTES = 32 << 20  # of the logits' gradient at once: what the L2 cache of a large GPU holds
 LARGEST_H = 256
 
 
@@ -65,11 +65,11 @@ def segment_length(fixed: int, passing: int, at_once: int) -> int:
     return min(range(1, passing + 1), key=lambda length: (cost(length), -length))
 
 
-def row_chunks(N: int, V: int) -> list[slice]:
-    """Return slices of N rows, whole tiles each but the last, whose gradients have room."""
-    most = max(1, GRADIENT_BYTES // (2 * TILE * TILE * tiles(V))) * TILE
-    size = -(-tiles(N) // -(-N // most)) * TILE
-    return [slice(start, min(start + size, N)) for start in range(0, N, size)]
+def word_chunks(N: int, V: int) -> list[slice]:
+    """Return slices of V words, whole tiles each but the last, whose gradients have room."""
+    most = max(1, GRADIENT_BYTES // (2 * TILE * TILE * tiles(N))) * TILE
+    size = -(-tiles(V) // -(-V // most)) * TILE
+    return [slice(start, min(start + size, V)) for start in range(0, V, size)]
 
 
 def linear_softmax_xent(
@@ -97,18 +97,15 @@ def linear_softmax_xent(
     )  # fmt: skip
     matrices = Matrices(rows, columns, biases)
     offsets, wanted = _losses(ops, how, matrices, targets, scale, losses, work)
-    chunks = row_chunks(N, V)
-    d = half.array("d", (tiles(V) * TILE, tiles(chunks[0].stop) * TILE))
-    for chunk in chunks:
-        part = rows[chunk]
-        at = slice(chunk.start, None)
-        sums = _gradient(
-            ops, how, matrices._replace(h=part), offsets[at], wanted[at], scale, d, work
-        )
-        gradient = d[:V, : len(part)].T
-        ops.matmul(gradient, columns, dh[chunk])
-        (ops.matmul_add if chunk.start else ops.matmul)(part.T, gradient, dW)
-        ops.column_sum(sums[:, :V], db, chunk.start > 0)
+    chunks = word_chunks(N, V)
+    d = half.array("d", (tiles(chunks[0].stop) * TILE, tiles(N) * TILE))
+    for words in chunks:
+        sums = _gradient(ops, how, matrices, words, offsets, wanted, scale, d, work)
+        size = words.stop - words.start
+        gradient = d[:size, :N].T
+        (ops.matmul_add if words.start else ops.matmul)(gradient, columns[words], dh)
+        ops.matmul(rows.T, gradient, dW[:, words])
+        ops.column_sum(sums[:, :size], db[words])
 
 
 def _losses(
@@ -144,21 +141,23 @@ def _gradient(
     ops: "CupyOps",
     how: Plan,
     matrices: Matrices,
+    words: slice,
     offsets: Array,
     wanted: Array,
     scale: float,
     d: Array,
     work: Workspace,
 ) -> Array:
-    """Write the gradient of the logits to d, transposed; return sums over parts of its rows."""
-    (N, H), V = matrices.h.shape, len(matrices.W)
-    length = segment_length(tiles(V), tiles(N), ops.multiprocessors * how.blocks)
+    """Write the gradient of some words' logits to d, a row each; return sums of parts of rows."""
+    (N, H), size = matrices.h.shape, words.stop - words.start
+    length = segment_length(tiles(size), tiles(N), ops.multiprocessors * how.blocks)
     segments = -(-tiles(N) // length)
-    sums = work.array(f"head_sums_{segments}", (2 * segments, tiles(V) * TILE))
+    sums = work.array(f"head_sums_{size}", (2 * segments, tiles(size) * TILE))
     ops.launch(
-        "softmax_head", "softmax_head_backward", (tiles(V), segments), (THREADS,),
-        *matrices, offsets, wanted, d, sums, np.float32(scale),
-        np.int32(N), np.int32(V), np.uint32(d.shape[1] // 8), np.int32(length),
+        "softmax_head", "softmax_head_backward", (tiles(size), segments), (THREADS,),
+        matrices.h, matrices.W[words], matrices.biases[words.start :], offsets, wanted, d, sums,
+        np.float32(scale), np.int32(N), np.int32(size), np.int32(words.start),
+        np.uint32(d.shape[1] // 8), np.int32(length),
         shared=how.shared, options=options(H),
     )  # fmt: skip
     return sums
