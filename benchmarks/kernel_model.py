@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from lstm_music.ops import softmax_head
 from lstm_music.ops.cupy_ops import CHUNK_ROWS, L2_BYTES, padded, sequence_plan
 from lstm_music.ops.numpy_ops import LOGITS_BYTES
 
@@ -30,6 +31,9 @@ L2_CAPACITY = 50e6
 # Assumed, in clocks: from published measurements of Hopper's latencies, rounded.
 FROM_MEMORY, FROM_L2, FROM_SHARED, BARRIER, ACTIVATION, ADD = 700, 270, 30, 40, 60, 4
 GEMM_REACH = 0.75  # assumed: cuBLAS's share of a rate at these shapes, whose sum is over 128
+# Assumed: mma.sync's share of Hopper's matrix rate, 62 % in published measurements (wgmma: all),
+# and what exponentials and loads between them leave.
+MATRIX_REACH = 0.62 * 0.75
 GAP = 1e-6  # assumed: seconds between two launches of a graph that wait for each other
 
 
@@ -165,26 +169,56 @@ def per_layer(parts: list[Part], case: Case) -> list[Part]:
 
 
 def loss(case: Case, precision: str, page: str) -> list[Part]:
-    """Return the parts of the loss layer, over all chunks of rows.
+    """Return the parts of the loss layer."""
+    if precision == "bf16":
+        return fused_loss(case)
+    return loss_by_chunks(case, precision, page)
 
-    A chunk goes through memory where the L2 cache doesn't hold it; W and its gradient go through
-    memory once more for each chunk, where it doesn't hold them beside it. With bf16 cuBLAS reads
-    copies of h, W and the logits' gradient.
+
+def fused_loss(case: Case) -> list[Part]:
+    """Return the parts of the loss layer by softmax_head.cu, over all chunks of words.
+
+    The gradient of a chunk's logits stays in the L2 cache; W's copy is read from there as often as
+    there are tiles of rows, and the other way round.
     """
     N, H, V = case.T * case.B, case.H, case.V
-    half = precision == "bf16"
-    d = w = 2 if half else 4  # bytes of an element of the logits' gradient, and of W
+    chunks = len(softmax_head.word_chunks(N, V))
+    passes = softmax_head.tiles(N) * V * H * 2
+    product = {"flops": 2 * N * H * V, "rate": "bf16", "group": "loss"}
+    ours = {**product, "share": MATRIX_REACH}
+    gemm = {**product, "share": GEMM_REACH, "launches": chunks}
+    tiles = softmax_head.tiles(V) * 2 * H * N  # h is read for each 128 columns
+    return [
+        Part("copies in bf16", 6 * (H * V + N * H), launches=2, group="loss"),
+        Part("softmax_head_forward", 2 * H * V, passes, exponentials=1.125 * N * V, **ours),
+        Part("softmax_head_join", 2 * H * N, 16 * N * 26, clocks=4 * FROM_MEMORY, group="loss"),
+        Part("softmax_head_backward", 2 * H * V, passes + 2 * N * V, exponentials=N * V,
+             launches=chunks, **ours),
+        Part("head: d·Wᵀ", 2 * H * V, 2 * N * V + 8 * N * H * chunks, **gemm),
+        Part("head: hᵀ·d", 4 * H * V, 2 * N * V + tiles, **gemm),
+        Part("column_sum", 4 * V, 40 * V, clocks=chunks * 3 * FROM_L2, launches=chunks,
+             group="loss"),
+    ]  # fmt: skip
+
+
+def loss_by_chunks(case: Case, precision: str, page: str) -> list[Part]:
+    """Return the parts of the loss layer by cuBLAS and softmax_xent.cu, over all chunks of rows.
+
+    A chunk goes through memory where the L2 cache doesn't hold it; W and its gradient go through
+    memory once more for each chunk, where it doesn't hold them beside it.
+    """
+    N, H, V = case.T * case.B, case.H, case.V
     rows = chunk_rows(N, V)
     chunks = -(-N // rows)
-    size = rows * V * (4 + d * half)
+    size = rows * V * 4
     far = size > L2_CAPACITY
-    again = chunks if (w + 4) * H * V + size > L2_CAPACITY else 1
-    tiles = -(-V // 128) * d * H * N  # h is read for each 128 columns, from the L2 cache
+    again = chunks if 8 * H * V + size > L2_CAPACITY else 1
+    tiles = -(-V // 128) * 4 * H * N  # h is read for each 128 columns, from the L2 cache
     shared = {"launches": chunks, "group": "loss"}
 
-    def gemm(name: str, weights: float, each: int, more: float = 0) -> Part:
-        """Return a product that moves so many bytes for each logit."""
-        memory, l2 = (each * N * V, 0) if far else (0, each * N * V)
+    def gemm(name: str, weights: float, more: float = 0) -> Part:
+        """Return a product that moves four bytes for each logit."""
+        memory, l2 = (4 * N * V, 0) if far else (0, 4 * N * V)
         return Part(name, memory + again * weights, l2 + more, 2 * N * H * V, precision,
                     GEMM_REACH, **shared)  # fmt: skip
 
@@ -196,12 +230,11 @@ def loss(case: Case, precision: str, page: str) -> list[Part]:
                     **{"memory" if far else "l2": each * N * V}, **shared)  # fmt: skip
 
     return [
-        Part("copies in bf16", 6 * (H * V + N * H) * half, launches=2 * half, group="loss"),
-        gemm("head: h·W", w * H * V, 4, tiles),
-        visit("softmax_xent_backward", 8 + d, 32, 7, 2.25),
-        gemm("head: d·Wᵀ", w * H * V, d),
-        gemm("head: hᵀ·d", 8 * H * V, d, tiles),
-        visit("column_sum", d, 64, 1, 0),
+        gemm("head: h·W", 4 * H * V, tiles),
+        visit("softmax_xent_backward", 12, 32, 7, 2.25),
+        gemm("head: d·Wᵀ", 4 * H * V),
+        gemm("head: hᵀ·d", 8 * H * V, tiles),
+        visit("column_sum", 4, 64, 1, 0),
     ]
 
 
@@ -262,17 +295,32 @@ def table(lines: list[list[str]], left: int) -> str:
 def kernels(case: Case, c: Ceilings, page: str) -> str:
     """Return the parts of a step as Markdown: times by precision, the bounds in fp32 and bf16."""
     lines = [["a step's part", "bytes", "FLOPs", "bound by", *PRECISIONS, "measured"]]
-    steps = [step(case, precision, page) for precision in PRECISIONS]
-    for parts in zip(*steps, strict=True):
-        first, last = parts[0], parts[-1]
-        bound = " / ".join(dict.fromkeys((first.bound(c), last.bound(c))))
-        first = first if first.launches else last  # some are of bf16 alone
+    steps = [{part.name: part for part in step(case, p, page)} for p in PRECISIONS]
+    for name in ordered([list(parts) for parts in steps]):
+        parts = [found.get(name) for found in steps]
+        known = [part for part in parts if part]
+        bound = " / ".join(dict.fromkeys((known[0].bound(c), known[-1].bound(c))))
+        first = known[0]
         size = f"{amount(first.l2)} of L2" if first.l2 > first.memory else amount(first.memory)
-        times = [micro(part.seconds(c)) for part in parts]
-        lines.append([first.name, size, amount(first.flops, ""), bound, *times, "not measured"])
-    totals = [micro(sum(part.seconds(c) for part in parts)) for parts in steps]
+        times = [micro(part.seconds(c)) if part else "–" for part in parts]
+        lines.append([name, size, amount(first.flops, ""), bound, *times, "not measured"])
+    totals = [micro(sum(part.seconds(c) for part in parts.values())) for parts in steps]
     lines.append(["**a step**", "", "", "", *totals, "not measured"])
     return table(lines, 1)
+
+
+def ordered(lists: list[list[str]]) -> list[str]:
+    """Return the names of all lists once, each after those that go before it in its list."""
+    found: list[str] = []
+    for names in lists:
+        at = 0
+        for name in names:
+            if name in found:
+                at = found.index(name) + 1
+            else:
+                found.insert(at, name)
+                at += 1
+    return found
 
 
 def targets(c: Ceilings, page: str) -> str:

@@ -45,6 +45,10 @@ THREADS = {
     "sample_forward": 512,
     "sigmoid_xent_backward": 128,
     "sigmoid_xent_forward": 128,
+    "softmax_head_backward": 256,
+    "softmax_head_copy": 256,
+    "softmax_head_forward": 256,
+    "softmax_head_join": 256,
     "softmax_xent_backward": 512,
     "softmax_xent_forward": 512,
     "sum_squares_forward": 256,
@@ -56,13 +60,22 @@ HOT = {
     "embedding": ("embedding_forward", "embedding_sort", "embedding_backward"),
     "lstm_sequence": ("lstm_sequence_forward", "lstm_sequence_backward"),
     "optimizer": ("sum_squares_forward", "adam_forward"),
+    "softmax_head": (
+        "softmax_head_copy",
+        "softmax_head_forward",
+        "softmax_head_join",
+        "softmax_head_backward",
+    ),
     "softmax_xent": ("softmax_xent_backward",),
 }
+HEAD_BYTES = 2 * 128 * (2 * 128 + 8) + 128
 # Bytes that a launch asks for beside the declared: in float, of 88 notes and 128 hidden units.
 DYNAMIC = {
     "nade_backward": 64 * 88 * 4,
     "nade_forward": 2 * 128 * 4,
     "nade_sample": 2 * 128 * 4,
+    "softmax_head_backward": HEAD_BYTES,
+    "softmax_head_forward": HEAD_BYTES,
 }
 ENTRY = re.compile(
     r"entry function '(?P<name>\w+)'.*?"

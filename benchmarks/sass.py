@@ -72,6 +72,8 @@ def parsed(text: str) -> dict[str, Counter[str]]:
 
 def width(op: str) -> int:
     """Return the bytes of a thread that a load or store moves: LDG.E.128 -> 16."""
+    if op.startswith("LDSM"):  # so many matrices, each 4 bytes of a lane: LDSM.16.M88.4
+        return 4 * int(op.rsplit(".", maxsplit=1)[-1])
     for part in op.split("."):
         if part in ("128", "64"):
             return int(part) // 8

@@ -49,7 +49,10 @@ __device__ __forceinline__ Stage stage_of(unsigned char* shared, int n)
 // A tile's rows would all begin at the same bank of shared memory. So that eight of them, one after another or as
 // multiply_slab takes them, lie in different ones, each group of 64 elements has its eights in an order of its row's:
 // eight n is where n ^ swapped(row) would be.
-__device__ __forceinline__ int swapped(int row) { return (row & 1) | ((row >> 1 ^ row >> 3) & 3) << 1; }
+__device__ __forceinline__ int swapped(int row)
+{
+    return (row & 1) | ((row >> 1 ^ row >> 3) & 3) << 1;
+}
 
 // Begin to copy rows first ... first + 127 of a matrix (rows, H), zeros beyond its end.
 __device__ __forceinline__ void fetch_rows(bf16* tile, const bf16* from, int first, int rows)
@@ -127,7 +130,7 @@ __device__ __forceinline__ const QuadOf<T>* eight_of(const T* numbers, int first
 
 // W (H, V) -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole tiles have.
 // A block transposes 64 by 64.
-extern "C" __global__ void softmax_head_copy(const float* W, const float* b, bf16* out, float* biases, int V)
+extern "C" __global__ void softmax_head_copy(const float* W, const float* b, Packed* out, float* biases, int V)
 {
     __shared__ float tile[64][65];
     const int first = 64 * blockIdx.x, unit = 64 * blockIdx.y;
@@ -141,7 +144,7 @@ extern "C" __global__ void softmax_head_copy(const float* W, const float* b, bf1
         Packed eight;
 #pragma unroll
         for (int p = 0; p < 4; ++p) eight.pair[p] = bf16_pair(tile[h + 2 * p][v], tile[h + 2 * p + 1][v]);
-        if (first + v < V) *reinterpret_cast<Packed*>(out + (size_t)(first + v) * HEAD_H + unit + h) = eight;
+        if (first + v < V) out[((size_t)(first + v) * HEAD_H + unit + h) / 8] = eight;
     }
     const int v = first + threadIdx.x;
     if (blockIdx.y == 0 && threadIdx.x < 64) biases[v] = v < V ? b[v] : NEVER;
