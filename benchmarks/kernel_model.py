@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_music.ops import softmax_head
-from lstm_music.ops.cupy_ops import CHUNK_ROWS, L2_BYTES, padded, sequence_plan
+from lstm_music.ops.cupy_ops import CHUNK_ROWS, L2_BYTES, padded
+from lstm_music.ops.lstm_sequence import sequence_plan
 from lstm_music.ops.numpy_ops import LOGITS_BYTES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import sass
 from host_cuda import nvrtc
 from lstm_music.ops import cuda_source
-from lstm_music.ops.cupy_ops import sequence_options, sequence_plan, sequence_shared
+from lstm_music.ops.lstm_sequence import sequence_options, sequence_plan, sequence_shared
 
 SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
 WARPS = {"sm_75": 32, "sm_80": 64, "sm_90": 64}  # of a multiprocessor, at most

@@ -13,7 +13,9 @@ import numpy as np
 
 HEADER = Path(__file__).with_name("host_cuda.h")
 COMPILER = shutil.which("g++") or shutil.which("clang++") or shutil.which("c++")
-KERNEL = re.compile(r'extern "C" __global__ void (?:__launch_bounds__\([^)]*\) )?(\w+)')
+KERNEL = re.compile(
+    r'extern "C" __global__ void (?:CLUSTERED )?(?:__launch_bounds__\([^)]*\) )?(\w+)'
+)
 # As strict as the device: no reordering of sums. -O1 compiles fast and runs fast enough.
 FLAGS = ["-std=c++17", "-O1", "-shared", "-fPIC", "-fno-strict-aliasing", "-w", "-D_GNU_SOURCE"]
 FLAGS += ["-U_FORTIFY_SOURCE", "-fno-stack-protector", "-fvisibility=default", "-Bsymbolic"]

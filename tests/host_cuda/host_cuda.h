@@ -4,9 +4,12 @@
 // a barrier until all of its warp or block have come. The scheduler is the worst there is: it runs a warp
 // as far as it can before the next one starts, lane after lane, in ascending, descending or shuffled order
 // (`host_cuda_order`). What passes only because threads happen to run side by side fails here. Shared
-// memory is filled with NaN before each block.
+// memory is filled with NaN before each block. A cluster's blocks (-DCLUSTER=n) run together.
 #pragma once
 #define HOST_CUDA 1
+#ifndef CLUSTER
+#define CLUSTER 1
+#endif
 
 #include <setjmp.h>
 #include <stdint.h>
@@ -51,6 +54,7 @@ struct Fibre {
     const unsigned* waits_for;  // null while it can run
     unsigned generation;
     uint3 index;
+    int block;  // of its cluster
     std::vector<std::vector<Copy>> copies;  // groups; the last one is open
 };
 
@@ -62,15 +66,22 @@ struct Warp {
     uint32_t factor[2][WARP][6];  // the same for fragments of matrices
 };
 
-static std::vector<Fibre> fibres;
+struct Block {
+    Barrier barrier;
+    int alive;
+    uint3 index;
+    std::vector<unsigned char> shared;  // dynamic
+};
+
+static std::vector<Fibre> fibres;  // of a cluster; each block's begin with a warp of their own
 static std::vector<Warp> warps;
-static char* const stacks = (char*)malloc(1024 * STACK);  // touched only where used
-static Barrier block_barrier;
+static Block blocks[CLUSTER];
+static char* const stacks = (char*)malloc(CLUSTER * 1024 * STACK);  // touched only where used
+static Barrier cluster_barrier;
 static int alive, current, order;
 static jmp_buf scheduler;
 static std::function<void()> body;
 static std::string failure;
-static std::vector<unsigned char> dynamic_shared;
 static unsigned random_state;
 
 inline void fail(const std::string& what)
@@ -103,7 +114,14 @@ inline void arrive(Barrier& barrier, int members, int line, const char* what)
     pause();
 }
 
-inline void sync_block(int line) { arrive(block_barrier, alive, line, "__syncthreads"); }
+inline Block& own_block() { return blocks[fibres[current].block]; }
+
+inline void sync_block(int line)
+{
+    Block& block = own_block();
+    arrive(block.barrier, block.alive, line, "__syncthreads");
+}
+inline void sync_cluster(int line) { arrive(cluster_barrier, alive, line, "cluster barrier"); }
 inline void sync_warp(int line)
 {
     Warp& warp = warps[current / WARP];
@@ -221,8 +239,11 @@ inline void enter()
     --alive;
     Warp& warp = warps[current / WARP];
     --warp.alive;
+    Block& block = own_block();
+    --block.alive;
     // Threads that have returned no longer count at barriers.
-    if (block_barrier.arrived && block_barrier.arrived >= alive) release(block_barrier);
+    if (block.barrier.arrived && block.barrier.arrived >= block.alive) release(block.barrier);
+    if (cluster_barrier.arrived && cluster_barrier.arrived >= alive) release(cluster_barrier);
     if (warp.barrier.arrived && warp.barrier.arrived >= warp.alive) release(warp.barrier);
     _longjmp(scheduler, 1);
 }
@@ -258,18 +279,24 @@ inline std::vector<int> sequence(int n)
     return out;
 }
 
-inline void run_block(int threads, uint3 shape)
+// Run a cluster's blocks, whose indices are known, to their end.
+inline void run_cluster(int threads, uint3 shape)
 {
-    const int count = (threads + WARP - 1) / WARP;
-    alive = threads;
-    block_barrier = Barrier();
-    fibres.resize(threads);
-    warps.assign(count, Warp());
-    for (int k = 0; k < threads; ++k) {
+    const int count = (threads + WARP - 1) / WARP;  // warps of a block
+    alive = CLUSTER * threads;
+    cluster_barrier = Barrier();
+    fibres.resize(CLUSTER * count * WARP);
+    warps.assign(CLUSTER * count, Warp());
+    for (int n = 0; n < CLUSTER; ++n) blocks[n].barrier = Barrier(), blocks[n].alive = threads;
+    for (int k = 0; k < (int)fibres.size(); ++k) {
         Fibre& f = fibres[k];
-        f.begun = f.finished = false, f.waits_for = nullptr;
+        f.block = k / (count * WARP);
+        const unsigned thread = k % (count * WARP);
+        f.finished = (int)thread >= threads;
+        if (f.finished) continue;
+        f.begun = false, f.waits_for = nullptr;
         f.copies.assign(1, {});
-        f.index = {k % shape.x, k / shape.x % shape.y, k / (shape.x * shape.y)};
+        f.index = {thread % shape.x, thread / shape.x % shape.y, thread / (shape.x * shape.y)};
         ++warps[k / WARP].alive;
         getcontext(&f.start);
         f.start.uc_stack.ss_sp = stacks + k * STACK;
@@ -277,7 +304,7 @@ inline void run_block(int threads, uint3 shape)
         f.start.uc_link = nullptr;
         makecontext(&f.start, (void (*)())enter, 0);
     }
-    const std::vector<int> warp_order = sequence(count), lane_order = sequence(WARP);
+    const std::vector<int> warp_order = sequence(CLUSTER * count), lane_order = sequence(WARP);
     while (alive > 0) {
         bool moved = false;
         for (int w : warp_order)
@@ -285,12 +312,22 @@ inline void run_block(int threads, uint3 shape)
                 again = false;
                 for (int lane : lane_order) {
                     const int k = w * WARP + lane;
-                    if (k < threads && can_run(fibres[k])) run(k), again = moved = true;
+                    if (can_run(fibres[k])) run(k), again = moved = true;
                 }
             }
         if (!moved) return fail("deadlock: threads wait at a barrier that the others don't reach");
         if (!failure.empty()) return;
     }
+}
+
+// Where another block of the cluster has what this one has at an address of its shared memory.
+template <typename T>
+inline T* of_block(T* own, int rank)
+{
+    const long offset = (unsigned char*)own - own_block().shared.data();
+    if (offset < 0 || offset >= (long)own_block().shared.size()) fail("not an address of shared memory");
+    if (!blocks[rank].alive) fail("a block's shared memory is reached after its end");
+    return (T*)(blocks[rank].shared.data() + offset);
 }
 
 }  // namespace host_cuda
@@ -299,7 +336,7 @@ inline void run_block(int threads, uint3 shape)
 #define __shared__ static __attribute__((section("host_shared")))
 extern "C" unsigned char __start_host_shared[] __attribute__((weak));
 extern "C" unsigned char __stop_host_shared[] __attribute__((weak));
-#define SHARED_ARRAY(type, name) type* name = reinterpret_cast<type*>(host_cuda::dynamic_shared.data())
+#define SHARED_ARRAY(type, name) type* name = reinterpret_cast<type*>(host_cuda::own_block().shared.data())
 
 #define __global__
 #define __device__
@@ -307,7 +344,9 @@ extern "C" unsigned char __stop_host_shared[] __attribute__((weak));
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define threadIdx (host_cuda::fibres[host_cuda::current].index)
-static uint3 blockIdx, blockDim, gridDim;
+#define blockIdx (host_cuda::own_block().index)
+#define __cluster_dims__(...)
+static uint3 blockDim, gridDim;
 
 #define __syncthreads() host_cuda::sync_block(__LINE__)
 #define __syncwarp(...) host_cuda::sync_warp(__LINE__)
@@ -369,18 +408,23 @@ const char* launch(void (*kernel)(A...), const unsigned* grid, const unsigned* b
     const int threads = block[0] * block[1] * block[2];
     if (threads < 1 || threads > 1024 || grid[0] < 1 || grid[1] < 1 || grid[2] < 1)
         fail("a launch of no blocks, no threads, or more than 1024 threads a block");
-    const unsigned blocks = grid[0] * grid[1] * grid[2];
-    // 64 guard bytes behind what was asked for.
-    dynamic_shared.resize(shared + 64);
+    const unsigned count = grid[0] * grid[1] * grid[2];
+    if (grid[0] % CLUSTER) fail("a grid that isn't whole clusters");
+    if (CLUSTER > 1 && __start_host_shared) fail("a cluster's blocks would share static shared memory");
     body = [&] { call(kernel, args, std::index_sequence_for<A...>()); };
     random_state = 1;
-    for (int k : sequence(failure.empty() ? blocks : 0)) {
-        memset(dynamic_shared.data(), 0xff, dynamic_shared.size());
+    for (int first : sequence(failure.empty() ? count / CLUSTER : 0)) {
         if (__start_host_shared) memset(__start_host_shared, 0xff, __stop_host_shared - __start_host_shared);
-        blockIdx = {k % grid[0], k / grid[0] % grid[1], k / (grid[0] * grid[1])};
-        run_block(threads, blockDim);
-        for (size_t n = shared; n < dynamic_shared.size(); ++n)
-            if (dynamic_shared[n] != 0xff) fail("a write beyond the dynamic shared memory");
+        for (unsigned n = 0; n < CLUSTER; ++n) {
+            const unsigned k = first * CLUSTER + n;
+            blocks[n].index = {k % grid[0], k / grid[0] % grid[1], k / (grid[0] * grid[1])};
+            // 64 guard bytes behind what was asked for.
+            blocks[n].shared.assign(shared + 64, 0xff);
+        }
+        run_cluster(threads, blockDim);
+        for (const Block& block : blocks)
+            for (size_t n = shared; n < block.shared.size(); ++n)
+                if (block.shared[n] != 0xff) fail("a write beyond the dynamic shared memory");
         if (!failure.empty()) break;
     }
     return failure.c_str();

@@ -8,7 +8,7 @@ import pytest
 
 from host_cuda import nvrtc
 from lstm_music.ops import cuda_source
-from lstm_music.ops.cupy_ops import sequence_options, sequence_plan
+from lstm_music.ops.lstm_sequence import CLUSTERS, ROWS, plan_of, sequence_options
 
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="NVRTC isn't here: pip install nvidia-cuda-nvrtc"
@@ -35,19 +35,29 @@ def test_compiles_without_spills(name, arch):
         assert set(found) == {(0, 0, 0)}
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize("H", [128, 256])
-@pytest.mark.parametrize("rows", [1, 2, 4])
-def test_the_persistent_kernel_compiles_without_spills(arch, H, rows):
+def plans(arch):
+    """Every plan of the persistent kernel at some sizes: float, then double."""
     for itemsize, dtype in ((4, "float32"), (8, "float64")):
-        plan = sequence_plan(100 * rows, H, itemsize, 100, SHARED[arch])
-        if plan is None:
-            continue  # too little shared memory: the cell kernel takes over
-        assert plan.rows == (rows if H == 128 else min(rows, 2))
-        found = compiled("lstm_sequence", arch, dtype, sequence_options(plan))
-        assert len(found) == 2
-        if dtype == "float32":
-            assert found == [(0, 0, 0)] * 2
+        for H in (128, 192, 256):
+            for cluster in CLUSTERS if arch == "sm_90" and itemsize == 4 else (1,):
+                for rows in ROWS:
+                    plan = plan_of(H, itemsize, SHARED[arch], cluster, rows, arch == "sm_90")
+                    if plan is not None:
+                        yield dtype, plan
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_persistent_kernel_compiles_without_spills(arch):
+    found = {}
+    for dtype, plan in plans(arch):
+        options = sequence_options(plan)
+        if (dtype, options) not in found:
+            found[dtype, options] = compiled("lstm_sequence", arch, dtype, options)
+            assert len(found[dtype, options]) == 2
+    assert all(
+        spills == [(0, 0, 0)] * 2 for (dtype, _), spills in found.items() if dtype != "float64"
+    )
+    assert len(found) >= (15 if arch == "sm_90" else 6)
 
 
 def sass():

@@ -15,7 +15,15 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from lstm_music.model import HEADS, Batch, Config, Model, State, init_parameters
 from lstm_music.ops import NumpyOps, cupy_ops
-from lstm_music.ops.cupy_ops import CupyOps, leading, sequence_plan, sequence_shared
+from lstm_music.ops.cupy_ops import CupyOps, leading
+from lstm_music.ops.lstm_sequence import (
+    LARGEST_H,
+    SequencePlan,
+    grid,
+    sequence_plan,
+    sequence_shared,
+    units,
+)
 from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
 from small import words_of
 
@@ -137,7 +145,7 @@ def test_the_whole_sequence_in_one_launch(shape, dtype):
         contract.compare(ops, "lstm_sequence_forward", forward_case(rng, T, B, H, keep))
         contract.compare(ops, "lstm_sequence_backward", backward_case(rng, T, B, H, keep))
     # One launch a sequence: two forward, two backward.
-    persistent = H <= cupy_ops.LARGEST_H
+    persistent = H <= LARGEST_H
     assert ops.xp.launches.get("lstm_sequence_forward", 0) == (2 if persistent else 0)
     assert ops.xp.launches.get("lstm_cell_forward", 0) == (0 if persistent else 2 * T)
 
@@ -147,21 +155,90 @@ def test_the_whole_sequence_in_one_launch(shape, dtype):
     H=st.integers(1, 300),
     itemsize=st.sampled_from([4, 8]),
     kib=st.sampled_from([64, 99, 163, 227]),
+    clusters=st.booleans(),
 )
-def test_a_plan_fits_the_device(B, H, itemsize, kib):
-    plan = sequence_plan(B, H, itemsize, 132, kib << 10)
+def test_a_plan_fits_the_device(B, H, itemsize, kib, clusters):
+    plan = sequence_plan(B, H, itemsize, 132, kib << 10, clusters)
     if plan is None:
-        assert H > cupy_ops.LARGEST_H
+        assert H > LARGEST_H
         return
-    assert 4 * H <= plan.threads <= plan.bound <= 1024
+    assert plan.cluster == 1 or (clusters and itemsize == 4)
+    assert plan.cluster * plan.threads >= 4 * H and plan.threads <= plan.bound <= 1024
+    assert grid(plan, B) * plan.rows >= B * plan.cluster and grid(plan, B) % plan.cluster == 0
     assert sequence_shared(plan, H, itemsize) <= kib << 10
     assert plan.held <= -(-H // 4)
 
 
 def test_at_the_papers_size_no_weight_is_read_from_device_memory_again():
-    plan = sequence_plan(50, 128, 4, 132, 227 << 10)
-    assert plan.rows == 1
-    assert plan.registers + 4 * plan.held >= 128
+    for clusters in (False, True):
+        plan = sequence_plan(50, 128, 4, 132, 227 << 10, clusters)
+        assert plan.rows == 1
+        assert plan.registers + 4 * plan.held >= 128
+
+
+@pytest.mark.parametrize("H", [192, 256])
+def test_a_clusters_weights_are_all_on_chip(H):
+    for B in (1, 16, 50, 128):
+        plan = sequence_plan(B, H, 4, 132, 227 << 10, clusters=True)
+        assert plan.cluster > 1 and plan.registers + 4 * plan.held >= H
+
+
+def clustered(ops, cluster, rows, H, held=2):
+    """Make an ops run its layers so, with few weights in registers."""
+    threads = 32 * -(-4 * units(H, cluster) // 32)
+    ops._plan = lambda B, H: SequencePlan(threads, 384, 8, rows, held, cluster)
+    return ops
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("H", [13, 32, 90])
+@pytest.mark.parametrize("rows", [1, 2, 4])
+@pytest.mark.parametrize("cluster", [2, 4])
+def test_blocks_of_a_cluster_share_a_layer(cluster, rows, H, dtype):
+    ops = clustered(CupyOps(dtype, cupy=HostCupy()), cluster, rows, H)
+    rng = np.random.default_rng(0)
+    contract.compare(ops, "lstm_sequence_forward", forward_case(rng, 5, 5, H, True))
+    contract.compare(ops, "lstm_sequence_backward", backward_case(rng, 5, 5, H, True))
+
+
+CLUSTER_MUTATIONS = {
+    "blocks that begin before the others": ("cluster_barrier();  // all have begun", "//"),
+    "h that others don't have yet": (
+        "cluster_barrier();  // the new h is whole", "__syncthreads();",
+    ),
+    "dgates that others don't have yet": (
+        "cluster_barrier();  // all of this step's dgates", "__syncthreads();  //",
+    ),
+    "one place for what is read and what is written": ("#define TURNS (CLUSTER > 1 ? 2 : 1)",
+                                                       "#define TURNS 1"),
+    "what is given to oneself alone": ("*of_block(own, rank) = value", "*own = value"),
+    "a block's units counted from the layer's first": (
+        "own.u = cluster_rank() * U + own.local", "own.u = own.local",
+    ),
+    "units beyond the last": ("own.real = own.q < 4 && own.u < H;", "own.real = own.q < 4;"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLUSTER_MUTATIONS)
+def test_bugs_of_clusters_are_caught(name):
+    before, after = CLUSTER_MUTATIONS[name]
+
+    def mutate(code):
+        assert before in code
+        return code.replace(before, after)
+
+    ops = clustered(CupyOps("float64", cupy=HostCupy()), 4, 2, 13, held=1)
+    ops.xp.mutate = mutate
+    rng = np.random.default_rng(0)
+    with pytest.raises(AssertionError):
+        contract.compare(ops, "lstm_sequence_forward", forward_case(rng, 5, 5, 13, True))
+        contract.compare(ops, "lstm_sequence_backward", backward_case(rng, 5, 5, 13, True))
+
+
+@pytest.mark.parametrize(("capability", "clusters"), [("80", False), ("90", True), ("120", True)])
+def test_clusters_run_where_there_are_any(capability, clusters):
+    ops = CupyOps("float32", cupy=HostCupy(multiprocessors=132, compute_capability=capability))
+    assert (ops._plan(50, 128).cluster > 1) == clusters
 
 
 def test_leading_dimensions():

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lstm_music.errors import UserError
-from lstm_music.ops import cuda_source, philox, softmax_head
+from lstm_music.ops import cuda_source, lstm_sequence, philox, softmax_head
+from lstm_music.ops.lstm_sequence import SequencePlan, sequence_options, sequence_shared
 from lstm_music.ops.numpy_ops import (
     Array,
     NumpyOps,
@@ -31,8 +32,6 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 NULL = np.uint64(0)  # a null pointer, as an argument of a kernel
 CHUNK = 4096  # as in optimizer.cu
-LARGEST_H = 256  # of the persistent LSTM kernel
-HOPPER_SHARED = 200 << 10  # bytes a block: more than any earlier architecture has
 
 # cuBLAS: types of matrices, and what it computes in. NumPy has no bf16: its bits are uint16.
 BF16 = "uint16"
@@ -50,16 +49,6 @@ ALIGNED = 8  # elements of a row of scratch are a multiple: 16 bytes of bf16, 32
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
 CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows
 NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
-
-
-class SequencePlan(NamedTuple):
-    """How lstm_sequence.cu runs: threads and rows a block, where each thread's weights lie."""
-
-    threads: int
-    bound: int  # what the compiler is told is the most of threads
-    registers: int  # weights in registers
-    rows: int
-    held: int  # quads of weights in shared memory
 
 
 class Parameter(NamedTuple):
@@ -113,6 +102,8 @@ class CupyOps(NumpyOps):
         device = self.xp.cuda.Device()
         # Whether there are instructions for products of matrices in bf16: kernels/matrix.cuh.
         self.matrix_units = int(device.compute_capability) >= 80
+        # Whether blocks reach each other's shared memory: kernels/cluster.cuh.
+        self.clusters = int(device.compute_capability) >= 90
         attributes = device.attributes
         self.multiprocessors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
@@ -327,13 +318,15 @@ class CupyOps(NumpyOps):
 
     def _launch_sequence(self, name: str, plan: SequencePlan, B: int, H: int, *args: Any) -> None:
         self.launch(
-            "lstm_sequence", name, (blocks(B, plan.rows),), (plan.threads,), *args,
+            "lstm_sequence", name, (lstm_sequence.grid(plan, B),), (plan.threads,), *args,
             shared=sequence_shared(plan, H, self.dtype.itemsize), options=sequence_options(plan),
         )  # fmt: skip
 
     def _plan(self, B: int, H: int) -> SequencePlan | None:
         """Return how to run the persistent kernel, None where H is too large for it."""
-        return sequence_plan(B, H, self.dtype.itemsize, self.multiprocessors, self.shared_bytes)
+        return lstm_sequence.sequence_plan(
+            B, H, self.dtype.itemsize, self.multiprocessors, self.shared_bytes, self.clusters
+        )
 
     # Embedding --------------------------------------------------------------------------------
 
@@ -769,49 +762,6 @@ def leading(a: Array) -> tuple[int, int]:
     if across == 1:
         return 0, max(down, columns)
     return 1, max(across, rows)
-
-
-def sequence_plan(
-    B: int, H: int, itemsize: int, multiprocessors: int, shared_bytes: int
-) -> SequencePlan | None:
-    """Return how the persistent LSTM kernel runs, None for a hidden size that it isn't for.
-
-    A multiprocessor has 65,536 registers of 4 bytes. Rows are shared out one a block while
-    there are multiprocessors, for the step's latency; then two, then (H <= 128) four.
-    """
-    if H > LARGEST_H:
-        return None
-    bound = 512 if H <= 128 else 1024
-    most = 4 if bound == 512 else 2
-    rows = min(most, 1 if multiprocessors >= B else 2 if 2 * multiprocessors >= B else 4)
-    # The most that compiles without spills on every architecture; sm_90 has room for more.
-    single = {(512, 1): 60, (512, 2): 56, (512, 4): 40, (1024, 1): 16, (1024, 2): 4}
-    hopper = shared_bytes >= HOPPER_SHARED
-    registers = 76 if hopper and (bound, rows) == (512, 1) else single[bound, rows]
-    if itemsize == 8:
-        registers = 16 if bound == 512 else 4
-    threads = 32 * blocks(4 * H, 32)
-    plan = SequencePlan(threads, bound, registers, rows, 0)
-    quads = max(0, blocks(H, 4) - registers // 4)
-    free = shared_bytes - sequence_shared(plan, H, itemsize)
-    if free < 0:
-        return None
-    return plan._replace(held=min(quads, free // (4 * itemsize * threads)))
-
-
-def sequence_options(plan: SequencePlan) -> tuple[str, ...]:
-    """Return the compiler's options for a plan."""
-    return (
-        f"-DLSTM_THREADS={plan.bound}",
-        f"-DLSTM_REG={plan.registers}",
-        f"-DLSTM_ROWS={plan.rows}",
-    )
-
-
-def sequence_shared(plan: SequencePlan, H: int, itemsize: int) -> int:
-    """Return the bytes of shared memory of a plan; enough for either direction."""
-    width = max(plan.registers, 4 * blocks(H, 4))
-    return itemsize * (4 * plan.held * plan.threads + plan.rows * (4 * width + 11 * H))
 
 
 def table_entry(each: Parameter) -> tuple[list[int], int]:
