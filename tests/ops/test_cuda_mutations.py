@@ -27,16 +27,16 @@ MUTATIONS = {
         "lstm_sequence_forward", "__syncthreads();  // all gates are known", "//"
     ),
     "the barrier before the next step": Mutation(
-        "lstm_sequence_forward", "__syncthreads();  // the new h is whole", ""
+        "lstm_sequence_forward", "cluster_barrier();  // the new h is whole", ""
     ),
     "the barrier between dgates and dh": Mutation(
-        "lstm_sequence_backward", "__syncthreads();  // all of this step's dgates are known", ""
+        "lstm_sequence_backward", "cluster_barrier();  // all of this step's dgates are known", ""
     ),
     "the barrier before the step before": Mutation(
         "lstm_sequence_backward", "__syncthreads();  // all shares of the next step's dh", "//"
     ),
     "a cell that forgets the step before": Mutation(
-        "lstm_sequence_backward", "cell = other[H], kept", "kept"
+        "lstm_sequence_backward", "cell = other[U], kept", "kept"
     ),
     "elements beyond a row that count": Mutation(
         "softmax_xent", "read_quad(logits, at, V, REAL(-INFINITY))", "read_quad(logits, at, V)"
