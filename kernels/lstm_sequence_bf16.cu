@@ -101,13 +101,6 @@ __device__ __forceinline__ void copy_rows(float* to, int apart, const float* fro
     }
 }
 
-// Whether a row's state is kept; a load in any case, of `any` where all are, so that no step has a branch.
-__device__ __forceinline__ float kept_of(const float* keep, uint32 row, const float* any)
-{
-    const float found = *(keep ? keep + row : any);
-    return keep ? found : 1.0f;
-}
-
 // Ask the L2 cache for the block's marks of all steps: each is a line of its own.
 __device__ __forceinline__ void bring_keep(const float* keep, int first, int T, int B)
 {
@@ -150,10 +143,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
                 weights[gate][k][2 * part] = bf16_pair(low.v[0], high.v[0]);
                 weights[gate][k][2 * part + 1] = bf16_pair(low.v[1], high.v[1]);
             }
-    float bias[CELLS][4], cell[CELLS], kept[CELLS];
+    float bias[CELLS][4], cell[CELLS], mark[CELLS];  // mark: keep of the next step
+    const auto fetch_marks = [&](int t) {
+#pragma unroll
+        for (int p = 0; p < CELLS; ++p)
+            if (keep && t < T) mark[p] = keep[(uint32)(t * B + own.batch_row(p))];
+    };
 #pragma unroll
     for (int p = 0; p < CELLS; ++p) {
-        cell[p] = c[own.at(p)], kept[p] = kept_of(keep, own.batch_row(p), b);
+        cell[p] = c[own.at(p)], mark[p] = 1;
         states[own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(h[own.at(p)]);
 #pragma unroll
         for (int gate = 0; gate < 4; ++gate) bias[p][gate] = b[gate * H + own.unit(p)];
@@ -172,6 +170,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
     };
     // Lane 8m + n says where in column n the m-th 8 of 32 units of h begin.
     const int eight = lane / 8 * 8;
+    fetch_marks(0);
     const bf16* column = states + row_of_column(lane % 8) * STATE_WIDTH + eight;
     copies_wait<STAGES - 2>();
     __syncthreads();
@@ -180,8 +179,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
         const int old = t % 2 * LSTM_ROWS * STATE_WIDTH, young = LSTM_ROWS * STATE_WIDTH - old;
         // Even and odd steps of the sum are two chains, so that no product waits long for the one before.
         float sums[4][2][4] = {};
-#pragma unroll
-        for (int k = 0; k < WARPS; k += 2) {
+        const auto product = [&](int k) {
+            if (k >= WARPS) return;
             uint32 x[4];
             // Where the last 16 units are alone the other two matrices are any that exist.
             load_matrices(x, column + old + 16 * k - (k + 1 == WARPS && eight >= 16 ? 16 : 0));
@@ -190,21 +189,30 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
 #pragma unroll
                 for (int gate = 0; gate < 4; ++gate)
                     multiply(sums[gate][also], weights[gate][k + also], x[2 * also], x[2 * also + 1]);
-        }
-        // While the products are under way: what the step before made, and inputs of this step and others.
+        };
+        // A warp goes on while its products are under way, but not past the next one: so what isn't urgent
+        // stands between them.
+        product(0);
         if (t > 0) write(t - 1);
+        product(2);
         fetch(t + STAGES - 1);
-        float next_kept[CELLS];
+        float x[CELLS][4], kept[CELLS];
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
-            next_kept[p] = kept_of(keep, (t + 1 < T ? t + 1 : t) * B + own.batch_row(p), b);
-            const float* x = inputs + t % STAGES * stage + own.row(p) * INPUT_WIDTH + own.unit(p);
+            const float* in = inputs + t % STAGES * stage + own.row(p) * INPUT_WIDTH + own.unit(p);
+#pragma unroll
+            for (int gate = 0; gate < 4; ++gate) x[p][gate] = in[gate * H] + bias[p][gate];
+            kept[p] = mark[p];
+        }
+        product(4);
+        fetch_marks(t + 1);
+        product(6);
+#pragma unroll
+        for (int p = 0; p < CELLS; ++p) {
             float a[4];
 #pragma unroll
-            for (int gate = 0; gate < 4; ++gate) {
-                const float recurrent = own.of(sums[gate][0], p) + own.of(sums[gate][1], p);
-                a[gate] = x[gate * H] + bias[p][gate] + kept[p] * recurrent;
-            }
+            for (int gate = 0; gate < 4; ++gate)
+                a[gate] = x[p][gate] + kept[p] * (own.of(sums[gate][0], p) + own.of(sums[gate][1], p));
             const float i = sigmoid_of(a[0]), f = sigmoid_of(a[1]), g = tanh_by_exp2(a[2]), o = sigmoid_of(a[3]);
             cell[p] = f * (kept[p] * cell[p]) + i * g;
             const float out = o * tanh_by_exp2(cell[p]);
@@ -212,8 +220,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
             made[p][0] = i, made[p][1] = f, made[p][2] = g, made[p][3] = o;
             made[p][4] = cell[p], made[p][5] = out;
         }
-#pragma unroll
-        for (int p = 0; p < CELLS; ++p) kept[p] = next_kept[p];
         copies_wait<STAGES - 2>();
         __syncthreads();  // the new h is whole, the next inputs are there, and nobody reads the old ones
     }
@@ -272,11 +278,16 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
         }
         if (m % 2) __syncthreads();  // no more loads at once than there are registers
     }
-    float cell[CELLS], dcell[CELLS], carried[CELLS], kept[CELLS];
+    float cell[CELLS], dcell[CELLS], carried[CELLS], mark[CELLS];  // mark: keep of the step before
+    const auto fetch_marks = [&](int t) {
+#pragma unroll
+        for (int p = 0; p < CELLS; ++p)
+            if (keep && t >= 0) mark[p] = keep[(uint32)(t * B + own.batch_row(p))];
+    };
 #pragma unroll
     for (int p = 0; p < CELLS; ++p) {
         cell[p] = c[(uint32)(T * B * H) + own.at(p)], dcell[p] = dc[own.at(p)], carried[p] = dh[own.at(p)];
-        kept[p] = kept_of(keep, (T - 1) * B + own.batch_row(p), c);
+        mark[p] = 1;
     }
     // The slopes of step t; then `cell` is the state before it.
     Slopes slopes[CELLS];
@@ -285,10 +296,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
         for (int p = 0; p < CELLS; ++p) {
             const float* in = inputs + t % STAGES * stage + own.row(p) * SAVED_WIDTH + own.unit(p);
             const float i = in[0], f = in[H], g = in[2 * H], o = in[3 * H], before = in[4 * H];
-            const float tanh_c = tanh_by_exp2(cell[p]);
+            const float tanh_c = tanh_by_exp2(cell[p]), kept = mark[p];
             Slopes& to = slopes[p];
-            to.cell = o * (1 - tanh_c * tanh_c), to.forget = f * kept[p], to.dy = in[5 * H], to.kept = kept[p];
-            to.gate[0] = g * i * (1 - i), to.gate[1] = (kept[p] * before) * f * (1 - f);
+            to.cell = o * (1 - tanh_c * tanh_c), to.forget = f * kept, to.dy = in[5 * H], to.kept = kept;
+            to.gate[0] = g * i * (1 - i), to.gate[1] = (kept * before) * f * (1 - f);
             to.gate[2] = i * (1 - g * g), to.gate[3] = tanh_c * o * (1 - o);
             cell[p] = before;
         }
@@ -301,7 +312,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     };
     copies_wait<STAGES - 2>();
     __syncthreads();
+    fetch_marks(T - 1);
     prepare(T - 1);
+    fetch_marks(T - 2);
 
     for (int t = T - 1; t >= 0; --t) {
         float d[CELLS][4], after[CELLS];
@@ -317,8 +330,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
             pair[p][0] = bf16_pair(d[p][0], d[p][1]), pair[p][1] = bf16_pair(d[p][2], d[p][3]);
         }
         float sums[WARPS][4] = {};
-#pragma unroll
-        for (int s = 0; s < 4; ++s) {
+        const auto product = [&](int s) {
             uint32 x[2];
 #pragma unroll
             for (int n = 0; n < 2; ++n) {
@@ -331,18 +343,22 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
             }
 #pragma unroll
             for (int m = 0; m < WARPS; ++m) multiply(sums[m], weights[m][s], x[0], x[1]);
-        }
-        // While the products are under way: what this step made, the slopes of the next, inputs of others.
+        };
+        // As going forward: what isn't urgent stands between the products.
+        product(0);
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
+            if (!own.real(p)) continue;
             float* to = gates + (uint32)(t * B + own.batch_row(p)) * 4 * H + own.unit(p);
 #pragma unroll
-            for (int gate = 0; gate < 4; ++gate)
-                if (own.real(p)) to[gate * H] = d[p][gate];
-            kept[p] = kept_of(keep, (t > 0 ? t - 1 : 0) * B + own.batch_row(p), c);
+            for (int gate = 0; gate < 4; ++gate) to[gate * H] = d[p][gate];
         }
+        product(1);
         if (t > 0) prepare(t - 1);
+        product(2);
+        fetch_marks(t - 2);
         fetch(t - STAGES);
+        product(3);
         float* to = parts + t % 2 * WARPS * part;
 #pragma unroll
         for (int m = 0; m < WARPS; ++m)
