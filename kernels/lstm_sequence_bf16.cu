@@ -87,9 +87,10 @@ __device__ __forceinline__ bf16 rounded(float x)
     return out;
 }
 
-// Copy the block's rows of a matrix (B, width) to rows in shared memory `apart` floats from each other.
+// Copy the block's rows of a step, which is rows `step` and on of a matrix of that width, to rows in shared
+// memory `apart` floats from each other.
 template <int width>
-__device__ __forceinline__ void copy_rows(float* to, int apart, const float* from, const Lane& own)
+__device__ __forceinline__ void copy_rows(float* to, int apart, const float* from, int step, const Lane& own)
 {
 #pragma unroll
     for (int k = 0; k < LSTM_ROWS * width / 4; k += THREADS) {
@@ -97,7 +98,7 @@ __device__ __forceinline__ void copy_rows(float* to, int apart, const float* fro
         if (n >= LSTM_ROWS * width / 4) continue;
         const int row = n / (width / 4), at = n % (width / 4) * 4;
         const int of_batch = own.first + row <= own.last ? own.first + row : own.last;
-        copy_async(to + row * apart + at, from + (uint32)of_batch * width + at, true);
+        copy_async(to + row * apart + at, from + (uint32)((step + of_batch) * width + at), true);
     }
 }
 
@@ -122,10 +123,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
     bf16* states = reinterpret_cast<bf16*>(inputs + STAGES * stage);
     const Lane own = own_lane(B);
     const auto fetch = [&](int t) {
-        if (t < T) copy_rows<4 * H>(inputs + t % STAGES * stage, INPUT_WIDTH, gates + (uint32)(t * B) * 4 * H, own);
+        if (t < T) copy_rows<4 * H>(inputs + t % STAGES * stage, INPUT_WIDTH, gates, t * B, own);
         copies_end();
     };
-#pragma unroll
+#pragma unroll(1)
     for (int t = 0; t < STAGES - 1; ++t) fetch(t);
     bring_keep(keep, own.first, T, B);
 
@@ -143,16 +144,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
                 weights[gate][k][2 * part] = bf16_pair(low.v[0], high.v[0]);
                 weights[gate][k][2 * part + 1] = bf16_pair(low.v[1], high.v[1]);
             }
-    float bias[CELLS][4], cell[CELLS], mark[CELLS];  // mark: keep of the next step
-    const auto fetch_marks = [&](int t) {
-#pragma unroll
-        for (int p = 0; p < CELLS; ++p)
-            if (keep && t < T) mark[p] = keep[(uint32)(t * B + own.batch_row(p))];
-    };
+    // The state is reset before it is kept for the next step.
+    float bias[CELLS][4], cell[CELLS];
 #pragma unroll
     for (int p = 0; p < CELLS; ++p) {
-        cell[p] = c[own.at(p)], mark[p] = 1;
-        states[own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(h[own.at(p)]);
+        const float kept = keep ? keep[own.batch_row(p)] : 1.0f;
+        cell[p] = kept * c[own.at(p)];
+        states[own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(kept * h[own.at(p)]);
 #pragma unroll
         for (int gate = 0; gate < 4; ++gate) bias[p][gate] = b[gate * H + own.unit(p)];
     }
@@ -170,13 +168,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
     };
     // Lane 8m + n says where in column n the m-th 8 of 32 units of h begin.
     const int eight = lane / 8 * 8;
-    fetch_marks(0);
     const bf16* column = states + row_of_column(lane % 8) * STATE_WIDTH + eight;
     copies_wait<STAGES - 2>();
     __syncthreads();
 
+    int old = 0;  // where in states this step's h is
     for (int t = 0; t < T; ++t) {
-        const int old = t % 2 * LSTM_ROWS * STATE_WIDTH, young = LSTM_ROWS * STATE_WIDTH - old;
+        const int young = LSTM_ROWS * STATE_WIDTH - old;
         // Even and odd steps of the sum are two chains, so that no product waits long for the one before.
         float sums[4][2][4] = {};
         const auto product = [&](int k) {
@@ -193,33 +191,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
         // A warp goes on while its products are under way, but not past the next one: so what isn't urgent
         // stands between them.
         product(0);
+        float kept[CELLS], x[CELLS][4];
+#pragma unroll
+        for (int p = 0; p < CELLS; ++p) {
+            kept[p] = 1;
+            if (keep && t + 1 < T) kept[p] = keep[(uint32)((t + 1) * B + own.batch_row(p))];
+        }
         if (t > 0) write(t - 1);
         product(2);
         fetch(t + STAGES - 1);
-        float x[CELLS][4], kept[CELLS];
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
             const float* in = inputs + t % STAGES * stage + own.row(p) * INPUT_WIDTH + own.unit(p);
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate) x[p][gate] = in[gate * H] + bias[p][gate];
-            kept[p] = mark[p];
         }
         product(4);
-        fetch_marks(t + 1);
         product(6);
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
             float a[4];
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate)
-                a[gate] = x[p][gate] + kept[p] * (own.of(sums[gate][0], p) + own.of(sums[gate][1], p));
+                a[gate] = x[p][gate] + (own.of(sums[gate][0], p) + own.of(sums[gate][1], p));
             const float i = sigmoid_of(a[0]), f = sigmoid_of(a[1]), g = tanh_by_exp2(a[2]), o = sigmoid_of(a[3]);
-            cell[p] = f * (kept[p] * cell[p]) + i * g;
-            const float out = o * tanh_by_exp2(cell[p]);
-            states[young + own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(out);
-            made[p][0] = i, made[p][1] = f, made[p][2] = g, made[p][3] = o;
-            made[p][4] = cell[p], made[p][5] = out;
+            const float now = f * cell[p] + i * g, out = o * tanh_by_exp2(now);
+            states[young + own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(kept[p] * out);
+            cell[p] = kept[p] * now;
+            made[p][0] = i, made[p][1] = f, made[p][2] = g, made[p][3] = o, made[p][4] = now, made[p][5] = out;
         }
+        old = young;
         copies_wait<STAGES - 2>();
         __syncthreads();  // the new h is whole, the next inputs are there, and nobody reads the old ones
     }
@@ -246,19 +247,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     const int H = LSTM_H, stage = LSTM_ROWS * SAVED_WIDTH, part = LSTM_ROWS * PART_WIDTH;
     float* parts = inputs + STAGES * stage;
     const Lane own = own_lane(B);
-    const auto fetch = [&](int t) {
-        float* to = inputs + t % STAGES * stage;
-        if (t >= 0) {
-            copy_rows<4 * H>(to, SAVED_WIDTH, gates + (uint32)(t * B) * 4 * H, own);
-            copy_rows<H>(to + 4 * H, SAVED_WIDTH, c + (uint32)(t * B) * H, own);
-            copy_rows<H>(to + 5 * H, SAVED_WIDTH, dy + (uint32)(t * B) * H, own);
-        }
-        copies_end();
-    };
-#pragma unroll
-    for (int n = 1; n <= STAGES; ++n) fetch(T - n);
-    bring_keep(keep, own.first, T, B);
-
     // A's rows are units of h, 16 at a time. Its columns are the warp's units with their four gates: in step s
     // those of unit 4q + s are lane q's, so that 16 bytes of a row of Wh are four steps' weights.
     uint32 weights[WARPS][4][4];
@@ -276,8 +264,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
                 weights[m][s][2 + half] = bf16_pair(w[2].v[s], w[3].v[s]);
             }
         }
-        if (m % 2) __syncthreads();  // no more loads at once than there are registers
     }
+    const auto fetch = [&](int t) {
+        float* to = inputs + t % STAGES * stage;
+        if (t >= 0) {
+            copy_rows<4 * H>(to, SAVED_WIDTH, gates, t * B, own);
+            copy_rows<H>(to + 4 * H, SAVED_WIDTH, c, t * B, own);
+            copy_rows<H>(to + 5 * H, SAVED_WIDTH, dy, t * B, own);
+        }
+        copies_end();
+    };
+#pragma unroll(1)
+    for (int n = 1; n <= STAGES; ++n) fetch(T - n);
+    bring_keep(keep, own.first, T, B);
     float cell[CELLS], dcell[CELLS], carried[CELLS], mark[CELLS];  // mark: keep of the step before
     const auto fetch_marks = [&](int t) {
 #pragma unroll
@@ -315,9 +314,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     fetch_marks(T - 1);
     prepare(T - 1);
     fetch_marks(T - 2);
+    __syncthreads();  // nobody reads the inputs whose place the first step's copies take
 
     for (int t = T - 1; t >= 0; --t) {
-        float d[CELLS][4], after[CELLS];
+        float d[CELLS][4];
         uint32 pair[CELLS][2];
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
@@ -326,8 +326,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
             dcell[p] += total * slope.cell;
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate) d[p][gate] = (gate == 3 ? total : dcell[p]) * slope.gate[gate];
-            dcell[p] *= slope.forget, after[p] = slope.kept;
-            pair[p][0] = bf16_pair(d[p][0], d[p][1]), pair[p][1] = bf16_pair(d[p][2], d[p][3]);
+            dcell[p] *= slope.forget;
+            // A reset keeps the gradient of the state before from any part of this step's.
+            pair[p][0] = bf16_pair(slope.kept * d[p][0], slope.kept * d[p][1]);
+            pair[p][1] = bf16_pair(slope.kept * d[p][2], slope.kept * d[p][3]);
         }
         float sums[WARPS][4] = {};
         const auto product = [&](int s) {
@@ -369,10 +371,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
         __syncthreads();  // all parts of the next step's dh are known, and the inputs of the one after it
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
-            float total[2] = {0, 0};
+            const float* of_warp = to + own.row(p) * PART_WIDTH + own.unit(p);
+            float total[2] = {of_warp[0], WARPS > 1 ? of_warp[part] : 0.0f};
 #pragma unroll
-            for (int w = 0; w < WARPS; ++w) total[w % 2] += to[w * part + own.row(p) * PART_WIDTH + own.unit(p)];
-            carried[p] = after[p] * (total[0] + total[1]);
+            for (int w = 2; w < WARPS; ++w) total[w % 2] += of_warp[w * part];
+            carried[p] = total[0] + total[1];
         }
     }
 #pragma unroll

@@ -340,7 +340,11 @@ class HostCupy:
     int32, float64 = np.int32, np.float64
 
     def __init__(
-        self, orders=("ascending", "descending"), multiprocessors=4, shared_bytes=227 << 10
+        self,
+        orders=("ascending", "descending"),
+        multiprocessors=4,
+        shared_bytes=227 << 10,
+        compute_capability="90",
     ) -> None:
         self.orders, self.shared_bytes = orders, shared_bytes
         self.launches = {}
@@ -350,7 +354,9 @@ class HostCupy:
             "MaxSharedMemoryPerBlockOptin": shared_bytes,
         }
         self.cuda = SimpleNamespace(
-            Device=lambda: SimpleNamespace(attributes=attributes),
+            Device=lambda: SimpleNamespace(
+                attributes=attributes, compute_capability=compute_capability
+            ),
             cublas=SimpleNamespace(gemmEx=gemm_ex),
             device=SimpleNamespace(get_cublas_handle=lambda: 1),
             compiler=SimpleNamespace(CompileException=CompileException),

@@ -32,6 +32,8 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 NULL = np.uint64(0)  # a null pointer, as an argument of a kernel
 CHUNK = 4096  # as in optimizer.cu
 LARGEST_H = 256  # of the persistent LSTM kernel
+LARGEST_BF16_H = 128  # of the one on the matrix units: registers hold no more of Wh
+BF16_STAGES = 4  # as in lstm_sequence_bf16.cu
 HOPPER_SHARED = 200 << 10  # bytes a block: more than any earlier architecture has
 
 # cuBLAS: types of matrices, and what it computes in. NumPy has no bf16: its bits are uint16.
@@ -94,7 +96,9 @@ class CupyOps(NumpyOps):
 
     precision: of the GEMMs of float32 models. "fp32" is strict; "tf32" and "bf16" let the tensor
     cores round the factors, and add up in fp32. State, losses and weights are fp32 in all three.
-    "bf16" reads copies in bf16 of a softmax head's factors: half the bytes.
+    "bf16" reads copies in bf16 of a softmax head's factors: half the bytes. There the recurrent
+    product too rounds its factors (h, Wh and the gates' gradients) to bf16, where the device has
+    matrix units and H fits; elsewhere, and with "fp32" and "tf32" always, it is fp32.
     cupy: the module to use, for tests.
     """
 
@@ -110,7 +114,10 @@ class CupyOps(NumpyOps):
             )
         self.precision = precision
         self.xp = usable_cupy() if cupy is None else cupy
-        attributes = self.xp.cuda.Device().attributes
+        device = self.xp.cuda.Device()
+        # Matrix units for bf16; CuPy says "90" for 9.0.
+        self.matrix_units: bool = int(device.compute_capability) >= 80
+        attributes = device.attributes
         self.multiprocessors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
         self._kernels: dict[tuple[str, tuple[str, ...]], Any] = {}
@@ -281,6 +288,12 @@ class CupyOps(NumpyOps):
         """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
         T, B, H4 = gates.shape
         H = H4 // 4
+        rows = self._matrix_rows(B, H, gates, Wh)
+        if rows is not None:
+            self._launch_matrix_sequence(
+                "forward", rows, H, B, gates, Wh, b, keep, c, h, np.int32(T), np.int32(B)
+            )
+            return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
@@ -307,6 +320,12 @@ class CupyOps(NumpyOps):
     ) -> None:
         """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step."""
         T, B, H = dy.shape
+        rows = self._matrix_rows(B, H, gates, Wh, c, dy)
+        if rows is not None:
+            self._launch_matrix_sequence(
+                "backward", rows, H, B, gates, Wh, keep, c, dy, dh, dc, np.int32(T), np.int32(B)
+            )
+            return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
@@ -327,6 +346,27 @@ class CupyOps(NumpyOps):
             "lstm_sequence", name, (blocks(B, plan.rows),), (plan.threads,), *args,
             shared=sequence_shared(plan, H, self.dtype.itemsize), options=sequence_options(plan),
         )  # fmt: skip
+
+    def _launch_matrix_sequence(
+        self, direction: str, rows: int, H: int, B: int, *args: Any
+    ) -> None:
+        self.launch(
+            "lstm_sequence_bf16", f"lstm_sequence_bf16_{direction}",
+            (blocks(B, rows),), (2 * H,), *args,
+            shared=bf16_sequence_shared(rows, H, direction == "backward"),
+            options=bf16_sequence_options(rows, H),
+        )  # fmt: skip
+
+    def _matrix_rows(self, B: int, H: int, *copied: Array) -> int | None:
+        """Return the rows of a block of the kernel on the matrix units, None where it isn't used.
+
+        copied: what the kernel reads 16 bytes at a time.
+        """
+        if not (self.matrix_units and self.precision == "bf16" and self.dtype == np.float32):
+            return None
+        if any(pointer(a) % 16 for a in copied):
+            return None
+        return bf16_sequence_rows(B, H, self.multiprocessors, self.shared_bytes)
 
     def _plan(self, B: int, H: int) -> SequencePlan | None:
         """Return how to run the persistent kernel, None where H is too large for it."""
@@ -800,6 +840,31 @@ def sequence_shared(plan: SequencePlan, H: int, itemsize: int) -> int:
     """Return the bytes of shared memory of a plan; enough for either direction."""
     width = max(plan.registers, 4 * blocks(H, 4))
     return itemsize * (4 * plan.held * plan.threads + plan.rows * (4 * width + 11 * H))
+
+
+def bf16_sequence_rows(B: int, H: int, multiprocessors: int, shared_bytes: int) -> int | None:
+    """Return the rows of a block of lstm_sequence_bf16.cu, None for an H that it isn't for.
+
+    As few as there are multiprocessors for: the fewer, the sooner is a step done.
+    """
+    if H % 16 or not 0 < H <= LARGEST_BF16_H:
+        return None
+    rows = next((n for n in (2, 4) if n * multiprocessors >= B), 8)
+    return rows if bf16_sequence_shared(rows, H, True) <= shared_bytes else None
+
+
+def bf16_sequence_options(rows: int, H: int) -> tuple[str, ...]:
+    """Return the compiler's options for a hidden size and rows a block."""
+    return (f"-DLSTM_H={H}", f"-DLSTM_ROWS={rows}")
+
+
+def bf16_sequence_shared(rows: int, H: int, backward: bool) -> int:
+    """Return the bytes of shared memory, by the widths of rows in lstm_sequence_bf16.cu."""
+    apart = 32 // rows
+    if not backward:
+        return rows * (4 * BF16_STAGES * (4 * H + apart) + 2 * 2 * (H + 8))
+    part = 32 * blocks(H, 32) + apart
+    return 4 * rows * (BF16_STAGES * (6 * H + apart) + 2 * (H // 16) * part)
 
 
 def table_entry(each: Parameter) -> tuple[list[int], int]:
