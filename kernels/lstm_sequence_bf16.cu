@@ -177,11 +177,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
         const int young = LSTM_ROWS * STATE_WIDTH - old;
         // Even and odd steps of the sum are two chains, so that no product waits long for the one before.
         float sums[4][2][4] = {};
+        uint32 state[(WARPS + 1) / 2][4];  // B, 32 units of h at a time
+#pragma unroll
+        for (int k = 0; k < WARPS; k += 2)
+            // Where the last 16 units are alone the other two matrices are any that exist.
+            load_matrices(state[k / 2], column + old + 16 * k - (k + 1 == WARPS && eight >= 16 ? 16 : 0));
         const auto product = [&](int k) {
             if (k >= WARPS) return;
-            uint32 x[4];
-            // Where the last 16 units are alone the other two matrices are any that exist.
-            load_matrices(x, column + old + 16 * k - (k + 1 == WARPS && eight >= 16 ? 16 : 0));
+            const uint32* x = state[k / 2];
 #pragma unroll
             for (int also = 0; also < 2 && k + also < WARPS; ++also)
 #pragma unroll
