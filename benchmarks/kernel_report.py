@@ -15,7 +15,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import sass
 from host_cuda import nvrtc
 from lstm_music.ops import cuda_source
-from lstm_music.ops.cupy_ops import sequence_options, sequence_plan, sequence_shared
+from lstm_music.ops.cupy_ops import (
+    bf16_sequence_options,
+    bf16_sequence_rows,
+    bf16_sequence_shared,
+    sequence_options,
+    sequence_plan,
+    sequence_shared,
+)
 
 SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
 WARPS = {"sm_75": 32, "sm_80": 64, "sm_90": 64}  # of a multiprocessor, at most
@@ -55,6 +62,7 @@ HOT = {
     "column_sum": ("column_sum", "column_sum_bf16"),
     "embedding": ("embedding_forward", "embedding_sort", "embedding_backward"),
     "lstm_sequence": ("lstm_sequence_forward", "lstm_sequence_backward"),
+    "lstm_sequence_bf16": ("lstm_sequence_bf16_forward", "lstm_sequence_bf16_backward"),
     "optimizer": ("sum_squares_forward", "adam_forward"),
     "softmax_xent": ("softmax_xent_backward",),
 }
@@ -118,6 +126,21 @@ def sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
     ]
 
 
+def bf16_sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
+    """Return the report of the persistent kernel on the matrix units at a size."""
+    rows = bf16_sequence_rows(B, H, 132, SHARED_BYTES[arch])
+    if rows is None or arch == "sm_75":
+        return []
+    return [
+        k._replace(
+            name=f"{k.name} (H={H}, {rows} rows a block)",
+            threads=2 * H,
+            shared=bf16_sequence_shared(rows, H, k.name.endswith("backward")),
+        )
+        for k in kernels("lstm_sequence_bf16", arch, bf16_sequence_options(rows, H))
+    ]
+
+
 def occupancy(k: Kernel, arch: str) -> float:
     """Return the predicted share of a multiprocessor's warps that can live at once."""
     warps = -(-k.threads // 32)
@@ -131,11 +154,12 @@ def occupancy(k: Kernel, arch: str) -> float:
 
 def table(arch: str) -> str:
     """Return the report as Markdown."""
-    found = [
-        k for file in cuda_source.names() if file != "lstm_sequence" for k in kernels(file, arch)
-    ]
+    files = [file for file in cuda_source.names() if not file.startswith("lstm_sequence")]
+    found = [k for file in files for k in kernels(file, arch)]
     for B, H in ((50, 128), (200, 128), (600, 128), (50, 256)):
         found += sequence_kernels(arch, B, H)
+    for B, H in ((50, 64), (50, 128), (500, 128), (1000, 128)):
+        found += bf16_sequence_kernels(arch, B, H)
     lines = [
         "| kernel | threads | registers | shared, bytes | stack, bytes | spills, bytes "
         "| occupancy |",
@@ -152,10 +176,14 @@ def table(arch: str) -> str:
 def disassembly(arch: str) -> str:
     """Return the hot kernels' instructions as Markdown, the persistent ones' at B = 50, H = 128."""
     plan = sequence_plan(50, 128, 4, 132, SHARED_BYTES[arch])
+    options = {
+        "lstm_sequence": sequence_options(plan) if plan else (),
+        "lstm_sequence_bf16": bf16_sequence_options(2, 128),
+    }
     rows = [["kernel", *sass.CLASSES], ["---"] * 5 + ["--:"] * (len(sass.CLASSES) - 4)]
     for file, names in HOT.items():
-        options = sequence_options(plan) if plan and file == "lstm_sequence" else ()
-        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, ("-DREAL=float", *options))
+        flags = ("-DREAL=float", *options.get(file, ()))
+        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, flags)
         found = sass.instructions(cubin)
         rows += [[name, *sass.cells(found[name])] for name in names]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
