@@ -35,7 +35,7 @@ L2_CAPACITY = 50e6
 
 # Assumed, in clocks: from published measurements of Hopper's latencies, rounded.
 FROM_MEMORY, FROM_L2, FROM_SHARED, BARRIER, ACTIVATION, ADD = 700, 270, 30, 40, 60, 4
-# Assumed likewise, of a warp's product of 16 × 16 by 16 × 8 in bf16: clocks until its sums are there,
+# Assumed likewise, of a warp's product of 16 × 16 by 16 × 8 in bf16: clocks until it is done,
 # and between two on a quarter of a multiprocessor: 2,048 multiply-adds at 62 % of its 1,024 a
 # clock, which is what such instructions are reported to reach on Hopper; on an A100 it is 8.
 FROM_PRODUCT, PRODUCT = 33, 2048 / (0.62 * 1024)
