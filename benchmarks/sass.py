@@ -29,6 +29,7 @@ BY_WIDTH = ("LDG", "STG", "LDS", "STS")
 KERNEL = re.compile(r"^\.text\.(\w+):$")
 # "  /*0130*/   @!P0 LDG.E.128.CONSTANT R4, ..." -> LDG.E.128.CONSTANT
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+NEVER = re.compile(r"@!U?PT\s")  # done by no thread: what the compiler fills waits with
 
 
 def disassembler() -> str | None:
@@ -65,13 +66,15 @@ def parsed(text: str) -> dict[str, Counter[str]]:
     for line in text.splitlines():
         if head := KERNEL.match(line):
             kernel = found.setdefault(head[1], Counter())
-        elif (op := INSTRUCTION.match(line)) and op[1] != "NOP":
+        elif (op := INSTRUCTION.match(line)) and op[1] != "NOP" and not NEVER.search(line):
             kernel[op[1]] += 1
     return found
 
 
 def width(op: str) -> int:
     """Return the bytes of a thread that a load or store moves: LDG.E.128 -> 16."""
+    if op.startswith("LDSM"):  # as many matrices as its last number says, 4 bytes of each
+        return 4 * int(op[-1] if op[-2] == "." else 1)
     for part in op.split("."):
         if part in ("128", "64"):
             return int(part) // 8

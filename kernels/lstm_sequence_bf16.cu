@@ -73,7 +73,10 @@ __device__ __forceinline__ float reciprocal(float x)
 #endif
 #define LOG2E 1.4426950408889634f
 __device__ __forceinline__ float sigmoid_of(float x) { return reciprocal(1 + exp2_of(-LOG2E * x)); }
-__device__ __forceinline__ float tanh_by_exp2(float x) { return 1 - 2 * reciprocal(1 + exp2_of(2 * LOG2E * x)); }
+__device__ __forceinline__ float tanh_by_exp2(float x)
+{
+    return 1 - 2 * reciprocal(1 + exp2_of(2 * LOG2E * x));
+}
 
 // Two neighbours in memory.
 struct alignas(8) Two {
@@ -98,7 +101,7 @@ __device__ __forceinline__ void copy_rows(float* to, int apart, const float* fro
         if (n >= LSTM_ROWS * width / 4) continue;
         const int row = n / (width / 4), at = n % (width / 4) * 4;
         const int of_batch = own.first + row <= own.last ? own.first + row : own.last;
-        copy_async(to + row * apart + at, from + (uint32)((step + of_batch) * width + at), true);
+        copy_async(to + row * apart + at, from + ((uint32)(step + of_batch) * width + at), true);
     }
 }
 
@@ -106,9 +109,52 @@ __device__ __forceinline__ void copy_rows(float* to, int apart, const float* fro
 __device__ __forceinline__ void bring_keep(const float* keep, int first, int T, int B)
 {
 #ifndef HOST_CUDA
-    for (int t = threadIdx.x; keep && t < T; t += THREADS)
-        asm volatile("prefetch.global.L2 [%0];" :: "l"(__cvta_generic_to_global(keep + (uint32)(t * B + first))));
+    for (int t = threadIdx.x; keep && t < T; t += THREADS) {
+        const float* mark = keep + ((uint32)t * B + first);
+        asm volatile("prefetch.global.L2 [%0];" :: "l"(__cvta_generic_to_global(mark)));
+    }
 #endif
+}
+
+// A warp's weights going forward, gate by gate: A's rows are its 16 units, A's columns those of h.
+__device__ __forceinline__ void load_columns(uint32 (&weights)[4][WARPS][4], const float* Wh, const Lane& own)
+{
+    const int H = LSTM_H;
+#pragma unroll
+    for (int k = 0; k < WARPS; ++k)
+#pragma unroll
+        for (int gate = 0; gate < 4; ++gate)
+#pragma unroll
+            for (int part = 0; part < 2; ++part) {
+                const int unit = 16 * k + 8 * part + 2 * own.q;
+                const float* from = Wh + unit * 4 * H + gate * H + 16 * own.warp + 2 * own.g;
+                const Two low = *reinterpret_cast<const Two*>(from);
+                const Two high = *reinterpret_cast<const Two*>(from + 4 * H);
+                weights[gate][k][2 * part] = bf16_pair(low.v[0], high.v[0]);
+                weights[gate][k][2 * part + 1] = bf16_pair(low.v[1], high.v[1]);
+            }
+}
+
+// A warp's weights going back: A's rows are units of h, 16 at a time, A's columns its own units with their
+// four gates. In step s those of unit 4q + s are lane q's: 16 bytes of a row of Wh are four steps' weights.
+__device__ __forceinline__ void load_rows(uint32 (&weights)[WARPS][4][4], const float* Wh, const Lane& own)
+{
+    const int H = LSTM_H;
+#pragma unroll
+    for (int m = 0; m < WARPS; ++m)
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const float* from = Wh + (16 * m + 2 * own.g + half) * 4 * H + 16 * own.warp + 4 * own.q;
+            QuadOf<float> w[4];
+#pragma unroll
+            for (int gate = 0; gate < 4; ++gate)
+                w[gate] = *reinterpret_cast<const QuadOf<float>*>(from + gate * H);
+#pragma unroll
+            for (int s = 0; s < 4; ++s) {
+                weights[m][s][half] = bf16_pair(w[0].v[s], w[1].v[s]);
+                weights[m][s][2 + half] = bf16_pair(w[2].v[s], w[3].v[s]);
+            }
+        }
 }
 
 // gates (T, B, 4H): x·Wx -> activations i, f, g, o. Wh (H, 4H), b (4H,). keep (T, B) or null.
@@ -123,27 +169,15 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
     bf16* states = reinterpret_cast<bf16*>(inputs + STAGES * stage);
     const Lane own = own_lane(B);
     const auto fetch = [&](int t) {
-        if (t < T) copy_rows<4 * H>(inputs + t % STAGES * stage, INPUT_WIDTH, gates, t * B, own);
+        if (t < T) copy_rows<4 * H>(inputs + (uint32)t % STAGES * stage, INPUT_WIDTH, gates, t * B, own);
         copies_end();
     };
 #pragma unroll(1)
     for (int t = 0; t < STAGES - 1; ++t) fetch(t);
     bring_keep(keep, own.first, T, B);
 
-    // Gate by gate, A is the 16 units' columns of Wh: its rows are units, its columns those of h.
     uint32 weights[4][WARPS][4];
-#pragma unroll
-    for (int k = 0; k < WARPS; ++k)
-#pragma unroll
-        for (int gate = 0; gate < 4; ++gate)
-#pragma unroll
-            for (int part = 0; part < 2; ++part) {
-                const int unit = 16 * k + 8 * part + 2 * own.q;
-                const float* from = Wh + unit * 4 * H + gate * H + 16 * own.warp + 2 * own.g;
-                const Two low = *reinterpret_cast<const Two*>(from), high = *reinterpret_cast<const Two*>(from + 4 * H);
-                weights[gate][k][2 * part] = bf16_pair(low.v[0], high.v[0]);
-                weights[gate][k][2 * part + 1] = bf16_pair(low.v[1], high.v[1]);
-            }
+    load_columns(weights, Wh, own);
     // The state is reset before it is kept for the next step.
     float bias[CELLS][4], cell[CELLS];
 #pragma unroll
@@ -159,8 +193,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
             if (!own.real(p)) continue;
-            float* to = gates + (uint32)(t * B + own.batch_row(p)) * 4 * H + own.unit(p);
-            const uint32 next = (t + 1) * B * H + own.at(p);
+            float* to = gates + ((uint32)t * B + own.batch_row(p)) * 4 * H + own.unit(p);
+            const uint32 next = (uint32)(t + 1) * B * H + own.at(p);
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate) to[gate * H] = made[p][gate];
             c[next] = made[p][4], h[next] = made[p][5];
@@ -198,14 +232,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
             kept[p] = 1;
-            if (keep && t + 1 < T) kept[p] = keep[(uint32)((t + 1) * B + own.batch_row(p))];
+            if (keep && t + 1 < T) kept[p] = keep[(uint32)(t + 1) * B + own.batch_row(p)];
         }
         if (t > 0) write(t - 1);
         product(2);
         fetch(t + STAGES - 1);
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
-            const float* in = inputs + t % STAGES * stage + own.row(p) * INPUT_WIDTH + own.unit(p);
+            const float* in = inputs + (uint32)t % STAGES * stage + own.row(p) * INPUT_WIDTH + own.unit(p);
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate) x[p][gate] = in[gate * H] + bias[p][gate];
         }
@@ -217,11 +251,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate)
                 a[gate] = x[p][gate] + (own.of(sums[gate][0], p) + own.of(sums[gate][1], p));
-            const float i = sigmoid_of(a[0]), f = sigmoid_of(a[1]), g = tanh_by_exp2(a[2]), o = sigmoid_of(a[3]);
+            const float i = sigmoid_of(a[0]), f = sigmoid_of(a[1]), g = tanh_by_exp2(a[2]);
+            const float o = sigmoid_of(a[3]);
             const float now = f * cell[p] + i * g, out = o * tanh_by_exp2(now);
             states[young + own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(kept[p] * out);
             cell[p] = kept[p] * now;
-            made[p][0] = i, made[p][1] = f, made[p][2] = g, made[p][3] = o, made[p][4] = now, made[p][5] = out;
+            made[p][0] = i, made[p][1] = f, made[p][2] = g, made[p][3] = o;
+            made[p][4] = now, made[p][5] = out;
         }
         old = young;
         copies_wait<STAGES - 2>();
@@ -250,26 +286,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     const int H = LSTM_H, stage = LSTM_ROWS * SAVED_WIDTH, part = LSTM_ROWS * PART_WIDTH;
     float* parts = inputs + STAGES * stage;
     const Lane own = own_lane(B);
-    // A's rows are units of h, 16 at a time. Its columns are the warp's units with their four gates: in step s
-    // those of unit 4q + s are lane q's, so that 16 bytes of a row of Wh are four steps' weights.
+    // First of all, while every register is free for a load under way.
     uint32 weights[WARPS][4][4];
-#pragma unroll
-    for (int m = 0; m < WARPS; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-            const float* from = Wh + (16 * m + 2 * own.g + half) * 4 * H + 16 * own.warp + 4 * own.q;
-            QuadOf<float> w[4];
-#pragma unroll
-            for (int gate = 0; gate < 4; ++gate) w[gate] = *reinterpret_cast<const QuadOf<float>*>(from + gate * H);
-#pragma unroll
-            for (int s = 0; s < 4; ++s) {
-                weights[m][s][half] = bf16_pair(w[0].v[s], w[1].v[s]);
-                weights[m][s][2 + half] = bf16_pair(w[2].v[s], w[3].v[s]);
-            }
-        }
-    }
+    load_rows(weights, Wh, own);
     const auto fetch = [&](int t) {
-        float* to = inputs + t % STAGES * stage;
+        float* to = inputs + (uint32)t % STAGES * stage;
         if (t >= 0) {
             copy_rows<4 * H>(to, SAVED_WIDTH, gates, t * B, own);
             copy_rows<H>(to + 4 * H, SAVED_WIDTH, c, t * B, own);
@@ -284,11 +305,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     const auto fetch_marks = [&](int t) {
 #pragma unroll
         for (int p = 0; p < CELLS; ++p)
-            if (keep && t >= 0) mark[p] = keep[(uint32)(t * B + own.batch_row(p))];
+            if (keep && t >= 0) mark[p] = keep[(uint32)t * B + own.batch_row(p)];
     };
 #pragma unroll
     for (int p = 0; p < CELLS; ++p) {
-        cell[p] = c[(uint32)(T * B * H) + own.at(p)], dcell[p] = dc[own.at(p)], carried[p] = dh[own.at(p)];
+        cell[p] = c[(uint32)T * B * H + own.at(p)], dcell[p] = dc[own.at(p)], carried[p] = dh[own.at(p)];
         mark[p] = 1;
     }
     // The slopes of step t; then `cell` is the state before it.
@@ -296,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     const auto prepare = [&](int t) {
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
-            const float* in = inputs + t % STAGES * stage + own.row(p) * SAVED_WIDTH + own.unit(p);
+            const float* in = inputs + (uint32)t % STAGES * stage + own.row(p) * SAVED_WIDTH + own.unit(p);
             const float i = in[0], f = in[H], g = in[2 * H], o = in[3 * H], before = in[4 * H];
             const float tanh_c = tanh_by_exp2(cell[p]), kept = mark[p];
             Slopes& to = slopes[p];
@@ -354,7 +375,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
             if (!own.real(p)) continue;
-            float* to = gates + (uint32)(t * B + own.batch_row(p)) * 4 * H + own.unit(p);
+            float* to = gates + ((uint32)t * B + own.batch_row(p)) * 4 * H + own.unit(p);
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate) to[gate * H] = d[p][gate];
         }
@@ -364,17 +385,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
         fetch_marks(t - 2);
         fetch(t - STAGES);
         product(3);
-        float* to = parts + t % 2 * WARPS * part;
+        float* of_step = parts + (uint32)t % 2 * WARPS * part;
 #pragma unroll
         for (int m = 0; m < WARPS; ++m)
 #pragma unroll
-            for (int p = 0; p < CELLS; ++p)
-                to[own.warp * part + own.row(p) * PART_WIDTH + 16 * m + 2 * own.g + own.half(p)] = own.of(sums[m], p);
+            for (int p = 0; p < CELLS; ++p) {
+                float* to = of_step + own.warp * part + own.row(p) * PART_WIDTH;
+                to[16 * m + 2 * own.g + own.half(p)] = own.of(sums[m], p);
+            }
         copies_wait<STAGES - 2>();
         __syncthreads();  // all parts of the next step's dh are known, and the inputs of the one after it
 #pragma unroll
         for (int p = 0; p < CELLS; ++p) {
-            const float* of_warp = to + own.row(p) * PART_WIDTH + own.unit(p);
+            const float* of_warp = of_step + own.row(p) * PART_WIDTH + own.unit(p);
             float total[2] = {of_warp[0], WARPS > 1 ? of_warp[part] : 0.0f};
 #pragma unroll
             for (int w = 2; w < WARPS; ++w) total[w % 2] += of_warp[w * part];

@@ -65,13 +65,16 @@ def test_instructions_are_counted_by_class_and_width():
         "        /*0010*/              @!P0 LDG.E R8, desc[UR4][R2.64+0x10] ;\n"
         "        /*0020*/                   FFMA R4, R4, R5, R6 ;\n"
         "        /*0030*/                   NOP;\n"
+        "        /*0040*/                   LDSM.16.M88.4 R4, [R9+0x40] ;\n"
+        "        /*0050*/              @!PT LDS RZ, [RZ] ;\n"
         ".text.other:\n"
         "        /*0000*/               @P1 STL.64 [R1], R2 ;\n"
     )
     assert set(counts) == {"some_kernel", "other"}
     cells = dict(zip(sass().CLASSES, sass().cells(counts["some_kernel"]), strict=True))
     assert cells["global loads"] == "1 × 16 B, 1 × 4 B" and cells["global stores"] == "–"
-    assert (cells["FFMA"], cells["local"], cells["all"]) == ("1", "0", "3")
+    assert (cells["FFMA"], cells["local"], cells["all"]) == ("1", "0", "4")
+    assert cells["shared loads"] == "1 × 16 B"
     assert sass().cells(counts["other"])[-2:] == ["1", "1"]
 
 

@@ -271,7 +271,7 @@ MUTATIONS = {
         BACKWARD, "__syncthreads();  // nobody reads the inputs", "//"
     ),
     "parts of two steps in one place": Mutation(
-        BACKWARD, "parts + t % 2 * WARPS * part", "parts"
+        BACKWARD, "parts + (uint32)t % 2 * WARPS * part", "parts"
     ),
     "a warp's part counted twice": Mutation(
         BACKWARD, "total[w % 2] += of_warp[w * part]", "total[w % 2] += of_warp[part]"
