@@ -15,9 +15,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_music.ops import softmax_head
+from lstm_music.ops import lstm_sequence, softmax_head
 from lstm_music.ops.cupy_ops import CHUNK_ROWS, L2_BYTES, padded
-from lstm_music.ops.lstm_sequence import sequence_plan
+from lstm_music.ops.lstm_sequence_bf16 import bf16_sequence_rows
 from lstm_music.ops.numpy_ops import LOGITS_BYTES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
@@ -31,6 +31,12 @@ L2_CAPACITY = 50e6
 
 # Assumed, in clocks: from published measurements of Hopper's latencies, rounded.
 FROM_MEMORY, FROM_L2, FROM_SHARED, BARRIER, ACTIVATION, ADD = 700, 270, 30, 40, 60, 4
+# Assumed likewise, of a warp's product of 16 × 16 by 16 × 8 in bf16: clocks until it is done,
+# and between two on a quarter of a multiprocessor: 2,048 multiply-adds at 62 % of its 1,024 a
+# clock, which is what such instructions are reported to reach on Hopper; on an A100 it is 8.
+FROM_PRODUCT, PRODUCT = 33, 2048 / (0.62 * 1024)
+SHUFFLE = 25  # assumed: clocks between lanes of a warp
+L2_RATE = 64  # assumed: bytes a clock between the L2 cache and a multiprocessor
 GEMM_REACH = 0.75  # assumed: cuBLAS's share of a rate at these shapes, whose sum is over 128
 # Assumed: mma.sync's share of Hopper's matrix rate, 62 % in published measurements (wgmma: all),
 # and what exponentials and loads between them leave.
@@ -126,23 +132,45 @@ def occupancy(page: str, kernel: str) -> float:
 # The parts of a step ----------------------------------------------------------------------------
 
 
-def step_clocks(case: Case, backward: bool) -> float:
-    """Return the clocks of a time step of the persistent kernel.
+def plan(case: Case) -> lstm_sequence.SequencePlan:
+    """Return how the persistent kernel runs on an H200."""
+    sizes = (case.B, case.H, 4, MULTIPROCESSORS, SHARED_BYTES)
+    found = lstm_sequence.sequence_plan(*sizes, clusters=True)
+    assert found is not None
+    return found
 
-    The shared memory's pipe carries the weights that registers don't hold, and each warp's
-    broadcasts of the state; multiply-adds run beside it. What follows is a chain.
+
+def step_clocks(case: Case, backward: bool) -> float:
+    """Return the clocks of a time step of the persistent kernel, alike in both directions."""
+    return lstm_sequence.step_clocks(plan(case), case.H)
+
+
+def matrix_step_clocks(case: Case, backward: bool) -> float:
+    """Return the clocks of a time step of the persistent kernel on the matrix units.
+
+    A warp owns 16 units and multiplies by all of their weights, 256 at a time; the quarters of a
+    multiprocessor share the warps. Beside the products go h for each warp through the shared
+    memory's pipe, and what the L2 cache reads and writes; all else is taken to be a chain, though
+    the compiler puts some of it between products.
     """
     H = case.H
-    plan = sequence_plan(case.B, H, 4, MULTIPROCESSORS, SHARED_BYTES)
-    assert plan is not None
-    far = max(0, H - plan.registers - 4 * plan.held)
-    weights = 4 * (H - plan.registers - far) * plan.threads / SHARED
-    broadcasts = plan.rows * (H / 4) * plan.threads / 32
-    from_l2 = far * plan.threads * 4 / 64  # assumed: 64 bytes a clock of a multiprocessor
-    product = max(weights + broadcasts, plan.rows * H * 4 * H / FFMA, from_l2)
-    chain = 2 * BARRIER + 3 * FROM_SHARED + 8 * ADD
-    chain += ACTIVATION + 8 * ADD if backward else 2 * ACTIVATION
-    return product + chain
+    rows = bf16_sequence_rows(case.B, H, MULTIPROCESSORS, SHARED_BYTES)
+    assert rows is not None
+    warps = H / 16
+    products = -(-warps // 4) * 4 * warps * PRODUCT
+    h = 0 if backward else warps * 8 * H * 2 / SHARED
+    moved = rows * H * 4 * 10 / L2_RATE  # gates read and written; c and h written, or c and dy read
+    chain = max(products, h, moved) + FROM_PRODUCT + BARRIER + 2 * FROM_SHARED + 8 * ADD
+    if backward:  # to the lanes of a warp; the warps' parts of dh, written and read
+        return chain + SHUFFLE + 2 * warps * rows * H * 4 / SHARED
+    # Two exponentials or reciprocals for each of a unit's five activations.
+    return chain + max(2 * ACTIVATION, 10 * rows * H / SPECIAL)
+
+
+def fits_matrix_units(case: Case, precision: str) -> bool:
+    """Return whether the recurrent product is on the matrix units."""
+    rows = bf16_sequence_rows(case.B, case.H, MULTIPROCESSORS, SHARED_BYTES)
+    return precision == "bf16" and rows is not None
 
 
 def layers(case: Case, precision: str) -> list[Part]:
@@ -150,14 +178,17 @@ def layers(case: Case, precision: str) -> list[Part]:
     N, H, L = case.T * case.B, case.H, case.L
     real, gemm = 4, {"rate": precision, "share": GEMM_REACH}
     row_bytes = real * N * H
-    start = FROM_MEMORY * 3  # the weights and the first inputs come before the first step
+    # The weights and the first inputs come before the first step.
+    on_units = fits_matrix_units(case, precision)
+    start = FROM_MEMORY * 3 + real * 4 * H * H / (1 if on_units else plan(case).cluster) / L2_RATE
+    clocks = matrix_step_clocks if on_units else step_clocks
     return [
         Part("x·Wx, both layers", 5 * row_bytes, flops=8 * N * H * H, **gemm, launches=L),
         Part("lstm_sequence_forward, both layers", 10 * row_bytes, flops=8 * N * H * H,
-             clocks=L * (start + case.T * step_clocks(case, False)), launches=L,
+             clocks=L * (start + case.T * clocks(case, False)), launches=L,
              group="recurrent"),
         Part("lstm_sequence_backward, both layers", 10 * row_bytes, flops=8 * N * H * H,
-             clocks=L * (start + case.T * step_clocks(case, True)), launches=L,
+             clocks=L * (start + case.T * clocks(case, True)), launches=L,
              group="recurrent"),
         Part("dx, dWx, dWh, db, both layers", 19 * row_bytes, flops=24 * N * H * H, **gemm,
              launches=4 * L),
@@ -349,12 +380,13 @@ def targets(c: Ceilings, page: str) -> str:
 
 
 def recurrent(c: Ceilings) -> str:
-    """Return the clocks of a time step of the recurrent kernel as a list."""
+    """Return the clocks of a time step of the recurrent kernels as a list."""
     lines = []
-    for backward, name in ((False, "forward"), (True, "backward")):
-        clocks = step_clocks(CASES[0], backward)
-        time = clocks / c.clock * 1e6
-        lines.append(f"- {name}: {clocks:,.0f} clocks, {time:.2f} µs")
+    for kernel, of_step in (("fp32", step_clocks), ("bf16", matrix_step_clocks)):
+        for backward, name in ((False, "forward"), (True, "backward")):
+            clocks = of_step(CASES[0], backward)
+            time = clocks / c.clock * 1e6
+            lines.append(f"- {kernel}, {name}: {clocks:,.0f} clocks, {time:.2f} µs")
     return "\n".join(lines)
 
 

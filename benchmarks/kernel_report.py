@@ -16,6 +16,11 @@ import sass
 from host_cuda import nvrtc
 from lstm_music.ops import cuda_source
 from lstm_music.ops.lstm_sequence import sequence_options, sequence_plan, sequence_shared
+from lstm_music.ops.lstm_sequence_bf16 import (
+    bf16_sequence_options,
+    bf16_sequence_rows,
+    bf16_sequence_shared,
+)
 
 SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
 WARPS = {"sm_75": 32, "sm_80": 64, "sm_90": 64}  # of a multiprocessor, at most
@@ -59,6 +64,7 @@ HOT = {
     "column_sum": ("column_sum", "column_sum_bf16"),
     "embedding": ("embedding_forward", "embedding_sort", "embedding_backward"),
     "lstm_sequence": ("lstm_sequence_forward", "lstm_sequence_backward"),
+    "lstm_sequence_bf16": ("lstm_sequence_bf16_forward", "lstm_sequence_bf16_backward"),
     "optimizer": ("sum_squares_forward", "adam_forward"),
     "softmax_head": (
         "softmax_head_copy",
@@ -118,16 +124,32 @@ def kernels(file: str, arch: str, options: tuple[str, ...] = ()) -> list[Kernel]
 
 def sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
     """Return the persistent kernel's report at a size."""
-    plan = sequence_plan(B, H, 4, 132, SHARED_BYTES[arch])
+    plan = sequence_plan(B, H, 4, 132, SHARED_BYTES[arch], arch == "sm_90")
     if plan is None:
         return []
     shared = sequence_shared(plan, H, 4)
     far = max(0, H - plan.registers - 4 * plan.held)
-    label = f" (H={H}, {plan.rows} row{'s' * (plan.rows > 1)} a block; weights of a thread: "
+    label = f" (H={H}, {plan.rows} row{'s' * (plan.rows > 1)} a block"
+    label += f", {plan.cluster} blocks a cluster" * (plan.cluster > 1) + "; weights of a thread: "
     label += f"{plan.registers} in registers, {H - plan.registers - far} shared, {far} from L2)"
     return [
         k._replace(name=k.name + label, threads=plan.threads, shared=shared)
         for k in kernels("lstm_sequence", arch, sequence_options(plan))
+    ]
+
+
+def bf16_sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
+    """Return the report of the persistent kernel on the matrix units at a size."""
+    rows = bf16_sequence_rows(B, H, 132, SHARED_BYTES[arch])
+    if rows is None or arch == "sm_75":
+        return []
+    return [
+        k._replace(
+            name=f"{k.name} (H={H}, {rows} rows a block)",
+            threads=2 * H,
+            shared=bf16_sequence_shared(rows, H, k.name.endswith("backward")),
+        )
+        for k in kernels("lstm_sequence_bf16", arch, bf16_sequence_options(rows, H))
     ]
 
 
@@ -144,11 +166,12 @@ def occupancy(k: Kernel, arch: str) -> float:
 
 def table(arch: str) -> str:
     """Return the report as Markdown."""
-    found = [
-        k for file in cuda_source.names() if file != "lstm_sequence" for k in kernels(file, arch)
-    ]
-    for B, H in ((50, 128), (200, 128), (600, 128), (50, 256)):
+    files = [file for file in cuda_source.names() if not file.startswith("lstm_sequence")]
+    found = [k for file in files for k in kernels(file, arch)]
+    for B, H in ((25, 128), (50, 128), (100, 128), (200, 128), (16, 192), (50, 256)):
         found += sequence_kernels(arch, B, H)
+    for B, H in ((50, 64), (50, 128), (500, 128), (1000, 128)):
+        found += bf16_sequence_kernels(arch, B, H)
     lines = [
         "| kernel | threads | registers | shared, bytes | stack, bytes | spills, bytes "
         "| occupancy |",
@@ -164,11 +187,15 @@ def table(arch: str) -> str:
 
 def disassembly(arch: str) -> str:
     """Return the hot kernels' instructions as Markdown, the persistent ones' at B = 50, H = 128."""
-    plan = sequence_plan(50, 128, 4, 132, SHARED_BYTES[arch])
+    plan = sequence_plan(50, 128, 4, 132, SHARED_BYTES[arch], arch == "sm_90")
+    options = {
+        "lstm_sequence": sequence_options(plan) if plan else (),
+        "lstm_sequence_bf16": bf16_sequence_options(2, 128),
+    }
     rows = [["kernel", *sass.CLASSES], ["---"] * 5 + ["--:"] * (len(sass.CLASSES) - 4)]
     for file, names in HOT.items():
-        options = sequence_options(plan) if plan and file == "lstm_sequence" else ()
-        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, ("-DREAL=float", *options))
+        flags = ("-DREAL=float", *options.get(file, ()))
+        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, flags)
         found = sass.instructions(cubin)
         rows += [[name, *sass.cells(found[name])] for name in names]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -29,6 +29,7 @@ BY_WIDTH = ("LDG", "STG", "LDS", "STS")
 KERNEL = re.compile(r"^\.text\.(\w+):$")
 # "  /*0130*/   @!P0 LDG.E.128.CONSTANT R4, ..." -> LDG.E.128.CONSTANT
 INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)")
+NEVER = re.compile(r"@!U?PT\s")  # done by no thread: what the compiler fills waits with
 
 
 def disassembler() -> str | None:
@@ -65,7 +66,7 @@ def parsed(text: str) -> dict[str, Counter[str]]:
     for line in text.splitlines():
         if head := KERNEL.match(line):
             kernel = found.setdefault(head[1], Counter())
-        elif (op := INSTRUCTION.match(line)) and op[1] != "NOP":
+        elif (op := INSTRUCTION.match(line)) and op[1] != "NOP" and not NEVER.search(line):
             kernel[op[1]] += 1
     return found
 

@@ -74,8 +74,9 @@ def test_instructions_are_counted_by_class_and_width():
         "        /*0000*/                   LDG.E.128 R4, desc[UR4][R2.64] ;\n"
         "        /*0010*/              @!P0 LDG.E R8, desc[UR4][R2.64+0x10] ;\n"
         "        /*0020*/                   FFMA R4, R4, R5, R6 ;\n"
-        "        /*0028*/                   LDSM.16.M88.4 R4, [R5] ;\n"
         "        /*0030*/                   NOP;\n"
+        "        /*0040*/                   LDSM.16.M88.4 R4, [R9+0x40] ;\n"
+        "        /*0050*/              @!PT LDS RZ, [RZ] ;\n"
         ".text.other:\n"
         "        /*0000*/               @P1 STL.64 [R1], R2 ;\n"
     )

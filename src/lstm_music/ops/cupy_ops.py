@@ -17,6 +17,11 @@ from numpy.typing import DTypeLike
 from lstm_music.errors import UserError
 from lstm_music.ops import cuda_source, lstm_sequence, philox, softmax_head
 from lstm_music.ops.lstm_sequence import SequencePlan, sequence_options, sequence_shared
+from lstm_music.ops.lstm_sequence_bf16 import (
+    bf16_sequence_options,
+    bf16_sequence_rows,
+    bf16_sequence_shared,
+)
 from lstm_music.ops.numpy_ops import (
     Array,
     NumpyOps,
@@ -83,7 +88,9 @@ class CupyOps(NumpyOps):
 
     precision: of the GEMMs of float32 models. "fp32" is strict; "tf32" and "bf16" let the tensor
     cores round the factors, and add up in fp32. State, losses and weights are fp32 in all three.
-    "bf16" reads copies in bf16 of a softmax head's factors: half the bytes.
+    "bf16" reads copies in bf16 of a softmax head's factors: half the bytes. There the recurrent
+    product too rounds its factors (h, Wh and the gates' gradients) to bf16, where the device has
+    matrix units and H fits; elsewhere, and with "fp32" and "tf32" always, it is fp32.
     cupy: the module to use, for tests.
     """
 
@@ -275,6 +282,12 @@ class CupyOps(NumpyOps):
         """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
         T, B, H4 = gates.shape
         H = H4 // 4
+        rows = self._matrix_rows(B, H, gates, Wh)
+        if rows is not None:
+            self._launch_matrix_sequence(
+                "forward", rows, H, B, gates, Wh, b, keep, c, h, np.int32(T), np.int32(B)
+            )
+            return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
@@ -301,6 +314,12 @@ class CupyOps(NumpyOps):
     ) -> None:
         """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step."""
         T, B, H = dy.shape
+        rows = self._matrix_rows(B, H, gates, Wh, c, dy)
+        if rows is not None:
+            self._launch_matrix_sequence(
+                "backward", rows, H, B, gates, Wh, keep, c, dy, dh, dc, np.int32(T), np.int32(B)
+            )
+            return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
@@ -321,6 +340,27 @@ class CupyOps(NumpyOps):
             "lstm_sequence", name, (lstm_sequence.grid(plan, B),), (plan.threads,), *args,
             shared=sequence_shared(plan, H, self.dtype.itemsize), options=sequence_options(plan),
         )  # fmt: skip
+
+    def _launch_matrix_sequence(
+        self, direction: str, rows: int, H: int, B: int, *args: Any
+    ) -> None:
+        self.launch(
+            "lstm_sequence_bf16", f"lstm_sequence_bf16_{direction}",
+            (blocks(B, rows),), (2 * H,), *args,
+            shared=bf16_sequence_shared(rows, H, direction == "backward"),
+            options=bf16_sequence_options(rows, H),
+        )  # fmt: skip
+
+    def _matrix_rows(self, B: int, H: int, *copied: Array) -> int | None:
+        """Return the rows of a block of the kernel on the matrix units, None where it isn't used.
+
+        copied: what the kernel reads 16 bytes at a time.
+        """
+        if not (self.matrix_units and self.precision == "bf16" and self.dtype == np.float32):
+            return None
+        if any(pointer(a) % 16 for a in copied):
+            return None
+        return bf16_sequence_rows(B, H, self.multiprocessors, self.shared_bytes)
 
     def _plan(self, B: int, H: int) -> SequencePlan | None:
         """Return how to run the persistent kernel, None where H is too large for it."""
