@@ -82,8 +82,12 @@ class Rivals:
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             call()
-        replay: Call = graph.replay
-        return replay
+
+        # What the graph reads and writes must live as long as this does.
+        def again(alive: Call = call) -> None:
+            graph.replay()
+
+        return again
 
     def timed(self, call: Call, precision: str, calls: int) -> Round:
         """Return the round of so many calls: seconds of one."""
