@@ -320,9 +320,9 @@ def part_columns(found: dict[str, float]) -> dict[str, float]:
 def sampling(run: Run) -> None:
     """Time the loop over tokens at each batch, beside PyTorch's."""
     for batch in cases.SAMPLING_BATCHES:
-        given = {"method": "sampling", "batch": batch, "words": cases.SAMPLING_WORDS}
-        given["tokens"] = cases.SAMPLING_TOKENS
-        common = {"batch": batch, "precision": "fp32"}
+        given: dict[str, Any] = {"method": "sampling", "batch": batch}
+        given |= {"words": cases.SAMPLING_WORDS, "tokens": cases.SAMPLING_TOKENS}
+        common: dict[str, Any] = {"batch": batch, "precision": "fp32"}
         entries = [Entry({**common, "side": "ours", "who": "ours"}, run.ours, given)]
         for mode in ("eager", "graph"):
             row = {**common, "side": "torch", "who": f"torch {mode}"}
@@ -364,7 +364,7 @@ def all_parts() -> tuple[Part, ...]:
     """Return the parts in the order in which they run."""
     return (
         Part("machine", 15, machine),
-        Part("agreement", 25, agreement),
+        Part("agreement", 40, agreement),
         Part("ceilings", 12, ceilings),
         Part("tests", 60, tests),
         *(Part(f"training, {case.name}", 40, training(case)) for case in cases.GOAL_CASES),
@@ -447,7 +447,7 @@ def main() -> int:
     if args.one_step:
         checks.one_step(Ours(xp, by_events(xp)), cases.GOAL_CASES[0], args.one_step)
         return 0
-    name = xp.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    name = Ours(xp, by_events(xp)).machine()["gpu"]
     date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     slug = re.sub(r"[^a-z0-9]+", "-", f"{name}-{date[:10]}".lower()).strip("-")
     run = Run(args.minutes, args.out / slug)

@@ -13,7 +13,7 @@ from lstm_music.model import Model
 from lstm_music.ops.cupy_ops import SCALARS, CupyOps, Parameter, padded_chunks
 from lstm_music.ops.numpy_ops import RowGradient
 
-Call: TypeAlias = Callable[[], None]
+Call: TypeAlias = Callable[[], Any]
 Timed: TypeAlias = tuple[str, float, float, Call]
 """A kernel's name, FLOPs and bytes, and a launch."""
 
@@ -62,7 +62,8 @@ def layer_call(ops: CupyOps, H: int, L: int, B: int, T: int) -> Callable[[], dic
         for p, work in layers:
             y, _, cache = lstm_forward(ops, p, y, zero, zero, None, work)
             caches.append(cache)
-        d, grads = dy, {}
+        d = dy
+        grads: dict[str, Any] = {}
         for (p, work), cache in zip(reversed(layers), reversed(caches), strict=True):
             d, _, grads = lstm_backward(ops, p, d, None, None, cache, work)
         return {"y": y, "dx": d, **{f"layer.d{name}": g for name, g in grads.items()}}
@@ -92,7 +93,8 @@ def loss_call(ops: CupyOps, N: int, V: int, H: int) -> tuple[Call, dict[str, Any
     out = {name: xp.empty(shape, ops.dtype) for name, shape in shapes.items()}
 
     def call() -> None:
-        ops.linear_softmax_xent(h, W, b, ids, 1 / N, *out.values(), work)
+        losses, dh, dW, db = out.values()
+        ops.linear_softmax_xent(h, W, b, ids, 1 / N, losses, dh, dW, db, work)
 
     return call, out
 

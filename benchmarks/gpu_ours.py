@@ -23,7 +23,7 @@ from lstm_music.ops.cupy_ops import Allocator, CupyOps, padded, usable_cupy
 from lstm_music.optim import Optimizer
 from lstm_music.sampler import Options
 
-Call: TypeAlias = Callable[[], None]
+Call: TypeAlias = Callable[[], Any]
 Timer: TypeAlias = Callable[[Call], float]
 
 

@@ -125,7 +125,7 @@ def step_and_layer(rows: list[Row], variant: str) -> Goal:
     """Return whether our kernels take little enough for a time step of a layer, one way."""
     wanted = {"side": "ours", "part": "kernels", "H": cases.NARROW, "precision": variant}
     best, most = fastest(rows, **wanted), cases.STEP_AND_LAYER
-    took = best and best["seconds"] / cases.LENGTH / 2
+    took = None if best is None else best["seconds"] / cases.LENGTH / 2
     text = why_not(rows, **wanted) if took is None else f"{took * 1e6:.2f} µs"
     return line("a time step and layer, mean of both ways", variant, f"{most * 1e6:.1f} µs", took,
                 text, took is not None and took <= most)  # fmt: skip
@@ -135,7 +135,7 @@ def loss_share(V: int, rows: list[Row], variant: str) -> Goal:
     """Return whether the loss layer reaches enough of the matrix rate."""
     wanted = {"side": "ours", "V": V, "precision": variant}
     best, least = fastest(rows, **wanted), cases.LOSS_SHARE
-    share = best and best.get("share_of_matrix_rate")
+    share = None if best is None else best.get("share_of_matrix_rate")
     text = why_not(rows, **wanted) if best is None else "no matrix rate was measured"
     if best and share is not None:
         text = f"{share:.0%}, {best['seconds'] * 1e6:,.0f} µs"

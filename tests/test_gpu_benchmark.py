@@ -510,7 +510,8 @@ def tiny_sizes(monkeypatch):
     sizes = {"COPIED": 8192, "CACHED": 8192, "SQUARE": 16, "BATCH": 3, "LENGTH": 4, "NARROW": 8}
     sizes |= {"WIDE": (12,), "LOSS_SIZES": ((12, 31), (9, 40)), "SAMPLING_WORDS": 31}
     sizes |= {"SAMPLING_BATCHES": (1, 2), "SAMPLING_TOKENS": 4, "ROUNDS": 1}
-    sizes |= {"GOAL_CASES": (TINY,), "VARIANTS": ("fp32", "bf16"), "RIVAL_PRECISIONS": ("fp32", "bf16")}
+    both = ("fp32", "bf16")
+    sizes |= {"GOAL_CASES": (TINY,), "VARIANTS": both, "RIVAL_PRECISIONS": both}
     sizes |= {"OTHER_CASES": (Case("notes", 5, 3, 4, 8, head="nade"),)}
     for name, value in sizes.items():
         monkeypatch.setattr(cases, name, value)
