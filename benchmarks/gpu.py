@@ -2,517 +2,427 @@
 
 Run `python benchmarks/gpu.py [--minutes 8] [--out benchmarks/results]` in an environment with the
 package, CuPy (pip install 'lstm-music[cuda13,test]') and, for the rivals, a CUDA build of torch.
-compute-sanitizer is used where it is on PATH. Writes OUT/<gpu>-<date>.json and .md. Without a GPU
-it exits with status 2 and one line. A part for which no time is left is named as not run.
+compute-sanitizer and Nsight Compute are used where they are on PATH. Writes OUT/<gpu>-<date>.json
+and .md after each part, and ends with the table of goals. Ours and PyTorch's run in turn, each in a
+process of its own (gpu_workers.py). Without a GPU it exits with status 2 and one line. What there
+is no time for is named as not run.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
-import math
 import re
-import shutil
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from lstm_music.device_sampling import DeviceSampler
+import gpu_cases as cases
+import gpu_checks as checks
+from gpu_cases import Case, precision_of
+from gpu_ours import Ours, by_events, ops_of, step_bound
+from gpu_report import goal_table, part_lines, write
+from gpu_workers import LIMIT, Entry, Failed, Worker, first_line, interleaved
 from lstm_music.errors import UserError
-from lstm_music.graph import GraphStep
-from lstm_music.model import Batch, Config, Model, parameter_shapes
-from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.cupy_ops import PRECISIONS, CupyOps, Parameter, padded_chunks
-from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
-from lstm_music.sampler import Options
+from lstm_music.ops.cupy_ops import usable_cupy
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = ["tests/ops", "tests/test_model.py", "tests/test_lstm.py", "tests/test_heads.py"]
-CLIP, LR = 5.0, 1e-3
-HEADS = ("softmax", "sigmoid", "nade")  # a factored head runs the same kernels
-ROUNDS, STEPS = 5, 20
+LEAST = 5.0  # seconds that must be left for a part to begin
+COMPILE_LIMIT = 45.0  # seconds, of one torch.compile
+HOW = ("graph", "calls")
 
 
-Timed: TypeAlias = tuple[str, float, float, Callable[[], None]]
-"""A kernel's name, FLOPs and bytes, and a launch."""
+class Run:
+    """One run of the command: what was found, where it goes, and the time that is left."""
+
+    def __init__(self, minutes: float, path: Path, clock: Callable[[], float] = time.monotonic):
+        self.clock, self.begun, self.limit, self.path = clock, clock(), 60 * minutes, path
+        self.found: dict[str, Any] = {"machine": {}, "checks": {}, "ceilings": {}}
+        self.found |= {"errors": {}, "not run": [], "seconds": {}}
+        self.kept_back = 0.0  # what the goals' parts to come are expected to take
+        self.ours, self.torch = Worker("gpu_ours"), Worker("gpu_rivals")
+
+    def left(self) -> float:
+        """Return the seconds left."""
+        return self.limit - (self.clock() - self.begun)
+
+    def spare(self) -> float:
+        """Return the seconds left beside what the goals' parts to come are expected to take."""
+        return self.left() - self.kept_back
+
+    def attempt(self, name: str, call: Callable[[], Any]) -> Any:
+        """Return what a call does, None after an error, which becomes a line of the results."""
+        if self.left() <= 0:
+            self.found["not run"].append(name)
+            return None
+        try:
+            return call()
+        except Exception as error:  # whatever it is, the other parts are worth running
+            text = str(error) if isinstance(error, Failed) else first_line(error)
+            self.found["errors"][name] = text
+            return None
+
+    def ask(self, name: str, side: Worker, method: str, **given: Any) -> Any:
+        """Return what a side answers, None after an error."""
+        return self.attempt(name, lambda: side.call(method, min(LIMIT, self.left()), **given))
+
+    def add(self, table: str, rows: list[dict[str, Any]]) -> None:
+        """Add rows to a table of the results."""
+        self.found.setdefault(table, []).extend(rows)
+
+    def close(self) -> None:
+        """End both sides."""
+        self.ours.close()
+        self.torch.close()
 
 
-class Case(NamedTuple):
-    """A model's sizes and its batches'."""
+class Part(NamedTuple):
+    """A part of a run; seconds: what it is expected to take on an H200, an estimate."""
 
     name: str
-    V: int
-    B: int
-    T: int
-    H: int = 128
-    L: int = 2
-    head: str = "softmax"
+    seconds: float
+    call: Callable[[Run], None]
+    goal: bool = True
 
 
-CASES = [
-    Case("the paper's Bach", 35_509, 50, 50),
-    Case("Muse-All", 39_289, 50, 50),
-    Case("Classical", 132_437, 25, 25),
-    Case("bundled Bach", 950, 50, 50),
-    Case("largest vocabulary", 175_467, 50, 50),
-    Case("independent notes", 88, 50, 50, head="sigmoid"),
-    Case("NADE of notes", 88, 50, 50, head="nade"),
-]
+# Parts ------------------------------------------------------------------------------------------
 
 
-def config_of(case: Case, embedding: int = 128, dropout: float = 0.0) -> Config:
-    """Return the model of a case."""
-    return Config(case.V, embedding, case.H, case.L, dropout, head=case.head)
+def machine(run: Run) -> None:
+    """Say what the machine and its software are."""
+    known = run.found["machine"]
+    for side in (run.ours, run.torch):
+        known |= run.ask(f"machine, {side.module}", side, "machine") or {}
 
 
-def random_batch(case: Case, rng: np.random.Generator) -> Batch:
-    """Return a batch of ids, or of notes of which one in twenty is on."""
-    shape = (case.T, case.B)
-    if case.head == "softmax":
-        x, y = rng.integers(case.V, size=(2, *shape), dtype=np.int32)
-    else:
-        x, y = ((rng.random((*shape, case.V + k)) < 0.05).astype(np.uint8) for k in (1, 0))
-    return Batch(x, y, None, case.T * case.B)
-
-
-# Timing -----------------------------------------------------------------------------------------
-
-
-def seconds(xp: Any, call: Callable[[], None], rounds: int = ROUNDS, repeats: int = 1) -> float:
-    """Return the median seconds of a call, by events of the device; the first isn't counted."""
-    call()
-    found = []
-    for _ in range(rounds):
-        begin, end = xp.cuda.Event(), xp.cuda.Event()
-        begin.record()
-        for _ in range(repeats):
-            call()
-        end.record()
-        end.synchronize()
-        found.append(xp.cuda.get_elapsed_time(begin, end) / 1e3 / repeats)
-    return statistics.median(found)
-
-
-def graph_seconds(xp: Any, call: Callable[[], None], launches: int = 20) -> float:
-    """Return the seconds of a call inside a graph of many, so that launching costs nothing."""
-    stream, pool = xp.cuda.Stream(), xp.cuda.MemoryPool()
-    with stream, xp.cuda.using_allocator(pool.malloc):
-        call()
-        stream.synchronize()
-        stream.begin_capture()
-        for _ in range(launches):
-            call()
-        graph = stream.end_capture()
-        return seconds(xp, lambda: graph.launch(stream)) / launches
-
-
-def ceilings(ops: CupyOps) -> dict[str, float]:
-    """Return what this card reaches: bytes a second of a copy, FLOP a second of GEMMs."""
-    xp = ops.xp
-    a = xp.zeros(1 << 28, np.float32)
-    b = xp.empty_like(a)
-    found = {"bytes": 2 * a.nbytes / seconds(xp, lambda: xp.copyto(b, a), repeats=5)}
-    n = 8192
-    x, y = (xp.random.standard_normal((n, n), dtype=np.float32) for _ in range(2))
-    out = xp.empty_like(x)
-    for precision in PRECISIONS:
-        gemm = CupyOps("float32", precision)
-        took = seconds(xp, lambda gemm=gemm: gemm.matmul(x, y, out), repeats=2)
-        found[precision] = 2 * n**3 / took
-    return found
-
-
-# Checks -----------------------------------------------------------------------------------------
-
-
-def run_tests(limit: float) -> str:
-    """Run the ops' and models' tests of the cupy backend; return pytest's last line."""
-    command = [sys.executable, "-m", "pytest", "-q", "-k", "cupy", *TESTS]
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"not finished in {limit:.0f} s"
-    return (done.stdout.strip().splitlines() or [done.stderr[-200:]])[-1]
-
-
-def run_sanitizer(tool: str, limit: float) -> str:
-    """Run a small training under compute-sanitizer; return its last line."""
-    program = shutil.which("compute-sanitizer")
-    if program is None:
-        return "compute-sanitizer isn't here"
-    command = [program, "--tool", tool, sys.executable, __file__, "--small-run"]
-    try:
-        done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=limit, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"not finished in {limit:.0f} s"
-    return ((done.stdout + done.stderr).strip().splitlines() or ["no output"])[-1]
-
-
-def small_run(ops: NumpyOps, steps: int = 100, head: str = "softmax") -> tuple[list[float], Model]:
-    """Take steps with a small model; return losses and the model. On a GPU each is a graph."""
-    case = Case("small", 101, 7, 9, 37, head=head)
-    rng = np.random.default_rng(0)
-    model = Model(config_of(case, 24, 0.2), ops, seed=1)
-    optimizer = Optimizer(ops, "adam", model.parameters, 0.01)
-    averages = Averages(model, 0.9)
-    graph = None
-    if isinstance(ops, CupyOps):
-        graph = GraphStep(model, optimizer, CLIP, 0, averages.means, averages.rate)
-    state, losses = model.zero_state(case.B), []
-    for step in range(steps):
-        keep = (rng.random((case.T, case.B)) < 0.9).astype(np.float32)
-        batch = random_batch(case, rng)._replace(keep=keep)
-        if graph is not None:
-            graph.run(batch, LR, step)
-            losses.append(graph.read().loss)
-            continue
-        loss, grads, state = model.loss_and_grads(batch, state, 0, step)
-        scale = clip_scale(global_norm(ops, grads), CLIP)
-        optimizer.step(model.parameters, grads, LR, scale)
-        averages.update()
-        losses.append(loss)
-    return losses, averages.model
-
-
-def agreement(ops: CupyOps, head: str) -> dict[str, float]:
-    """Compare 100 steps on GPU and CPU from one seed; move the GPU's averages to the CPU."""
-    host, case = NumpyOps("float32"), Case("small", 101, 7, 9, 37, head=head)
-    gpu, trained = small_run(ops, head=head)
-    cpu, _ = small_run(host, head=head)
-    moved = {k: host.asarray(ops.to_numpy(v)) for k, v in trained.parameters.items()}
-    there = Model(trained.config, host, parameters=moved)
-    batch = random_batch(case, np.random.default_rng(1))
-    x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
-    on_cpu, _ = there.losses(batch, there.zero_state(case.B))
-    on_gpu, _ = trained.losses(Batch(x, y, None, 1), trained.zero_state(case.B))
-    return {
-        "difference_in_training": max(abs(a - b) for a, b in zip(gpu, cpu, strict=True)),
-        "difference_of_one_model": float(np.abs(ops.to_numpy(on_gpu) - on_cpu).max()),
-    }
-
-
-def precision_errors() -> dict[str, float]:
-    """Return each precision's largest relative error of a gradient, against float64."""
-    config = Config(301, 64, 128, 2)
-    rng = np.random.default_rng(0)
-    x, y = rng.integers(config.vocabulary, size=(2, 12, 8), dtype=np.int32)
-
-    def gradients(ops: NumpyOps) -> dict[str, Any]:
-        batch = Batch(ops.asarray(x, "int32"), ops.asarray(y, "int32"), None, x.size)
-        model = Model(config, ops, seed=1)
-        _, grads, _ = model.loss_and_grads(batch, model.zero_state(8))
-        return {
-            name: ops.to_numpy(g.values if isinstance(g, tuple) else g) for name, g in grads.items()
-        }
-
-    exact = gradients(NumpyOps("float64"))
-    errors = {}
-    for precision in PRECISIONS:
-        found = gradients(CupyOps("float32", precision))
-        errors[precision] = max(
-            float(np.linalg.norm(found[k] - g) / np.linalg.norm(g)) for k, g in exact.items()
-        )
-    return errors
-
-
-# Kernels ----------------------------------------------------------------------------------------
-
-
-def kernel_times(
-    ops: CupyOps, ceiling: dict[str, float], case: Case = CASES[0]
-) -> list[dict[str, Any]]:
-    """Time each kernel alone at the sizes of a case, with its share of the bound."""
-    T, B, V = case.T, case.B, case.V
-    H = E = case.H
-    N, xp = T * B, ops.xp
-    rng = np.random.default_rng(0)
-
-    def real(*shape: int) -> Any:
-        return ops.asarray(0.1 * rng.standard_normal(shape))
-
-    gates, Wh, b = real(T, B, 4 * H), real(H, 4 * H), real(4 * H)
-    c, h, dy, dh, dc = (real(*s) for s in ((T + 1, B, H),) * 2 + ((T, B, H), (B, H), (B, H)))
-    W, head, hs = real(V, E), real(H, V), real(N, H)
-    ids = ops.asarray(rng.integers(V, size=N), "int32")
-    x, losses, work = real(N, E), real(N), ops.workspace()
-    dW, db, dhs, bias = real(H, V), real(V), real(N, H), real(V)
-    logits = next(padded_chunks(N, V, work))[1]
-    moments = [xp.zeros_like(W), xp.zeros_like(W)]
-    table = ops.table([Parameter(W, dW.reshape(V, E), *moments)])
-    partial, scalars = xp.empty(table.norm_blocks, np.float64), xp.zeros(11, np.float64)
-    step, where = xp.zeros(1, np.uint32), xp.zeros(V, np.int32)
-    slots: dict[str, Any] = {}
-
-    def embedding_backward() -> None:
-        with ops.recording(step, where, slots):
-            ops.embedding_backward(ids, x)
-
-    def head_loss() -> None:
-        ops.linear_softmax_xent(hs, head, bias, ids, 1.0, losses, dhs, dW, db, work)
-
-    n = len(logits)
-    flops, moved = 2 * N * H * 4 * H, 4 * N * (2 * 4 * H + 2 * H)
-    timed: list[Timed] = [
-        ("lstm_sequence_forward", flops, moved,
-         lambda: ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work)),
-        ("lstm_sequence_backward", flops, moved + 4 * N * H,
-         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)),
-        ("softmax_xent_backward, a chunk", 0, 8 * n * V,
-         lambda: ops.softmax_xent(logits, ids[:n], losses[:n], 1.0)),
-        ("linear_softmax_xent, whole", 6 * N * H * V, 4 * 3 * H * V, head_loss),
-        ("embedding_forward", 0, 8 * N * E, lambda: ops.embedding_forward(W, ids, x)),
-        ("embedding_backward", 0, 8 * N * E, embedding_backward),
-        ("dropout", 0, 8 * N * E, lambda: ops.dropout(x, 0.1, 0, 0, 0)),
-        ("clip, head.W", 0, 4 * V * E, lambda: ops.clip_all(table, losses, scalars, partial)),
-        ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, scalars)),
-    ]  # fmt: skip
-    return timed_rows(ops, ceiling, timed + note_kernels(ops, N, E, H))
-
-
-def note_kernels(ops: CupyOps, N: int, E: int, K: int, D: int = 88) -> list[Timed]:
-    """Return the kernels of N rows of notes, of which one in twenty is on, with their bounds."""
-    rng = np.random.default_rng(0)
-
-    def real(*shape: int) -> Any:
-        return ops.asarray(0.1 * rng.standard_normal(shape))
-
-    x = ops.asarray(rng.random((N, D)) < 0.05, np.uint8)
-    out, visible, hidden, losses = real(N, E), real(N, D), real(N, K), real(N)
-    embedding, dE, W, U, dW, dU = real(D, E), real(D, E), *(real(D, K) for _ in range(4))
-    draws, drawn = ops.asarray(rng.random((N, D))), ops.xp.zeros_like(x)
-    biases, work = 4 * N * (D + K), ops.workspace()
-    return [
-        ("note_embedding_forward", 0, 4 * N * E + N * D,
-         lambda: ops.note_embedding_forward(embedding, x, out)),
-        ("note_embedding_backward", 0, 4 * N * E + N * D,
-         lambda: ops.note_embedding_backward(x, out, dE)),
-        ("sigmoid_xent_backward", 0, 9 * N * D,
-         lambda: ops.sigmoid_xent(visible, x, losses, 1.0)),
-        ("nade_forward", 2 * N * D * K, biases,
-         lambda: ops.nade_nll(visible, hidden, x, W, U, losses)),
-        ("nade_forward, nade_backward, sums", 6 * N * D * K, 2 * biases,
-         lambda: ops.nade_xent(visible, hidden, x, W, U, 1.0, losses, dW, dU, work)),
-        ("nade_sample", 2 * N * D * K, biases,
-         lambda: ops.nade_sample(visible, hidden, W, U, draws, 1.0, drawn)),
-    ]  # fmt: skip
-
-
-def timed_rows(ops: CupyOps, ceiling: dict[str, float], timed: list[Timed]) -> list[dict[str, Any]]:
-    """Time each kernel; return a row each."""
-    rows = []
-    for name, flop, size, call in timed:
-        took = graph_seconds(ops.xp, call)
-        bound = max(flop / ceiling[ops.precision], size / ceiling["bytes"])
-        rows.append({"kernel": name, "microseconds": took * 1e6, "share_of_bound": bound / took})
-    return rows
-
-
-# Training ---------------------------------------------------------------------------------------
-
-
-def training_bound(case: Case, ceiling: dict[str, float], precision: str) -> float:
-    """Return the seconds a step takes at least: FLOPs at the GEMM rate, or bytes of Adam."""
-    sizes = parameter_shapes(config_of(case))
-    N = case.T * case.B
-    gemm = sum(math.prod(s) for name, s in sizes.items() if ".W" in name and name[0] != "e")
-    adam = 4 * (7 * sum(math.prod(s) for s in sizes.values()) - case.V * 128)
-    return max(6 * N * gemm / ceiling[precision], adam / ceiling["bytes"])
-
-
-def our_round(case: Case, precision: str) -> Callable[[], float]:
-    """Return a round of ours: the seconds of a step."""
-    ops = get_ops("cupy", precision=precision)
-    model = Model(config_of(case), ops)
-    graph = GraphStep(model, Optimizer(ops, "adam", model.parameters), CLIP)
-    batch = random_batch(case, np.random.default_rng(0))
-
-    def run() -> float:
-        begun = time.perf_counter()
-        for step in range(STEPS):
-            graph.run(batch, LR, step)
-        assert not graph.read().failed
-        return (time.perf_counter() - begun) / STEPS
-
-    return run
-
-
-def torch_round(case: Case, precision: str, compiled: bool) -> Callable[[], float]:
-    """Return a round of PyTorch's: the same model, optimiser and clipping."""
-    import torch
-
-    tf32 = precision == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    embedding = torch.nn.Embedding(case.V, 128)
-    lstm = torch.nn.LSTM(128, case.H, case.L)
-    head = torch.nn.Linear(case.H, case.V)
-    net = torch.nn.ModuleList([embedding, lstm, head]).cuda()
-    adam = torch.optim.Adam(net.parameters(), lr=LR, fused=True)
-    batch = random_batch(case, np.random.default_rng(0))
-    x, y = (torch.from_numpy(a).long().cuda() for a in (batch.x, batch.y))
-
-    def loss_of(x: Any, y: Any, state: Any) -> tuple[Any, Any]:
-        with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
-            out, state = lstm(embedding(x), state)
-            logits = head(out).flatten(0, 1)
-        return torch.nn.functional.cross_entropy(logits.float(), y.flatten()), state
-
-    forward = torch.compile(loss_of) if compiled else loss_of
-    zero = torch.zeros(case.L, case.B, case.H, device="cuda")
-    kept = [(zero, zero)]
-
-    def run() -> float:
-        # Set anew: rivals of other precisions run in between.
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-        torch.cuda.synchronize()
-        begun = time.perf_counter()
-        for _ in range(STEPS):
-            loss, state = forward(x, y, kept[0])
-            kept[0] = tuple(s.detach().float() for s in state)
-            adam.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)
-            adam.step()
-        torch.cuda.synchronize()
-        return (time.perf_counter() - begun) / STEPS
-
-    return run
-
-
-def training_times(
-    case: Case, ceiling: dict[str, float], with_torch: bool, out_of_time: Callable[[], bool]
-) -> list[dict[str, Any]]:
-    """Time a case on everything there is, a round of each in turn."""
-    makers: dict[tuple[str, str], Callable[[], Callable[[], float]]] = {}
-    for precision in PRECISIONS:
-        makers["ours", precision] = lambda p=precision: our_round(case, p)
-        if with_torch and case.head == "softmax":
-            makers["torch eager", precision] = lambda p=precision: torch_round(case, p, False)
-            makers["torch.compile", precision] = lambda p=precision: torch_round(case, p, True)
-    rounds: dict[tuple[str, str], Callable[[], float]] = {}
-    rows = []
-    for key, make in makers.items():
-        if out_of_time():
-            break
-        try:
-            rounds[key] = make()
-            rounds[key]()  # compiles
-        except Exception as error:  # a rival that fails is a row, not the end
-            rounds.pop(key, None)
-            rows.append(
-                {"case": case.name, "who": key[0], "precision": key[1], "error": str(error)}
-            )
-    times: dict[tuple[str, str], list[float]] = {key: [] for key in rounds}
-    for _ in range(ROUNDS):
-        for key, call in rounds.items():
-            times[key].append(call())
-    for (who, precision), found in times.items():
-        took = statistics.median(found)
-        rows.append(
+def agreement(run: Run) -> None:
+    """Hold training and gradients to the CPU's, and the large sizes to fp32's."""
+    side = Worker("gpu_checks")
+    asked: list[tuple[str, Worker, str, dict[str, Any]]] = [
+        (f"agreement, {head}", side, "agreement", {"head": head}) for head in checks.HEADS
+    ]
+    asked += [
+        (f"gradients' errors, {variant}", side, "precision_error", {"variant": variant})
+        for variant in cases.VARIANTS
+    ]
+    asked += [
+        (
+            f"differences from fp32 at V={V}, {variant}",
+            run.ours,
+            "differences",
             {
-                "case": case.name,
-                "who": who,
-                "precision": precision,
-                "milliseconds": took * 1e3,
-                "tokens_per_second": case.T * case.B / took,
-                "share_of_bound": training_bound(case, ceiling, precision) / took,
-            }
+                "variant": variant,
+                "N": N,
+                "V": V,
+                "H": cases.NARROW,
+                "B": cases.BATCH,
+                "T": cases.LENGTH,
+            },
         )
-    return rows
+        for N, V in cases.LOSS_SIZES
+        for variant in cases.VARIANTS[1:]
+    ]
+    for name, worker, method, given in asked:
+        found = run.ask(name, worker, method, **given)
+        if found is not None:
+            run.found["checks"][name] = found
+    side.close()
 
 
-def peak_bytes(ops: CupyOps) -> int:
-    """Return the device bytes in use now, by CuPy's pools and all else."""
-    free, total = ops.xp.cuda.runtime.memGetInfo()
-    return int(total - free)
+def ceilings(run: Run) -> None:
+    """Measure what the card reaches: copies, and products by precision."""
+    N, V = cases.LOSS_SIZES[0]
+    asked: list[tuple[str, str, dict[str, Any]]] = [
+        ("bytes", "copy_rate", {"size": cases.COPIED}),
+        ("l2", "copy_rate", {"size": cases.CACHED}),
+        ("l2, half the size", "copy_rate", {"size": cases.CACHED // 2}),
+        ("bf16, rounded by cuBLAS", "gemm_rate", {"precision": "bf16", "n": cases.SQUARE}),
+    ]
+    for p in cases.RIVAL_PRECISIONS:
+        square = {"precision": p, "n": cases.SQUARE, "copies": p == "bf16"}
+        asked += [(p, "gemm_rate", square)]
+        asked += [(f"{p}, head", "head_rate", {"precision": p, "N": N, "V": V, "H": cases.NARROW})]
+    for name, method, given in asked:
+        rate = run.ask(f"ceiling {name}", run.ours, method, **given)
+        if rate is not None:
+            run.found["ceilings"][name] = rate
 
 
-def sampling_times(ops: CupyOps) -> list[dict[str, Any]]:
-    """Time the token loop on the device at batch 1 and 64."""
-    V, most = 35_509, 512
-    model = Model(Config(V), ops)
-    rows = []
-    for B in (1, 64):
-        # A start symbol that no draw gives: every piece has its full length.
-        allowed = np.ones(V, np.uint8)
-        allowed[0] = 0
-        found = []
-        for seed in range(ROUNDS):
-            sampler = DeviceSampler(model, B, Options(seed=seed), 0, allowed=allowed)
-            begun = time.perf_counter()
-            sampler.run(most)
-            found.append(time.perf_counter() - begun)
-        rate = most * B / statistics.median(found)
-        rows.append({"case": f"sampling, batch {B}", "tokens_per_second": rate})
-    return rows
+def tests(run: Run) -> None:
+    """Run the tests of the cupy backend."""
+    limit = min(60, run.left())
+    run.found["checks"]["tests"] = checks.run_tests(limit)
 
 
-# Results ----------------------------------------------------------------------------------------
+def training(case: Case, table: str = "training", compiled: bool = True) -> Callable[[Run], None]:
+    """Return the part that times a case on all sides in turn, torch.compile last."""
+
+    def part(run: Run) -> None:
+        rows = interleaved(step_entries(run, case), run.left)
+        if compiled:
+            rows += interleaved(compile_entries(run, case), run.left, run.spare)
+        for row in rows:
+            row |= step_columns(case, row, run.found["ceilings"])
+        run.add(table, rows)
+        used = run.ask(f"bytes, {case.name}", run.ours, "device_bytes")
+        run.found.setdefault("device bytes", {})[case.name] = used
+
+    return part
 
 
-def markdown(found: dict[str, Any]) -> str:
-    """Return the results as Markdown."""
-    lines = [f"# {found['gpu']}, {found['date']}", ""]
-    for name in ("checks", "ceilings", "agreement", "precision_errors"):
-        lines += [f"- {name}: `{json.dumps(found.get(name, 'not run'))}`"]
-    for name in ("kernels", "training", "sampling"):
-        rows = found.get(name) or []
-        if not rows:
-            lines += ["", f"{name}: not run"]
-            continue
-        keys = list(dict.fromkeys(k for r in rows for k in r))
-        lines += ["", "| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
-        for r in rows:
-            cells = (r.get(k, "") for k in keys)
-            shown = (f"{c:,.3g}" if isinstance(c, float) else str(c) for c in cells)
-            lines.append("| " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
+def step_entries(run: Run, case: Case) -> list[Entry]:
+    """Return ours in each precision, and PyTorch's eagerly and as graphs."""
+    rivals = cases.RIVAL_PRECISIONS if case.head == "softmax" else ()
+    return our_steps(run, case, "ours") + [
+        rival_step(run, case, precision, mode)
+        for precision in rivals
+        for mode in ("eager", "graph")
+    ]
 
 
-def measure(ops: CupyOps, minutes: float) -> dict[str, Any]:
-    """Run every part for which there is time."""
-    begun = time.monotonic()
+def compile_entries(run: Run, case: Case) -> list[Entry]:
+    """Return ours again, and PyTorch's compiled, bf16 first: its steps one by one and as graphs."""
+    return our_steps(run, case, "ours, beside torch.compile") + [
+        rival_step(run, case, precision, mode, COMPILE_LIMIT)
+        for precision in reversed(cases.RIVAL_PRECISIONS)
+        for mode in ("compile", "compile and graph")
+    ]
 
-    def left() -> float:
-        return minutes * 60 - (time.monotonic() - begun)
 
-    try:
-        import torch
+def our_steps(run: Run, case: Case, who: str) -> list[Entry]:
+    """Return our step in each precision."""
+    entries = []
+    for variant in cases.VARIANTS:
+        row = {"case": case.name, "side": "ours", "who": who, "precision": variant}
+        given = {"method": "step", "case": case, "variant": variant}
+        entries.append(Entry(row, run.ours, given))
+    return entries
 
-        with_torch = torch.cuda.is_available()
-    except ImportError:
-        with_torch = False
-    device = ops.xp.cuda.runtime.getDeviceProperties(0)["name"]
-    gpu = device.decode() if isinstance(device, bytes) else str(device)
-    found: dict[str, Any] = {"gpu": gpu, "date": datetime.date.today().isoformat()}
-    found["checks"] = {"tests": run_tests(min(150, left()))}
+
+def rival_step(run: Run, case: Case, precision: str, mode: str, limit: float = 60) -> Entry:
+    """Return PyTorch's step in a mode."""
+    row = {"case": case.name, "side": "torch", "who": f"torch {mode}", "precision": precision}
+    given = {"method": "step", "case": case, "precision": precision, "mode": mode}
+    return Entry(row, run.torch, given, limit)
+
+
+def step_columns(case: Case, row: dict[str, Any], known: dict[str, float]) -> dict[str, Any]:
+    """Return what follows from a step's seconds."""
+    if "seconds" not in row:
+        return {}
+    took = row["seconds"]
+    columns = {
+        "tokens_per_second": case.N / took,
+        "share_of_bound": step_bound(case, known, precision_of(row["precision"])) / took,
+    }
+    return columns | ({"epochs_seconds": case.all_epochs(took)} if case.epochs else {})
+
+
+def recurrent(*sizes: int) -> Callable[[Run], None]:
+    """Return the part that times LSTM layers of these hidden units beside cuDNN's."""
+
+    def part(run: Run) -> None:
+        for H in sizes:
+            rows = interleaved(layer_entries(run, H), run.left)
+            for row in rows:
+                if "seconds" in row:
+                    layers = cases.LAYERS if row["part"] == "layers" else 1
+                    row["us_a_step_and_layer"] = row["seconds"] * 1e6 / cases.LENGTH / layers
+            run.add("recurrent", rows)
+
+    return part
+
+
+def layer_entries(run: Run, H: int) -> list[Entry]:
+    """Return LSTM layers, both ways: ours, our kernels alone (one layer), and cuDNN's."""
+    size = {"H": H, "B": cases.BATCH, "T": cases.LENGTH}
+    entries = []
+    for variant in cases.VARIANTS:
+        common = {"H": H, "side": "ours", "precision": variant}
+        given = {"variant": variant, **size}
+        for how in HOW:
+            row = {**common, "part": "layers", "who": f"ours, {how}"}
+            layers = {"method": "layers", "L": cases.LAYERS, "how": how, **given}
+            entries.append(Entry(row, run.ours, layers))
+        if H == cases.NARROW:
+            row = {**common, "part": "kernels", "who": "ours, kernels alone"}
+            entries.append(Entry(row, run.ours, {"method": "sequences", **given}))
+    for precision, module, name in (
+        ("fp32", False, "cuDNN"),
+        ("tf32", False, "cuDNN"),
+        ("bf16", False, "cuDNN under autocast"),
+        ("bf16", True, "cuDNN, bf16 module"),
+    ):
+        for how in HOW:
+            row = {"H": H, "side": "torch", "precision": precision, "part": "layers"}
+            row["who"] = f"{name}, {how}"
+            given = {"method": "layers", "precision": precision, "module": module, "how": how}
+            entries.append(Entry(row, run.torch, {**given, "L": cases.LAYERS, **size}))
+    return entries
+
+
+def loss(run: Run) -> None:
+    """Time the loss layer alone at both vocabularies beside PyTorch's."""
+    for N, V in cases.LOSS_SIZES:
+        rows = interleaved(loss_entries(run, N, V), run.left)
+        for row in rows:
+            row |= loss_columns(N, V, row, run.found["ceilings"])
+        run.add("loss", rows)
+
+
+def loss_entries(run: Run, N: int, V: int) -> list[Entry]:
+    """Return the loss layer of ours and of PyTorch's, as graphs and as plain calls."""
+    given = {"method": "loss", "N": N, "V": V, "H": cases.NARROW}
+    entries = []
+    for how in HOW:
+        for variant in cases.VARIANTS:
+            row = {"V": V, "side": "ours", "who": f"ours, {how}", "precision": variant}
+            entries.append(Entry(row, run.ours, {**given, "variant": variant, "how": how}))
+        for precision in cases.RIVAL_PRECISIONS:
+            row = {"V": V, "side": "torch", "who": f"torch, {how}", "precision": precision}
+            entries.append(Entry(row, run.torch, {**given, "precision": precision, "how": how}))
+    return entries
+
+
+def loss_columns(N: int, V: int, row: dict[str, Any], known: dict[str, float]) -> dict[str, Any]:
+    """Return the shares of the measured matrix rates: of square products, and of the head's own."""
+    precision = precision_of(row["precision"])
+    if "seconds" not in row:
+        return {}
+    rate = 6 * N * V * cases.NARROW / row["seconds"]
+    names = {"share_of_matrix_rate": precision, "share_of_head_rate": f"{precision}, head"}
+    return {column: rate / known[name] for column, name in names.items() if name in known}
+
+
+def steps(run: Run) -> None:
+    """Time the parts of a step by themselves, and what is left of it."""
+    for case in cases.GOAL_CASES:
+        for variant in cases.VARIANTS:
+            row: dict[str, Any] = {"case": case.name, "precision": variant}
+            name = f"parts of a step, {case.name}, {variant}"
+            found = run.ask(name, run.ours, "parts", case=case, variant=variant)
+            row |= part_columns(found) if found else {"error": run.found["errors"].get(name, "")}
+            run.add("step", [row])
+
+
+def part_columns(found: dict[str, float]) -> dict[str, float]:
+    """Return microseconds of a step's parts and the share of all that isn't layers or loss."""
+    whole = found["step"]
+    rest = whole - found["recurrent"] - found["loss"]
+    columns = {f"us_{name}": took * 1e6 for name, took in found.items()}
+    timed = (found["embedding"] + found["optimizer"]) / whole
+    return columns | {"rest_share": rest / whole, "rest_timed_share": timed}
+
+
+def sampling(run: Run) -> None:
+    """Time the loop over tokens at each batch, beside PyTorch's."""
+    for batch in cases.SAMPLING_BATCHES:
+        given: dict[str, Any] = {"method": "sampling", "batch": batch}
+        given |= {"words": cases.SAMPLING_WORDS, "tokens": cases.SAMPLING_TOKENS}
+        common: dict[str, Any] = {"batch": batch, "precision": "fp32"}
+        entries = [Entry({**common, "side": "ours", "who": "ours"}, run.ours, given)]
+        for mode in ("eager", "graph"):
+            row = {**common, "side": "torch", "who": f"torch {mode}"}
+            entries.append(Entry(row, run.torch, {**given, "mode": mode}))
+        rows = interleaved(entries, run.left)
+        for row in rows:
+            if "seconds" in row:
+                row["tokens_per_second"] = batch / row["seconds"]
+        run.add("sampling", rows)
+
+
+def kernels(run: Run) -> None:
+    """Time each kernel alone."""
+    for variant in ("fp32", "bf16"):
+        given = {"variant": variant, "ceilings": run.found["ceilings"]}
+        found = run.ask(
+            f"kernels, {variant}", run.ours, "kernels", case=cases.GOAL_CASES[0], **given
+        )
+        run.add("kernels", found or [])
+
+
+def sanitizers(run: Run) -> None:
+    """Look for bad accesses and races in a small training."""
     for tool in ("memcheck", "racecheck"):
-        found["checks"][tool] = run_sanitizer(tool, min(45, left()))
-    found["agreement"] = {head: agreement(ops, head) for head in HEADS}
-    found["precision_errors"] = precision_errors()
-    found["ceilings"] = ceilings(ops)
-    found["kernels"] = kernel_times(ops, found["ceilings"])
-    found["sampling"] = sampling_times(ops)
-    found["training"] = []
-    for case in CASES:
-        if left() < 20:
-            break
-        rows = training_times(case, found["ceilings"], with_torch, lambda: left() < 20)
-        found["training"] += rows
-        found[f"device bytes after {case.name}"] = peak_bytes(ops)
-        ops.xp.get_default_memory_pool().free_all_blocks()
-    found["seconds"] = time.monotonic() - begun
-    return found
+        if run.left() < 20:
+            run.found["not run"].append(tool)
+        else:
+            run.found["checks"][tool] = checks.run_sanitizer(tool, min(45, run.left()))
+
+
+def profile(run: Run) -> None:
+    """Profile one training step with Nsight Compute; its tables go to a file of their own."""
+    file = run.path.with_name(f"{run.path.name}-ncu.txt")
+    run.close()  # the profiler has the device to itself
+    run.found["checks"]["profile"] = checks.run_profiler(file, "bf16", min(90, run.left()))
+
+
+def all_parts() -> tuple[Part, ...]:
+    """Return the parts in the order in which they run."""
+    return (
+        Part("machine", 15, machine),
+        Part("agreement", 40, agreement),
+        Part("ceilings", 12, ceilings),
+        Part("tests", 60, tests),
+        *(Part(f"training, {case.name}", 40, training(case)) for case in cases.GOAL_CASES),
+        Part(f"recurrent, H={cases.NARROW}", 15, recurrent(cases.NARROW)),
+        Part("loss", 30, loss),
+        Part("parts of a step", 25, steps),
+        Part("sampling", 12, sampling),
+        *(Part(f"recurrent, H={H}", 15, recurrent(H)) for H in cases.WIDE),
+        Part("kernels", 20, kernels, goal=False),
+        *(
+            Part(f"training, {case.name}", 12, training(case, "other training", False), goal=False)
+            for case in cases.OTHER_CASES
+        ),
+        Part("sanitizers", 60, sanitizers, goal=False),
+        Part("profile", 60, profile, goal=False),
+    )
+
+
+# The command ------------------------------------------------------------------------------------
+
+
+def run_parts(run: Run, parts: tuple[Part, ...], show: Callable[[str], None]) -> None:
+    """Run the parts in order while there is time; write what was found after each."""
+    for k, part in enumerate(parts):
+        if run.left() < LEAST:
+            run.found["not run"].append(part.name)
+            continue
+        begun, before = run.clock(), set(run.found)
+        run.kept_back = sum(later.seconds for later in parts[k + 1 :] if later.goal)
+        run.attempt(part.name, lambda part=part: part.call(run))
+        run.found["seconds"][part.name] = run.clock() - begun
+        part_lines(run.found, before, show)
+        show(f"{part.name}: {run.clock() - begun:.1f} s, {run.left():.0f} s left")
+        write(run.found, run.path)
+    write(run.found, run.path)
+
+
+def commit() -> str:
+    """Return the commit that is checked out, with a mark where files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40"]
+    return first_output(command)
+
+
+def driver() -> str:
+    """Return the driver's version, as nvidia-smi tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return first_output(command)
+
+
+def first_output(command: list[str]) -> str:
+    """Return the first line that a program writes, "unknown" where it can't be run."""
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return (done.stdout.strip().splitlines() or ["unknown"])[0]
 
 
 def main() -> int:
@@ -520,25 +430,34 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--commit", help="of a copy without git's folder")
     parser.add_argument("--small-run", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--one-step", metavar="VARIANT", help=argparse.SUPPRESS)
     args = parser.parse_args()
     try:
-        ops = get_ops("cupy")
+        xp = usable_cupy()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    assert isinstance(ops, CupyOps)
     if args.small_run:
-        for head in HEADS:
-            small_run(ops, 3, head)
+        for head in checks.HEADS:
+            checks.small_run(ops_of("fp32", xp), 3, head)
+        checks.small_run(ops_of("bf16", xp), 3)
         return 0
-    found = measure(ops, args.minutes)
-    slug = re.sub(r"[^a-z0-9]+", "-", found["gpu"].lower()).strip("-")
-    args.out.mkdir(parents=True, exist_ok=True)
-    path = args.out / f"{slug}-{found['date']}"
-    path.with_suffix(".json").write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-    path.with_suffix(".md").write_text(markdown(found), "utf-8")
-    print(markdown(found))
+    if args.one_step:
+        checks.one_step(Ours(xp, by_events(xp)), cases.GOAL_CASES[0], args.one_step)
+        return 0
+    name = Ours(xp, by_events(xp)).machine()["gpu"]
+    date = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{name}-{date[:10]}".lower()).strip("-")
+    run = Run(args.minutes, args.out / slug)
+    run.found["machine"] = {"gpu": name, "date": date, "commit": args.commit or commit()}
+    run.found["machine"]["driver"] = driver()
+    try:
+        run_parts(run, all_parts(), lambda text: print(text, flush=True))
+    finally:
+        run.close()
+    print(goal_table(run.found))
     return 0
 
 

@@ -414,7 +414,7 @@ def placed(page: str, name: str, text: str) -> str:
 def measured(file: Path) -> Ceilings:
     """Return the ceilings that benchmarks/gpu.py found, with the datasheet's for all else."""
     found = json.loads(file.read_text("utf-8"))["ceilings"]
-    names = {"bytes": "memory", "fp32": "fp32", "tf32": "tf32", "bf16": "bf16"}
+    names = {"bytes": "memory", "l2": "l2", "fp32": "fp32", "tf32": "tf32", "bf16": "bf16"}
     return Ceilings(**{names[k]: float(v) for k, v in found.items() if k in names})
 
 

@@ -1,0 +1,196 @@
+"""Calls of our kernels and layers at the sizes of a case, for benchmarks/gpu.py to time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from gpu_cases import CLIP, LR, Case
+from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
+from lstm_music.model import Model
+from lstm_music.ops.cupy_ops import SCALARS, CupyOps, Parameter, padded_chunks
+from lstm_music.ops.numpy_ops import RowGradient
+
+Call: TypeAlias = Callable[[], Any]
+Timed: TypeAlias = tuple[str, float, float, Call]
+"""A kernel's name, FLOPs and bytes, and a launch."""
+
+COPY = """
+extern "C" __global__ void copy_quads(const float* a, float* b, unsigned quads)
+{
+    struct alignas(16) Quad { float x, y, z, w; };
+    const unsigned apart = gridDim.x * blockDim.x;
+    for (unsigned i = blockIdx.x * blockDim.x + threadIdx.x; i < quads; i += apart)
+        reinterpret_cast<Quad*>(b)[i] = reinterpret_cast<const Quad*>(a)[i];
+}
+"""
+
+
+def copy_quads(ops: CupyOps, a: Any, b: Any) -> Call:
+    """Return a copy of a to b, 16 bytes a thread and turn."""
+    kernel = ops.xp.RawModule(code=COPY, options=("-std=c++17",)).get_function("copy_quads")
+    quads = a.size // 4
+    grid = min(-(-quads // 256), 16 * ops.multiprocessors)
+    return lambda: kernel((grid,), (256,), (a, b, np.uint32(quads)))
+
+
+class Random:
+    """Makes arrays of small random numbers on the device."""
+
+    def __init__(self, ops: CupyOps, seed: int = 0) -> None:
+        self.ops, self.rng = ops, np.random.default_rng(seed)
+
+    def real(self, *shape: int) -> Any:
+        """Return normal numbers of deviation 0.1."""
+        return self.ops.asarray(np.float32(0.1) * self.rng.standard_normal(shape, np.float32))
+
+    def ids(self, n: int, words: int) -> Any:
+        """Return random ids."""
+        return self.ops.asarray(self.rng.integers(words, size=n), np.int32)
+
+
+def layer_call(ops: CupyOps, H: int, L: int, B: int, T: int) -> Callable[[], dict[str, Any]]:
+    """Return layers of H units, forward and backward; a call returns some of its results."""
+    random = Random(ops)
+    layers = [(lstm_init(ops, random.rng, H, H), ops.workspace()) for _ in range(L)]
+    x, dy, zero = random.real(T, B, H), random.real(T, B, H), ops.xp.zeros((B, H), ops.dtype)
+
+    def call() -> dict[str, Any]:
+        y, caches = x, []
+        for p, work in layers:
+            y, _, cache = lstm_forward(ops, p, y, zero, zero, None, work)
+            caches.append(cache)
+        d = dy
+        grads: dict[str, Any] = {}
+        for (p, work), cache in zip(reversed(layers), reversed(caches), strict=True):
+            d, _, grads = lstm_backward(ops, p, d, None, None, cache, work)
+        return {"y": y, "dx": d, **{f"layer.d{name}": g for name, g in grads.items()}}
+
+    return call
+
+
+def sequence_call(ops: CupyOps, H: int, B: int, T: int) -> Call:
+    """Return one layer's steps in time, forward and backward, without the GEMMs of all steps."""
+    random, work = Random(ops), ops.workspace()
+    gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
+    c, h = random.real(T + 1, B, H), random.real(T + 1, B, H)
+    dy, dh, dc = random.real(T, B, H), random.real(B, H), random.real(B, H)
+
+    def call() -> None:
+        ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work)
+        ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)
+
+    return call
+
+
+def loss_call(ops: CupyOps, N: int, V: int, H: int) -> tuple[Call, dict[str, Any]]:
+    """Return the loss layer of N rows and V words, forward and backward, and what it writes."""
+    random, work, xp = Random(ops), ops.workspace(), ops.xp
+    h, W, b, ids = random.real(N, H), random.real(H, V), random.real(V), random.ids(N, V)
+    shapes = {"losses": (N,), "dh": (N, H), "dW": (H, V), "db": (V,)}
+    out = {name: xp.empty(shape, ops.dtype) for name, shape in shapes.items()}
+
+    def call() -> None:
+        losses, dh, dW, db = out.values()
+        ops.linear_softmax_xent(h, W, b, ids, 1 / N, losses, dh, dW, db, work)
+
+    return call, out
+
+
+def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
+    """Return what is no layer's and no loss's in a step: the embedding, clipping and Adam."""
+    random, xp, N = Random(ops), ops.xp, case.N
+    W = model.parameters["embedding.W"]
+    ids, x, losses = random.ids(N, case.V), random.real(N, case.H), random.real(N)
+    step, where = xp.zeros(1, np.uint32), xp.zeros(case.V, np.int32)
+    slots: dict[str, Any] = {}
+    scalars = xp.zeros(len(SCALARS), np.float64)
+    scalars[:5] = ops.asarray([LR, 1, 1, 1 / N, CLIP], np.float64)  # the first of SCALARS
+
+    def embedding() -> None:
+        ops.embedding_forward(W, ids, x)
+        with ops.recording(step, where, slots):
+            ops.embedding_backward(ids, x)
+
+    embedding()
+    rows = RowGradient(slots["rows"], slots["values"])
+    parameters = []
+    for name, p in model.parameters.items():
+        g = rows if name == "embedding.W" else random.real(*p.shape)
+        parameters.append(Parameter(p, g, xp.zeros_like(p), xp.zeros_like(p), where))
+    table = ops.table(parameters)
+    partial = xp.empty(table.norm_blocks, np.float64)
+
+    def optimizer() -> None:
+        ops.clip_all(table, losses, scalars, partial)
+        ops.adam_all(table, scalars)
+
+    return embedding, optimizer
+
+
+def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
+    """Return each kernel at the sizes of a case, with its bounds."""
+    T, B, V, N, xp = case.T, case.B, case.V, case.N, ops.xp
+    H = E = case.H
+    random = Random(ops)
+    gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
+    c, h, dy = random.real(T + 1, B, H), random.real(T + 1, B, H), random.real(T, B, H)
+    dh, dc = random.real(B, H), random.real(B, H)
+    W, x, ids, losses = random.real(V, E), random.real(N, E), random.ids(N, V), random.real(N)
+    work = ops.workspace()
+    logits = next(padded_chunks(N, V, work))[1]
+    logits[...] = 0.5
+    head_loss, _ = loss_call(ops, N, V, H)
+    table = ops.table([Parameter(W, random.real(V, E), xp.zeros_like(W), xp.zeros_like(W))])
+    partial, scalars = xp.empty(table.norm_blocks, np.float64), xp.zeros(len(SCALARS), np.float64)
+    step, where = xp.zeros(1, np.uint32), xp.zeros(V, np.int32)
+    slots: dict[str, Any] = {}
+
+    def embedding_backward() -> None:
+        with ops.recording(step, where, slots):
+            ops.embedding_backward(ids, x)
+
+    n = len(logits)
+    flops, moved = 2 * N * H * 4 * H, 4 * N * (2 * 4 * H + 2 * H)
+    timed: list[Timed] = [
+        ("lstm_sequence_forward", flops, moved,
+         lambda: ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work)),
+        ("lstm_sequence_backward", flops, moved + 4 * N * H,
+         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)),
+        ("softmax_xent_backward, a chunk", 0, 8 * n * V,
+         lambda: ops.softmax_xent(logits, ids[:n], losses[:n], 1.0)),
+        ("linear_softmax_xent, whole", 6 * N * H * V, 4 * 3 * H * V, head_loss),
+        ("embedding_forward", 0, 8 * N * E, lambda: ops.embedding_forward(W, ids, x)),
+        ("embedding_backward", 0, 8 * N * E, embedding_backward),
+        ("dropout", 0, 8 * N * E, lambda: ops.dropout(x, 0.1, 0, 0, 0)),
+        ("clip, head.W", 0, 4 * V * E, lambda: ops.clip_all(table, losses, scalars, partial)),
+        ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, scalars)),
+    ]  # fmt: skip
+    return timed + note_kernels(ops, N, E, H)
+
+
+def note_kernels(ops: CupyOps, N: int, E: int, K: int, D: int = 88) -> list[Timed]:
+    """Return the kernels of N rows of notes, of which one in twenty is on, with their bounds."""
+    random = Random(ops)
+    real = random.real
+    x = ops.asarray(random.rng.random((N, D)) < 0.05, np.uint8)
+    out, visible, hidden, losses = real(N, E), real(N, D), real(N, K), real(N)
+    embedding, dE, W, U, dW, dU = real(D, E), real(D, E), *(real(D, K) for _ in range(4))
+    draws, drawn = ops.asarray(random.rng.random((N, D))), ops.xp.zeros_like(x)
+    biases, work = 4 * N * (D + K), ops.workspace()
+    return [
+        ("note_embedding_forward", 0, 4 * N * E + N * D,
+         lambda: ops.note_embedding_forward(embedding, x, out)),
+        ("note_embedding_backward", 0, 4 * N * E + N * D,
+         lambda: ops.note_embedding_backward(x, out, dE)),
+        ("sigmoid_xent_backward", 0, 9 * N * D,
+         lambda: ops.sigmoid_xent(visible, x, losses, 1.0)),
+        ("nade_forward", 2 * N * D * K, biases,
+         lambda: ops.nade_nll(visible, hidden, x, W, U, losses)),
+        ("nade_forward, nade_backward, sums", 6 * N * D * K, 2 * biases,
+         lambda: ops.nade_xent(visible, hidden, x, W, U, 1.0, losses, dW, dU, work)),
+        ("nade_sample", 2 * N * D * K, biases,
+         lambda: ops.nade_sample(visible, hidden, W, U, draws, 1.0, drawn)),
+    ]  # fmt: skip
