@@ -272,6 +272,12 @@ def gemm_ex(
         out[...] = product if factor[1] == 0 else factor[0] * product + factor[1] * out
 
     do(work)
+    return 0
+
+
+def set_stream(handle, stream):
+    """cublasSetStream: the stand-in has one stream."""
+    return 0 if (handle, stream) == (1, Stream.ptr) else 1
 
 
 class Stream:
@@ -338,6 +344,8 @@ class HostCupy:
     """The module. orders: in which orders each launch runs; mutate changes a source's text."""
 
     int32, float64 = np.int32, np.float64
+    # CuPy's own cuBLAS refuses to be captured, so the stand-in has none.
+    cublas_library = SimpleNamespace(cublasSetStream_v2=set_stream, cublasGemmEx=gemm_ex)
 
     def __init__(
         self,
@@ -357,7 +365,6 @@ class HostCupy:
             Device=lambda: SimpleNamespace(
                 attributes=attributes, compute_capability=compute_capability
             ),
-            cublas=SimpleNamespace(gemmEx=gemm_ex),
             device=SimpleNamespace(get_cublas_handle=lambda: 1),
             compiler=SimpleNamespace(CompileException=CompileException),
             Stream=Stream,

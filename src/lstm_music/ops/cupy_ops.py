@@ -16,6 +16,7 @@ from numpy.typing import DTypeLike
 
 from lstm_music.errors import UserError
 from lstm_music.ops import cuda_source, lstm_sequence, philox, softmax_head
+from lstm_music.ops.cublas import Cublas
 from lstm_music.ops.lstm_sequence import SequencePlan, sequence_options, sequence_shared
 from lstm_music.ops.lstm_sequence_bf16 import (
     bf16_sequence_options,
@@ -91,7 +92,7 @@ class CupyOps(NumpyOps):
     "bf16" reads copies in bf16 of a softmax head's factors: half the bytes. There the recurrent
     product too rounds its factors (h, Wh and the gates' gradients) to bf16, where the device has
     matrix units and H fits; elsewhere, and with "fp32" and "tf32" always, it is fp32.
-    cupy: the module to use, for tests.
+    cupy: the module to use, for tests, with a cublas_library of its own.
     """
 
     name = "cupy"
@@ -114,6 +115,7 @@ class CupyOps(NumpyOps):
         attributes = device.attributes
         self.multiprocessors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
+        self._cublas = Cublas(self.xp, getattr(self.xp, "cublas_library", None))
         self._kernels: dict[tuple[str, tuple[str, ...]], Any] = {}
         self._step: Array | None = None
         self._where: Array | None = None
@@ -158,9 +160,7 @@ class CupyOps(NumpyOps):
         # Read by cuBLAS before the call returns.
         scalars = np.array([1, beta], self.dtype)
         one = scalars.ctypes.data
-        cublas = self.xp.cuda.cublas
-        cublas.gemmEx(
-            self.xp.cuda.device.get_cublas_handle(),
+        self._cublas.gemm_ex(
             transpose_b, transpose_a, N, M, K,
             one, pointer(b), factor, ldb, pointer(a), factor, lda,
             one + self.dtype.itemsize, pointer(out), real, max(out.strides[0] // out.itemsize, N),
