@@ -56,10 +56,10 @@ def by_clock(call: Call) -> float:
 
 
 def ops_of(variant: str, cupy: Any) -> CupyOps:
-    """Return the ops of a variant; one of bf16 takes cuBLAS and the fp32 recurrence instead."""
+    """Return the ops of a variant; one of bf16 takes cuBLAS and an fp32 recurrence instead."""
     ops = CupyOps("float32", precision_of(variant), cupy)
     if variant == WITHOUT:
-        ops.matrix_units = False
+        ops.matrix_units = ops.clusters = False
     return ops
 
 

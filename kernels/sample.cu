@@ -1,139 +1,165 @@
 // Drawing the next token of each piece on the device, as sampler.choose does for the same number u.
 //
-// A token's share is a whole number, exp((x - max) / temperature) in units of 2^-40: whole numbers add
+// A token's share is a whole number, exp((x - max) / temperature) in units of 1 / ONE: whole numbers add
 // up to the same sum in any order, so that shared-memory atomics may add them and a seed gives the same
-// music. Cuts (top-k, top-p) and draws in the order of likelihood are radix selections: digit by digit
-// from the highest, the digit at which the count or the share wanted is reached.
+// music. Shares are in the order of the logits; so cuts (top-k, top-p) and draws in the order of likelihood
+// are radix selections of shares: digit by digit from the highest, the digit at which the count or the share
+// wanted is reached. A token without a share is never drawn.
 #include "common.cuh"
 
-#define ONE_SHARE 1099511627776.0  // 2^40
 #define DIGITS 256
+#define LANE_DIGITS (DIGITS / 32)
 
-// A whole number that grows with x: floats in their order.
-__device__ __forceinline__ uint32 ordered(float x)
-{
-    const uint32 bits = __float_as_uint(x);
-    return bits & 0x80000000u ? ~bits : bits | 0x80000000u;
-}
-__device__ __forceinline__ uint64 ordered(double x)
-{
-    const uint64 bits = (uint64)__double_as_longlong(x);
-    return bits >> 63 ? ~bits : bits | 0x8000000000000000ull;
-}
-
-
-// A row of logits, and what of it may still be drawn.
-struct Row {
-    const REAL* logits;
-    const REAL* b;
-    const unsigned char* allowed;
-    uint64* shares;
-    int V;
+// A share, which has the size of a logit and lies in its place; how many make up the largest token's.
+template <typename T>
+struct Shares;
+template <>
+struct Shares<float> {
+    typedef uint32 Share;
+    static __device__ __forceinline__ float one() { return 1073741824.0f; }  // 2^30
+    static __device__ __forceinline__ uint32 bits(float x) { return __float_as_uint(x); }
+    static __device__ __forceinline__ float real(uint32 x) { return __int_as_float((int)x); }
+    static __device__ __forceinline__ float power(float x) { return expf(x); }
 };
-
-__device__ __forceinline__ REAL logit(const Row& row, int v)
-{
-    return row.logits[v] + (row.b ? row.b[v] : REAL(0));
-}
+template <>
+struct Shares<double> {
+    typedef uint64 Share;
+    static __device__ __forceinline__ double one() { return 1099511627776.0; }  // 2^40
+    static __device__ __forceinline__ uint64 bits(double x) { return (uint64)__double_as_longlong(x); }
+    static __device__ __forceinline__ double real(uint64 x) { return __longlong_as_double((long long)x); }
+    static __device__ __forceinline__ double power(double x) { return exp(x); }
+};
+typedef Shares<REAL> Kind;
+typedef Kind::Share Share;
+#define TOP_SHIFT (sizeof(REAL) == 4 ? 24 : 40)  // of the highest digit: shares have 31 bits, or 41
 
 struct Shared {
     uint64 share[DIGITS];
     uint32 count[DIGITS];
     uint64 scratch[32];
+    REAL largest[32];
     uint64 before;  // share of what stands before
     uint32 before_count;
     int found;
 };
 
+// What tokens hold together.
+struct Held {
+    uint64 share;
+    uint32 count;
+};
+
+__device__ __forceinline__ Held operator+(Held a, const Held& b)
+{
+    a.share += b.share, a.count += b.count;
+    return a;
+}
+
 struct Place {
-    uint64 key;      // of the token found
+    Share key;       // the share of the token found
     uint32 ties;     // how many of its equals, in order of id, stand up to and with it
     uint64 through;  // share of all up to and with it
 };
 
-// The token in order of likelihood, equals by id, at which the count reached is `count`, or, where count
-// is 0, the share reached is at least `share`. Both are within what the row holds.
-__device__ __forceinline__ Place select(const Row& row, uint32 count, uint64 share, Shared& s)
+// The digit, from the highest down, at which the count or the share wanted is reached, and what stands before it;
+// to s. Digit 0, which most tokens have, isn't counted: it is what is left. For one warp.
+__device__ __forceinline__ void find_digit(Shared& s, const Held& before, uint32 count, uint64 share)
 {
-    const int bits = 8 * sizeof(REAL);
-    uint64 prefix = 0, before = 0;
-    uint32 before_count = 0;
-    for (int shift = bits - 8; shift >= 0; shift -= 8) {
+    const int lane = threadIdx.x, highest = DIGITS - 1 - LANE_DIGITS * lane;
+    Held own = {0, 0};
+    for (int n = 0; n < LANE_DIGITS; ++n)
+        if (highest - n > 0) own.share += s.share[highest - n], own.count += s.count[highest - n];
+    Held upto = own;
+#pragma unroll
+    for (int offset = 1; offset < 32; offset <<= 1) {
+        Held other;
+        other.share = __shfl_up_sync(FULL_WARP, upto.share, offset);
+        other.count = __shfl_up_sync(FULL_WARP, upto.count, offset);
+        if (lane >= offset) upto = upto + other;
+    }
+    const Held all = before + upto;
+    const bool reached = count ? all.count >= count : all.share >= share;
+    const uint32 lanes = __ballot_sync(FULL_WARP, reached);
+    if (lanes ? lane != __ffs(lanes) - 1 : lane != 31) return;
+    if (!lanes) {  // digit 0
+        s.found = 0, s.before = all.share, s.before_count = all.count;
+        return;
+    }
+    Held sum = before + upto;
+    sum.share -= own.share, sum.count -= own.count;
+    int digit = highest;
+    for (; digit > highest - LANE_DIGITS + 1; --digit) {
+        Held next = sum;
+        next.share += s.share[digit], next.count += s.count[digit];
+        if (count ? next.count >= count : next.share >= share) break;
+        sum = next;
+    }
+    s.found = digit, s.before = sum.share, s.before_count = sum.count;
+}
+
+// The token in order of likelihood, equals by id, at which the count reached is `count`, or, where count
+// is 0, the share reached is at least `share`. Both are within what all hold, those with a share.
+__device__ __forceinline__ Place select(const Share* shares, int V, uint32 count, uint64 share, Shared& s)
+{
+    Share prefix = 0;
+    Held before = {0, 0};
+#pragma unroll 1
+    for (int shift = TOP_SHIFT; shift >= 0; shift -= 8) {
         for (int d = threadIdx.x; d < DIGITS; d += blockDim.x) s.share[d] = 0, s.count[d] = 0;
         __syncthreads();
-        for (int v = threadIdx.x; v < row.V; v += blockDim.x) {
-            if (row.allowed && !row.allowed[v]) continue;
-            const uint64 key = ordered(logit(row, v));
-            if (shift + 8 < bits && key >> (shift + 8) != prefix) continue;
-            const int digit = (int)(key >> shift & (DIGITS - 1));
-            atomicAdd(&s.share[digit], row.shares[v]);
+        for (int v = threadIdx.x; v < V; v += blockDim.x) {
+            const Share own = shares[v];
+            const int digit = (int)(own >> shift & (DIGITS - 1));
+            // Two shifts: one by all bits of a share is none.
+            if (digit == 0 || own >> shift >> 8 != prefix) continue;
+            atomicAdd(&s.share[digit], (uint64)own);
             atomicAdd(&s.count[digit], 1u);
         }
         __syncthreads();
-        if (threadIdx.x == 0) {
-            int digit = DIGITS - 1;
-            for (int d = DIGITS - 1; d >= 0; --d) {
-                if (s.count[d] == 0) continue;
-                digit = d;
-                const bool reached = count ? before_count + s.count[d] >= count
-                                           : before + s.share[d] >= share;
-                if (reached) break;
-                // The last digit there is stays in place: rounding may ask for a hair too much.
-                bool more = false;
-                for (int rest = d - 1; rest >= 0 && !more; --rest) more = s.count[rest] != 0;
-                if (!more) break;
-                before += s.share[d];
-                before_count += s.count[d];
-            }
-            s.found = digit, s.before = before, s.before_count = before_count;
-        }
+        if (threadIdx.x < 32) find_digit(s, before, count, share);
         __syncthreads();
-        prefix = prefix << 8 | (uint64)s.found;
-        before = s.before, before_count = s.before_count;
+        prefix = prefix << 8 | (Share)s.found;
+        before.share = s.before, before.count = s.before_count;
     }
-    const int digit = s.found;
-    const uint32 equals = s.count[digit];
-    const uint64 each = s.share[digit] / equals;  // equal logits have equal shares
-    uint64 ties = count ? count - before_count
-                        : each ? (share - before + each - 1) / each : 1;
-    if (ties < 1) ties = 1;
-    if (ties > equals) ties = equals;
+    const uint64 each = prefix ? prefix : 1;  // equals have equal shares; one without is never found
     Place place;
-    place.key = prefix, place.ties = (uint32)ties, place.through = before + ties * each;
+    place.key = prefix;
+    place.ties = count ? count - before.count : (uint32)((share - before.share + each - 1) / each);
+    place.through = before.share + place.ties * each;
     __syncthreads();  // the histogram may be overwritten
     return place;
 }
 
-// The id, in order of id, at which the sum of weight(v) reaches `wanted` (at least 1).
+// The id, in order of id, at which the sum of weight(v) reaches `wanted` (at least 1). Each warp takes ids side by side.
 template <typename Weight>
 __device__ __forceinline__ int nth(int V, uint64 wanted, Shared& s, Weight weight)
 {
-    // Each thread takes ids side by side; the prefix of the parts is summed by one thread.
-    const int part = (V + blockDim.x - 1) / blockDim.x;
-    const int start = threadIdx.x * part < V ? threadIdx.x * part : V;
-    const int stop = start + part < V ? start + part : V;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+    const int part = 32 * ((V + blockDim.x - 1) / blockDim.x);
+    const int start = warp * part < V ? warp * part : V, stop = start + part < V ? start + part : V;
     uint64 own = 0;
-    for (int v = start; v < stop; ++v) own += weight(v);
-    uint64 upto = own;  // inclusive prefix over the warp
-    const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-#pragma unroll
-    for (int offset = 1; offset < 32; offset <<= 1) {
-        const uint64 other = __shfl_up_sync(FULL_WARP, upto, offset);
-        if (lane >= (unsigned)offset) upto += other;
-    }
-    if (lane == 31) s.scratch[warp] = upto;
+    for (int v = start + lane; v < stop; v += 32) own += weight(v);
+    own = warp_sum(own);
+    if (lane == 0) s.scratch[warp] = own;
     if (threadIdx.x == 0) s.found = -1;
     __syncthreads();
-    uint64 before = upto - own;
-    for (unsigned w = 0; w < warp; ++w) before += s.scratch[w];
-    if (before < wanted && before + own >= wanted) {
-        uint64 sum = before;
-        int v = start;
-        for (; v < stop; ++v) {
-            sum += weight(v);
-            if (sum >= wanted) break;
+    uint64 before = 0;
+    for (int w = 0; w < warp; ++w) before += s.scratch[w];
+    if (before < wanted && before + own >= wanted) {  // one warp, or none
+        for (int first = start; first < stop; first += 32) {
+            uint64 upto = first + lane < stop ? (uint64)weight(first + lane) : 0;
+#pragma unroll
+            for (int offset = 1; offset < 32; offset <<= 1) {
+                const uint64 other = __shfl_up_sync(FULL_WARP, upto, offset);
+                if (lane >= offset) upto += other;
+            }
+            const uint32 reached = __ballot_sync(FULL_WARP, before + upto >= wanted);
+            if (reached) {
+                if (lane == 0) s.found = first + __ffs(reached) - 1;
+                break;
+            }
+            before += __shfl_sync(FULL_WARP, upto, 31);
         }
-        s.found = v;
     }
     __syncthreads();
     const int found = s.found;
@@ -141,83 +167,102 @@ __device__ __forceinline__ int nth(int V, uint64 wanted, Shared& s, Weight weigh
     return found;
 }
 
+// What a piece's draw is made from; the fields of Options and the random numbers' key.
+struct Rules {
+    REAL temperature;
+    double top_p;
+    int top_k, greedy;
+};
+
+// The id drawn from a row of logits by u, -1 where no token may be drawn. shares (V,): scratch, where logits stand first.
+__device__ __forceinline__ int drawn(
+    const REAL* logits, const REAL* b, const unsigned char* allowed, Share* shares, int V, const Rules& rules,
+    double u, Shared& s)
+{
+    REAL largest = -INFINITY;
+    for (int v = 4 * threadIdx.x; v < V; v += 4 * blockDim.x) {
+        const Quad x = read_quad(logits, v, V);
+        const Quad bias = b ? read_quad(b, v, V) : Quad();
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+            if (v + n >= V) continue;
+            const REAL own = x.v[n] + bias.v[n];
+            const bool may = !allowed || allowed[v + n];
+            if (may && own > largest) largest = own;
+            // What isn't allowed is no number: it is never the largest, and has no share.
+            shares[v + n] = Kind::bits(may ? own : REAL(INFINITY) - REAL(INFINITY));
+        }
+    }
+    largest = block_max(largest, s.largest);  // and all logits stand there
+    Held all = {0, 0};
+    for (int v = threadIdx.x; v < V; v += blockDim.x) {
+        const REAL x = Kind::real(shares[v]);
+        // Alike whatever the temperature, and however large; minus infinity alone is nothing to draw.
+        const bool top = x == largest && largest > -INFINITY;
+        const REAL power = Kind::power(top ? REAL(0) : (x - largest) / rules.temperature);
+        // Greedy: the likeliest alone has a share, the first of them by its id.
+        const Share share = rules.greedy ? (Share)(x == largest)
+            : power >= 0 ? (Share)(power * Kind::one() + REAL(0.5)) : 0;  // none where it is no number
+        shares[v] = share;
+        all.share += share, all.count += share != 0;
+    }
+    all.share = block_sum(all.share, s.scratch);  // and other threads may read these shares
+    all.count = (uint32)block_sum((uint64)all.count, s.scratch);
+    auto of = [&](int v) { return (uint64)shares[v]; };
+    if (all.share == 0) return -1;
+    if (rules.greedy) return nth(V, 1, s, of);
+    if (rules.top_k == 0 && rules.top_p >= 1) {
+        const uint64 wanted = (uint64)(u * (double)all.share) + 1;
+        return nth(V, wanted < all.share ? wanted : all.share, s, of);
+    }
+    uint64 kept = all.share;
+    if (rules.top_k > 0 && (uint32)rules.top_k < all.count)
+        kept = select(shares, V, (uint32)rules.top_k, 0, s).through;
+    if (rules.top_p < 1) {
+        const double share = rules.top_p * (double)kept;
+        uint64 wanted = (uint64)share;
+        wanted += (double)wanted < share || wanted == 0;
+        kept = select(shares, V, 0, wanted < kept ? wanted : kept, s).through;
+    }
+    uint64 wanted = (uint64)(u * (double)kept) + 1;
+    if (wanted > kept) wanted = kept;
+    const Place place = select(shares, V, 0, wanted, s);
+    return nth(V, place.ties, s, [&](int v) { return (uint64)(shares[v] == place.key); });
+}
+
 // Writes the next token of each of N pieces; a block takes one. logits (N, V), b (V,) or null.
-// allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. shares (N, V): scratch.
+// allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. far (N, V): scratch for shares, or null where dynamic
+// shared memory has room for those of a piece.
 // position: tokens drawn so far, in device memory; `advance` below counts on. The number u of row
 // n is draws[n] or, where draws is null, word t % 1024 of Philox's (seed, stream first + n, step t / 1024),
 // as the sampler on the CPU draws it.
 // next (N,): the token to read next. out (most, N): the tokens; -1 after the end. done (N,).
-extern "C" __global__ void sample_forward(
-    const REAL* logits, const REAL* b, const unsigned char* allowed, int allowed_stride, uint64* shares,
+extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
+    const REAL* logits, const REAL* b, const unsigned char* allowed, int allowed_stride, Share* far,
     int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1, uint32 first,
     const int* position, const double* draws, int start, int* next, int* out, int* done)
 {
+    SHARED_ARRAY(Share, near);
     __shared__ Shared s;
-    __shared__ REAL scratch[32];
     const int n = blockIdx.x, N = gridDim.x, t = *position;
     if (done[n]) {
         if (threadIdx.x == 0) next[n] = start, out[(size_t)t * N + n] = -1;
         return;
     }
-    Row row;
-    row.logits = logits + (size_t)n * V, row.b = b, row.V = V;
-    row.allowed = allowed ? allowed + (size_t)n * allowed_stride : nullptr;
-    row.shares = shares + (size_t)n * V;
-
-    REAL largest = -INFINITY;
-    for (int v = threadIdx.x; v < V; v += blockDim.x)
-        if (!row.allowed || row.allowed[v]) {
-            const REAL x = logit(row, v);
-            if (x > largest) largest = x;
-        }
-    largest = block_max(largest, scratch);
-    uint64 total = 0;
-    for (int v = threadIdx.x; v < V; v += blockDim.x) {
-        const bool may = !row.allowed || row.allowed[v];
-        // Greedy: the likeliest alone has a share, the first of them by its id.
-        const double x = may ? ((double)logit(row, v) - (double)largest) / temperature : 0;
-        const double e = exp(x);
-        const uint64 share = !may ? 0
-            : greedy ? (uint64)(logit(row, v) == largest)
-                     : e >= 0 ? (uint64)(e * ONE_SHARE + 0.5) : 0;  // no share where it is NaN
-        row.shares[v] = share;
-        total += share;
-    }
-    __syncthreads();  // other threads read these shares
-    total = block_sum(total, s.scratch);
-
     double u = 0;
     if (draws) {
         u = draws[n];
     } else {
         const Four bits = philox((uint32)(t % 1024) / 4, first + n, (uint32)(t / 1024), k0, k1);
-        u = bits.word[t % 4] * (1.0 / 4294967296.0);
+        const uint32 first_two = t % 2 ? bits.word[1] : bits.word[0];
+        const uint32 last_two = t % 2 ? bits.word[3] : bits.word[2];
+        u = (t % 4 < 2 ? first_two : last_two) * (1.0 / 4294967296.0);
     }
-    int id = -1;
-    if (total == 0) {
-        // No word is allowed: the end.
-    } else if (greedy) {
-        id = nth(V, 1, s, [&](int v) { return row.shares[v]; });
-    } else if (top_k == 0 && top_p >= 1) {
-        const uint64 wanted = (uint64)(u * (double)total) + 1;
-        id = nth(V, wanted < total ? wanted : total, s, [&](int v) { return row.shares[v]; });
-    } else {
-        uint64 kept = total;
-        if (top_k > 0 && top_k < V) kept = select(row, (uint32)top_k, 0, s).through;
-        if (top_p < 1) {
-            const double share = top_p * (double)kept;
-            uint64 wanted = (uint64)share;
-            wanted += (double)wanted < share || wanted == 0;
-            kept = select(row, 0, wanted, s).through;
-        }
-        uint64 wanted = (uint64)(u * (double)kept) + 1;
-        if (wanted > kept) wanted = kept;
-        const Place place = select(row, 0, wanted, s);
-        id = nth(V, place.ties, s, [&](int v) {
-            const bool may = !row.allowed || row.allowed[v];
-            return (uint64)(may && ordered(logit(row, v)) == place.key);
-        });
-    }
+    Rules rules;
+    rules.temperature = (REAL)temperature, rules.top_p = top_p, rules.top_k = top_k, rules.greedy = greedy;
+    const REAL* row = logits + (size_t)n * V;
+    const unsigned char* mask = allowed ? allowed + (size_t)n * allowed_stride : 0;
+    int id = drawn(row, b, mask, far ? far + (size_t)n * V : near, V, rules, u, s);
     if (threadIdx.x != 0) return;
     if (id < 0) id = start;
     next[n] = id;

@@ -64,6 +64,70 @@ def test_draws_what_the_cpu_draws(ops, V, seed, temperature, top_k, top_p, greed
     assert ops.to_numpy(out)[0].tolist() == expected
 
 
+DRAWN = [
+    Options(),
+    Options(temperature=1e-60),
+    Options(top_p=0.7),
+    Options(top_k=300),
+    Options(top_k=300, top_p=0.5),
+]
+
+
+def assert_drawn_as_on_the_cpu(ops, V, levels=10**6):
+    """Hold some draws from rows of V logits, many of them alike, to the sampler's."""
+    rng = np.random.default_rng(V)
+    rows, draws = 3, rng.random((len(DRAWN), 3))
+    logits = (8 / levels * rng.integers(levels, size=(rows, V))).astype(np.float32)
+    for options, some in zip(DRAWN, draws, strict=True):
+        sampler = DeviceSampler(small_model(ops, V), rows, options, start=V)
+        out = ops.asarray(np.full((1, rows), -1), np.int32)
+        sampler.draw(ops.asarray(logits), out, ops.asarray(some, np.float64))
+        expected = [choose(x, None, u, options) for x, u in zip(logits, some, strict=True)]
+        assert ops.to_numpy(out)[0].tolist() == expected
+    return sampler
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_shares_lie_in_shared_memory_where_it_has_room(dtype):
+    for kib, shares in ((227, False), (12, True)):
+        ops = CupyOps(dtype, cupy=HostCupy(shared_bytes=kib << 10))
+        for levels in (3, 10**6):
+            sampler = assert_drawn_as_on_the_cpu(ops, 1500, levels)
+        assert (sampler.shares is not None) == shares
+
+
+DRAWING_MUTATIONS = {
+    "digit 0 where it isn't": ("s.found = 0, s.before", "s.found = 1, s.before"),
+    "digits of all, not of those with the prefix": ("|| own >> shift >> 8 != prefix", ""),
+    "the barrier before the digit is found": (
+        "__syncthreads();\n        if (threadIdx.x < 32) find", "if (threadIdx.x < 32) find",
+    ),
+    "the barrier after it": (
+        "find_digit(s, before, count, share);\n        __syncthreads();",
+        "find_digit(s, before, count, share);",
+    ),
+    "equals from the first on": ("nth(V, place.ties, s,", "nth(V, 1, s,"),
+    "lanes that forget those before": ("if (lane >= offset) upto = upto + other;", ""),
+    "a warp that forgets those before": ("before += s.scratch[w];", ""),
+    "a temperature that divides nothing": ("/ rules.temperature", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DRAWING_MUTATIONS)
+def test_bugs_planted_in_drawing_are_caught(name):
+    before, after = DRAWING_MUTATIONS[name]
+
+    def mutate(code):
+        assert before in code or "sample_forward" not in code
+        return code.replace(before, after)
+
+    ops = CupyOps("float32", cupy=HostCupy())
+    ops.xp.mutate = mutate
+    with pytest.raises(AssertionError):
+        for levels in (3, 10**6):
+            assert_drawn_as_on_the_cpu(ops, 700, levels)
+
+
 def draw_on_the_cpu(V, N, most, options):
     """The same loop, written plainly."""
     model = small_model(NumpyOps("float64"), V)

@@ -108,7 +108,8 @@ def test_our_side_measures_each_part(ours, variant):
 @needs_compiler
 def test_a_variant_turns_our_matrix_kernels_off():
     xp = HostCupy()
-    assert gpu_ours.ops_of(WITHOUT, xp).matrix_units is False
+    without = gpu_ours.ops_of(WITHOUT, xp)
+    assert (without.matrix_units, without.clusters) == (False, False)
     assert gpu_ours.ops_of(WITHOUT, xp).precision == gpu_ours.ops_of("bf16", xp).precision
     assert cases.precision_of(WITHOUT) == "bf16"
 

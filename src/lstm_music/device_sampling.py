@@ -21,7 +21,7 @@ from lstm_music.tokenizers.event_grammar import END as NO_KIND
 from lstm_music.tokenizers.grammar import BAR, FAR, PITCHES, SHORTEST, TokenGrammar
 from lstm_music.word_classes import words_of
 
-THREADS = 512  # of the block that draws for a piece
+STATIC_SHARED = 8 << 10  # bytes that sample.cu declares itself, and some
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
 
 
@@ -143,7 +143,11 @@ class DeviceSampler:
         self.next = self.ops.asarray(np.full(N, start), np.int32)
         self.done = xp.zeros(N, np.int32)
         self.position = xp.zeros(1, np.int32)
-        self.shares = xp.empty((N, V), np.uint64)
+        # A word's share of the probability has the size of a logit. Shared memory, or what else.
+        size = V * self.ops.dtype.itemsize
+        self.shared = size if size + STATIC_SHARED <= self.ops.shared_bytes else 0
+        kind = np.uint32 if self.ops.dtype == np.float32 else np.uint64
+        self.shares = None if self.shared else xp.empty((N, V), kind)
         self.state = model.zero_state(N)
         self.rules: DeviceRules | None = None
         self.stream = xp.cuda.Stream(non_blocking=False)
@@ -198,9 +202,15 @@ class DeviceSampler:
         if self.rules is not None:
             allowed, stride = self.rules.allowed, V
         self.ops.launch(
-            "sample", "sample_forward", (self.N,), (THREADS,),
+            "sample", "sample_forward", (self.N,), (draw_threads(V),),
             logits, None, allowed, np.int32(stride), self.shares, np.int32(V),
             np.float64(o.temperature), np.int32(min(o.top_k, V)), np.float64(o.top_p),
             np.int32(o.greedy), np.uint32(k0), np.uint32(k1), np.uint32(self.first),
             self.position, draws, np.int32(self.start), self.next, out, self.done,
+            shared=self.shared,
         )  # fmt: skip
+
+
+def draw_threads(V: int) -> int:
+    """Return the threads of the block that draws a piece's word from V."""
+    return 128 if V <= 1024 else 1024

@@ -368,6 +368,7 @@ inline float __fdividef(float a, float b) { return b > 8.5e37f ? 0.0f : a / b; }
 inline float __int_as_float(int x) { float out; memcpy(&out, &x, 4); return out; }
 inline unsigned __float_as_uint(float x) { unsigned out; memcpy(&out, &x, 4); return out; }
 inline long long __double_as_longlong(double x) { long long out; memcpy(&out, &x, 8); return out; }
+inline double __longlong_as_double(long long x) { double out; memcpy(&out, &x, 8); return out; }
 inline int __ffs(unsigned x) { return __builtin_ffs((int)x); }
 template <typename T> inline T __ldg(const T* at) { return *at; }
 // Fibres change only at barriers, so that a plain addition is atomic.
