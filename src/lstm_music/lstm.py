@@ -110,12 +110,17 @@ def lstm_backward(
 
 
 def lstm_step(
-    ops: NumpyOps, p: Mapping[str, Array], x: Array, h: Array, c: Array
+    ops: NumpyOps,
+    p: Mapping[str, Array],
+    x: Array,
+    h: Array,
+    c: Array,
+    out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array]:
-    """Run a layer over one time step, as in sampling. x (B, E), h, c (B, H) -> new (h, c)."""
-    gates = ops.xp.empty((len(x), len(p["b"])), ops.dtype)
-    recurrent, h_next, c_next = (ops.xp.empty_like(a) for a in (gates, h, c))
-    ops.affine(x, p["Wx"], p["b"], gates)
-    ops.affine(h, p["Wh"], None, recurrent)
-    ops.lstm_cell_forward(gates, recurrent, None, c, c_next, h_next)
+    """Run a layer over one time step, as in sampling. x (B, E), h, c (B, H) -> new (h, c).
+
+    The new state is written to out, where it is given.
+    """
+    h_next, c_next = out or (ops.xp.empty_like(h), ops.xp.empty_like(c))
+    ops.lstm_step_forward(x, p["Wx"], p["Wh"], p["b"], h, c, c_next, h_next)
     return h_next, c_next

@@ -260,10 +260,9 @@ class Model:
             self._embed(x, out)
         h, c = ops.xp.empty_like(state.h), ops.xp.empty_like(state.c)
         for layer in range(self.config.layers):
-            h[layer], c[layer] = lstm_step(
-                ops, part(p, f"lstm.{layer}"), out, state.h[layer], state.c[layer]
-            )
-            out = h[layer]
+            own = part(p, f"lstm.{layer}")
+            after = h[layer], c[layer]
+            out, _ = lstm_step(ops, own, out, state.h[layer], state.c[layer], after)
         return out, State(h, c)
 
     def _forward(

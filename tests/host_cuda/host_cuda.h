@@ -341,6 +341,7 @@ extern "C" unsigned char __stop_host_shared[] __attribute__((weak));
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __align__(bytes) __attribute__((aligned(bytes)))
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 #define threadIdx (host_cuda::fibres[host_cuda::current].index)

@@ -188,6 +188,26 @@ def lstm_cell_forward(draw):
 
 
 @st.composite
+def lstm_step_forward(draw):
+    rng, B, E, H = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
+    size = draw(st.sampled_from([1, 10]))
+    return Case(
+        {
+            "x": size * rng.normal(size=(B, E)),
+            "Wx": rng.normal(size=(E, 4 * H)) / np.sqrt(E),
+            "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
+            "b": rng.normal(size=4 * H),
+            "h_prev": rng.normal(size=(B, H)),
+            "c_prev": rng.normal(size=(B, H)),
+            "c": np.full((B, H), UNSET),
+            "h": np.full((B, H), UNSET),
+        },
+        ("c", "h"),
+        unit=10,
+    )
+
+
+@st.composite
 def lstm_cell_backward(draw):
     rng, B, H = draw(rngs), draw(sizes), draw(sizes)
     return Case(
@@ -530,6 +550,7 @@ CASES = {
         matmul,
         matmul_add,
         lstm_cell_forward,
+        lstm_step_forward,
         lstm_cell_backward,
         lstm_sequence_forward,
         lstm_sequence_backward,

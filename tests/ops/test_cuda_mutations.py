@@ -60,6 +60,21 @@ MUTATIONS = {
     "a reset dropped going back": Mutation(
         "lstm_sequence_backward", "d = other[0] + kept * (", "d = other[0] + ("
     ),
+    "terms of a step read before they come": Mutation(
+        "lstm_step_forward", "__syncthreads();  // these terms have come", ""
+    ),
+    "terms of a step overwritten": Mutation(
+        "lstm_step_forward", "__syncthreads();  // nobody reads them any more", ""
+    ),
+    "parts of a step's sums read before they are known": Mutation(
+        "lstm_step_forward", "__syncthreads();  // all parts are known", ""
+    ),
+    "a step's units beyond the last": Mutation(
+        "lstm_step_forward", "part >= UNITS || unit >= H || at >= B", "part >= UNITS || at >= B"
+    ),
+    "a step's state in place of its inputs": Mutation(
+        "lstm_step_forward", "f.h[(size_t)row * f.H + k - f.E]", "f.h[(size_t)row * f.H + k]"
+    ),
     "a cell's bound off by a row": Mutation(
         "lstm_cell_forward", "if (n >= B * H) return;", "if (n >= (B + 1) * H) return;"
     ),
@@ -171,6 +186,12 @@ def cases(op):
             {"gates": reals(size=(B, 4 * H)), "recurrent": reals(size=(B, 4 * H)), "keep": keep[0],
              "c_prev": reals(size=(B, H)), "c": unset, "h": unset.copy()},
             ("gates", "c", "h"),
+        ),
+        "lstm_step_forward": (
+            {"x": reals(size=(70, 67)), "Wx": reals(size=(67, 4 * H)), "Wh": reals(size=(H, 4 * H)),
+             "b": reals(size=4 * H), "h_prev": reals(size=(70, H)), "c_prev": reals(size=(70, H)),
+             "c": np.full((70, H), contract.UNSET), "h": np.full((70, H), contract.UNSET)},
+            ("c", "h"),
         ),
         "softmax_xent": (
             {"logits": logits, "targets": targets, "losses": np.full(B, np.nan), "scale": 0.3},

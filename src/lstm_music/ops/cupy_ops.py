@@ -247,6 +247,24 @@ class CupyOps(NumpyOps):
             gates, recurrent, b, keep, c_prev, c, h, np.int32(B), np.int32(H),
         )  # fmt: skip
 
+    def lstm_step_forward(
+        self,
+        x: Array,
+        Wx: Array,
+        Wh: Array,
+        b: Array,
+        h_prev: Array,
+        c_prev: Array,
+        c: Array,
+        h: Array,
+    ) -> None:
+        """As NumpyOps.lstm_step_forward, in one launch."""
+        (B, E), H = x.shape, c.shape[1]
+        self.launch(
+            "lstm_step", "lstm_step_forward", (blocks(H, 2), blocks(B, 64)), (256,),
+            x, Wx, Wh, b, h_prev, c_prev, c, h, np.int32(B), np.int32(E), np.int32(H),
+        )  # fmt: skip
+
     def lstm_cell_backward(
         self, gates: Array, keep: Array | None, c_prev: Array, c: Array, dh: Array, dc: Array
     ) -> None:

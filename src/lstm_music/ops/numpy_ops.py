@@ -120,6 +120,27 @@ class NumpyOps:
         np.add(f * kept, i * g, out=c)
         np.multiply(o, np.tanh(c), out=h)
 
+    def lstm_step_forward(
+        self,
+        x: Array,
+        Wx: Array,
+        Wh: Array,
+        b: Array,
+        h_prev: Array,
+        c_prev: Array,
+        c: Array,
+        h: Array,
+    ) -> None:
+        """Take one time step from its input on, as in sampling: a row's bits are its own.
+
+        x (B, E), Wx (E, 4H), Wh (H, 4H), b (4H,), h_prev, c_prev (B, H). Writes c, h (B, H).
+        """
+        gates = self.xp.empty((len(x), len(b)), self.dtype)
+        recurrent = self.xp.empty_like(gates)
+        self.affine(x, Wx, b, gates)
+        self.affine(h_prev, Wh, None, recurrent)
+        self.lstm_cell_forward(gates, recurrent, None, c_prev, c, h)
+
     def lstm_cell_backward(
         self, gates: Array, keep: Array | None, c_prev: Array, c: Array, dh: Array, dc: Array
     ) -> None:
