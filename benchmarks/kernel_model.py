@@ -300,6 +300,26 @@ def step(case: Case, precision: str, page: str) -> list[Part]:
     return parts + rest(case, page)
 
 
+def token(case: Case, N: int, top_p: bool) -> list[Part]:
+    """Return the parts of drawing a token of each of N pieces, without rules, in fp32."""
+    H, V, L = case.H, case.V, case.L
+    terms = 2 * H / 64  # rounds of lstm_step_forward, each 16 terms of 8 sums of a thread, 8 warps
+    step_of_layer = 2 * FROM_L2 + terms * (16 * (8 + 3) * 2 + 100 + 2 * BARRIER) + 3 * ACTIVATION
+    # A row of logits to one multiprocessor, an exponential of some 20 instructions each, the word.
+    draw = 4 * V / L2_RATE + 20 * V / FFMA + 3 * V / FFMA + 12 * BARRIER + 2 * FROM_L2
+    select = 4 * (8 * V / FFMA + 4 * BARRIER + 10 * SHUFFLE)  # four digits
+    return [
+        Part("embedding_forward", 8 * N * H, clocks=2 * FROM_MEMORY),
+        Part("lstm_step_forward, both layers", l2=L * 32 * H * H, clocks=L * step_of_layer,
+             launches=L),
+        Part("copies of the state", l2=16 * N * L * H, clocks=2 * FROM_L2, launches=2),
+        Part("logits: h·W", l2=4 * H * V + 4 * N * V, flops=2 * N * H * V, share=GEMM_REACH),
+        Part("logits: + b", l2=8 * N * V),
+        Part("sample_forward", l2=4 * N * V, clocks=draw + 2 * select * top_p),
+        Part("sample_advance", clocks=FROM_L2),
+    ]  # fmt: skip
+
+
 # What is printed --------------------------------------------------------------------------------
 
 
@@ -390,6 +410,23 @@ def recurrent(c: Ceilings) -> str:
     return "\n".join(lines)
 
 
+def sampling(c: Ceilings) -> str:
+    """Return the parts of drawing tokens as Markdown."""
+    heads = ["a token's part", "bound by, batch 1 / 64", "batch 1", "batch 64", "measured"]
+    lines = [heads]
+    one, many = (token(CASES[0], N, top_p=False) for N in (1, 64))
+    for part, other in zip(one, many, strict=True):
+        bound = " / ".join(dict.fromkeys((part.bound(c), other.bound(c))))
+        times = [micro(p.seconds(c)) for p in (part, other)]
+        lines.append([part.name, bound, *times, "not measured"])
+    for name, top_p in (("a token", False), ("with top-p", True)):
+        totals = [
+            micro(sum(part.seconds(c) for part in token(CASES[0], N, top_p))) for N in (1, 64)
+        ]
+        lines.append([f"**{name}**", "", *totals, "not measured"])
+    return table(lines, 2)
+
+
 def made(c: Ceilings, page: str) -> dict[str, str]:
     """Return what docs/gpu.md says by this model, by the name in its marks."""
     bach, *others = CASES
@@ -402,6 +439,7 @@ def made(c: Ceilings, page: str) -> dict[str, str]:
         "a time step": recurrent(c),
         "targets": targets(c, page),
         "other cases": "\n\n".join(parts),
+        "sampling": sampling(c),
     }
 
 
