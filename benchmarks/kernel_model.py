@@ -282,10 +282,12 @@ def rest(case: Case, page: str) -> list[Part]:
     N, E, V = case.T * case.B, case.H, case.V
     dense = case.H * V + V + case.L * (8 * case.H * case.H + 4 * case.H)
     flying = MULTIPROCESSORS * THREADS * occupancy(page, "adam_forward") * 64
-    count = 30 * N / 4  # assumed: clocks of a thread's comparisons, four a load
+    # Assumed: a warp's comparisons, and its rounds on a multiprocessor of 64 warps with 4 instructions
+    # a clock, some 5 for each number compared.
+    count = 5 * N / 32 * N / MULTIPROCESSORS / 4
     return [
         Part("embedding_forward", 8 * N * E, clocks=2 * FROM_MEMORY),
-        Part("embedding_sort, embedding_backward", 8 * N * E, clocks=count + 6 * FROM_MEMORY,
+        Part("embedding_sort, embedding_backward", 8 * N * E, clocks=count + 8 * FROM_L2,
              launches=2),
         Part("sum of squares, clip", 4 * (dense + N * E), flops=2 * (dense + N * E),
              clocks=4 * FROM_MEMORY, launches=2),

@@ -16,22 +16,32 @@ extern "C" __global__ void embedding_forward(
     write_quad(out + (size_t)n * E, e, E, read_quad(W + (size_t)id * E, e, E));
 }
 
-// order (N,): the positions of ids in increasing order, equal ones as they come. A thread counts how
-// many stand before its id: N² comparisons, which for a batch's few thousand beat a sort's many launches.
+// order (2, N): the positions of ids in increasing order, equal ones as they come; and the ids in that order.
+// A warp counts how many stand before an id: N² comparisons, which for a batch's few thousand beat a sort's many launches.
 extern "C" __global__ void embedding_sort(const int* ids, int* order, int N)
 {
-    __shared__ int tile[256];
-    const int n = blockIdx.x * blockDim.x + threadIdx.x;
-    const int own = n < N ? ids[n] : 0;
+    const int n = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    if (n >= N) return;
+    const int own = ids[n];
     int before = 0;
-    for (int start = 0; start < N; start += 256) {
-        for (int k = threadIdx.x; k < 256 && start + k < N; k += blockDim.x) tile[k] = ids[start + k];
-        __syncthreads();
-        const int stop = N - start < 256 ? N - start : 256;
-        for (int k = 0; k < stop; ++k) before += tile[k] < own || (tile[k] == own && start + k < n);
-        __syncthreads();  // the tile may be overwritten
+    for (int k = 4 * (threadIdx.x % 32); k < N; k += 128) {
+        const QuadOf<int> four = read_quad(ids, k, N, 0x7fffffff);
+#pragma unroll
+        for (int m = 0; m < 4; ++m) before += four.v[m] < own || (four.v[m] == own && k + m < n);
     }
-    if (n < N) order[before] = n;
+    before = warp_sum(before);
+    if (threadIdx.x % 32 == 0) order[before] = n, order[N + before] = own;
+}
+
+// How many neighbours from sorted[k] on are equal to it. For whole warps, all lanes with the same arguments.
+__device__ __forceinline__ int equals_from(const int* sorted, int k, int N)
+{
+    const int id = sorted[k];
+    for (int n = k;; n += 32) {
+        const int at = n + threadIdx.x % 32;
+        const uint32 others = __ballot_sync(FULL_WARP, at >= N || sorted[at] != id);
+        if (others) return n + __ffs(others) - 1 - k;
+    }
 }
 
 // rows (N,): the id that owns slot k, -1 for a slot without. values (N, E): its gradient, 0 without.
@@ -39,12 +49,14 @@ extern "C" __global__ void embedding_sort(const int* ids, int* order, int N)
 // rows[where[r]] == r. Without rows, values is (V, E), each id its own slot, and the others are left as they are.
 // Block (32, 8): 32 quads of columns of one slot by 8 parts of its occurrences.
 extern "C" __global__ void embedding_backward(
-    const int* ids, const int* order, const REAL* dx, int* rows, REAL* values, int* where, int N, int E)
+    const int* order, const REAL* dx, int* rows, REAL* values, int* where, int N, int E)
 {
     __shared__ Quad parts[8][32];
     const int k = blockIdx.x, x = threadIdx.x, y = threadIdx.y;
-    const int id = ids[order[k]];
-    const bool owns = k == 0 || ids[order[k - 1]] != id;
+    const int* sorted = order + N;
+    const int id = sorted[k];
+    const bool owns = k == 0 || sorted[k - 1] != id;
+    const int count = owns ? equals_from(sorted, k, N) : 0;
     const size_t slot = rows ? k : id;
     if (rows && x == 0 && y == 0) {
         rows[k] = owns ? id : -1;
@@ -53,12 +65,10 @@ extern "C" __global__ void embedding_backward(
     for (int start = 0; start < E; start += 128) {
         const int e = start + 4 * x;
         Quad sum = Quad();
-        if (owns && e < E)
-            for (int n = k + y; n < N; n += 8) {
-                const int at = order[n];
-                if (ids[at] != id) break;
-                sum = sum_of(sum, read_quad(dx + (size_t)at * E, e, E));
-            }
+        if (e < E)
+#pragma unroll 4
+            for (int n = y; n < count; n += 8)
+                sum = sum_of(sum, read_quad(dx + (size_t)order[k + n] * E, e, E));
         parts[y][x] = sum;
         __syncthreads();
         if (y == 0 && e < E && (rows || owns)) {

@@ -86,10 +86,10 @@ MUTATIONS = {
         "total[threadIdx.x / 32] = x.total;",
     ),
     "a row of the embedding gradient cut short": Mutation(
-        "embedding_backward", "n = k + y; n < N; n += 8", "n = k + y; n < k + 2; n += 8"
+        "embedding_backward", "n = y; n < count; n += 8", "n = y; n < 2; n += 8"
     ),
     "ties of ids in any order": Mutation(
-        "embedding_backward", "|| (tile[k] == own && start + k < n)", ""
+        "embedding_backward", "|| (four.v[m] == own && k + m < n)", ""
     ),
     "a dense gradient's row at its slot's place": Mutation(
         "embedding_backward_dense", "rows ? k : id", "k"

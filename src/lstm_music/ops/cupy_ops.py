@@ -401,16 +401,16 @@ class CupyOps(NumpyOps):
         N, E = dx.shape
         slots = self._slots if self._where is not None else {}
         if not slots:
-            slots["order"] = self.xp.empty(N, np.int32)
+            slots["order"] = self.xp.empty((2, N), np.int32)
             slots["rows"] = self.xp.empty(N, np.int32)
             slots["values"] = self.xp.empty((N, E), self.dtype)
         order, rows, values = slots["order"], slots["rows"], slots["values"]
         self.launch(
-            "embedding", "embedding_sort", (blocks(N, 256),), (256,), ids, order, np.int32(N)
+            "embedding", "embedding_sort", (blocks(N, 8),), (256,), ids, order, np.int32(N)
         )
         self.launch(
             "embedding", "embedding_backward", (N,), (32, 8),
-            ids, order, dx, rows, values, self._where, np.int32(N), np.int32(E),
+            order, dx, rows, values, self._where, np.int32(N), np.int32(E),
         )  # fmt: skip
         if self._where is not None:
             return RowGradient(rows, values)
@@ -420,14 +420,14 @@ class CupyOps(NumpyOps):
     def embedding_backward_dense(self, ids: Array, dx: Array, dW: Array) -> None:
         """As NumpyOps.embedding_backward_dense, without slots in between."""
         N, E = dx.shape
-        order = self.xp.empty(N, np.int32)
+        order = self.xp.empty((2, N), np.int32)
         dW[...] = 0
         self.launch(
-            "embedding", "embedding_sort", (blocks(N, 256),), (256,), ids, order, np.int32(N)
+            "embedding", "embedding_sort", (blocks(N, 8),), (256,), ids, order, np.int32(N)
         )
         self.launch(
             "embedding", "embedding_backward", (N,), (32, 8),
-            ids, order, dx, None, dW, None, np.int32(N), np.int32(E),
+            order, dx, None, dW, None, np.int32(N), np.int32(E),
         )  # fmt: skip
 
     # Losses -----------------------------------------------------------------------------------
