@@ -113,7 +113,8 @@ def main() -> None:
     if name not in ("message", "event"):
         parser.error("a piano roll has no note-offs to go wrong: name a run of messages or events")
     about = checkpoint.meta["corpus"]
-    model = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
+    ops, parts = get_ops("numpy"), checkpoint.words
+    model = Model(checkpoint.config, ops, parameters=checkpoint.parameters, words=parts)
     composer = composer_of(checkpoint, model)
     top_p = composer.top_p if args.top_p is None else args.top_p
     options = Options(args.length, None, args.temperature, top_p=top_p, seed=1)
