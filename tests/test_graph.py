@@ -85,6 +85,25 @@ def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay):
     assert optimizer.t == slots.t
 
 
+def test_bf16_learns_as_float64_does_with_logits_nowhere():
+    config = Config(vocabulary=150, embedding=32, hidden=64, dropout=0.1)
+    given = list(batches(np.random.default_rng(0), 150, 2)) * 8
+    expected, *_ = plain_steps(config, given, 5.0, [1e-2] * len(given), seed=3)
+    ops = CupyOps("float32", "bf16", cupy=HostCupy(("shuffled",)))
+    model = Model(config, ops, seed=1)
+    step = GraphStep(model, Optimizer(ops, "adam", model.parameters), 5.0, 3)
+    found = []
+    for number, batch in enumerate(given):
+        step.run(batch, 1e-2, number)
+        found.append(step.read().loss)
+    losses = [loss for loss, _ in expected]
+    assert losses[-1] < 0.6 * losses[0]  # there is something to lose
+    np.testing.assert_allclose(found, losses, rtol=0.02)
+    used = ops.xp.launches
+    assert used["softmax_head_backward"] and used["lstm_sequence_bf16_backward"]
+    assert not used.keys() & {"softmax_xent_backward", "lstm_sequence_backward"}
+
+
 def test_totals_add_up_until_they_are_read():
     config = Config(vocabulary=11, embedding=6, hidden=7, layers=1)
     given = list(batches(np.random.default_rng(0), 11, 3))
