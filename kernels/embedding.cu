@@ -17,7 +17,8 @@ extern "C" __global__ void embedding_forward(
 }
 
 // order (2, N): the positions of ids in increasing order, equal ones as they come; and the ids in that order.
-// A warp counts how many stand before an id: N² comparisons, which for a batch's few thousand beat a sort's many launches.
+// A warp counts how many stand before an id: N² comparisons, which for a batch's few thousand beat a sort's many
+// launches.
 extern "C" __global__ void embedding_sort(const int* ids, int* order, int N)
 {
     const int n = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;

@@ -1,8 +1,8 @@
 // One time step of an LSTM layer in one launch, as sampling takes it: both products, gates and state.
 //
-// A block takes two units, with their four gates, of 64 rows. Four warps' worth of threads for each half of the rows
-// share the sums over inputs and state, 64 of those at a time through shared memory, the next ones under way in registers.
-// Sums are in an order of their own, the same for every row.
+// A block takes two units, with their four gates, of 64 rows. Four threads share each row's sums over inputs and
+// state, 64 of those at a time through shared memory, the next ones under way in registers. Sums are in an order of
+// their own, the same for every row.
 #include "common.cuh"
 
 #define ROWS 64

@@ -130,7 +130,8 @@ __device__ __forceinline__ Place select(const Share* shares, int V, uint32 count
     return place;
 }
 
-// The id, in order of id, at which the sum of weight(v) reaches `wanted` (at least 1). Each warp takes ids side by side.
+// The id, in order of id, at which the sum of weight(v) reaches `wanted` (at least 1). Each warp takes ids side by
+// side.
 template <typename Weight>
 __device__ __forceinline__ int nth(int V, uint64 wanted, Shared& s, Weight weight)
 {
@@ -174,7 +175,8 @@ struct Rules {
     int top_k, greedy;
 };
 
-// The id drawn from a row of logits by u, -1 where no token may be drawn. shares (V,): scratch, where logits stand first.
+// The id drawn from a row of logits by u, -1 where no token may be drawn. shares (V,): scratch, where logits stand
+// first.
 __device__ __forceinline__ int drawn(
     const REAL* logits, const REAL* b, const unsigned char* allowed, Share* shares, int V, const Rules& rules,
     double u, Shared& s)

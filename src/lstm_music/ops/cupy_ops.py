@@ -405,9 +405,7 @@ class CupyOps(NumpyOps):
             slots["rows"] = self.xp.empty(N, np.int32)
             slots["values"] = self.xp.empty((N, E), self.dtype)
         order, rows, values = slots["order"], slots["rows"], slots["values"]
-        self.launch(
-            "embedding", "embedding_sort", (blocks(N, 8),), (256,), ids, order, np.int32(N)
-        )
+        self.launch("embedding", "embedding_sort", (blocks(N, 8),), (256,), ids, order, np.int32(N))
         self.launch(
             "embedding", "embedding_backward", (N,), (32, 8),
             order, dx, rows, values, self._where, np.int32(N), np.int32(E),
@@ -422,9 +420,7 @@ class CupyOps(NumpyOps):
         N, E = dx.shape
         order = self.xp.empty((2, N), np.int32)
         dW[...] = 0
-        self.launch(
-            "embedding", "embedding_sort", (blocks(N, 8),), (256,), ids, order, np.int32(N)
-        )
+        self.launch("embedding", "embedding_sort", (blocks(N, 8),), (256,), ids, order, np.int32(N))
         self.launch(
             "embedding", "embedding_backward", (N,), (32, 8),
             order, dx, None, dW, None, np.int32(N), np.int32(E),
