@@ -282,7 +282,7 @@ def rest(case: Case, page: str) -> list[Part]:
     N, E, V = case.T * case.B, case.H, case.V
     dense = case.H * V + V + case.L * (8 * case.H * case.H + 4 * case.H)
     flying = MULTIPROCESSORS * THREADS * occupancy(page, "adam_forward") * 64
-    # Assumed: some 5 instructions for each number that a warp compares, 4 a clock of a multiprocessor.
+    # Assumed: 5 instructions for each number that a warp compares, 4 a clock of a multiprocessor.
     count = 5 * N / 32 * N / MULTIPROCESSORS / 4
     return [
         Part("embedding_forward", 8 * N * E, clocks=2 * FROM_MEMORY),
