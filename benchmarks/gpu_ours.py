@@ -190,7 +190,7 @@ class Ours:
             return took
 
         run()
-        return Made(run, {"bytes": graph.pool.total_bytes()})
+        return Made(run, {"bytes": graph.device_bytes()})
 
     def graph_step(self, case: Case, variant: str) -> GraphStep:
         """Return a case's steps, each one graph."""

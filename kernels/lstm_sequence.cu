@@ -170,20 +170,24 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_seq
                 const REAL a = x[r] + bias + k[r] * recurrent[r];
                 const REAL value = gate.q == 2 ? tanh_of(a) : sigmoid(a);
                 active[(r * 4 + gate.q) * U + gate.local] = value;
-                if (first + r < B) gates[(uint32)(t * B + first + r) * 4 * H + column] = value;
+                recurrent[r] = value;
             }
         }
         __syncthreads();  // all gates are known, and nobody reads the old h any more
+        REAL made = 0;
         if (mine.real) {
             const REAL* a = active + mine.row * 4 * U + mine.local;
             cell = a[U] * (kept * cell) + a[0] * a[2 * U];
-            const REAL out = a[3 * U] * tanh_of(cell);
-            const uint32 next = (t + 1) * step + mine.at;
-            give(state + ((t + 1) % TURNS * LSTM_ROWS + mine.row) * width + mine.unit, out);
-            c[next] = cell;
-            h[next] = out;
+            made = a[3 * U] * tanh_of(cell);
+            give(state + ((t + 1) % TURNS * LSTM_ROWS + mine.row) * width + mine.unit, made);
         }
         cluster_barrier();  // the new h is whole
+        // Only now: a cluster's barrier waits until all that was written before it has reached device memory.
+        if (mine.real) c[(t + 1) * step + mine.at] = cell, h[(t + 1) * step + mine.at] = made;
+        if (gate.real)
+#pragma unroll
+            for (int r = 0; r < LSTM_ROWS; ++r)
+                if (first + r < B) gates[(uint32)(t * B + first + r) * 4 * H + column] = recurrent[r];
     }
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from host_cuda.compile import COMPILER
-from host_cuda.host_cupy import HostCupy
+from host_cuda.host_cupy import RECORDER, HostCupy
 from lstm_music.graph import GraphStep, graph_step
 from lstm_music.model import HEADS, Batch, Config, Model
 from lstm_music.ops import NumpyOps
@@ -102,6 +102,35 @@ def test_bf16_learns_as_float64_does_with_logits_nowhere():
     used = ops.xp.launches
     assert used["softmax_head_backward"] and used["lstm_sequence_bf16_backward"]
     assert not used.keys() & {"softmax_xent_backward", "lstm_sequence_backward"}
+
+
+def test_each_capture_has_memory_of_its_own():
+    config = Config(vocabulary=11, embedding=6, hidden=7, layers=1)
+    model, optimizer = graph_model(config)
+    step = GraphStep(model, optimizer, 5.0)
+    for number, shape in enumerate([(3, B), (2, B), (3, B)]):
+        (batch,) = batches(np.random.default_rng(number), 11, 1, shape)
+        step.run(batch, 1e-2, number)
+    pools = [captured.pool for captured in step._graphs.values()]
+    assert len(pools) == 2 and pools[0] is not pools[1]
+
+
+def test_a_capture_that_fails_leaves_the_stream_as_it_was(monkeypatch):
+    config = Config(vocabulary=11, embedding=6, hidden=7, layers=1)
+    (batch,) = batches(np.random.default_rng(0), 11, 1)
+    model, optimizer = graph_model(config)
+    adam_all, calls = model.ops.adam_all, []
+
+    def failing(*args, **kwargs):
+        calls.append(RECORDER.steps is not None)
+        if calls[-1]:
+            raise OSError("not in a graph")
+        adam_all(*args, **kwargs)
+
+    monkeypatch.setattr(model.ops, "adam_all", failing)
+    with pytest.raises(OSError, match="not in a graph"):
+        GraphStep(model, optimizer, 5.0).run(batch, 1e-2, 0)
+    assert calls == [False, True] and RECORDER.steps is None
 
 
 def test_totals_add_up_until_they_are_read():

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_music.graph import captured
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps
@@ -175,9 +176,7 @@ class DeviceSampler:
                         break
                     show(t)
                 if graph is None:
-                    self.stream.begin_capture(self.ops.xp.cuda.runtime.streamCaptureModeRelaxed)
-                    self._token(out)
-                    graph = self.stream.end_capture()
+                    graph = captured(self.ops.xp, self.stream, lambda: self._token(out))
                 graph.launch(self.stream)
             ids = self.ops.to_numpy(out)
         return [[int(id) for id in column if id >= 0] for column in ids.T]

@@ -5,6 +5,8 @@ gradient norm stay on the device, added up until `read` asks for them.
 """
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -114,12 +116,25 @@ def aligned(start: int) -> int:
     return -(-start // 16) * 16
 
 
+def captured(xp: Any, stream: Any, work: Callable[[], None]) -> Any:
+    """Return the graph of work in a stream; where the work fails the stream is free again."""
+    stream.begin_capture(xp.cuda.runtime.streamCaptureModeRelaxed)
+    try:
+        work()
+    except BaseException:
+        with suppress(Exception):  # the first error is the one to tell
+            stream.end_capture()
+        raise
+    return stream.end_capture()
+
+
 class Captured(NamedTuple):
     """A graph, what it reads, and all that must live as long as it does."""
 
     graph: Any
     sent: Sent
     alive: tuple[Any, ...]
+    pool: Any
 
 
 class GraphStep:
@@ -147,7 +162,6 @@ class GraphStep:
         xp = self.xp = self.ops.xp
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
-        self.pool = xp.cuda.MemoryPool()
         self.where = xp.zeros(model.config.vocabulary, np.int32)
         self.scalars = xp.zeros(len(SCALARS), np.float64)
         self.state: State | None = None
@@ -190,14 +204,19 @@ class GraphStep:
             int(found["failed"]),
         )
 
+    def device_bytes(self) -> int:
+        """Return the bytes of device memory that the graphs have to themselves."""
+        return sum(int(one.pool.total_bytes()) for one in self._graphs.values())
+
     # Capturing --------------------------------------------------------------------------------
 
     def _capture(self, batch: Batch) -> Captured:
         """Run the step's maths once, so that everything is compiled and allocated; record it."""
         if self.state is None:
             self.state = self.model.zero_state(batch.x.shape[1])
-        # Memory of its own: what one capture frees, nobody else may get.
-        with self.xp.cuda.using_allocator(Allocator(self.xp, self.pool)):
+        # Memory of its own: what a capture frees, nobody else may get, another capture neither.
+        pool = self.xp.cuda.MemoryPool()
+        with self.xp.cuda.using_allocator(Allocator(self.xp, pool)):
             # A model of its own: its scratch must not move when another shape is run.
             twin = self.model.with_parameters(self.model.parameters)
             sent, slots = Sent(self.ops, batch), dict[str, Array]()
@@ -210,10 +229,10 @@ class GraphStep:
             self._update(twin, sent, slots, table, partial, keep_state=True)
             self.scalars[...] = 0
             self.stream.synchronize()
-            self.stream.begin_capture(self.xp.cuda.runtime.streamCaptureModeRelaxed)
-            self._update(twin, sent, slots, table, partial)
-            graph = self.stream.end_capture()
-        return Captured(graph, sent, (twin, table, partial, slots))
+            graph = captured(
+                self.xp, self.stream, lambda: self._update(twin, sent, slots, table, partial)
+            )
+        return Captured(graph, sent, (twin, table, partial, slots), pool)
 
     def _gradients(
         self, twin: Model, sent: Sent, slots: dict[str, Array]

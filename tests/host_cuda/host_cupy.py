@@ -345,7 +345,11 @@ class HostCupy:
 
     int32, float64 = np.int32, np.float64
     # CuPy's own cuBLAS refuses to be captured, so the stand-in has none.
-    cublas_library = SimpleNamespace(cublasSetStream_v2=set_stream, cublasGemmEx=gemm_ex)
+    cublas_library = SimpleNamespace(
+        cublasSetStream_v2=set_stream,
+        cublasSetWorkspace_v2=lambda handle, address, size: 0 if address == size else 1,
+        cublasGemmEx=gemm_ex,
+    )
 
     def __init__(
         self,
@@ -371,6 +375,7 @@ class HostCupy:
             get_current_stream=Stream,
             Event=Event,
             alloc_pinned_memory=bytearray,
+            alloc=lambda size: SimpleNamespace(ptr=size),  # for cuBLAS's workspace alone
             MemoryPool=Pool,
             using_allocator=lambda malloc: Stream(),
             runtime=SimpleNamespace(streamCaptureModeRelaxed=2),

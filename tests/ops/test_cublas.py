@@ -12,7 +12,7 @@ from lstm_music.errors import UserError
 from lstm_music.ops import cublas
 
 SOURCE = """
-static long long seen[20];
+static long long seen[22];
 static int failing;
 extern "C" void fail_from_now_on() { failing = 13; }
 extern "C" long long argument(int n) { return seen[n]; }
@@ -20,6 +20,11 @@ extern "C" int cublasSetStream_v2(void* handle, void* stream)
 {
     seen[18] = (long long)handle, seen[19] = (long long)stream;
     return 0;
+}
+extern "C" int cublasSetWorkspace_v2(void* handle, void* where, unsigned long size)
+{
+    seen[20] = (long long)where, seen[21] = size;
+    return seen[18] != (long long)handle;
 }
 extern "C" int cublasGemmEx(
     void* handle, int ta, int tb, int m, int n, int k, const void* alpha,
@@ -40,6 +45,7 @@ def stand_in(version=13020):
     return SimpleNamespace(
         cuda=SimpleNamespace(
             device=SimpleNamespace(get_cublas_handle=lambda: HANDLE),
+            alloc=lambda size: SimpleNamespace(ptr=2**42 + size),
             get_current_stream=lambda: SimpleNamespace(ptr=STREAM),
             runtime=SimpleNamespace(runtimeGetVersion=lambda: version),
         )
@@ -60,6 +66,8 @@ def test_the_arguments_arrive_and_failures_are_told(tmp_path, monkeypatch):
     fake.argument.restype = ctypes.c_longlong
     assert [fake.argument(n) for n in range(18)] == args
     assert [fake.argument(n) for n in (18, 19)] == [HANDLE, STREAM]
+    size = cublas.WORKSPACE
+    assert [fake.argument(n) for n in (20, 21)] == [2**42 + size, size]
     fake.fail_from_now_on()
     with pytest.raises(RuntimeError, match="status 13"):
         found.gemm_ex(*args)

@@ -10,6 +10,7 @@ from typing import Any
 
 from lstm_music.errors import UserError
 
+WORKSPACE = 32 << 20  # bytes: what NVIDIA advises for Hopper
 NAMES = {"win32": "cublas64_{}.dll", "linux": "libcublas.so.{}"}
 
 
@@ -24,12 +25,16 @@ class Cublas:
         # With a handle CuPy loads the library, wherever that lies.
         xp.cuda.device.get_cublas_handle()
         self.library = loaded(xp) if library is None else library
+        # Of ours, or in a graph each product brings a node that allocates and one that frees.
+        self.workspace = xp.cuda.alloc(WORKSPACE)
 
     def gemm_ex(self, *args: int) -> None:
         """Call cublasGemmEx with all its arguments but the handle; raises RuntimeError."""
         handle = self.xp.cuda.device.get_cublas_handle()  # the device's own
         stream = self.xp.cuda.get_current_stream().ptr
         status = self.library.cublasSetStream_v2(handle, stream)
+        # Anew each time: with a stream cuBLAS takes a workspace of its own again.
+        status = status or self.library.cublasSetWorkspace_v2(handle, self.workspace.ptr, WORKSPACE)
         status = status or self.library.cublasGemmEx(handle, *args)
         if status:
             raise RuntimeError(f"cuBLAS failed with status {status}")
@@ -50,6 +55,7 @@ def loaded(xp: Any) -> Any:
     address: Any = ctypes.c_void_p
     matrix = [address, number, number]  # where it lies, its type, its leading dimension
     library.cublasSetStream_v2.argtypes = [address, address]
+    library.cublasSetWorkspace_v2.argtypes = [address, address, ctypes.c_size_t]
     library.cublasGemmEx.argtypes = [
         address, *[number] * 5, address, *matrix, *matrix, address, *matrix, number, number,
     ]  # fmt: skip
