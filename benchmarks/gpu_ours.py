@@ -5,7 +5,6 @@ Ours(HostCupy(), by_clock) is the same on the CPU, for tests.
 
 from __future__ import annotations
 
-import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from gpu_cases import CLIP, LR, STEPS, WITHOUT, Case, precision_of
 from gpu_kernels import copy_quads, kernel_calls, layer_call, loss_call, rest_calls, sequence_call
 from gpu_workers import Made, Round, first_line
 from lstm_music.device_sampling import DeviceSampler
-from lstm_music.graph import GraphStep
+from lstm_music.graph import GraphStep, captured
 from lstm_music.model import Batch, Config, Model, parameter_shapes
 from lstm_music.ops.cupy_ops import Allocator, CupyOps, padded, usable_cupy
 from lstm_music.optim import Optimizer
@@ -130,15 +129,7 @@ class Ours:
         with stream, xp.cuda.using_allocator(Allocator(xp, pool)):
             call()  # compiles and allocates
             stream.synchronize()
-            stream.begin_capture(xp.cuda.runtime.streamCaptureModeRelaxed)
-            try:
-                for _ in range(calls):
-                    call()
-            except Exception:
-                with contextlib.suppress(Exception):
-                    stream.end_capture()
-                raise
-            graph = stream.end_capture()
+            graph = captured(xp, stream, lambda: [call() for _ in range(calls)])
 
         def launch() -> None:
             for _ in range(launches):

@@ -71,11 +71,10 @@ __device__ __forceinline__ float reciprocal(float x)
     return out;
 }
 #endif
-#define LOG2E 1.4426950408889634f
-__device__ __forceinline__ float sigmoid_of(float x) { return reciprocal(1 + exp2_of(-LOG2E * x)); }
+__device__ __forceinline__ float sigmoid_of(float x) { return reciprocal(1 + exp2_of(-LOG2_E * x)); }
 __device__ __forceinline__ float tanh_by_exp2(float x)
 {
-    return 1 - 2 * reciprocal(1 + exp2_of(2 * LOG2E * x));
+    return 1 - 2 * reciprocal(1 + exp2_of(2 * LOG2_E * x));
 }
 
 // Two neighbours in memory.

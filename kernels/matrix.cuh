@@ -9,6 +9,8 @@
 // Source: PTX ISA, "Matrix fragments for mma.m16n8k16" and "ldmatrix".
 #include "common.cuh"
 
+#define LOG2_E 1.4426950408889634f  // e^x = 2^(x · log2 e)
+
 #ifndef HOST_CUDA
 #if __CUDA_ARCH__ >= 800
 #define MATRIX_UNITS 1

@@ -17,7 +17,6 @@
 #define SLAB 32      // rows passing that a warp multiplies at once
 #define STEPS (HEAD_H / 16)
 #define BLOCKS (HEAD_H <= 128 ? 2 : 1)  // of a multiprocessor
-#define LOG2_E 1.4426950408889634f
 #define LN_2 0.6931471805599453f
 // A logit of no probability. Times LOG2_E it is exact, a power of two, so that without others e^(x - x) is 1.
 #define NEVER -1.2676506002282294e30f

@@ -3,6 +3,7 @@
 import builtins
 import importlib.util
 import re
+import sys
 
 import pytest
 
@@ -112,6 +113,7 @@ def tool(name, folder="tools"):
     """A script of tools/ or benchmarks/ as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.path.append(str(ROOT / folder))  # where it finds its neighbours, as when it is run
     spec.loader.exec_module(module)
     return module
 

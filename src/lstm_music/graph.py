@@ -116,7 +116,7 @@ def aligned(start: int) -> int:
     return -(-start // 16) * 16
 
 
-def captured(xp: Any, stream: Any, work: Callable[[], None]) -> Any:
+def captured(xp: Any, stream: Any, work: Callable[[], object]) -> Any:
     """Return the graph of work in a stream; where the work fails the stream is free again."""
     stream.begin_capture(xp.cuda.runtime.streamCaptureModeRelaxed)
     try:

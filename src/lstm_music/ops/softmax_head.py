@@ -86,7 +86,10 @@ def linear_softmax_xent(
     db: Array,
     work: Workspace,
 ) -> None:
-    """As NumpyOps.linear_softmax_xent, with h, W and the logits' gradient rounded to bf16."""
+    """As NumpyOps.linear_softmax_xent, with h, W and the logits' gradient rounded to bf16.
+
+    scale is more than 0: the kernels multiply by it as 2^log2(scale).
+    """
     (N, H), V = h.shape, len(b)
     half = work.part("head", "uint16")
     rows, columns = ops.rounded(h, "h", work), half.array("W", (V, H))
