@@ -10,7 +10,6 @@ from typing import NamedTuple
 LARGEST_H = 256
 CLUSTERS = (1, 2, 4)  # blocks of a cluster: as many as any group of multiprocessors has room for
 ROWS = (1, 2, 4)  # of the batch, of a block
-REGISTERS_OF_ALL = 65_536  # of a multiprocessor, 4 bytes each
 
 # Weights of a thread in registers, by the threads that the compiler is told are most, and rows: the
 # most that compiles without spills on every architecture. sm_90 has room for more.
