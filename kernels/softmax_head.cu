@@ -127,6 +127,26 @@ __device__ __forceinline__ const QuadOf<T>* eight_of(const T* numbers, int first
     return reinterpret_cast<const QuadOf<T>*>(numbers + first + 8 * (threadIdx.x % 4));
 }
 
+// Let tiles begin ... end - 1 pass by. fetch(stage, tile) begins to copy one; visit(stage, tile, slab) takes 32 of its
+// rows, the slab's and on; each warp sees half of them.
+template <typename Fetch, typename Visit>
+__device__ __forceinline__ void pass_by(unsigned char* shared, int begin, int end, Fetch fetch, Visit visit)
+{
+    const int half = TILE / 2 * (threadIdx.x / 128);
+    fetch(stage_of(shared, 0), begin), copies_end();
+    for (int tile = begin; tile < end; ++tile) {
+        if (tile + 1 < end) {
+            fetch(stage_of(shared, (tile + 1 - begin) % 2), tile + 1), copies_end();
+            copies_wait<1>();
+        } else copies_wait<0>();
+        __syncthreads();  // this tile has come
+        const Stage here = stage_of(shared, (tile - begin) % 2);
+#pragma unroll 1
+        for (int slab = half; slab < half + TILE / 2; slab += SLAB) visit(here, tile, slab);
+        __syncthreads();  // nobody reads this tile any more
+    }
+}
+
 // W (H, V) -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole tiles have.
 // A block transposes 64 by 64.
 extern "C" __global__ void softmax_head_copy(const float* W, const float* b, Packed* out, float* biases, int V)
@@ -174,47 +194,36 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_forwa
     const int end = begin + length < tiles ? begin + length : tiles;
     uint32 fixed[2][STEPS][4];
     load_fixed(fixed, stage_of(shared, 0).rows, h, first, N);
-    auto fetch = [&](int tile) {
-        const Stage to = stage_of(shared, (tile - begin) % 2);
+    auto fetch = [&](const Stage& to, int tile) {
         fetch_rows(to.rows, W, TILE * tile, V);
         fetch_numbers(to.numbers, biases, TILE * tile);
-        copies_end();
     };
     Seen seen[4];
 #pragma unroll
     for (int r = 0; r < 4; ++r) seen[r].largest = NEVER, seen[r].total = 0;
-    fetch(begin);
-    for (int tile = begin; tile < end; ++tile) {
-        if (tile + 1 < end) fetch(tile + 1), copies_wait<1>();
-        else copies_wait<0>();
-        __syncthreads();  // this tile has come
-        const Stage here = stage_of(shared, (tile - begin) % 2);
-#pragma unroll 1
-        for (int slab = 64 * (warp / 4); slab < 64 * (warp / 4) + 64; slab += SLAB) {
-            float sums[2][4][4];
+    pass_by(shared, begin, end, fetch, [&](const Stage& here, int, int slab) {
+        float sums[2][4][4];
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const Quad4 bias = eight_of(here.numbers, slab)[half];
+        for (int half = 0; half < 2; ++half) {
+            const Quad4 bias = eight_of(here.numbers, slab)[half];
 #pragma unroll
-                for (int n = 0; n < 4; ++n)
+            for (int n = 0; n < 4; ++n)
 #pragma unroll
-                    for (int r = 0; r < 4; ++r) SUM(r, 4 * half + n) = bias.v[n];
-            }
-            multiply_slab(sums, fixed, here.rows, slab);
-#pragma unroll
-            for (int r = 0; r < 4; ++r) {
-                float largest = seen[r].largest;
-#pragma unroll
-                for (int n = 0; n < 8; ++n) largest = fmaxf(largest, SUM(r, n));
-                float total = seen[r].total * exp2_of(LOG2_E * (seen[r].largest - largest));
-                const float beyond = LOG2_E * largest;
-#pragma unroll
-                for (int n = 0; n < 8; ++n) total += exp2_of(LOG2_E * SUM(r, n) - beyond);
-                seen[r].largest = largest, seen[r].total = total;
-            }
+                for (int r = 0; r < 4; ++r) SUM(r, 4 * half + n) = bias.v[n];
         }
-        __syncthreads();  // nobody reads this tile any more
-    }
+        multiply_slab(sums, fixed, here.rows, slab);
+#pragma unroll
+        for (int r = 0; r < 4; ++r) {
+            float largest = seen[r].largest;
+#pragma unroll
+            for (int n = 0; n < 8; ++n) largest = fmaxf(largest, SUM(r, n));
+            float total = seen[r].total * exp2_of(LOG2_E * (seen[r].largest - largest));
+            const float beyond = LOG2_E * largest;
+#pragma unroll
+            for (int n = 0; n < 8; ++n) total += exp2_of(LOG2_E * SUM(r, n) - beyond);
+            seen[r].largest = largest, seen[r].total = total;
+        }
+    });
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
 #pragma unroll
@@ -282,8 +291,8 @@ __device__ __forceinline__ uint32 own_targets(const int* targets, int slab, int 
 }
 
 // Of V words, the first of which is `word`: d (V, 8 · stride) in bf16 = scale · (softmax - one_hot(target)),
-// transposed, of N rows of h; row_sums (2 · segments, V): its rows' sums over each segment of h's tiles. Both have room
-// for whole tiles, and zeros beyond V and N. Blocks (tiles of W, segments).
+// transposed, of N rows of h; row_sums (2 · segments, V): its rows' sums over each segment of h's tiles. Both have
+// room for whole tiles, and zeros beyond V and N. Blocks (tiles of W, segments).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backward(
     const bf16* h, const bf16* W, const float* biases, const float* offsets, const int* wanted, Packed* d,
     float* row_sums, float scale, int N, int V, int word, uint32 stride, int length)
@@ -294,12 +303,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
     const int end = begin + length < tiles ? begin + length : tiles;
     uint32 fixed[2][STEPS][4];
     load_fixed(fixed, stage_of(shared, 0).rows, W, first, V);
-    auto fetch = [&](int tile) {
-        const Stage to = stage_of(shared, (tile - begin) % 2);
+    auto fetch = [&](const Stage& to, int tile) {
         fetch_rows(to.rows, h, TILE * tile, N);
         fetch_numbers(to.numbers, offsets, TILE * tile);
         fetch_numbers(to.targets, wanted, TILE * tile);
-        copies_end();
     };
     const int own = word + first + 32 * (warp % 4) + lane / 4;  // and 8, 16, 24 more
     // Registers have no room for these, one a row of a thread.
@@ -307,51 +314,42 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
     if (threadIdx.x < TILE) bias[threadIdx.x] = biases[first + threadIdx.x];
 #pragma unroll
     for (int r = 0; r < 4; ++r) totals[r][threadIdx.x] = 0;
-    fetch(begin);
-    for (int tile = begin; tile < end; ++tile) {
-        if (tile + 1 < end) fetch(tile + 1), copies_wait<1>();
-        else copies_wait<0>();
-        __syncthreads();  // this tile has come
-        const Stage here = stage_of(shared, (tile - begin) % 2);
-#pragma unroll 1
-        for (int slab = 64 * (warp / 4); slab < 64 * (warp / 4) + 64; slab += SLAB) {
-            float sums[2][4][4];
+    pass_by(shared, begin, end, fetch, [&](const Stage& here, int tile, int slab) {
+        float sums[2][4][4];
+#pragma unroll
+        for (int r = 0; r < 4; ++r)
+#pragma unroll
+            for (int n = 0; n < 8; ++n) SUM(r, n) = bias[own - word - first + 8 * r];
+        multiply_slab(sums, fixed, here.rows, slab);
+        const uint32 hits = own_targets(here.targets, slab, own);
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+            const Quad4 offset = eight_of(here.numbers, slab)[half];
+#pragma unroll
+            for (int n = 0; n < 4; ++n)
+#pragma unroll
+                for (int r = 0; r < 4; ++r)
+                    SUM(r, 4 * half + n) = exp2_of(LOG2_E * SUM(r, 4 * half + n) - offset.v[n]);
+        }
+        if (hits)  // seldom: one logit of V
 #pragma unroll
             for (int r = 0; r < 4; ++r)
 #pragma unroll
-                for (int n = 0; n < 8; ++n) SUM(r, n) = bias[own - word - first + 8 * r];
-            multiply_slab(sums, fixed, here.rows, slab);
-            const uint32 hits = own_targets(here.targets, slab, own);
+                for (int n = 0; n < 8; ++n) SUM(r, n) -= (float)(hits >> (8 * r + n) & 1) * scale;
+        const uint32 to = (own - word) * stride + (TILE * tile + slab) / 8 + lane % 4;
 #pragma unroll
-            for (int half = 0; half < 2; ++half) {
-                const Quad4 offset = eight_of(here.numbers, slab)[half];
+        for (int r = 0; r < 4; ++r) {
+            Packed eight;
+            float total = totals[r][threadIdx.x];
 #pragma unroll
-                for (int n = 0; n < 4; ++n)
-#pragma unroll
-                    for (int r = 0; r < 4; ++r)
-                        SUM(r, 4 * half + n) = exp2_of(LOG2_E * SUM(r, 4 * half + n) - offset.v[n]);
+            for (int n = 0; n < 8; n += 2) {
+                total += SUM(r, n) + SUM(r, n + 1);
+                eight.pair[n / 2] = bf16_pair(SUM(r, n), SUM(r, n + 1));
             }
-            if (hits)  // seldom: one logit of V
-#pragma unroll
-                for (int r = 0; r < 4; ++r)
-#pragma unroll
-                    for (int n = 0; n < 8; ++n) SUM(r, n) -= (float)(hits >> (8 * r + n) & 1) * scale;
-            const uint32 to = (own - word) * stride + (TILE * tile + slab) / 8 + lane % 4;
-#pragma unroll
-            for (int r = 0; r < 4; ++r) {
-                Packed eight;
-                float total = totals[r][threadIdx.x];
-#pragma unroll
-                for (int n = 0; n < 8; n += 2) {
-                    total += SUM(r, n) + SUM(r, n + 1);
-                    eight.pair[n / 2] = bf16_pair(SUM(r, n), SUM(r, n + 1));
-                }
-                totals[r][threadIdx.x] = total;
-                d[to + 8 * r * stride] = eight;
-            }
+            totals[r][threadIdx.x] = total;
+            d[to + 8 * r * stride] = eight;
         }
-        __syncthreads();  // nobody reads this tile any more
-    }
+    });
 #pragma unroll
     for (int r = 0; r < 4; ++r) {
         float total = totals[r][threadIdx.x];

@@ -102,7 +102,7 @@ MUTATIONS = {
     "rows that stay are overwritten": ("__syncthreads();  // what passes may take", "//"),
     "a tile is read before it comes": ("__syncthreads();  // this tile has come", ""),
     "a tile is overwritten": ("__syncthreads();  // nobody reads this tile any more", ""),
-    "copies that nobody waits for": ("else copies_wait<0>()", "else copies_wait<1>()"),
+    "copies that nobody waits for": ("} else copies_wait<0>()", "} else copies_wait<1>()"),
     "the tile of the transposed copy": ("__syncthreads();  // the tile is whole", ""),
     "words beyond the last that count": ("v < V ? b[v] : NEVER", "v < V ? b[v] : 0"),
     "rows in the order of their banks": ("r / 2) + 2 * (matrix / 2) + r % 2;", "r / 2) + matrix;"),
