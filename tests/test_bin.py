@@ -210,6 +210,42 @@ def test_extras_add_up_whatever_their_order(project: Project) -> None:
     assert project.done() == ["pip -e .[listen,test]"]
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "extra"),
+    [
+        ("sample", ["--png", "--svg"], "score"),
+        ("figures", [], "score"),
+        ("report", ["my-run"], "score"),
+        ("corpus", ["classical", "--build"], "classical"),
+    ],
+)
+def test_what_the_options_at_hand_need_is_installed(
+    project: Project, name: str, words: list[str], extra: str
+) -> None:
+    project.run("train", "--svg")
+    project.done()
+    result = project.run(name, *words)
+    assert result.stderr.startswith(f"bin/{name}: updating")
+    (asked,) = project.done()
+    assert asked.endswith(f" -e .[{extra}]")
+    for command in (name, *words), ("train",):
+        assert project.run(*command).stderr == ""
+    assert project.done() == []
+
+
+def test_what_a_command_only_is_better_with_is_done_without(project: Project) -> None:
+    result = project.run("sample", "--svg", PIP_FAILS_FOR="score")
+    assert result.returncode == 0 and result.stdout.endswith("--svg\n")
+    assert "going on without the extra 'score' (ERROR: no such thing)" in result.stderr
+    wanted = "pip --retries 1 --timeout 10 -e .[score]"  # offline it fails soon
+    assert project.done() == [*NEW_ENVIRONMENT, "pip -e .", wanted]
+    assert project.run("sample").stderr == ""
+    assert project.done() == []
+    assert project.run("sample", "--svg").stderr.startswith("bin/sample: updating")
+    assert project.run("sample", "--svg").stderr == ""
+    error_of(project.run("corpus", "--build", PIP_FAILS_FOR="classical"))
+
+
 def test_a_half_made_environment_is_made_anew(project: Project) -> None:
     project.run("train")
     project.done()

@@ -1,10 +1,8 @@
 """The corpus `classical`: the scores that music21 carries -> one zip of MIDI files."""
 
-import importlib
 import io
 import shutil
 import signal
-import subprocess
 import sys
 import zipfile
 from collections import Counter
@@ -53,17 +51,10 @@ class TooLong(BaseException):
     """A score takes longer than it may; no Exception, for music21 catches those here and there."""
 
 
-def install_music21() -> None:
-    """Install music21 with pip where it's missing. Raises UserError where that fails."""
-    if find_spec("music21"):
-        return
-    print(f"installing {REQUIREMENT}, which reads the scores", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", REQUIREMENT]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "pip said nothing").splitlines()[-1]
-        raise UserError(f"can't install music21 ({said}): try {pip_install(REQUIREMENT)}")
-    importlib.invalidate_caches()
+def check_music21() -> None:
+    """Raise UserError where music21, which reads the scores, is missing."""
+    if not find_spec("music21"):
+        raise UserError(f"the scores need music21 to be read: {pip_install(REQUIREMENT)}")
 
 
 def build(out: Path, jobs: int, progress: bool, folder: Path | None = None) -> Built:
@@ -74,7 +65,7 @@ def build(out: Path, jobs: int, progress: bool, folder: Path | None = None) -> B
     scores, OSError where the disk refuses.
     """
     if folder is None:
-        install_music21()
+        check_music21()
         folder = corpus_folder()
     scores, skipped = find_scores(folder)
     if not scores:

@@ -151,7 +151,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--build",
         action="store_true",
-        help="make the corpus 'classical' from music21's scores (installs music21, takes minutes)",
+        help="make the corpus 'classical' of music21's scores (which it installs; takes minutes)",
     )
     add_reading_options(parser, vars(Reading()))
     parser.add_argument(

@@ -62,7 +62,8 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     parser = make_parser()
     args = parser.parse_args(argv)
     check_baseline(args, parser)
-    check_programs(args)
+    if args.open:
+        check_opener()
     limit_threads(args.threads or ranks.threads, args.backend)
     composer, folder = ranks.first_alone(lambda: find_composer(args))
     options = composer.fitted(options_of(args, composer.top_p))
@@ -72,13 +73,14 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     with Bar(args.quiet or not ranks.leads, composer.unit) as bar:
         pieces = composer.compose(primers[own], options, bar.show)
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
+    unmade: list[str] = []
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
         for n, (path, origin, music) in enumerate(zip(paths, origins[own], pieces, strict=True)):
             piece = composer.piece(music, options, path.stem)
             write(midi_of(piece, args), path)
             length = f"{composer.size(music)} {composer.unit}"
             bar.print(path if args.quiet else describe(piece, path, length, origin, args))
-            made = companions(piece, path, args)
+            made = companions(piece, path, args, unmade)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
             bar.show(n + 1, len(pieces))
@@ -86,6 +88,8 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
                 for other, _ in made or [(path, "")]:
                     open_file(other)
     ranks.leave()
+    if unmade:
+        raise UserError("; ".join(dict.fromkeys(unmade)))
     return 0
 
 
@@ -240,47 +244,58 @@ def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     return content.getvalue()
 
 
-def check_programs(args: argparse.Namespace) -> None:
-    """Raise UserError where what --svg or --open needs is missing, before any work is done."""
-    if args.svg:
-        from lstm_music.score import check_available
-
-        check_available()
-    if args.open:
-        check_opener()
-
-
-def companions(piece: Piece, path: Path, args: argparse.Namespace) -> list[tuple[Path, str]]:
+def companions(
+    piece: Piece, path: Path, args: argparse.Namespace, unmade: list[str]
+) -> list[tuple[Path, str]]:
     """Write what --wav, --png and --svg ask for beside a MIDI file; return paths and remarks.
 
-    Each module is loaded only where it's asked for: some take longer to load than to draw.
+    unmade: gets why one can't be made; the others, and those of other pieces, still are.
     """
     made = []
-    if args.wav:
-        from lstm_music.audio import wav_bytes
-
-        content, sound = wav_bytes(midi_of(piece, args))
-        write(content, path.with_suffix(".wav"))
-        if sound.remark and not args.quiet:
-            warn(sound.remark)
-        level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
-        remark = f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
-        made.append((path.with_suffix(".wav"), remark))
-    if args.png:
-        from lstm_music.figures import piano_roll
-
-        piano_roll(piece, path.with_suffix(".png"))
-        made.append((path.with_suffix(".png"), "piano roll"))
-    if args.svg and not piece.tracks:
-        warn(f"{path} is silent: there is no score to engrave")
-    elif args.svg:
-        from lstm_music.score import engrave, stacked
-
-        pages = engrave(piece, args.pages)
-        write(stacked(pages).encode(), path.with_suffix(".svg"))
-        many = f"{len(pages)} page{'s' * (len(pages) > 1)}"
-        made.append((path.with_suffix(".svg"), f"score, {many}"))
+    for kind, make in (("wav", play), ("png", draw), ("svg", engrave)):
+        if getattr(args, kind):
+            beside = path.with_suffix(f".{kind}")
+            try:
+                if remark := make(piece, beside, args):
+                    made.append((beside, remark))
+            except UserError as error:
+                unmade.append(str(error))
     return made
+
+
+# Each of these loads its module only when it's called: some take longer to load than to draw.
+
+
+def play(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Write a piece's sound as a WAV file; return a remark."""
+    from lstm_music.audio import wav_bytes
+
+    content, sound = wav_bytes(midi_of(piece, args))
+    write(content, path)
+    if sound.remark and not args.quiet:
+        warn(sound.remark)
+    level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
+    return f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
+
+
+def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Draw a piece's piano roll; return a remark."""
+    from lstm_music.figures import piano_roll
+
+    piano_roll(piece, path)
+    return "piano roll"
+
+
+def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Engrave a piece's score; return a remark, "" where there is nothing to engrave."""
+    if not piece.tracks:
+        warn(f"{path.with_suffix('.mid')} is silent: there is no score to engrave")
+        return ""
+    from lstm_music import score
+
+    pages = score.engrave(piece, args.pages)
+    write(score.stacked(pages).encode(), path)
+    return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
 
 
 def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
@@ -425,7 +440,7 @@ def add_file_options(parser: Parser) -> None:
     add(
         "--svg",
         action="store_true",
-        help="engrave the score beside each MIDI file (needs music21 and verovio)",
+        help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
     )
     add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
     add(
