@@ -31,6 +31,22 @@ def any_ops(request):
     return backends.get_ops(*request.param)
 
 
+# What was measured: each process of pytest-xdist sends its own to the one that prints.
+
+
+def pytest_sessionfinish(session):
+    if (sent := getattr(session.config, "workeroutput", None)) is not None:
+        sent["checks"] = [tuple(check) for check in gradcheck.checks]
+        sent["lines"] = browser.MEASURED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    sent = getattr(node, "workeroutput", {})
+    gradcheck.checks += [gradcheck.Check(*check) for check in sent.get("checks", ())]
+    browser.MEASURED += sent.get("lines", ())
+
+
 def pytest_terminal_summary(terminalreporter):
     for name, reason in NOT_HERE.items():
         terminalreporter.write_line(f"backend {name} not tested here: {reason}")

@@ -368,7 +368,9 @@ def test_a_dead_ones_lock_is_cleared(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "owner", [f"{os.getpid()} {platform.node()}", "999999999 another-computer", ""]
+    "owner",
+    [f"{os.getpid()} {platform.node()}", "999999999 another-computer", ""],
+    ids=["mine", "elsewhere", "unknown"],
 )
 def test_a_lock_that_may_be_held_is_waited_for(project: Project, owner: str) -> None:
     project.take_lock(owner)
@@ -495,3 +497,18 @@ def test_activating_the_projects_own_environment_changes_nothing(project: Projec
     project.pyproject.write_text("[project]\nchanged = true\n")
     project.run("train", VIRTUAL_ENV=project.venv)
     assert project.done() == ["pip -e ."]
+
+
+# ---- Line ends ----
+
+
+@pytest.mark.skipif(not (BIN.parent / ".git").exists(), reason="no clone to ask git about")
+def test_a_clone_on_windows_has_the_line_ends_of_this_one() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=BIN.parent, capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split(None, 3) for line in listed.splitlines()]
+    assert len(rows) > 200
+    for index, _, attributes, rest in rows:
+        assert index in ("i/lf", "i/-text", "i/none", "i/"), rest
+        assert "text=auto" in f"{attributes} {rest}" and "eol=lf" in rest, rest

@@ -113,6 +113,7 @@ DRAWING_MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("name", DRAWING_MUTATIONS)
 def test_bugs_planted_in_drawing_are_caught(name):
     before, after = DRAWING_MUTATIONS[name]
@@ -212,6 +213,7 @@ LENGTHS = [
 ]
 
 
+@pytest.mark.slow(keep=8)
 @pytest.mark.parametrize(
     ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
 )
@@ -297,12 +299,14 @@ EVENT_MUTATIONS = {
 }
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("mutation", [None, *MUTATIONS.values()], ids=["none", *MUTATIONS])
 def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
     grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
     check_mutation(*models(corpus), grammar, mutation)
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize(
     "mutation", [None, *EVENT_MUTATIONS.values()], ids=["none", *EVENT_MUTATIONS]
 )

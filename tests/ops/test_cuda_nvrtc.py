@@ -26,6 +26,7 @@ def compiled(name, arch, dtype, options=()):
     return [tuple(map(int, found)) for found in SPILLS.findall(log)]
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("name", [n for n in cuda_source.names() if n != "lstm_sequence"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_compiles_without_spills(name, arch):
@@ -46,6 +47,7 @@ def plans(arch):
                         yield dtype, plan
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_persistent_kernel_compiles_without_spills(arch):
     found = {}

@@ -137,6 +137,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_whole_sequence_in_one_launch(shape, dtype):
@@ -192,6 +193,7 @@ def clustered(ops, cluster, rows, H, held=2):
     return ops
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("H", [13, 32, 90])
 @pytest.mark.parametrize("rows", [1, 2, 4])
@@ -221,6 +223,7 @@ CLUSTER_MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("name", CLUSTER_MUTATIONS)
 def test_bugs_of_clusters_are_caught(name):
     before, after = CLUSTER_MUTATIONS[name]
@@ -288,6 +291,7 @@ def note_cases(rng, N, D, K, share):
     }  # fmt: skip
 
 
+@pytest.mark.slow(keep=3)
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("shape", NOTE_SHAPES, ids=str)
 def test_notes_of_every_size(cuda_ops, shape, share):
@@ -390,6 +394,7 @@ def dense_on_host(ops, grads, parameters):
     return found
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_of_a_whole_model(head):
     ops = CupyOps("float64", cupy=HostCupy(("shuffled",)))

@@ -111,6 +111,7 @@ def check(ops, op, T, B, H, keep):
     return case, found
 
 
+@pytest.mark.slow(keep=2)
 @on_cpu
 @pytest.mark.parametrize("op", STEPS)
 @pytest.mark.parametrize("keep", [False, True])
@@ -307,6 +308,7 @@ def test_the_checks_pass_without_a_mutation(op):
     check_all(op, lambda code: code)
 
 
+@pytest.mark.slow(keep=2)
 @on_cpu
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
 def test_mutations_are_caught(mutation):
@@ -327,6 +329,7 @@ SIZES = [(H, 2) for H in range(16, LARGEST_H + 1, 16)]
 SIZES += [(H, rows) for H in (16, 112, 128) for rows in (4, 8)]
 
 
+@pytest.mark.slow
 @with_nvrtc
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 def test_compiles_without_spills_at_each_size(arch):
