@@ -1,6 +1,7 @@
 """What few tests run: benchmarks and tools at least import, `pytest --benchmark` collects."""
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -21,8 +22,10 @@ for name in sys.argv[1:]:
 
 
 def python(*words):
+    # As if no tests were running: pytest-benchmark asks whether pytest-xdist began it.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     return subprocess.run(
-        [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
     )
 
 
@@ -38,7 +41,7 @@ def test_every_script_imports(folder):
 
 def test_the_benchmarks_collect():
     done = python("-m", "pytest", "--benchmark", "--collect-only", "-q", "-p", "no:cacheprovider")
-    assert done.returncode == 0, done.stdout
+    assert done.returncode == 0, done.stdout + done.stderr
     for path in (ROOT / "benchmarks").glob("test_*.py"):
         assert f"benchmarks/{path.name}::" in done.stdout
 

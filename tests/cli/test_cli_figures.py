@@ -19,19 +19,6 @@ def expected(*names, folder="runs/a/figures"):
     return [f"{folder}/{name}.png" for name in names] + music
 
 
-@pytest.fixture
-def draw(command):
-    """Draw figures; return the lines, and those on standard error."""
-
-    def call(*words):
-        done = command("figures", *words, "--bars", 2)
-        assert done.status == 0
-        here = score.is_available()
-        return done.out, [line for line in done.err if here or "no scores" not in line]
-
-    return call
-
-
 @pytest.mark.parametrize(
     "representation", [(), ("--representation", "chord"), ("--representation", "note")]
 )
