@@ -1,4 +1,6 @@
+import numba
 import pytest
+from threadpoolctl import threadpool_limits
 
 import browser
 import gradcheck
@@ -29,6 +31,13 @@ def ops(request):
 def any_ops(request):
     """Each backend in each precision."""
     return backends.get_ops(*request.param)
+
+
+def pytest_configure(config):
+    """One thread for each process of pytest-xdist: they share the cores."""
+    if hasattr(config, "workerinput"):
+        numba.set_num_threads(1)
+        threadpool_limits(1)
 
 
 # What was measured: each process of pytest-xdist sends its own to the one that prints.
