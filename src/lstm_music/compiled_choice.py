@@ -4,9 +4,9 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
 from lstm_music.ops.arithmetic import fma, lane_sum
+from lstm_music.ops.jit import njit
 from lstm_music.ops.numba_ops import _philox_blocks
 from lstm_music.sampler import BLOCK, DRAWS
 

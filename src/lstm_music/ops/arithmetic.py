@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
+
+from lstm_music.ops.jit import njit
 
 add, multiply = ir.IRBuilder.fadd, ir.IRBuilder.fmul
 inlined: Callable[[Any], Any] = intrinsic  # its own type is of the function not yet compiled

@@ -10,7 +10,7 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import config, get_num_threads, njit, prange
+from numba import get_num_threads
 from numpy.typing import DTypeLike
 
 from lstm_music.ops import philox
@@ -24,6 +24,7 @@ from lstm_music.ops.arithmetic import (
     lane_sum,
 )
 from lstm_music.ops.blas import parallel_gemm, single_threaded_blas
+from lstm_music.ops.jit import njit, prange
 from lstm_music.ops.numpy_ops import (
     NO_NOTES,
     Array,
@@ -35,9 +36,6 @@ from lstm_music.ops.numpy_ops import (
     rows_and_place,
 )
 from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, small_product, wide_product
-
-# Numba's own pool of threads sleeps between calls; OpenMP's spins beside the BLAS's threads.
-config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
