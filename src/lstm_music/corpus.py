@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from lstm_music.cache import cache_folder
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import (
     MessageCorpus,
@@ -24,7 +25,7 @@ from lstm_music.message_corpus import (
 from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piece_store import PieceStore
-from lstm_music.prepared import Corpus, cache_folder, places, read_cache, write_cache
+from lstm_music.prepared import Corpus, places, read_cache, write_cache
 from lstm_music.reading import Digests, Workers, digests_of, pieces_of
 from lstm_music.roll_corpus import (
     RollCorpus,

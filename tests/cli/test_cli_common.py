@@ -1,6 +1,7 @@
 import argparse
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -149,6 +150,20 @@ def test_threads_are_limited(monkeypatch):
     common.limit_threads(None, "numpy")
     common.limit_threads(3, "numpy")
     assert limits == [3]
+
+
+POOL = """
+import numba
+from lstm_music.cli.common import limit_threads
+
+limit_threads(1, "auto")
+print(numba.threading_layer(), numba.get_num_threads())
+"""
+
+
+def test_limited_threads_are_of_the_pool_that_sleeps_while_it_waits():
+    """OpenMP's spin for one that has no core: under load a step took ten times as long."""
+    assert subprocess.check_output([sys.executable, "-c", POOL], text=True) == "workqueue 1\n"
 
 
 def test_a_warning_is_one_line(capsys):

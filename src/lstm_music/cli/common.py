@@ -225,9 +225,9 @@ def limit_threads(threads: int | None, backend: str) -> None:
 
     threadpoolctl.threadpool_limits(threads)
     if backend != "numpy":
-        import numba
+        from lstm_music.ops.jit import limit_threads as limit_numba
 
-        numba.set_num_threads(min(threads, numba.get_num_threads()))
+        limit_numba(threads)
 
 
 # Running ----------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lstm_music.cache import cache_folder
 from lstm_music.cli.common import (
     Parser,
     add_reading_options,
@@ -20,7 +21,7 @@ from lstm_music.cli.common import (
 from lstm_music.corpus import CLASSICAL, Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import MessageCorpus
-from lstm_music.prepared import RARE, SPLITS, Corpus, cache_folder
+from lstm_music.prepared import RARE, SPLITS, Corpus
 from lstm_music.run_folder import write_table
 from lstm_music.sources import NAMED, Skipped
 
