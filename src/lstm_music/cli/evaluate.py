@@ -28,6 +28,7 @@ from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.prepared import SPLITS, Corpus
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.run_folder import CONFIG, described_options
 from lstm_music.sources import NAMED
 
 Row = dict[str, Any]
@@ -230,10 +231,10 @@ def reading_of(checkpoint: Checkpoint, folder: Path | None) -> Reading:
     if folder is None:
         return reading
     try:
-        own = json.loads((folder / "config.json").read_text("utf-8"))["reading"]
-        return replace(reading, **{name: own[name] for name in FILES_READING})
-    except (OSError, ValueError, KeyError, TypeError):  # a run of before these options
+        own = described_options(folder)
+    except UserError:
         return reading
+    return replace(reading, **{name: own[name] for name in FILES_READING})
 
 
 def source_of(name: str, checkpoint: Checkpoint, folder: Path | None) -> dict[str, Any]:
@@ -243,14 +244,13 @@ def source_of(name: str, checkpoint: Checkpoint, folder: Path | None) -> dict[st
         return {"corpus": own, "data": None}
     if folder is None:
         raise UserError(f"'{name}' is not in a run's folder: say what to evaluate on with --corpus")
-    path = folder / "config.json"
     try:
-        source = json.loads(path.read_text("utf-8"))["source"]
-        return {"corpus": str(source["corpus"]), "data": source["data"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        own = described_options(folder)
+    except UserError as error:
         raise UserError(
-            f"'{path}' is missing or damaged: say what to evaluate on with --corpus"
+            f"'{folder / CONFIG}' is missing or damaged: say what to evaluate on with --corpus"
         ) from error
+    return {name: own[name] for name in ("corpus", "data")}
 
 
 def print_table(rows: list[Row], split: str) -> None:

@@ -1,12 +1,10 @@
 """bin/report: one HTML page about runs, with everything inside."""
 
 import argparse
-import csv
 import io
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -45,6 +43,7 @@ from lstm_music.report import (
     page,
 )
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.run_folder import METRICS, read_metrics
 from lstm_music.sampler import Options
 from lstm_music.sources import NAMED
 from lstm_music.tokenizers.grammar import BAR
@@ -135,22 +134,18 @@ def report_of(
         for temperature in TEMPERATURES
         for sample in compose(composer, temperature, room, args, steps)
     ]
-    metrics = read_metrics(folder / "metrics.csv") if folder else []
+    metrics = losses_of(folder) if folder else []
     return RunReport(name, checkpoint, metrics, composer.top_p, samples, pictures)
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """Return the rows of metrics.csv that can be read; none where there is no such file."""
-    rows = []
+def losses_of(folder: Path) -> list[Row]:
+    """Return what metrics.csv of a run says; a warning and none where it can't be read."""
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                with suppress(KeyError, TypeError, ValueError):
-                    numbers = int(row["step"]), float(row["loss"]), float(row["learning_rate"])
-                    rows.append(Row(numbers[0], row["split"], *numbers[1:]))
-    except OSError:
+        rows = read_metrics(folder / METRICS)
+    except UserError as error:
+        warn(str(error))
         return []
-    return rows
+    return [Row(r["step"], r["split"], r["loss"], r["learning_rate"]) for r in rows]
 
 
 # Likelihood -------------------------------------------------------------------------------------
