@@ -11,7 +11,7 @@ from typing import Any
 
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole
+from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, shown, whole
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -268,7 +268,7 @@ def print_rows(rows: list[Row], width: int) -> None:
             f"{format(row[key], form) if row.get(key) is not None else '-':>{len(title)}}"
             for title, key, form in columns(rows)
         ]
-        print("  ".join([f"{row['name']:{width}}", *cells]))
+        print(shown("  ".join([f"{row['name']:{width}}", *cells])))
 
 
 def columns(rows: list[Row]) -> list[tuple[str, str, str]]:

@@ -17,6 +17,7 @@ from lstm_music.cli.common import (
     number,
     open_file,
     run,
+    shown,
     whole,
     write,
 )
@@ -185,7 +186,7 @@ def show_results(args: argparse.Namespace) -> int:
     content = json.dumps(told.as_json(study, results), indent=2, ensure_ascii=False)
     write((content + "\n").encode(), table)
     if not args.quiet:
-        print("\n".join(told.lines(results)))
+        print("\n".join(shown(line) for line in told.lines(results)))
     print(page)
     print(table)
     if args.open:

@@ -18,6 +18,7 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     check_opener,
+    check_ranks,
     limit_threads,
     number,
     open_file,
@@ -61,6 +62,7 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     ranks = join() if ranks is None else ranks
     parser = make_parser()
     args = parser.parse_args(argv)
+    check_ranks(args, ranks)
     check_baseline(args, parser)
     if args.open:
         check_opener()
