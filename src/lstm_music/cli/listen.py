@@ -18,6 +18,7 @@ from lstm_music.cli.common import (
     open_file,
     run,
     shown,
+    warn,
     whole,
     write,
 )
@@ -134,7 +135,7 @@ def serve(study: Study, args: argparse.Namespace) -> int:
     from lstm_music.listening import server
 
     local = args.host in LOOPBACK
-    app = server.make_app(study, args.token, LOOPBACK if local else ())
+    app = server.make_app(study, args.token, LOOPBACK if local else (), warn)
 
     def ready(address: str) -> None:
         print(address, flush=True)
