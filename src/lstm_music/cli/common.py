@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from lstm_music.cli import COMMANDS
 from lstm_music.corpus import REPRESENTATIONS, Reading
@@ -24,6 +25,7 @@ from lstm_music.ops import BACKENDS
 from lstm_music.ranks import Alone, abandon, launched
 from lstm_music.reading import Workers
 
+T = TypeVar("T")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
 OWN = ("jobs", "open", "quiet", "threads")  # options that each rank may have of its own
 PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
@@ -396,3 +398,21 @@ def write(content: bytes, path: Path) -> None:
             f"can't write '{path}' ({error.strerror}): choose another place with --out, "
             "or free some space"
         ) from error
+
+
+def put(draw: Callable[[Path], T], path: Path) -> T:
+    """Have a file drawn, then write it; return what draw returns.
+
+    What has that name is replaced, whether it's a file, a pipe or a link to elsewhere.
+    """
+    content, drawn = content_of(draw)
+    write(content, path)
+    return drawn
+
+
+def content_of(draw: Callable[[Path], T]) -> tuple[bytes, T]:
+    """Return the file that draw writes to a path, and what it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure"
+        drawn = draw(path)
+        return path.read_bytes(), drawn

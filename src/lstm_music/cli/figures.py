@@ -15,6 +15,7 @@ from lstm_music.cli.common import (
     add_backend_options,
     limit_threads,
     number,
+    put,
     run,
     warn,
     whole,
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     with Bar(args.quiet, "figures") as bar:
         for n, (name, draw) in enumerate(made):
             try:
-                remark = draw(folder / name)
+                remark = put(draw, folder / name)
                 done = f"{folder / name}  ({remark})" if remark else folder / name
                 bar.print(folder / name if args.quiet else done)
             except UserError as error:

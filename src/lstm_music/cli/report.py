@@ -3,10 +3,9 @@
 import argparse
 import io
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from lstm_music import score
 from lstm_music.audio import wav_bytes
@@ -16,6 +15,7 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     check_opener,
+    content_of,
     limit_threads,
     open_file,
     run,
@@ -53,7 +53,6 @@ BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at TEMPO, or fewer where there are
 SOUND_SHARE, SCORE_SHARE = 0.6, 0.2  # of a page, for its sounds and scores
 IN_BASE64 = 4 / 3  # characters a byte
 RINGING = 3.0  # seconds that the last notes of a sample ring, about
-Drawn = TypeVar("Drawn")
 EXAMPLES = """examples:
   bin/report my-run                        writes runs/my-run/report.html
   bin/report my-run --open                 and shows it
@@ -283,7 +282,7 @@ def frequency_picture(corpus: Corpus) -> Picture:
     )
     caption = "How often each token of the corpus occurs, the commonest first."
     return Picture(
-        "Token frequency", png_of(lambda path: token_frequency(corpus, path))[0], alt, caption
+        "Token frequency", content_of(lambda path: token_frequency(corpus, path))[0], alt, caption
     )
 
 
@@ -291,7 +290,7 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
     """Return the map of the embedding. Raises UserError where it holds too few pitches."""
     from lstm_music.figures import embedding_map
 
-    png, order = png_of(lambda path: embedding_map(checkpoint, path, seed))
+    png, order = content_of(lambda path: embedding_map(checkpoint, path, seed))
     caption = (
         "What the network learnt of pitch, from music alone: notes that it treats alike are near. "
         f"The rank correlation of their distance with the interval is {order.rho:.2f}; with "
@@ -299,14 +298,6 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
     )
     alt = "A map of notes by t-SNE, coloured by pitch from blue to red"
     return Picture("Embedding", png, alt, caption)
-
-
-def png_of(draw: Callable[[Path], Drawn]) -> tuple[bytes, Drawn]:
-    """Return the PNG that draw writes to a path, and what it returns."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figure.png"
-        drawn = draw(path)
-        return path.read_bytes(), drawn
 
 
 # Samples ----------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from lstm_music.cli.common import (
     limit_threads,
     number,
     open_file,
+    put,
     run,
     warn,
     whole,
@@ -284,7 +285,7 @@ def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     """Draw a piece's piano roll; return a remark."""
     from lstm_music.figures import piano_roll
 
-    piano_roll(piece, path)
+    put(lambda to: piano_roll(piece, to), path)
     return "piano roll"
 
 
