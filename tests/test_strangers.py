@@ -110,7 +110,9 @@ def test_numbers_that_are_none_and_depth_are_no_json(said):
 
 
 @pytest.mark.parametrize(
-    "value", [10**400, -(10**400), float("nan"), float("inf"), True, "1", None]
+    "value",
+    [10**400, -(10**400), math.nan, math.inf, True, "1", None],
+    ids=["huge", "below zero", "nan", "infinite", "true", "text", "none"],
 )
 def test_numbers_without_end_are_out_of_range(value):
     with pytest.raises(ValueError, match="no number from 0 to 10"):
