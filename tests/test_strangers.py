@@ -1,6 +1,7 @@
 """What a stranger may put beside a checkpoint, or call a corpus: pipes, devices, endless files."""
 
 import json
+import math
 import os
 import shutil
 import zipfile
