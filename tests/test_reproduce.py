@@ -290,8 +290,8 @@ def test_epochs_and_hours_of_a_run_that_was_stopped(tmp_path):
 
 
 def test_tokens_an_epoch_are_measured_once_one_has_ended():
-    rows = [{"epoch": "0", "tokens": "60"}, {"epoch": "0", "tokens": "101"},
-            {"epoch": "1", "tokens": "150"}]  # fmt: skip
+    rows = [{"epoch": 0, "tokens": 60}, {"epoch": 0, "tokens": 101},
+            {"epoch": 1, "tokens": 150}]  # fmt: skip
     assert tokens_an_epoch(rows, 1, 99) == 101
     assert tokens_an_epoch(rows[:1], 0, 99) == 99
 

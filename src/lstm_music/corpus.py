@@ -34,6 +34,7 @@ from lstm_music.roll_corpus import (
     prepare_rolls,
     rolls_from_disk,
 )
+from lstm_music.roll_files import file_of_rolls
 from lstm_music.sources import ROLLS, Skipped, Source, find_rolls, find_sources
 from lstm_music.tokenizers.messages import Layout
 
@@ -171,7 +172,7 @@ def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus
             f"'{path}' holds piano rolls, which have no MIDI messages: "
             "read it with --representation chord or note"
         )
-    source = Source(path.suffix.lower(), path.read_bytes)
+    source = Source(path.suffix.lower(), lambda: file_of_rolls(path))
     key = content_key([source], digests_of([source]), reading.to_text())
     return kept_or_made(
         key,

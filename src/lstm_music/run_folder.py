@@ -2,15 +2,26 @@
 
 import csv
 import errno
+import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lstm_music.bounded import dictionary, of_fields, read_json, text, whole_number
+from lstm_music.bounded import (
+    dictionary,
+    of_fields,
+    open_plain,
+    read_bounded,
+    read_json,
+    text,
+    whole_number,
+)
 from lstm_music.checkpoint import CHECKPOINTS, checkpoints_of, write_synced
 from lstm_music.checkpoint_meta import SETTINGS_RANGES, SHAPE_RANGES
 from lstm_music.corpus import Reading
@@ -24,6 +35,9 @@ CONFIG = "config.json"
 SHAPE = (
     "layers", "hidden", "embedding", "dropout", "input_dropout", "output_dropout", "head", "nade",
 )  # fmt: skip
+METRICS = "metrics.csv"
+METRICS_BYTES, METRICS_ROWS = 32 << 20, 500_000  # the most that is drawn; 80 bytes are a row
+LINE_BYTES = 1000  # of metrics.csv, at most
 HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
 
 
@@ -101,7 +115,7 @@ def describe_run(
     write_synced(run / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
     vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
     (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
-    (run / "metrics.csv").write_text(HEADER + "\n", "utf-8")
+    (run / METRICS).write_text(HEADER + "\n", "utf-8")
     write_table(run / "skipped.csv", ("file", "reason"), corpus.skipped)
     mended = [(file, kind, n) for file, kinds in corpus.mended for kind, n in kinds.items()]
     write_table(run / "mended.csv", ("file", "repair", "times"), mended)
@@ -186,8 +200,9 @@ def cut_metrics(path: Path, rows: int) -> int:
 
     What a run wrote after the checkpoint it resumes from, it writes again.
     """
-    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
-    lines = text.splitlines()[1 : rows + 1]
+    lines = []
+    with suppress(OSError, ValueError):  # what is no plain file makes room for one
+        lines = list(first_lines(path, rows + 1))[1:]
     made = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         write_synced(made, ("\n".join([HEADER, *lines]) + "\n").encode())
@@ -195,6 +210,56 @@ def cut_metrics(path: Path, rows: int) -> int:
     finally:
         made.unlink(missing_ok=True)
     return len(lines)
+
+
+def first_lines(path: Path, n: int) -> Iterator[str]:
+    """Yield the first n lines of a text file, none longer than LINE_BYTES. Raises as open_plain."""
+    with open_plain(path) as file:
+        for _ in range(n):
+            line = file.readline(LINE_BYTES)
+            if not line:
+                return
+            yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.csv that can be read; none where there is no such file.
+
+    Each has step, epoch, tokens (int), split, loss and learning_rate (finite). Raises UserError for
+    no plain file, and for more than METRICS_BYTES or METRICS_ROWS.
+    """
+    try:
+        data = read_bounded(path, METRICS_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise no_metrics(path, error) from error
+    rows = []
+    with suppress(csv.Error):
+        for row in csv.DictReader(io.StringIO(data.decode("utf-8", "replace"), newline="")):
+            with suppress(KeyError, TypeError, ValueError):
+                rows.append(numbers_of(row))
+            if len(rows) > METRICS_ROWS:
+                raise no_metrics(path, f"it has more than {METRICS_ROWS:,} rows")
+    return rows
+
+
+def no_metrics(path: Path, reason: object) -> UserError:
+    """Return the error for a metrics.csv that is something else."""
+    said = getattr(reason, "strerror", None) or reason
+    return UserError(f"can't read '{path}' ({said}): move it away to go on without its losses")
+
+
+def numbers_of(row: dict[str, str]) -> dict[str, Any]:
+    """Return a row of metrics.csv with its numbers as such. Raises ValueError, among others."""
+    read: dict[str, Any] = {"split": row["split"]}
+    for name in ("step", "epoch", "tokens"):
+        read[name] = whole_number(int(row[name]), name, 0, 2**62)
+    for name in ("loss", "learning_rate"):
+        read[name] = float(row[name])
+        if not math.isfinite(read[name]):
+            raise ValueError(f"{name} is no number")
+    return read
 
 
 def sync(path: Path) -> None:

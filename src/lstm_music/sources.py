@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lstm_music.archives import is_archive, members
+from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 from lstm_music.midi import MOST_BYTES, MidiError
 
@@ -175,8 +176,11 @@ def file_source(path: Path, name: str) -> Source:
         return refused(name, "is no plain file")  # reading a pipe would never end
 
     def read() -> bytes:
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+        try:
+            with open_plain(path) as file:
+                return file.read(MOST_BYTES + 1)
+        except ValueError as error:  # it has become a pipe since
+            raise MidiError("is no plain file") from error
 
     return Source(printable(name), read, stamp_of(path, status))
 

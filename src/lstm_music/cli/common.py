@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +16,20 @@ from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from lstm_music.cli import COMMANDS
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
-from lstm_music.ranks import abandon, launched
+from lstm_music.ranks import Alone, abandon, launched
 from lstm_music.reading import Workers
 
+T = TypeVar("T")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
+OWN = ("jobs", "open", "quiet", "threads")  # options that each rank may have of its own
 PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
 
@@ -281,6 +285,11 @@ def plain_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
+def check_ranks(args: argparse.Namespace, ranks: Alone) -> None:
+    """Raise UserError where ranks were given different options, but for those of each machine."""
+    ranks.check_alike({name: v for name, v in vars(args).items() if name not in OWN})
+
+
 def fail(message: str) -> int:
     """Print a message as one line `error: …` on standard error; return status 2.
 
@@ -291,7 +300,7 @@ def fail(message: str) -> int:
     if rank:
         time.sleep(PATIENCE)
         message = f"rank {rank}: {message}"
-    print("error:", as_typed(" ".join(message.split())), file=sys.stderr, flush=True)
+    print("error:", shown(as_typed(" ".join(message.split()))), file=sys.stderr, flush=True)
     return 2
 
 
@@ -302,11 +311,20 @@ def as_typed(text: str) -> str:
     return re.sub(rf"(?<![\w/.-])bin/(?=({'|'.join(COMMANDS)})\b)", "lstm-music ", text)
 
 
+def shown(text: object) -> str:
+    """Return a text as a terminal may have it: control characters are written out, as \\x1b.
+
+    Names in archives and files of others could otherwise move its cursor, hide what stands there
+    or reverse the order of letters.
+    """
+    return CONTROLS.sub(lambda found: ascii(found[0])[1:-1], str(text))
+
+
 def warn(line: str) -> None:
     """Print a line on standard error without breaking a progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(as_typed(f"warning: {' '.join(line.split())}"), file=sys.stderr)
+    tqdm.write(shown(as_typed(f"warning: {' '.join(line.split())}")), file=sys.stderr)
 
 
 class Bar:
@@ -331,7 +349,7 @@ class Bar:
 
     def print(self, line: object) -> None:
         """Print a line on standard output without breaking the bar."""
-        self.bar.write(str(line))
+        self.bar.write(shown(line))
 
 
 def check_opener() -> None:
@@ -380,3 +398,21 @@ def write(content: bytes, path: Path) -> None:
             f"can't write '{path}' ({error.strerror}): choose another place with --out, "
             "or free some space"
         ) from error
+
+
+def put(draw: Callable[[Path], T], path: Path) -> T:
+    """Have a file drawn, then write it; return what draw returns.
+
+    What has that name is replaced, whether it's a file, a pipe or a link to elsewhere.
+    """
+    content, drawn = content_of(draw)
+    write(content, path)
+    return drawn
+
+
+def content_of(draw: Callable[[Path], T]) -> tuple[bytes, T]:
+    """Return the file that draw writes to a path, and what it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure"
+        drawn = draw(path)
+        return path.read_bytes(), drawn

@@ -15,6 +15,7 @@ from lstm_music.cli.common import (
     add_worker_options,
     reading_from,
     run,
+    shown,
     whole,
     workers_from,
 )
@@ -82,7 +83,7 @@ def title_of(reading: Reading) -> str:
 
 def print_table(title: str, summary: Mapping[str, Any]) -> None:
     """Print the counts of splits, of everything, and of each composer."""
-    print(title)
+    print(shown(title))
     rare, unseen = f"under {RARE}", "unseen"
     print(f"{'':20}{'pieces':>9}{'tokens':>13}{'unique':>10}{rare:>10}{unseen:>9}")
     for split in SPLITS:
@@ -103,7 +104,9 @@ def print_table(title: str, summary: Mapping[str, Any]) -> None:
 def print_row(name: str, counts: Mapping[str, float]) -> None:
     """Print one row of the table."""
     whole_numbers = f"{counts['pieces']:9,}{counts['tokens']:13,}{counts['unique_tokens']:10,}"
-    print(f"{name:20}{whole_numbers}{counts['rare_share']:10.1%}{counts['unseen_share']:9.2%}")
+    print(
+        f"{shown(name):20}{whole_numbers}{counts['rare_share']:10.1%}{counts['unseen_share']:9.2%}"
+    )
 
 
 def print_notes(corpus: Corpus) -> None:
@@ -131,7 +134,7 @@ def print_notes(corpus: Corpus) -> None:
 def print_skipped(skipped: Sequence[Skipped], full: Path | None) -> None:
     """Print how many files were skipped, and the first of them."""
     for file, reason in skipped[:SHOWN]:
-        print(f"skipped {file}: {reason}")
+        print(shown(f"skipped {file}: {reason}"))
     if len(skipped) > SHOWN:
         where = full or "--skipped FILE.csv has them all"
         print(f"skipped {len(skipped):,} files in all: {where}")

@@ -17,6 +17,8 @@ from lstm_music.cli.common import (
     number,
     open_file,
     run,
+    shown,
+    warn,
     whole,
     write,
 )
@@ -133,7 +135,7 @@ def serve(study: Study, args: argparse.Namespace) -> int:
     from lstm_music.listening import server
 
     local = args.host in LOOPBACK
-    app = server.make_app(study, args.token, LOOPBACK if local else ())
+    app = server.make_app(study, args.token, LOOPBACK if local else (), warn)
 
     def ready(address: str) -> None:
         print(address, flush=True)
@@ -185,7 +187,7 @@ def show_results(args: argparse.Namespace) -> int:
     content = json.dumps(told.as_json(study, results), indent=2, ensure_ascii=False)
     write((content + "\n").encode(), table)
     if not args.quiet:
-        print("\n".join(told.lines(results)))
+        print("\n".join(shown(line) for line in told.lines(results)))
     print(page)
     print(table)
     if args.open:

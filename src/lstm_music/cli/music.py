@@ -16,6 +16,7 @@ from lstm_music.cli.common import (
     limit_threads,
     number,
     run,
+    shown,
     warn,
     whole,
     write,
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
     if not args.quiet:
         print_tables(judged, args)
     for line in in_words(judged, judged[0]):
-        print(line)
+        print(shown(line))
     if args.json:
         content = {
             "bars": args.bars, "seed": args.seed, "reference": judged[0].name,
@@ -285,7 +286,7 @@ def print_table(title: str, judged: Sequence[Judgement], rows: Sequence[tuple[st
     first = max(len(title), *(len(name) for name, _ in rows))
     widths = [max(9, len(one.name)) for one in judged]
     heads = (f"{one.name:>{w}}" for one, w in zip(judged, widths, strict=True))
-    print("  ".join([f"{title:{first}}", *heads]))
+    print(shown("  ".join([f"{title:{first}}", *heads])))
     for name, cell in rows:
         cells = (f"{cell(one):>{w}}" for one, w in zip(judged, widths, strict=True))
         print("  ".join([f"{name:{first}}", *cells]))

@@ -18,9 +18,11 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     check_opener,
+    check_ranks,
     limit_threads,
     number,
     open_file,
+    put,
     run,
     warn,
     whole,
@@ -61,6 +63,7 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     ranks = join() if ranks is None else ranks
     parser = make_parser()
     args = parser.parse_args(argv)
+    check_ranks(args, ranks)
     check_baseline(args, parser)
     if args.open:
         check_opener()
@@ -282,7 +285,7 @@ def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     """Draw a piece's piano roll; return a remark."""
     from lstm_music.figures import piano_roll
 
-    piano_roll(piece, path)
+    put(lambda to: piano_roll(piece, to), path)
     return "piano roll"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import as_typed, limit_threads, run, warn, workers_from
+from lstm_music.cli.common import as_typed, check_ranks, limit_threads, run, warn, workers_from
 from lstm_music.cli.runs import typed
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     ranks = join()
     args = make_parser().parse_args(argv)
+    check_ranks(args, ranks)
     args.quiet = args.quiet or not ranks.leads
     limit_threads(args.threads or ranks.threads, args.backend)
     choose = resumed_options if args.resume else new_options
