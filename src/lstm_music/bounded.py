@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import types
 import typing
 from collections.abc import Mapping
@@ -62,6 +63,14 @@ def text(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise ValueError(f"{what} is no text")
     value.encode()
+    return value
+
+
+def path_text(value: Any, what: str) -> str:
+    """Return a string that a file may be named by. Raises ValueError for anything else."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{what} is no path")
+    os.fsencode(value)
     return value
 
 
