@@ -68,6 +68,7 @@ def meta_of_notes(config):
 
 
 def write(run, step, seed=0, **more):
+    run.mkdir(exist_ok=True)
     train = {"slot": np.full(3, step, np.float32)}
     return write_checkpoint(run, step, parameters(seed), train, meta(**more))
 
