@@ -16,6 +16,7 @@ from lstm_music.cli.common import (
     run,
     whole,
     workers_from,
+    write,
 )
 from lstm_music.corpus import CLASSICAL, Reading, load_corpus
 from lstm_music.errors import UserError
@@ -53,7 +54,7 @@ def main(argv: Sequence[str]) -> int:
 
         token_frequency(corpus, args.figure)
     if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        write((json.dumps(summary, indent=2) + "\n").encode(), args.json)
     return 0
 
 

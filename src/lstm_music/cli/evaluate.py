@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lstm_music.baselines import BASELINES, fit_baseline
+from lstm_music.bounded import path_text
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole
+from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole, write
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"\npublished for {name}, test:")
         print_rows(others, width_of([*rows, *others]))
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+        write((json.dumps(rows, indent=2) + "\n").encode(), args.json)
     return 0
 
 
@@ -246,7 +247,11 @@ def source_of(name: str, checkpoint: Checkpoint, folder: Path | None) -> dict[st
     path = folder / "config.json"
     try:
         source = json.loads(path.read_text("utf-8"))["source"]
-        return {"corpus": str(source["corpus"]), "data": source["data"]}
+        data = source["data"]
+        return {
+            "corpus": path_text(source["corpus"], "corpus"),
+            "data": None if data is None else path_text(data, "data"),
+        }
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"'{path}' is missing or damaged: say what to evaluate on with --corpus"
