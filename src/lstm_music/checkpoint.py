@@ -154,7 +154,8 @@ def point(folder: Path, link: str, name: str) -> None:
 
     It is a symbolic link, or, where the file system has none, a file that holds the name.
     """
-    if linked(folder, link) == folder / name:
+    copied = is_copy(folder / link)
+    if linked(folder, link) == folder / name and not copied:
         return
     made = folder / f".{link}.{os.getpid()}.tmp"
     made.unlink(missing_ok=True)
@@ -162,7 +163,7 @@ def point(folder: Path, link: str, name: str) -> None:
         os.symlink(name, made)
     except (OSError, NotImplementedError):  # a disk that refuses everything refuses the file, too
         write_synced(made, f"{name}\n".encode())
-    if is_copy(folder / link):
+    if copied:
         shutil.rmtree(folder / link)
     made.replace(folder / link)
 
