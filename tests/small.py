@@ -2,7 +2,6 @@
 
 import csv
 import ctypes
-import os
 import signal
 from dataclasses import asdict
 from itertools import product
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_music.checkpoint import CHECKPOINTS
+from lstm_music.checkpoint import CHECKPOINTS, linked
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.midi import Piece, write_midi
 from lstm_music.model import Config, Model
@@ -163,8 +162,8 @@ TIMES = ("seconds", "tokens_per_second")
 
 def target(run, link):
     """The name of the checkpoint that a link of a run points to, or None."""
-    path = Path(run) / CHECKPOINTS / link
-    return os.readlink(path) if path.is_symlink() else None
+    found = linked(Path(run) / CHECKPOINTS, link)
+    return found and found.name
 
 
 def flip(path, at):

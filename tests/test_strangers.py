@@ -13,8 +13,9 @@ from lstm_music import run_folder
 from lstm_music.bounded import TooLarge, number, of_fields, parse_json, read_bounded, read_json
 from lstm_music.checkpoint import CHECKPOINTS, META_FILE, MODEL_FILE, read_checkpoint
 from lstm_music.cli import common, corpus, figures
-from lstm_music.cli.common import put, run, shown
+from lstm_music.cli.common import put, run
 from lstm_music.cli.evaluate import reading_of, source_of
+from lstm_music.cli.printing import shown
 from lstm_music.cli.report import losses_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError

@@ -106,6 +106,14 @@ def text(value: Any, what: str) -> str:
     return value
 
 
+def path_text(value: Any, what: str) -> str:
+    """Return a string that a file may be named by. Raises ValueError for anything else."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{what} is no path")
+    os.fsencode(value)
+    return value
+
+
 def of_fields(
     kind: type[Data], value: Any, what: str, ranges: Mapping[str, Range] | None = None
 ) -> Data:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lstm_music import bounded
-from lstm_music.checkpoint import CHECKPOINTS, META_FILE, write_synced
+from lstm_music.checkpoint import CHECKPOINTS, META_FILE, linked, write_synced
+from lstm_music.files import beside
 from lstm_music.run_folder import CONFIG, METRICS, read_metrics
 
 Row = dict[str, Any]
@@ -65,7 +66,8 @@ class Outcome(NamedTuple):
 def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome | None:
     """Return what came of a run, None where there is no run with a checkpoint."""
     config = read_json(folder / CONFIG)
-    meta = read_json(folder / CHECKPOINTS / "latest" / META_FILE)
+    latest = linked(folder / CHECKPOINTS, "latest")
+    meta = read_json(latest / META_FILE) if latest else None
     if config is None or meta is None:
         return None
     at = meta["progress"]
@@ -114,7 +116,7 @@ class Ledger:
         """Write down facts beside those that are known. Raises OSError where the disk refuses."""
         found = self.all()
         found[name] = found.get(name, {}) | facts
-        made = self.path.with_name(f".{self.path.name}.tmp")
+        made = beside(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         write_synced(made, (json.dumps(found, indent=2) + "\n").encode())
         made.replace(self.path)

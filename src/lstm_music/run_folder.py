@@ -17,21 +17,24 @@ from lstm_music.bounded import (
     dictionary,
     of_fields,
     open_plain,
+    path_text,
     read_bounded,
     read_json,
-    text,
     whole_number,
 )
 from lstm_music.checkpoint import CHECKPOINTS, checkpoints_of, write_synced
 from lstm_music.checkpoint_meta import SETTINGS_RANGES, SHAPE_RANGES
 from lstm_music.corpus import Reading
 from lstm_music.errors import UserError
+from lstm_music.files import beside, move_new
 from lstm_music.model import Config
+from lstm_music.names import typeable
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Settings
 
 FORMAT = 1  # of config.json
 CONFIG = "config.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHAPE = (
     "layers", "hidden", "embedding", "dropout", "input_dropout", "output_dropout", "head", "nade",
 )  # fmt: skip
@@ -48,26 +51,24 @@ def new_run(
     settings: Settings,
     source: dict[str, Any],
     reading: dict[str, Any],
-) -> None:
-    """Make a run's folder; source and reading say where the corpus came from and how it was read.
+    again: bool = False,
+) -> Path:
+    """Make a run's folder and return it; source and reading say where the corpus came from and how.
 
-    Raises UserError where the folder exists or can't be made.
+    again: whether a name with a number appended will do where run is taken. Raises UserError where
+    it won't, and where the folder can't be made.
     """
-    made = run.with_name(f".new-run.{os.getpid()}.tmp")
+    made = beside(run.with_name("new-run"))  # a run's own name may be too long for more
     try:
-        if run.exists():
-            raise FileExistsError
         made.mkdir(parents=True)
         describe_run(made, config, corpus, settings, source, reading)
-        made.rename(run)  # a run that is killed here leaves no half of one
+        return move_new(made, run, again)  # a run that is killed before leaves no half of one
     except FileExistsError as error:
-        shutil.rmtree(made, ignore_errors=True)
         raise run_exists(run) from error
     except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if run.is_dir():  # another process was quicker
-            raise run_exists(run) from error
         raise not_writable(run, error) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def run_exists(run: Path) -> UserError:
@@ -82,13 +83,25 @@ def not_writable(run: Path, error: OSError) -> UserError:
     )
 
 
-def unsaved(run: Path, line: str) -> UserError:
+def no_run(run: Path) -> UserError:
+    """Return the error for a run that isn't there."""
+    return UserError(f"no run at '{run}': begin it without --resume")
+
+
+def unsaved(run: Path, line: str, error: BaseException) -> UserError:
     """Return the error for a run whose last checkpoint can't be written; line says why."""
     before = checkpoints_of(run)
     there = f"{before[0].name} is whole" if before else "nothing of this run is saved"
+    full = isinstance(error, OSError) and error.errno in FULL
     return UserError(
-        f"{line}; {there}: free some space, then go on with bin/train --resume --run {run}"
+        f"{line}; {there}: {'free some space' if full else 'mend that'}, then go on with "
+        f"bin/train --resume --run {typeable(run)}"
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in words why something couldn't be written."""
+    return getattr(error, "strerror", None) or str(error) or "not enough memory"
 
 
 def describe_run(
@@ -152,11 +165,11 @@ def described_options(run: Path) -> dict[str, Any]:
             **asdict(reading),
             **asdict(settings),
             **{name: value for name, value in config.to_json().items() if name in SHAPE},
-            "corpus": text(source["corpus"], "corpus"),
-            "data": None if data is None else text(data, "data"),
+            "corpus": path_text(source["corpus"], "corpus"),
+            "data": None if data is None else path_text(data, "data"),
         }
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"no run at '{run}': begin it without --resume") from error
+        raise no_run(run) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged: train a new run with another --run") from error
 
@@ -185,11 +198,14 @@ def metrics_row(
     return ",".join(map(str, row)) + "\n"
 
 
-def append(path: Path, line: str) -> None:
-    """Append a line to a file. Raises OSError, with the file as it was, where the disk refuses."""
+def append(path: Path, line: str, head: str = "") -> None:
+    """Append a line to a file, of which head is the first one.
+
+    Raises OSError, with the file as it was, where the disk refuses.
+    """
     with path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
-        data = line.encode()
+        data = (line if size else head + line).encode()
         if file.write(data) != len(data):  # a full disk takes what fits
             file.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -11,6 +11,7 @@ from lstm_music.archives import is_archive, members
 from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 from lstm_music.midi import MOST_BYTES, MidiError
+from lstm_music.names import printable
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ROLLS = {
@@ -128,11 +129,6 @@ def files_at(path: Path) -> list[Source]:
 def is_midi(name: str) -> bool:
     """Return whether a file of this name should be a MIDI file."""
     return name.lower().endswith(MIDI_SUFFIXES)
-
-
-def printable(name: str) -> str:
-    """Return a file's name as UTF-8 can hold it: not every name on a disk is text."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def in_folder(top: Path) -> Iterator[Source]:

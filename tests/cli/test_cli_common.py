@@ -171,15 +171,6 @@ def test_a_warning_is_one_line(capsys):
     assert capsys.readouterr().err == "warning: a b\n"
 
 
-def test_a_broken_pipe_is_no_error(monkeypatch):
-    def main(argv):
-        raise BrokenPipeError
-
-    with open(os.devnull, "w", encoding="utf-8") as nowhere:
-        monkeypatch.setattr(sys, "stdout", nowhere)
-        assert run(main, []) == 141
-
-
 def test_who_installed_the_package_is_told_what_to_type_there(monkeypatch, capsys):
     parser = Parser("train", "Train.", "bin/train bach, then bin/sample; not /usr/bin/train")
 

@@ -15,10 +15,11 @@ from lstm_music.cli.common import (
     add_worker_options,
     reading_from,
     run,
-    shown,
     whole,
     workers_from,
+    write,
 )
+from lstm_music.cli.printing import shown
 from lstm_music.corpus import CLASSICAL, Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import MessageCorpus
@@ -55,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
 
         token_frequency(corpus, args.figure)
     if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        write((json.dumps(summary, indent=2) + "\n").encode(), args.json)
     return 0
 
 

@@ -11,7 +11,15 @@ from typing import Any
 
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, shown, whole
+from lstm_music.cli.common import (
+    Parser,
+    add_backend_options,
+    limit_threads,
+    run,
+    whole,
+    write,
+)
+from lstm_music.cli.printing import shown
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -78,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         print(f"\npublished for {name}, test:")
         print_rows(others, width_of([*rows, *others]))
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+        write((json.dumps(rows, indent=2) + "\n").encode(), args.json)
     return 0
 
 

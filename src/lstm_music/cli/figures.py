@@ -10,7 +10,6 @@ from lstm_music import figures, score
 from lstm_music.baselines import chord_frequency
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     limit_threads,
@@ -21,6 +20,7 @@ from lstm_music.cli.common import (
     whole,
 )
 from lstm_music.cli.evaluate import reading_of, source_of
+from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of

@@ -10,19 +10,18 @@ from typing import Any
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     limit_threads,
     number,
     run,
-    shown,
     warn,
     whole,
     write,
 )
 from lstm_music.cli.evaluate import reading_of
 from lstm_music.cli.figures import corpus_of
+from lstm_music.cli.printing import Bar, shown
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, composer_of
@@ -74,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
             "bars": args.bars, "seed": args.seed, "reference": judged[0].name,
             "sets": [as_json(one, judged[0].memory) for one in judged],
         }  # fmt: skip
-        write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(), args.json)
+        write((json.dumps(content, indent=2) + "\n").encode(), args.json)
     if args.figure:
         from lstm_music.figures import self_similarity
 

@@ -14,7 +14,6 @@ import numpy as np
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     check_opener,
@@ -28,10 +27,12 @@ from lstm_music.cli.common import (
     whole,
     write,
 )
+from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
+from lstm_music.files import free_number, numbered
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
@@ -45,6 +46,7 @@ USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
 MANY_TOKENS = 40_000  # of few words, from which Numba's start pays: NumPy draws 6,000 a second
 WORDS_A_STEP = 1500  # words of a vocabulary that cost NumPy as much as all else of a token
 UNTRAINED = "untrained"
+SAMPLE = "sample"  # the name of a file's, before its number
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
@@ -80,7 +82,8 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
         for n, (path, origin, music) in enumerate(zip(paths, origins[own], pieces, strict=True)):
             piece = composer.piece(music, options, path.stem)
-            write(midi_of(piece, args), path)
+            path = write(midi_of(piece, args), path, new=not names_file(args))
+            piece = replace(piece, name=path.stem)
             length = f"{composer.size(music)} {composer.unit}"
             bar.print(path if args.quiet else describe(piece, path, length, origin, args))
             made = companions(piece, path, args, unmade)
@@ -228,16 +231,20 @@ def primers_of(
 # What comes out ---------------------------------------------------------------------------------
 
 
+def names_file(args: argparse.Namespace) -> bool:
+    """Return whether --out names a file, which is the only one that is ever replaced."""
+    return args.out is not None and args.out.suffix.lower() in (".mid", ".midi")
+
+
 def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """Return where to write each piece; only a file that --out names is ever replaced."""
-    if args.out is not None and args.out.suffix.lower() in (".mid", ".midi"):
+    """Return where each piece is to go; a name that another process takes first is its own."""
+    if names_file(args):
         if args.num == 1:
             return [args.out]
         return [args.out.with_stem(f"{args.out.stem}-{k + 1}") for k in range(args.num)]
     folder = args.out or folder
-    taken = [p.stem.rsplit("-", 1)[-1] for p in folder.glob("sample-*.mid")]
-    first = 1 + max((int(t) for t in taken if t.isdecimal()), default=0)
-    return [folder / f"sample-{first + k:04d}.mid" for k in range(args.num)]
+    first = free_number(folder, SAMPLE)
+    return [numbered(folder, SAMPLE, ".mid", first + k) for k in range(args.num)]
 
 
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:

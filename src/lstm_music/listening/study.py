@@ -19,6 +19,8 @@ from typing import Any, NamedTuple
 
 from lstm_music.bounded import number, parse_json, text, whole_number
 from lstm_music.errors import UserError
+from lstm_music.files import beside, move_in
+from lstm_music.names import printable as printable_name
 
 FORMAT = 1
 LOWEST, HIGHEST = 1, 10
@@ -120,17 +122,16 @@ def create(
             "give others, or another --num"
         )
     if path.exists():
-        raise UserError(f"'{path}' holds a study already: name another --db")
+        raise holds_study(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f".{path.name}.new")
-    made.unlink(missing_ok=True)
+    made = beside(path)
     numbered = [
-        (secrets.token_hex(8), n, system, name, int(control), sound)
+        (secrets.token_hex(8), n, printable_name(system), printable_name(name), int(control), sound)
         for n, (system, name, control, sound) in enumerate(sounds)
     ]
     facts = {
-        "format": FORMAT, "id": secrets.token_hex(8), "title": title, "seconds": seconds,
-        "repeats": repeats, "made": time.time(),
+        "format": FORMAT, "id": secrets.token_hex(8), "title": printable_name(title),
+        "seconds": seconds, "repeats": repeats, "made": time.time(),
     }  # fmt: skip
     try:
         with closing(sqlite3.connect(made)) as db, db:
@@ -143,8 +144,15 @@ def create(
         raise UserError(
             f"can't write '{path}' ({error}): choose another place with --db"
         ) from error
-    made.replace(path)
+    if not move_in(made, path):  # another process was quicker
+        made.unlink()
+        raise holds_study(path)
     return Study(path)
+
+
+def holds_study(path: Path) -> UserError:
+    """Return the error for a new study in the place of another."""
+    return UserError(f"'{path}' holds a study already: name another --db")
 
 
 class Study:
