@@ -15,7 +15,7 @@ from lstm_music.checkpoint import CHECKPOINTS, META_FILE, MODEL_FILE, read_check
 from lstm_music.cli import common, corpus, figures
 from lstm_music.cli.common import put, run
 from lstm_music.cli.evaluate import reading_of, source_of
-from lstm_music.cli.printing import shown
+from lstm_music.cli.printing import Bar, shown
 from lstm_music.cli.report import losses_of
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -275,7 +275,7 @@ def test_a_name_in_a_zip_is_written_out(tmp_path, capsys):
         archive.writestr(NAME, b"no music")
     assert run(corpus.main, [str(only)]) == 2
     common.warn(f"skipped {NAME}")
-    with common.Bar(True, "files") as bar:
+    with Bar(True, "files") as bar:
         bar.print(NAME)
     out, err = capsys.readouterr()
     assert not {"\x1b", "\x07", "\u202e"} & {*out, *err}

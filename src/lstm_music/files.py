@@ -46,7 +46,8 @@ def _write(content: bytes, path: Path, place: Callable[[Path], object]) -> None:
     """Write a file beside a path, and have it put in its place."""
     made = beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):  # where that is no folder, writing says so
+            path.parent.mkdir(parents=True, exist_ok=True)
         made.write_bytes(content)
         place(made)
     except BaseException:
