@@ -225,6 +225,7 @@ def test_extras_add_up_whatever_their_order(project: Project) -> None:
         ("sample", ["--png", "--svg"], "score"),
         ("figures", [], "score"),
         ("report", ["my-run"], "score"),
+        ("reproduce", [], "score"),
         ("corpus", ["classical", "--build"], "classical"),
     ],
 )
