@@ -172,11 +172,20 @@ class Model:
         return float(losses.sum(dtype="float64")) / max(batch.targets, 1), grads, final
 
     def losses_and_grads(
-        self, batch: Batch, state: State, seed: int = 0, step: int = 0, ready: Ready = ignore
+        self,
+        batch: Batch,
+        state: State,
+        seed: int = 0,
+        step: int = 0,
+        ready: Ready = ignore,
+        final: State | None = None,
     ) -> tuple[Array, Gradients, State]:
-        """As `loss_and_grads`, with the nats of each target (T·B,), nothing read from a device."""
+        """As `loss_and_grads`, with the nats of each target (T·B,), nothing read from a device.
+
+        final: where to write the state after the window, which may be the state before it.
+        """
         ops, p = self.ops, self.parameters
-        y, caches, final = self._forward(batch, state, seed, step, train=True)
+        y, caches, final = self._forward(batch, state, seed, step, train=True, final=final)
         T, B, H = y.shape
         losses, dy, head = self.head.losses_and_grads(
             ops,
@@ -266,7 +275,13 @@ class Model:
         return out, State(h, c)
 
     def _forward(
-        self, batch: Batch, state: State, seed: int, step: int, train: bool
+        self,
+        batch: Batch,
+        state: State,
+        seed: int,
+        step: int,
+        train: bool,
+        final: State | None = None,
     ) -> tuple[Array, list[Any], State]:
         """Run embedding and layers; return outputs (T, B, H), caches, and the final state."""
         ops, p = self.ops, self.parameters
@@ -275,10 +290,10 @@ class Model:
         self._embed(rows_of(batch.x), x.reshape(T * B, -1))
         if train:
             self._dropout(x, seed, 0, step, batch)
-        final = State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
+        final = final or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         caches = []
         for layer, work in enumerate(self._work):
-            y, (hT, cT), cache = lstm_forward(
+            y, _, cache = lstm_forward(
                 ops,
                 part(p, f"lstm.{layer}"),
                 x,
@@ -286,8 +301,8 @@ class Model:
                 state.c[layer],
                 batch.keep,
                 work,
+                (final.h[layer], final.c[layer]),
             )
-            final.h[layer], final.c[layer] = hT, cT
             caches.append(cache)
             x = y
             if train and self.config.dropout_after(layer + 1):

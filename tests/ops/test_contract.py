@@ -223,22 +223,36 @@ def lstm_cell_backward(draw):
     )
 
 
+STATES = ("gates", "c", "h", "hT", "cT")  # what a sequence writes going forward
+
+
+def states(rng, T, B, H):
+    """A sequence's initial state, and arrays for what becomes of it."""
+    unset = {"c": (T + 1, B, H), "h": (T + 1, B, H), "hT": (B, H), "cT": (B, H)}
+    return {"h0": rng.normal(size=(B, H)), "c0": rng.normal(size=(B, H))} | {
+        name: np.full(shape, UNSET) for name, shape in unset.items()
+    }
+
+
+def gradients(rng, B, H, given=True):
+    """Gradients of a sequence's final state, None for zero; arrays for those of its initial one."""
+    final = {name: rng.normal(size=(B, H)) if given else None for name in ("dhT", "dcT")}
+    return final | {name: np.full((B, H), UNSET) for name in ("dh", "dc")}
+
+
 @st.composite
 def lstm_sequence_forward(draw):
     rng, T, B, H = draw(rngs), draw(st.integers(1, 6)), draw(sizes), draw(sizes)
-    states = np.full((2, T + 1, B, H), UNSET)
-    states[:, 0] = rng.normal(size=(2, B, H))
     return Case(
         {
             "gates": draw(st.sampled_from([1, 10])) * rng.normal(size=(T, B, 4 * H)),
             "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
             "b": rng.normal(size=4 * H),
             "keep": draw_keep(draw, rng, (T, B)),
-            "c": states[0],
-            "h": states[1],
+            **states(rng, T, B, H),
             "work": WORK,
         },
-        ("gates", "c", "h"),
+        STATES,
     )
 
 
@@ -251,12 +265,12 @@ def lstm_sequence_backward(draw):
             "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
             "keep": draw_keep(draw, rng, (T, B)),
             "c": rng.normal(size=(T + 1, B, H)),
+            "h": rng.normal(size=(T + 1, B, H)),
             "dy": rng.normal(size=(T, B, H)),
-            "dh": rng.normal(size=(B, H)),
-            "dc": rng.normal(size=(B, H)),
+            **gradients(rng, B, H, draw(st.booleans())),
             "work": WORK,
         },
-        ("gates", "dh", "dc"),
+        ("gates", "h", "dh", "dc"),
     )
 
 

@@ -44,11 +44,9 @@ BF16 = "uint16"
 MATRIX_TYPES = {"float32": 0, "float64": 1, BF16: 14}
 COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75, "float64": 70}
 
-# Fields of Scalars in optimizer.cu.
-SCALARS = (
-    "lr", "correct1", "correct2", "gradient_scale", "clip", "norm", "scale", "loss", "loss_sum",
-    "norm_sum", "failed",
-)  # fmt: skip
+# Fields of Given and Found in optimizer.cu.
+GIVEN = ("lr", "correct1", "correct2", "gradient_scale", "clip")
+FOUND = ("norm", "scale", "loss", "loss_sum", "norm_sum", "failed")
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
 ALIGNED = 8  # elements of a row of scratch are a multiple: 16 bytes of bf16, 32 of float
@@ -293,8 +291,12 @@ class CupyOps(NumpyOps):
         Wh: Array,
         b: Array,
         keep: Array | None,
+        h0: Array,
+        c0: Array,
         c: Array,
         h: Array,
+        hT: Array,
+        cT: Array,
         work: Workspace,
     ) -> None:
         """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
@@ -303,21 +305,24 @@ class CupyOps(NumpyOps):
         rows = self._matrix_rows(B, H, gates, Wh)
         if rows is not None:
             self._launch_matrix_sequence(
-                "forward", rows, H, B, gates, Wh, b, keep, c, h, np.int32(T), np.int32(B)
-            )
+                "forward", rows, H, B,
+                gates, Wh, b, keep, h0, c0, c, h, hT, cT, np.int32(T), np.int32(B),
+            )  # fmt: skip
             return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
                 "lstm_sequence_forward", plan, B, H,
-                gates, Wh, b, keep, c, h,
+                gates, Wh, b, keep, h0, c0, c, h, hT, cT,
                 np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
             )  # fmt: skip
             return
         recurrent = work.array("recurrent", (B, H4))
+        h[0], c[0] = h0, c0
         for t in range(T):
             self.matmul(h[t], Wh, recurrent)
             self._cell_forward(gates[t], recurrent, b, row(keep, t), c[t], c[t + 1], h[t + 1])
+        hT[...], cT[...] = h[T], c[T]
 
     def lstm_sequence_backward(
         self,
@@ -325,33 +330,44 @@ class CupyOps(NumpyOps):
         Wh: Array,
         keep: Array | None,
         c: Array,
+        h: Array,
         dy: Array,
+        dhT: Array | None,
+        dcT: Array | None,
         dh: Array,
         dc: Array,
         work: Workspace,
     ) -> None:
-        """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step."""
+        """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step.
+
+        keep is 0 or 1.
+        """
         T, B, H = dy.shape
         rows = self._matrix_rows(B, H, gates, Wh, c, dy)
         if rows is not None:
             self._launch_matrix_sequence(
-                "backward", rows, H, B, gates, Wh, keep, c, dy, dh, dc, np.int32(T), np.int32(B)
-            )
+                "backward", rows, H, B,
+                gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc, np.int32(T), np.int32(B),
+            )  # fmt: skip
             return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
                 "lstm_sequence_backward", plan, B, H,
-                gates, Wh, keep, c, dy, dh, dc,
+                gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc,
                 np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
             )  # fmt: skip
             return
+        dh[...] = 0 if dhT is None else dhT
+        dc[...] = 0 if dcT is None else dcT
         for t in reversed(range(T)):
             kept = row(keep, t)
             self._cell_backward(gates[t], kept, c[t], c[t + 1], dy[t], dh, dc)
             self.matmul(gates[t], Wh.T, dh)
             if kept is not None:
                 self.xp.multiply(dh, kept[:, None], out=dh)
+        if keep is not None:
+            self.xp.multiply(h[:-1], keep[:, :, None], out=h[:-1])
 
     def _launch_sequence(self, name: str, plan: SequencePlan, B: int, H: int, *args: Any) -> None:
         self.launch(
@@ -706,11 +722,10 @@ class CupyOps(NumpyOps):
         t: int,
         scale: float,
     ) -> None:
-        scalars = np.zeros(len(SCALARS))
-        scalars[: len(SCALARS)] = 0
-        scalars[:3] = lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t)
-        scalars[SCALARS.index("scale")] = scale
-        self.adam_all(table, self.asarray(scalars, np.float64), beta1, beta2, eps)
+        given = [lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1.0, 0.0]
+        found = [scale if name == "scale" else 0.0 for name in FOUND]
+        arrays = (self.asarray(a, np.float64) for a in (given, found))
+        self.adam_all(table, *arrays, beta1, beta2, eps)
 
     def table(self, parameters: list[Parameter]) -> Table:
         """Return parameters as `clip_all` and `adam_all` take them; pointers must stay valid."""
@@ -730,33 +745,36 @@ class CupyOps(NumpyOps):
             table.tensors, np.int32(table.count), partial,
         )  # fmt: skip
 
-    def clip_all(self, table: Table, losses: Array, scalars: Array, partial: Array) -> None:
-        """Write the loss, the norm of all gradients and their factor to scalars (SCALARS,).
+    def clip_all(
+        self, table: Table, losses: Array, given: Array, found: Array, partial: Array
+    ) -> None:
+        """Write the loss, the norm of all gradients and their factor to found (FOUND,) float64.
 
-        partial (table.norm_blocks,) float64 is scratch.
+        given (GIVEN,) float64; partial (table.norm_blocks,) float64 is scratch.
         """
         self._sum_squares(table, partial)
         self.launch(
             "optimizer", "clip_forward", (1,), (1024,),
-            partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), scalars,
+            partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), given, found,
         )  # fmt: skip
 
     def adam_all(
         self,
         table: Table,
-        scalars: Array,
+        given: Array,
+        found: Array,
         beta1: float = BETA1,
         beta2: float = BETA2,
         eps: float = EPS,
         rate: float = 0.0,
     ) -> None:
-        """Take a step of Adam with every parameter, in one launch.
+        """Take a step of Adam with every parameter, in one launch; given, found as of `clip_all`.
 
         Then each mean moves towards its parameter by a share `rate` of their difference.
         """
         self.launch(
             "optimizer", "adam_forward", (table.blocks,), (256,),
-            table.tensors, np.int32(table.count), scalars,
+            table.tensors, np.int32(table.count), given, found,
             np.float64(beta1), np.float64(beta2), np.float64(eps), np.float64(rate),
         )  # fmt: skip
 
@@ -888,6 +906,6 @@ class Allocator:
             ) from error
 
 
-def named(scalars: Array) -> Mapping[str, float]:
-    """Return scalars read from the device by name."""
-    return dict(zip(SCALARS, (float(x) for x in scalars), strict=True))
+def named(found: Array) -> Mapping[str, float]:
+    """Return what `clip_all` found, read from the device, by name."""
+    return dict(zip(FOUND, (float(x) for x in found), strict=True))

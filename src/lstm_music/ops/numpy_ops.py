@@ -167,21 +167,28 @@ class NumpyOps:
         Wh: Array,
         b: Array,
         keep: Array | None,
+        h0: Array,
+        c0: Array,
         c: Array,
         h: Array,
+        hT: Array,
+        cT: Array,
         work: Workspace,
     ) -> None:
         """Take T time steps.
 
         gates (T, B, 4H): x·Wx, overwritten with activations. Wh (H, 4H). b (4H,). keep (T, B)
-        or None. c, h (T+1, B, H): slot 0 holds the initial state, the rest is overwritten.
+        or None. h0, c0 (B, H): the initial state. Overwrites c, h (T+1, B, H), whose slot 0 is
+        the initial state, and hT, cT (B, H), the final one; these may be h0, c0 themselves.
         """
         T, B, H4 = gates.shape
+        h[0], c[0] = h0, c0
         gates += b
         recurrent = work.array("recurrent", (B, H4))
         for t in range(T):
             np.matmul(h[t], Wh, out=recurrent)
             self.lstm_cell_forward(gates[t], recurrent, row(keep, t), c[t], c[t + 1], h[t + 1])
+        hT[...], cT[...] = h[T], c[T]
 
     def lstm_sequence_backward(
         self,
@@ -189,7 +196,10 @@ class NumpyOps:
         Wh: Array,
         keep: Array | None,
         c: Array,
+        h: Array,
         dy: Array,
+        dhT: Array | None,
+        dcT: Array | None,
         dh: Array,
         dc: Array,
         work: Workspace,
@@ -197,10 +207,13 @@ class NumpyOps:
         """Go back over T time steps.
 
         gates (T, B, 4H): activations, overwritten with the gradient of the pre-activations.
-        dy (T, B, H): gradient of the outputs. dh, dc (B, H): gradient of the final state,
-        overwritten with the gradient of the initial state.
+        h (T+1, B, H): each step's state before it, h[t], is multiplied by keep[t], as the
+        gradient of Wh wants it. dy (T, B, H): gradient of the outputs. dhT, dcT (B, H): of the
+        final state, None for zero. Overwrites dh, dc (B, H): of the initial state.
         """
         T, B, H = dy.shape
+        dh[...] = 0 if dhT is None else dhT
+        dc[...] = 0 if dcT is None else dcT
         dh_step = work.array("dh_step", (B, H))
         Wh_T = Wh.T
         for t in reversed(range(T)):
@@ -209,6 +222,7 @@ class NumpyOps:
             np.matmul(gates[t], Wh_T, out=dh)
             if keep is not None:
                 dh *= keep[t][:, None]
+                h[t] *= keep[t][:, None]
 
     # Embedding --------------------------------------------------------------------------------
 
