@@ -308,8 +308,7 @@ class Model:
             if train and self.config.dropout_after(layer + 1):
                 # The layer's own backward pass needs its outputs undropped.
                 x = work.array("dropped", y.shape)
-                x[...] = y
-                self._dropout(x, seed, layer + 1, step, batch)
+                self._dropout(y, seed, layer + 1, step, batch, x)
         return x, caches, final
 
     def _embed(self, x: Array, out: Array) -> None:
@@ -348,10 +347,12 @@ class Model:
         """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
         return rows_of(y) if self.words is None else self._parts.of(rows_of(y))
 
-    def _dropout(self, x: Array, seed: int, layer: int, step: int, batch: Batch) -> None:
+    def _dropout(
+        self, x: Array, seed: int, layer: int, step: int, batch: Batch, out: Array | None = None
+    ) -> None:
         rate = self.config.dropout_after(layer)
         if rate:
-            self.ops.dropout(x, rate, seed, layer, step, batch.first, batch.whole)
+            self.ops.dropout(x, rate, seed, layer, step, batch.first, batch.whole, out)
 
 
 def rows_of(a: Array) -> Array:

@@ -499,9 +499,11 @@ def clear_draws(rng, nade, temperature):
 def dropout(draw):
     rng, T, B, E = draw(rngs), draw(sizes), draw(sizes), draw(sizes)
     whole = draw(st.none() | st.integers(B, B + 5))
+    out = np.full((T, B, E), UNSET) if draw(st.booleans()) else None
     return Case(
         {
             "x": rng.normal(size=(T, B, E)),
+            "out": out,
             "first": draw(st.integers(0, (whole or B) - B)),
             "whole": whole,
             "p": draw(st.sampled_from([0.0, 0.1, 0.5, 0.9])),
@@ -509,7 +511,7 @@ def dropout(draw):
             "stream": draw(st.integers(0, 2**32 - 1)),
             "step": draw(st.integers(0, 2**32 - 1)),
         },
-        ("x",),
+        ("x",) if out is None else ("out",),
     )
 
 

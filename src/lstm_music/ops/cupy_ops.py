@@ -650,6 +650,7 @@ class CupyOps(NumpyOps):
         step: int,
         first: int = 0,
         whole: int | None = None,
+        out: Array | None = None,
     ) -> None:
         """As NumpyOps.dropout, with the same bits; inside `recording` the step is the device's."""
         k0, k1 = philox.split_seed(seed)
@@ -658,7 +659,8 @@ class CupyOps(NumpyOps):
         each = (n + 6) // 4  # blocks of four words that a row may touch, which may begin inside one
         self.launch(
             "dropout", "dropout_forward", (blocks(T * each, 256),), (256,),
-            x, np.uint64(T), np.uint64(n), np.uint64(before), np.uint64(row), np.uint64(each),
+            x, x if out is None else out,
+            np.uint64(T), np.uint64(n), np.uint64(before), np.uint64(row), np.uint64(each),
             dropout_threshold(p), self._real(1 / (1 - p)),
             np.uint32(k0), np.uint32(k1), np.uint32(stream & philox.MASK32),
             np.uint32(step & philox.MASK32), self._step,

@@ -820,11 +820,15 @@ class NumbaOps(NumpyOps):
         step: int,
         first: int = 0,
         whole: int | None = None,
+        out: Array | None = None,
     ) -> None:
         """As NumpyOps.dropout, with the same bits."""
         k0, k1 = philox.split_seed(seed)
         scale = self.real(1 / (1 - p))
         threshold = dropout_threshold(p)
+        if out is not None:
+            out[...] = x
+            x = out
         place = rows_and_place(x, first, whole)
         _dropout(*place, threshold, scale, stream, step, k0, k1, get_num_threads())
 

@@ -437,8 +437,11 @@ class NumpyOps:
         step: int,
         first: int = 0,
         whole: int | None = None,
+        out: Array | None = None,
     ) -> None:
-        """Zero each element of x with probability p and scale the rest by 1/(1-p), in place.
+        """Zero each element of x with probability p and scale the rest by 1/(1-p).
+
+        In place, or written to out, contiguous and of x's shape, where that is given.
 
         The mask depends on (seed, stream, step) alone, so the same call on the gradient of the
         output gives the gradient of the input. Where whole is given, x (T, B, …) is the columns
@@ -449,7 +452,8 @@ class NumpyOps:
         bits = philox.random_bits(seed, stream, step, math.prod(shape)).reshape(shape)
         if whole is not None:
             bits = bits[:, first : first + x.shape[1]]
-        x *= (bits >= dropout_threshold(p)) * self.real(1 / (1 - p))
+        factors = (bits >= dropout_threshold(p)) * self.real(1 / (1 - p))
+        np.multiply(x, factors, out=x if out is None else out)
 
     # Optimiser --------------------------------------------------------------------------------
 
