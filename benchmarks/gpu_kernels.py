@@ -11,7 +11,7 @@ from gpu_cases import CLIP, LR, Case
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Model
 from lstm_music.ops.cupy_ops import FOUND, CupyOps, Parameter, padded_chunks
-from lstm_music.ops.numpy_ops import RowGradient
+from lstm_music.ops.numpy_ops import RowGradient, zeros_as
 
 Call: TypeAlias = Callable[[], Any]
 Timed: TypeAlias = tuple[str, float, float, Call]
@@ -89,9 +89,10 @@ def sequence_call(ops: CupyOps, H: int, B: int, T: int) -> Call:
 def loss_call(ops: CupyOps, N: int, V: int, H: int) -> tuple[Call, dict[str, Any]]:
     """Return the loss layer of N rows and V words, forward and backward, and what it writes."""
     random, work, xp = Random(ops), ops.workspace(), ops.xp
-    h, W, b, ids = random.real(N, H), random.real(H, V), random.real(V), random.ids(N, V)
-    shapes = {"losses": (N,), "dh": (N, H), "dW": (H, V), "db": (V,)}
-    out = {name: xp.empty(shape, ops.dtype) for name, shape in shapes.items()}
+    h, W = random.real(N, H), ops.aligned(random.real(H, V))
+    b, ids = random.real(V), random.ids(N, V)
+    out = {"losses": xp.empty(N, ops.dtype)}
+    out |= {"dh": zeros_as(xp, h), "dW": zeros_as(xp, W), "db": zeros_as(xp, b)}
 
     def call() -> None:
         losses, dh, dW, db = out.values()
@@ -119,8 +120,11 @@ def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
     rows = RowGradient(slots["rows"], slots["values"])
     parameters = []
     for name, p in model.parameters.items():
-        g = rows if name == "embedding.W" else random.real(*p.shape)
-        parameters.append(Parameter(p, g, xp.zeros_like(p), xp.zeros_like(p), where))
+        m, v, g = zeros_as(xp, p), zeros_as(xp, p), rows
+        if name != "embedding.W":
+            g = zeros_as(xp, p)
+            g[...] = random.real(*p.shape)
+        parameters.append(Parameter(p, g, m, v, where))
     table = ops.table(parameters)
     partial = xp.empty(table.norm_blocks, np.float64)
 

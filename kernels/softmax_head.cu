@@ -147,15 +147,16 @@ __device__ __forceinline__ void pass_by(unsigned char* shared, int begin, int en
     }
 }
 
-// W (H, V) -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole tiles have.
-// A block transposes 64 by 64.
-extern "C" __global__ void softmax_head_copy(const float* W, const float* b, Packed* out, float* biases, int V)
+// W (H, V), whose rows begin every `stride` -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole
+// tiles have. A block transposes 64 by 64.
+extern "C" __global__ void softmax_head_copy(
+    const float* W, const float* b, Packed* out, float* biases, int V, int stride)
 {
     __shared__ float tile[64][65];
     const int first = 64 * blockIdx.x, unit = 64 * blockIdx.y;
     for (int n = threadIdx.x; n < 64 * 64; n += THREADS) {
         const int v = first + n % 64;
-        tile[n / 64][n % 64] = v < V ? W[(size_t)(unit + n / 64) * V + v] : 0.0f;
+        tile[n / 64][n % 64] = v < V ? W[(size_t)(unit + n / 64) * stride + v] : 0.0f;
     }
     __syncthreads();  // the tile is whole
     for (int n = threadIdx.x; n < 64 * 8; n += THREADS) {

@@ -143,7 +143,9 @@ class Model:
             self._words = Parts(*(ops.asarray(a, np.int32) for a in words))
             # The id -1 is no word.
             self._parts = Parts(*(ops.asarray([*a, -1], np.int32) for a in words))
-        self.parameters = init_parameters(config, ops, seed) if parameters is None else parameters
+        given = init_parameters(config, ops, seed) if parameters is None else parameters
+        wide = {f"head.{name}" for name in self.head.wide}
+        self.parameters = {k: ops.aligned(p) if k in wide else p for k, p in given.items()}
         self._work = [ops.workspace() for _ in range(config.layers)]
         self._head_work = ops.workspace()
         self._embedding_work = ops.workspace()

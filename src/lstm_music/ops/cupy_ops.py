@@ -49,7 +49,8 @@ GIVEN = ("lr", "correct1", "correct2", "gradient_scale", "clip")
 FOUND = ("norm", "scale", "loss", "loss_sum", "norm_sum", "failed")
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
-ALIGNED = 8  # elements of a row of scratch are a multiple: 16 bytes of bf16, 32 of float
+ALIGNED = 8  # a row's length in memory is a multiple: 16 bytes of bf16, as tensor cores want them
+LINE, LONG = 64, 1024  # and of so many, a line of the cache, where rows are at least so long
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
 CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows
 NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
@@ -125,6 +126,15 @@ class CupyOps(NumpyOps):
         """As NumpyOps.asarray, on the device."""
         array: Array = self.xp.ascontiguousarray(self.xp.asarray(a, dtype=dtype or self.dtype))
         return array
+
+    def aligned(self, a: Array) -> Array:
+        """As NumpyOps.aligned: an odd distance between rows keeps cuBLAS from its fast kernels."""
+        if apart(a) % ALIGNED == 0:
+            return a
+        rows, columns = a.shape
+        out: Array = self.xp.zeros((rows, padded(columns)), a.dtype)[:, :columns]
+        out[...] = a
+        return out
 
     def to_numpy(self, a: Array) -> Array:
         """As NumpyOps.to_numpy: waits for the device and copies."""
@@ -515,7 +525,7 @@ class CupyOps(NumpyOps):
         out = work.part("bf16", BF16).array(name, (N, padded(C)))[:, :C]
         self.launch(
             "bf16", "bf16_forward", (blocks(N * blocks(C, 4), 256),), (256,),
-            a, out, np.int32(N), np.int32(C), np.int32(apart(out)),
+            a, out, np.int32(N), np.int32(C), np.int32(apart(a)), np.int32(apart(out)),
         )  # fmt: skip
         return out
 
@@ -724,10 +734,9 @@ class CupyOps(NumpyOps):
         t: int,
         scale: float,
     ) -> None:
-        given = [lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1.0, 0.0]
-        found = [scale if name == "scale" else 0.0 for name in FOUND]
-        arrays = (self.asarray(a, np.float64) for a in (given, found))
-        self.adam_all(table, *arrays, beta1, beta2, eps)
+        given = self.asarray([lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1, 0], np.float64)
+        found = self.asarray([scale if n == "scale" else 0 for n in FOUND], np.float64)
+        self.adam_all(table, given, found, beta1, beta2, eps)
 
     def table(self, parameters: list[Parameter]) -> Table:
         """Return parameters as `clip_all` and `adam_all` take them; pointers must stay valid."""
@@ -736,7 +745,7 @@ class CupyOps(NumpyOps):
         for each in parameters:
             entry, size = table_entry(each)
             rows.append([*entry, first, first_norm])
-            first += blocks(each.p.size, CHUNK)
+            first += blocks(extent(each.p), CHUNK)
             first_norm += blocks(size, CHUNK)
         tensors = self.asarray(np.array(rows, np.uint64), np.uint64)
         return Table(tensors, len(rows), first, first_norm, tuple(parameters))
@@ -782,9 +791,10 @@ class CupyOps(NumpyOps):
 
     def average_step(self, p: Array, mean: Array, rate: float) -> None:
         """As NumpyOps.average_step, in one launch."""
+        n = extent(p, mean)
         self.launch(
-            "optimizer", "average_forward", (blocks(p.size, 256),), (256,),
-            p, mean, np.uint64(p.size), self._real(rate),
+            "optimizer", "average_forward", (blocks(n, 256),), (256,),
+            p, mean, np.uint64(n), self._real(rate),
         )  # fmt: skip
 
 
@@ -797,8 +807,9 @@ def blocks(n: int, size: int) -> int:
 
 
 def padded(V: int) -> int:
-    """Return how far apart rows of V elements begin so that each is aligned to 16 bytes."""
-    return blocks(V, ALIGNED) * ALIGNED
+    """Return how far apart rows of V elements begin so that each is aligned."""
+    size = LINE if V >= LONG else ALIGNED
+    return blocks(V, size) * size
 
 
 def padded_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
@@ -824,6 +835,13 @@ def apart(a: Array) -> int:
     return int(a.strides[0]) // a.itemsize
 
 
+def extent(*arrays: Array) -> int:
+    """Return the elements of memory of arrays that lie alike, what is between rows included."""
+    a, *others = arrays
+    assert all(b.shape == a.shape and b.strides == a.strides for b in others)
+    return a.size if a.flags.c_contiguous else len(a) * apart(a)
+
+
 def row_threads(V: int) -> int:
     """Return the threads of a block that goes over a row of V logits."""
     return 128 if V <= 1024 else 512
@@ -842,15 +860,19 @@ def table_entry(each: Parameter) -> tuple[list[int], int]:
     """Return a parameter's fields of optimizer.cu's Tensor, and the elements of its gradient."""
     slots, width, rows, where = 0, 0, 0, 0
     values = each.g
+    alike = [a for a in (each.p, each.m, each.v, each.mean) if a is not None]
     if isinstance(values, RowGradient):
         assert each.where is not None
         slots, width = values.values.shape
         rows, where = pointer(values.rows), pointer(each.where)
         values = values.values
+    else:
+        alike.append(values)
     pointers = [pointer(a) for a in (each.p, values, each.m, each.v)]
     mean = 0 if each.mean is None else pointer(each.mean)
     decay = int(np.float64(each.decay).view(np.uint64))
-    return [*pointers, rows, where, mean, decay, each.p.size, width, slots], values.size
+    size = extent(*alike)
+    return [*pointers, rows, where, mean, decay, size, width, slots], extent(values)
 
 
 def pointer(a: Any) -> int:

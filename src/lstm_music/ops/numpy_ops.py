@@ -43,9 +43,31 @@ class Workspace:
             found = self._arrays[name] = self.xp.empty(shape, self.dtype)
         return found
 
+    def like(self, name: str, a: Array) -> Array:
+        """Return the array of that name as `zeros_as` makes one like a; it holds what was last."""
+        found = self._arrays.get(name)
+        if found is None or found.shape != a.shape:
+            found = self._arrays[name] = zeros_as(self.xp, a)
+        return found
+
     def part(self, name: str, dtype: DTypeLike | None = None) -> "Workspace":
         """Return a store of its own, for the same names in other shapes or another dtype."""
         return self._parts.setdefault(name, Workspace(self.xp, dtype or self.dtype))
+
+
+def zeros_as(xp: Any, a: Array) -> Array:
+    """Return zeros of a's shape and type, rows of a matrix as far apart as a's.
+
+    A parameter's gradient, moments and mean are such: an op may take all of their memory at once.
+    """
+    return rows_as(xp.zeros, a, len(a)) if a.ndim == 2 else xp.zeros(a.shape, a.dtype)
+
+
+def rows_as(make: Any, a: Array, n: int) -> Array:
+    """Return n rows, as long and as far apart as a matrix's; make is xp.zeros or xp.empty."""
+    columns = a.shape[1]
+    rows: Array = make((n, max(columns, a.strides[0] // a.itemsize)), a.dtype)
+    return rows[:, :columns]
 
 
 def sigmoid(x: Array) -> Array:
@@ -72,6 +94,13 @@ class NumpyOps:
     def to_numpy(self, a: Array) -> Array:
         """Return a as a NumPy array on the host."""
         return np.asarray(a)
+
+    def aligned(self, a: Array) -> Array:
+        """Return a matrix (K, N) with its rows where this backend's GEMMs read them fastest.
+
+        It may be a itself, or the first N columns of a wider copy that holds zeros beyond.
+        """
+        return a
 
     def workspace(self) -> Workspace:
         """Return an empty store of scratch arrays."""

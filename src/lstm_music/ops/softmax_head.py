@@ -96,7 +96,8 @@ def linear_softmax_xent(
     biases = work.array("head_biases", (tiles(V) * TILE,))
     ops.launch(
         "softmax_head", "softmax_head_copy", (tiles(V) * TILE // 64, H // 64), (THREADS,),
-        W, b, columns, biases, np.int32(V), options=options(H),
+        W, b, columns, biases, np.int32(V), np.int32(W.strides[0] // W.itemsize),
+        options=options(H),
     )  # fmt: skip
     matrices = Matrices(rows, columns, biases)
     offsets, wanted = _losses(ops, how, matrices, targets, scale, losses, work)
