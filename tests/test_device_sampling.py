@@ -155,6 +155,21 @@ def test_a_whole_piece_is_the_cpus(options):
     assert any(found)
 
 
+def test_a_captured_token_is_kernels_and_products_alone(monkeypatch):
+    ops, nodes, capture = CupyOps("float32", cupy=HostCupy()), [], device_sampling.captured
+
+    def noting(*args):
+        graph = capture(*args)
+        nodes.append(graph.nodes)
+        return graph
+
+    monkeypatch.setattr(device_sampling, "captured", noting)
+    model = Model(Config(vocabulary=23, embedding=4, hidden=5, layers=2), ops, seed=1)
+    DeviceSampler(model, 3, Options(seed=5), START).run(6)
+    layers = ["embedding_forward", "lstm_step_forward", "lstm_step_forward"]
+    assert nodes == [[*layers, "gemm", "add", "sample_forward", "sample_advance"]] * 2
+
+
 # With rules -------------------------------------------------------------------------------------
 
 
