@@ -32,7 +32,6 @@ from lstm_music.model import Model
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
-from lstm_music.tokenizers.grammar import BAR
 
 FOLDER = "figures"
 MIDI = (".mid", ".midi")
@@ -204,7 +203,7 @@ def music(
 
 def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> Piece:
     """Compose a piece of --bars."""
-    asked = Options(None, args.bars * BAR, top_p=composer.top_p, seed=args.seed)
+    asked = Options(bars=args.bars, top_p=composer.top_p, seed=args.seed)
     options = composer.fitted(asked)
     opening = (composer.openings() or [Opening("", [])])[0]
     (made,) = composer.compose([composer.cut(opening.music, 0, None)], options, lambda *_: None)

@@ -341,10 +341,7 @@ def compose(
         limit=room.bars * BAR, temperature=temperature, top_p=composer.top_p, seed=args.seed
     )
     options = composer.fitted(drawing)
-    given = argparse.Namespace(
-        primer=None, primer_length=PRIMER_LENGTH, seed=args.seed, num=args.num
-    )
-    primers, origins = primers_of(given, composer, options)
+    primers, origins = primers_of(composer, options, args.num, PRIMER_LENGTH)
     samples = []
     for music, origin in zip(
         composer.compose(primers, options, lambda done, most: None), origins, strict=True

@@ -1,0 +1,109 @@
+"""Lengths in bars, in the meter of the piece: what a primer says, what events say, else 4/4."""
+
+import re
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+
+from lstm_music.midi import Piece, read_midi, write_midi
+from lstm_music.tokenizers.events import bars_of
+from small import piece_of, track_of
+
+BAR, THREE, FIVE = 1920, 1440, 2400
+KINDS = {
+    "flatten": ("--tracks", "flatten"),
+    "merge": ("--tracks", "merge"),
+    "event": ("--representation", "event"),
+    "chord": ("--representation", "chord"),
+    "note": ("--representation", "note", "--head", "sigmoid"),
+}
+
+
+@pytest.fixture(params=KINDS)
+def kind(request, train_small, folder):
+    """A run `r` of each representation, on music in 5/4, some with an upbeat; returns which."""
+    for seed in range(8):
+        meter = np.array([[0, 480], [480, FIVE]] if seed % 2 else [[0, FIVE]], np.int32)
+        write_midi(Piece("", piece_of(seed, 2, 30).tracks, meter=meter), f"music/{seed}.mid")
+    train_small("--max-steps", 20, *KINDS[request.param], "--run", "r", "--quiet")
+    return request.param
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def backend(request):
+    return request.param
+
+
+def signatures(path):
+    """The ticks at which the meter of a MIDI file changes, and to what."""
+    now, found = 0, []
+    for message in mido.MidiFile(path).tracks[0]:
+        now += message.time
+        if message.type == "time_signature":
+            found.append((now, message.numerator, message.denominator))
+    return found
+
+
+def end_of(path):
+    return max(int(track[-1, 0]) for track in read_midi(Path(path), "").tracks)
+
+
+def composed(lines):
+    """The files that lines name, and how long each is said to be."""
+    found = [re.match(r"(\S+)  \(.* s, (\d+) ", line) for line in lines]
+    return [(match[1], int(match[2])) for match in found]
+
+
+def in_five(notes=30):
+    """A primer of three bars of 5/4, the first of which is an upbeat of a quarter note."""
+    track = track_of([(240 * n, 240 * n + 240, 60 + 2 * (n % 3)) for n in range(notes)])
+    write_midi(Piece("", [track], meter=np.array([[0, 480], [480, FIVE]], np.int32)), "five.mid")
+    return int(track[-1, 0])
+
+
+def test_a_primer_in_five_four_is_followed_by_bars_of_five_four(kind, command, backend):
+    end = in_five(22)  # in the third bar, the last note to be continued ends
+    line = 480 + -(-(end - 480) // FIVE) * FIVE
+    given = ("--primer", "five.mid", "--primer-length", 5000, "--backend", backend)
+    for bars in (1, 3):
+        done = command("sample", "r", *given, "--bars", bars, "--num", 3, "--out", "here")
+        assert done.status == 0
+        made = composed(done.out)
+        for path, size in made:
+            assert signatures(path)[:2] == [(0, 1, 4), (480, 5, 4)]
+            assert size > 0
+            # Events complete the bar of the upbeat at the end.
+            stop = line + bars * FIVE - 480 * (kind == "event")
+            assert end < end_of(path) <= stop
+            if kind in ("chord", "note"):
+                assert (end + size * 240, kind) == (stop, kind)
+    # The longest of some ends within the last bar.
+    assert max(end_of(path) for path, _ in made) > stop - 2 * FIVE
+
+
+def test_meter_that_changes_behind_the_primer_is_not_known_yet(kind, command):
+    track = track_of([(480 * n, 480 * n + 480, 60) for n in range(40)])
+    meter = np.array([[0, THREE], [6 * THREE, FIVE]], np.int32)
+    write_midi(Piece("", [track], meter=meter), "waltz.mid")
+    for length, found in ((8 if kind in ("chord", "note") else 12, (3, 4)), (0, (4, 4))):
+        words = ("--primer", "waltz.mid", "--primer-length", length, "--bars", 2)
+        assert command("sample", "r", *words, "--quiet", "--out", "w.mid").status == 0
+        if kind != "event":
+            assert signatures("w.mid") == [(0, *found)]
+
+
+def test_without_a_primer_only_events_know_their_meter(kind, ok, backend):
+    words = ("--primer-length", 0, "--bars", 4, "--num", 6, "--temperature", 2)
+    made = composed(ok("sample", "r", *words, "--out", "here", "--backend", backend))
+    if kind != "event":
+        assert all(signatures(path) == [(0, 4, 4)] for path, _ in made)
+        assert all(end_of(path) <= 4 * BAR for path, _ in made)
+        return
+    for path, _ in made:
+        piece = read_midi(Path(path), "")
+        starts, lengths = bars_of(piece.meter, end_of(path) - 1)
+        upbeat = lengths[0] < FIVE and len(lengths) > 1 and lengths[1] > lengths[0]
+        assert 3 <= len(starts) - upbeat <= 4
+    assert max(end_of(path) for path, _ in made) > 4 * BAR
