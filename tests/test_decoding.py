@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 
-from lstm_music.decoding import decode, decode_chords, end_asked, length_in_frames
-from lstm_music.midi import TICK
+from lstm_music.decoding import (
+    decode,
+    decode_chords,
+    end_asked,
+    length_in_frames,
+    without_silence,
+)
+from lstm_music.midi import TICK, Piece
 from lstm_music.sampler import Draft, FreeGrammar, Options, bounds_of
 from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.grammar import SHORTEST, ChordGrammar, MessageGrammar, Room
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
+from small import track_of
 
 FOUR, THREE, FIVE = 1920, 1440, 2400
 EVENTS = Vocabulary(
@@ -159,3 +166,28 @@ def test_messages_and_chords_follow_one_another_in_the_primers_meter():
         assert found.tracks[0][-2, TICK] == begins
         assert [tuple(row) for row in found.meter.tolist()] == list(meter)
         assert length_in_frames(ids, chords, options) == begins // 240 + 1
+
+
+@pytest.mark.parametrize(
+    ("meter", "first", "cut", "bars", "rest"),
+    [
+        ([], 1919, 0, 0, []),
+        ([], 1920, FOUR, 1, [[0, FOUR]]),
+        ([], 81_600, 42 * FOUR, 42, [[0, FOUR]]),
+        ([[0, THREE]], THREE - 1, 0, 0, [[0, THREE]]),
+        ([[0, THREE]], 4 * THREE + 5, 4 * THREE, 4, [[0, THREE]]),
+        ([[0, 480], [480, THREE]], 600, 480, 1, [[0, THREE]]),
+        ([[0, 480], [480, THREE], [9000, FIVE]], 480 + 2 * THREE, 480 + 2 * THREE, 3,
+         [[0, THREE], [9000 - 480 - 2 * THREE, FIVE]]),
+    ],
+)  # fmt: skip
+def test_silence_at_the_beginning_ends_with_its_last_bar_line(meter, first, cut, bars, rest):
+    tracks = [track_of([(first + n, first + n + 9, 60)]) for n in (400, 0)]
+    meter = np.array(meter, np.int32).reshape(-1, 2)
+    piece, found = without_silence(Piece("x", tracks, {"a": 1}, meter))
+    assert found == bars
+    assert piece.tracks[1][0, TICK] == first - cut
+    assert piece.tracks[0][0, TICK] == first - cut + 400
+    assert piece.meter.tolist() == rest
+    assert (piece.name, piece.repairs) == ("x", {"a": 1})
+    assert without_silence(Piece("", []))[1] == 0

@@ -11,7 +11,7 @@ import numpy as np
 
 from lstm_music.baselines import Baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.decoding import decode_chords, length_in_frames, rows_of
+from lstm_music.decoding import decode_chords, length_in_frames, rows_of, without_silence
 from lstm_music.errors import UserError
 from lstm_music.frame_sampler import BARS, check_options, fit_thresholds, sample_frames
 from lstm_music.heads import SigmoidHead
@@ -343,14 +343,25 @@ def frames_asked(options: Options, grid: int, primed: int = 0) -> int | None:
     return frames
 
 
-def read_primer(path: Path) -> Piece:
-    """Return the piece of a MIDI file; raises UserError where there is none."""
+def read_primer(path: Path, warn: Warn) -> Piece:
+    """Return the piece of a MIDI file, from its first note's bar on.
+
+    Raises UserError where there is none.
+    """
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        return read_midi(path, path.name)
+        piece, silent = without_silence(read_midi(path, path.name))
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    if silent:
+        warn(f"{path} begins with {bars_in_words(silent)} of silence: left out")
+    return piece
+
+
+def bars_in_words(bars: int) -> str:
+    """Return so many bars in words."""
+    return "a bar" if bars == 1 else f"{bars} bars"
 
 
 def frames_of_primer(
@@ -360,7 +371,7 @@ def frames_of_primer(
 
     Raises UserError for silence.
     """
-    piece = read_primer(path)
+    piece = read_primer(path, warn)
     frames, out_of_range = frames_of(piece, reading.grid)
     if not frames.any():
         raise UserError(

@@ -1,6 +1,7 @@
 """From sampled ids to a piece: pieces that follow one another, bar lines, and where it ends."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -18,6 +19,7 @@ from lstm_music.midi_file import Meter
 from lstm_music.piano_roll import piece_of_frames, ticks_per_step
 from lstm_music.sampler import Draft, Options, begun
 from lstm_music.tokenizers.chords import frames_of_words
+from lstm_music.tokenizers.events import bars_of
 from lstm_music.tokenizers.grammar import ChordGrammar, Grammar, GrammarState, TokenGrammar
 from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -121,6 +123,19 @@ def end_asked(
         draft.extend(np.empty(0))
     ticks = draft.room.ticks
     return None if ticks is None else draft.before + ticks
+
+
+def without_silence(piece: Piece) -> tuple[Piece, int]:
+    """Return a piece from the bar of its first note on, and how many bars were before that."""
+    first = min((int(track[0, TICK]) for track in piece.tracks), default=0)
+    starts, lengths = bars_of(piece.meter, first)
+    if len(starts) == 1:
+        return piece, 0
+    begin = int(starts[-1])
+    later = piece.meter[piece.meter[:, 0] > begin] - np.array([begin, 0], np.int32)
+    meter = np.concatenate([rows_of([(0, int(lengths[-1]))]), later])
+    tracks = [track - np.array([begin, 0, 0], np.int32) for track in piece.tracks]
+    return replace(piece, tracks=tracks, meter=meter), len(starts) - 1
 
 
 def clipped(piece: Piece, limit: int) -> Piece:

@@ -102,7 +102,7 @@ class MessageComposer(TokenComposer):
 
         The time that a note left out would have taken goes to the next one of its track.
         """
-        piece = read_primer(path)
+        piece = read_primer(path, warn)
         words = [word for word in self.tokenizer.words(piece) if word != PIECE_END]
         nearest = NearestWord(self.vocabulary)
         ids: Ids = []
@@ -149,7 +149,7 @@ class EventComposer(TokenComposer):
 
         What they make of the piece is written anew, so that it is in order.
         """
-        piece = read_primer(path)
+        piece = read_primer(path, warn)
         words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))

@@ -1,4 +1,4 @@
-"""Lengths in bars, in the meter of the piece: what a primer says, what events say, else 4/4."""
+"""Bars in the meter of the piece: what a primer says, what events say, else 4/4; and silence."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,13 @@ import mido
 import numpy as np
 import pytest
 
+from lstm_music.cli.runs import open_run
+from lstm_music.cli.sample import model_of, primers_of
+from lstm_music.composer import composer_of
 from lstm_music.midi import Piece, read_midi, write_midi
+from lstm_music.report import PRIMER_LENGTH
+from lstm_music.sampler import Options
+from lstm_music.tokenizers import grammar as grammars
 from lstm_music.tokenizers.events import bars_of
 from small import piece_of, track_of
 
@@ -83,6 +89,32 @@ def test_a_primer_in_five_four_is_followed_by_bars_of_five_four(kind, command, b
     assert max(end_of(path) for path, _ in made) > stop - 2 * FIVE
 
 
+def test_a_primer_longer_than_the_limit_is_followed_by_music(kind, command, backend, monkeypatch):
+    """The smallest limits: of 8 tokens where none is asked for, of 7 tokens, of less than a bar."""
+    monkeypatch.setattr(grammars, "WHOLE_PIECE", 8)
+    in_five(22)
+    given = ("--primer", "five.mid", "--primer-length", 5000, "--backend", backend, "--num", 3)
+    for words, sizes in (
+        ([], range(1, 161)),
+        (["--length", 7], [7]),
+        (["--seconds", 1], range(1, 99)),
+    ):
+        done = command("sample", "r", *given, *words, "--out", "here")
+        assert done.status == 0
+        assert all(size in sizes for _, size in composed(done.out))
+        seeds = [Path(path).read_bytes() for path, _ in composed(done.out)]
+        assert len({*seeds}) > 1 or words
+
+
+def test_a_report_composes_more_than_an_opening(kind):
+    """However little room its page leaves."""
+    checkpoint = open_run("r")[0]
+    composer = composer_of(checkpoint, model_of(checkpoint, "numpy"))
+    options = composer.fitted(Options(limit=2 * BAR))
+    primers, _ = primers_of(composer, options, 3, PRIMER_LENGTH)
+    assert all(0 < composer.ticks(primer) <= BAR for primer in primers)
+
+
 def test_meter_that_changes_behind_the_primer_is_not_known_yet(kind, command):
     track = track_of([(480 * n, 480 * n + 480, 60) for n in range(40)])
     meter = np.array([[0, THREE], [6 * THREE, FIVE]], np.int32)
@@ -107,3 +139,39 @@ def test_without_a_primer_only_events_know_their_meter(kind, ok, backend):
         upbeat = lengths[0] < FIVE and len(lengths) > 1 and lengths[1] > lengths[0]
         assert 3 <= len(starts) - upbeat <= 4
     assert max(end_of(path) for path, _ in made) > 4 * BAR
+
+
+def first_note(path):
+    return min(int(track[0, 0]) for track in read_midi(Path(path), "").tracks)
+
+
+def test_silence_before_a_primer_is_left_out(kind, command):
+    """85 s of it at the usual tempo; the first note keeps its place in the bar."""
+    late, notes = 32 * BAR - 240, [(240 * n, 240 * n + 240, 60 + 2 * (n % 3)) for n in range(9)]
+    write_midi(Piece("", [track_of([(late + a, late + b, p) for a, b, p in notes])]), "late.mid")
+    write_midi(Piece("", [track_of([(1680 + a, 1680 + b, p) for a, b, p in notes])]), "soon.mid")
+    made = {}
+    for name in ("late.mid", "soon.mid"):
+        words = ("--primer", name, "--bars", 2, "--out", "x.mid")
+        done = command("sample", "r", *words)
+        assert done.status == 0
+        warned = f"warning: {name} begins with 31 bars of silence: left out"
+        assert (warned in done.err) == (name == "late.mid")
+        made[name] = Path("x.mid").read_bytes(), done.out[0].replace(name, "")
+    assert first_note("x.mid") == 1680 or kind not in ("chord", "note")  # others know few times
+    assert made["late.mid"] == made["soon.mid"]
+
+
+@pytest.mark.parametrize("how", KINDS)
+def test_silence_that_a_model_begins_with_is_left_out(how, command, train_small):
+    for seed in range(8):
+        notes = [(9600 + 480 * n, 9840 + 480 * n, 60 + (n + seed) % 3) for n in range(9)]
+        write_midi(Piece("", [track_of(notes)]), f"music/{seed}.mid")
+    train_small("--max-steps", 100, *KINDS[how], "--lr", 0.03, "--run", "s", "--quiet")
+    for n, words in enumerate((["--primer-length", 0], [], ["--primer-length", 60])):
+        done = command("sample", "s", *words, "--length", 80, "--num", 3, "--out", f"here-{n}")
+        assert done.status == 0 and not done.err
+        for line in done.out:
+            assert ", 0 tracks" in line or first_note(line.split("  (")[0]) < BAR
+    if how in ("merge", "chord", "note"):  # of flattened tracks another may begin sooner
+        assert line.endswith("; silent at first, 5 bars left out)")

@@ -25,6 +25,7 @@ from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import without_silence
 from lstm_music.embeddings import PERPLEXITY, pitch_points, separation_of
 from lstm_music.errors import UserError
 from lstm_music.midi import MidiError, Piece, read_midi, velocities_of
@@ -207,7 +208,7 @@ def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> P
     options = composer.fitted(asked)
     opening = (composer.openings() or [Opening("", [])])[0]
     (made,) = composer.compose([composer.cut(opening.music, 0, None)], options, lambda *_: None)
-    return composer.piece(made, options, title)
+    return without_silence(composer.piece(made, options, title))[0]
 
 
 def scores(title: str, piece: Callable[[], Piece]) -> list[Figure]:

@@ -28,6 +28,7 @@ from lstm_music.cli.common import (
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, primers_of
 from lstm_music.composer import Composer, composer_of
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, write_midi
 from lstm_music.ops import get_ops
@@ -347,7 +348,7 @@ def compose(
         composer.compose(primers, options, lambda done, most: None), origins, strict=True
     ):
         steps.show(f"temperature {temperature:g}")
-        piece = composer.piece(music, options, f"temperature {temperature:g}")
+        piece, _ = without_silence(composer.piece(music, options, f"temperature {temperature:g}"))
         content = io.BytesIO()
         write_midi(piece, content, TEMPO)
         midi = content.getvalue()

@@ -27,8 +27,16 @@ from lstm_music.cli.common import (
     write,
 )
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
-from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
+from lstm_music.composer import (
+    Composer,
+    FrequencyComposer,
+    Opening,
+    bars_in_words,
+    composer_of,
+    untrained,
+)
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
 from lstm_music.model import Model
@@ -75,11 +83,13 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
         made_of = zip(paths, origins[own], primers[own], pieces, strict=True)
         for n, (path, origin, primer, music) in enumerate(made_of):
-            piece = composer.piece(music, options, path.stem, primer)
+            piece, silent = without_silence(composer.piece(music, options, path.stem, primer))
             write(midi_of(piece, args), path)
             uncounted = composer.size(primer, options) if options.beyond else 0
-            length = f"{composer.size(music, options) - uncounted} {composer.unit}"
-            bar.print(path if args.quiet else describe(piece, path, length, origin, args))
+            what = f"{composer.size(music, options) - uncounted} {composer.unit}"
+            what += f", primed with {origin}" if origin else ""
+            what += f"; silent at first, {bars_in_words(silent)} left out" if silent else ""
+            bar.print(path if args.quiet else describe(piece, path, what, args))
             made = companions(piece, path, args, unmade)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
@@ -324,15 +334,14 @@ def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
 
 
-def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
-    """Return one line on a piece that was written."""
+def describe(piece: Piece, path: Path, what: str, args: argparse.Namespace) -> str:
+    """Return one line on a piece that was written; what: how much of what it is."""
     notes = [notes_of(track) for track in piece.tracks]
     end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
     seconds = end / TICKS_PER_QUARTER * 60 / args.tempo
-    primed = f", primed with {origin}" if origin else ""
     return (
         f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
-        f"{length}{primed})"
+        f"{what})"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from lstm_music.cli.figures import composers
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
@@ -103,7 +104,7 @@ def composed(one: Wanted, asked: Asked) -> list[Piece]:
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
     ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
-    pieces = from_silence(composer, asked.num, drawing)
+    pieces = [without_silence(piece)[0] for piece in from_silence(composer, asked.num, drawing)]
     if not all(piece.tracks for piece in pieces):
         what = one.baseline or f"'{one.source}'"
         raise UserError(f"{what} composed silence: give another --seed, or train it for longer")
