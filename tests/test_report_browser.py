@@ -342,16 +342,18 @@ def test_temperature_tells_careful_from_bold(opened):
 
 
 def test_midi_of_the_page_is_read_back(opened):
-    notes, data = opened.run(
+    notes, data, drums = opened.run(
         with_network(
             "flatten",
             """
             const composer = new Composer(network, { seed: 3 });
             while (composer.notes.length < 200) composer.step();
-            return [composer.notes, [...midiFile(composer.notes, 77)]];
+            const { notes } = composer;
+            return [notes, [...midiFile(notes, 77)], [...midiFile(notes, 77, [], true)]];
             """,
         )
     )
+    assert all(read_midi(bytes(drums), "page", drums=True).drums)
     piece = read_midi(bytes(data), "page")
     tracks = sorted({note[3] for note in notes})
     assert len(piece.tracks) == len(tracks)

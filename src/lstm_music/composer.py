@@ -11,7 +11,13 @@ import numpy as np
 
 from lstm_music.baselines import Baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.decoding import decode_chords, length_in_frames, rows_of, without_silence
+from lstm_music.decoding import (
+    decode_chords,
+    length_in_frames,
+    rows_of,
+    with_drums,
+    without_silence,
+)
 from lstm_music.errors import UserError
 from lstm_music.frame_sampler import BARS, check_options, fit_thresholds, sample_frames
 from lstm_music.heads import SigmoidHead
@@ -47,10 +53,11 @@ class Opening(NamedTuple):
 
 
 class Composer(ABC, Generic[Music]):
-    """What composes. unit: of its lengths; top_p: its default."""
+    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums."""
 
     unit: str
     top_p: float
+    drums: list[int] | None = None
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:
@@ -97,6 +104,7 @@ class ChordComposer(Composer[Ids]):
         self.vocabulary = checkpoint.vocabulary
         self.reading = reading_of(checkpoint)
         self.grammar = ChordGrammar(self.vocabulary, ticks_per_step(self.reading.grid))
+        self.drums = drums_of(checkpoint)
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: a length is one in ticks, or after a primer in bars."""
@@ -114,7 +122,8 @@ class ChordComposer(Composer[Ids]):
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen chords replaced by the nearest seen."""
-        frames, meter = frames_of_primer(path, self.reading, warn)
+        piece = read_primer(path, warn, self.drums is not None)
+        frames, meter = frames_of_primer(piece, path, self.reading, warn)
         ids, unseen = chord_ids([chord_words(frames)], self.vocabulary)
         if unseen.any():
             warn(
@@ -145,7 +154,8 @@ class ChordComposer(Composer[Ids]):
     def piece(self, music: Ids, options: Options, name: str, primer: Ids | None = None) -> Piece:
         """As Composer.piece."""
         grid = self.reading.grid
-        return decode_chords(music, self.vocabulary, grid, name, self.restrike, options)
+        piece = decode_chords(music, self.vocabulary, grid, name, self.restrike, options)
+        return with_drums(piece, self.drums)
 
 
 class FrameComposer(Composer[Frames]):
@@ -187,7 +197,7 @@ class FrameComposer(Composer[Frames]):
     ) -> Piece:
         """As Composer.piece."""
         piece = piece_of_frames(music, self.grid, name, self.restrike)
-        return replace(piece, meter=rows_of(options.meter))
+        return with_drums(replace(piece, meter=rows_of(options.meter)), self.drums)
 
 
 class NoteComposer(FrameComposer):
@@ -196,7 +206,7 @@ class NoteComposer(FrameComposer):
     def __init__(self, checkpoint: Checkpoint, model: Model, restrike: bool = False) -> None:
         self.reading = reading_of(checkpoint)
         super().__init__(self.reading.grid, restrike)
-        self.checkpoint, self.model = checkpoint, model
+        self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
 
     def fitted(self, options: Options) -> Options:
         """As FrameComposer.fitted. Raises UserError for what the model's head can't do."""
@@ -210,7 +220,8 @@ class NoteComposer(FrameComposer):
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of."""
-        return Opening(str(path), *frames_of_primer(path, self.reading, warn))
+        piece = read_primer(path, warn, self.drums is not None)
+        return Opening(str(path), *frames_of_primer(piece, path, self.reading, warn))
 
     def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
         """As Composer.compose."""
@@ -225,9 +236,15 @@ class NoteComposer(FrameComposer):
 class FrequencyComposer(FrameComposer):
     """Draws each frame by itself from a baseline, as the paper's section 5.1 does with chords."""
 
-    def __init__(self, baseline: Baseline, grid: int, restrike: bool = False) -> None:
+    def __init__(
+        self,
+        baseline: Baseline,
+        grid: int,
+        restrike: bool = False,
+        drums: list[int] | None = None,
+    ) -> None:
         super().__init__(grid, restrike)
-        self.baseline = baseline
+        self.baseline, self.drums = baseline, drums
 
     def openings(self) -> list[Opening]:
         """Return none: what was before makes no difference."""
@@ -343,15 +360,21 @@ def frames_asked(options: Options, grid: int, primed: int = 0) -> int | None:
     return frames
 
 
-def read_primer(path: Path, warn: Warn) -> Piece:
+def drums_of(checkpoint: Checkpoint) -> list[int] | None:
+    """Return Corpus.drums of what a checkpoint was trained on."""
+    pitches: list[int] | None = checkpoint.meta.get("corpus", {}).get("drums")
+    return pitches
+
+
+def read_primer(path: Path, warn: Warn, drums: bool) -> Piece:
     """Return the piece of a MIDI file, from its first note's bar on.
 
-    Raises UserError where there is none.
+    drums: whether they are kept. Raises UserError where there is none.
     """
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        piece, silent = without_silence(read_midi(path, path.name))
+        piece, silent = without_silence(read_midi(path, path.name, drums))
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
     if silent:
@@ -365,13 +388,12 @@ def bars_in_words(bars: int) -> str:
 
 
 def frames_of_primer(
-    path: Path, reading: RollReading, warn: Warn
+    piece: Piece, path: Path, reading: RollReading, warn: Warn
 ) -> tuple[Frames, tuple[tuple[int, int], ...]]:
     """Return a MIDI file's frames as a model read its corpus, and its meter.
 
     Raises UserError for silence.
     """
-    piece = read_primer(path, warn)
     frames, out_of_range = frames_of(piece, reading.grid)
     if not frames.any():
         raise UserError(

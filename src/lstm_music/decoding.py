@@ -9,6 +9,8 @@ import numpy as np
 from lstm_music.midi import (
     KIND,
     NOTE_OFF,
+    NOTE_ON,
+    PITCH,
     TICK,
     Messages,
     Piece,
@@ -20,7 +22,13 @@ from lstm_music.piano_roll import piece_of_frames, ticks_per_step
 from lstm_music.sampler import Draft, Options, begun
 from lstm_music.tokenizers.chords import frames_of_words
 from lstm_music.tokenizers.events import bars_of
-from lstm_music.tokenizers.grammar import ChordGrammar, Grammar, GrammarState, TokenGrammar
+from lstm_music.tokenizers.grammar import (
+    PITCHES,
+    ChordGrammar,
+    Grammar,
+    GrammarState,
+    TokenGrammar,
+)
 from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -123,6 +131,20 @@ def end_asked(
         draft.extend(np.empty(0))
     ticks = draft.room.ticks
     return None if ticks is None else draft.before + ticks
+
+
+def with_drums(piece: Piece, pitches: Sequence[int] | None, apart: bool = False) -> Piece:
+    """Say which tracks of a piece are drums, by the pitches that were commoner in drums.
+
+    Where those are all, there was nothing but drums. Else tokens don't tell: a track is drums if
+    most of its notes have such pitches, as far as tracks are kept apart; merged, none is.
+    """
+    only = len(pitches or ()) == PITCHES
+    if not pitches or not (only or apart):
+        return piece
+    strikes = (track[track[:, KIND] == NOTE_ON, PITCH] for track in piece.tracks)
+    drums = tuple(bool(only or np.isin(some, pitches).mean() > 0.5) for some in strikes)
+    return replace(piece, drums=drums)
 
 
 def without_silence(piece: Piece) -> tuple[Piece, int]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from lstm_music.batches import Batches, Source, cut_streams, openings, whole_streams
 from lstm_music.composers import composer_of
 from lstm_music.errors import UserError
-from lstm_music.midi import Piece
+from lstm_music.midi import KIND, NOTE_ON, PITCH, Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.sources import Mended, Skipped
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -42,7 +42,8 @@ class Corpus(ABC):
     numbers; skipped: files that can't be used; mended: files that were repaired; copies: pieces
     left out of a split because another holds the same music; shifts (pieces, 2): by how many
     semitones a piece may be transposed, at least and at most; augment: semitones by which training
-    pieces are; notes: of each piece, all tracks merged, or of frames, the held ones joined.
+    pieces are; notes: of each piece, all tracks merged, or of frames, the held ones joined; drums:
+    pitches that are commoner in tracks of drums than in others, where drums are read.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Corpus(ABC):
     shifts: Array
     augment: int
     notes: Sequence[int]
+    drums: list[int] | None
 
     @property
     @abstractmethod
@@ -196,16 +198,36 @@ class Gathered:
     notes: list[int] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
     mended: list[Mended] = field(default_factory=list)
+    _struck: Array | None = None
 
     def usable(self, found: Iterable[Piece | Skipped]) -> Iterator[Piece]:
         """Yield the pieces among what was found, and note what was skipped or mended."""
         for piece in found:
             if isinstance(piece, Skipped):
                 self.skipped.append(piece)
-            else:
-                yield piece
-                if piece.repairs and self.names and self.names[-1] == piece.name:
-                    self.mended.append(Mended(piece.name, dict(piece.repairs)))
+                continue
+            yield piece
+            if not self.names or self.names[-1] != piece.name:
+                continue
+            if piece.repairs:
+                self.mended.append(Mended(piece.name, dict(piece.repairs)))
+            if piece.drums:
+                self._count(piece)
+
+    def _count(self, piece: Piece) -> None:
+        """Count how often each pitch is struck in tracks of drums, and in others."""
+        if self._struck is None:
+            self._struck = np.zeros((2, 128), np.int64)
+        for track, drums in zip(piece.tracks, piece.drums, strict=True):
+            pitches = track[track[:, KIND] == NOTE_ON, PITCH]
+            self._struck[int(drums)] += np.bincount(pitches, minlength=128)
+
+    def drums(self) -> list[int] | None:
+        """As Corpus.drums: all pitches, where there is nothing but drums."""
+        if self._struck is None:
+            return None
+        others, drums = self._struck / np.maximum(self._struck.sum(axis=1, keepdims=True), 1)
+        return [int(pitch) for pitch in np.flatnonzero((drums > others) | (others.sum() == 0))]
 
     def add(
         self, name: str, length: int, shifts: tuple[int, int], content: bytes, notes: int
@@ -241,6 +263,7 @@ class Gathered:
             "copies": copies,
             "skipped": [s._asdict() for s in self.skipped],
             "mended": [m._asdict() for m in self.mended],
+            "drums": self.drums(),
         }
 
     def save(self, folder: Path) -> None:
@@ -373,6 +396,7 @@ def common_fields(
         "skipped": [Skipped(**s) for s in meta["skipped"]],
         "mended": [Mended(**m) for m in meta["mended"]],
         "copies": meta["copies"],
+        "drums": meta["drums"],
         "shifts": arrays["shifts"],
         "augment": augment,
     }

@@ -10,11 +10,12 @@ from lstm_music.composer import (
     Opening,
     Show,
     Warn,
+    drums_of,
     meter_of,
     read_primer,
     sample_on_cpu,
 )
-from lstm_music.decoding import clipped, decode, end_asked
+from lstm_music.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
 from lstm_music.model import Model
@@ -40,7 +41,7 @@ class TokenComposer(Composer[Ids]):
     grammar: TokenGrammar
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
-        self.checkpoint, self.model = checkpoint, model
+        self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
         self.vocabulary = checkpoint.vocabulary
 
     def fitted(self, options: Options) -> Options:
@@ -83,7 +84,8 @@ class TokenComposer(Composer[Ids]):
         piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name, options)
         start = self.vocabulary.id(PIECE_END)
         end = end_asked(music, primer or [], self.grammar, options, start)
-        return piece if end is None else clipped(piece, end)
+        piece = piece if end is None else clipped(piece, end)
+        return with_drums(piece, self.drums, self.tokenizer.layout == "flatten")
 
 
 class MessageComposer(TokenComposer):
@@ -102,7 +104,7 @@ class MessageComposer(TokenComposer):
 
         The time that a note left out would have taken goes to the next one of its track.
         """
-        piece = read_primer(path, warn)
+        piece = read_primer(path, warn, self.drums is not None)
         words = [word for word in self.tokenizer.words(piece) if word != PIECE_END]
         nearest = NearestWord(self.vocabulary)
         ids: Ids = []
@@ -149,7 +151,7 @@ class EventComposer(TokenComposer):
 
         What they make of the piece is written anew, so that it is in order.
         """
-        piece = read_primer(path, warn)
+        piece = read_primer(path, warn, self.drums is not None)
         words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))

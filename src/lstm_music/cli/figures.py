@@ -28,7 +28,7 @@ from lstm_music.corpus import Reading, load_corpus
 from lstm_music.decoding import without_silence
 from lstm_music.embeddings import PERPLEXITY, pitch_points, separation_of
 from lstm_music.errors import UserError
-from lstm_music.midi import MidiError, Piece, read_midi, velocities_of
+from lstm_music.midi import MidiError, Piece, read_any, velocities_of
 from lstm_music.model import Model
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
@@ -82,7 +82,8 @@ def of_file(path: Path) -> list[Figure]:
     if not path.is_file():
         raise UserError(f"no file '{path}': give a MIDI file, or a run")
     try:
-        piece, velocities = read_midi(path, path.stem), velocities_of(path)
+        piece, drums = read_any(path, path.stem)
+        velocities = velocities_of(path, drums)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give another MIDI file") from error
 
@@ -155,10 +156,11 @@ def composers(
 
     def frequency() -> Composer[Any]:
         grid = checkpoint.meta["tokenizer"].get("grid")
-        rolls = corpus_of(name, checkpoint, run_folder, Reading("note", grid=grid))
+        drums = reading_of(checkpoint, run_folder).drums
+        rolls = corpus_of(name, checkpoint, run_folder, Reading("note", grid=grid, drums=drums))
         assert isinstance(rolls, RollCorpus)
         baseline = chord_frequency(rolls.split_frames("train"), rolls.split_frames("valid"))
-        return FrequencyComposer(baseline, rolls.reading.grid)
+        return FrequencyComposer(baseline, rolls.reading.grid, drums=rolls.drums)
 
     def untrained() -> Composer[Any]:
         seed = checkpoint.meta["settings"]["seed"]

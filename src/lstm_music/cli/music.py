@@ -189,7 +189,7 @@ def rolls_of(
     """Return the first run's corpus as frames, for the baselines that draw them."""
     if isinstance(own, RollCorpus):
         return own
-    corpus = corpus_for(*first, Reading("note"), args)
+    corpus = corpus_for(*first, Reading("note", drums=own.drums is not None), args)
     assert isinstance(corpus, RollCorpus)
     return corpus
 

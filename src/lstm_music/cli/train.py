@@ -39,7 +39,7 @@ from lstm_music.ranks import ALONE, Alone, join
 from lstm_music.run_folder import SHAPE, new_run
 from lstm_music.run_lock import RunLock
 from lstm_music.signals import Interrupted
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.grammar import PITCHES, word_parts
 from lstm_music.trainer import Trainer
 
 SKIPPED_SHOWN = 5  # files that a warning names one by one
@@ -206,6 +206,12 @@ def warn_of_skipped(corpus: Corpus, folder: Path) -> None:
         warn(f"skipped {skipped.file}: {skipped.reason}")
     if len(corpus.skipped) > SKIPPED_SHOWN:
         warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
+    apart = corpus.tokenizer_json().get("layout") == "flatten"
+    if corpus.drums and len(corpus.drums) < PITCHES and not apart:
+        warn(
+            "drums and other notes share one track, which samples play as one instrument: "
+            "--tracks flatten keeps them apart"
+        )
     if corpus.mended:
         mended = f"mended {len(corpus.mended):,} of the {len(corpus.pieces):,} files"
         warn(f"{mended}: see {folder / 'mended.csv'}")

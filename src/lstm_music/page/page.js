@@ -2,6 +2,7 @@
 // The page: a voice, piano rolls that move with the sound, and what the buttons do.
 
 const LOOK_AHEAD = 1.5; // seconds: timers of a page in the background may sleep for one
+const DRUMS = 9; // MIDI's channel of them
 const DRAW_AHEAD = BAR; // ticks composed beyond what is heard, to be seen coming
 const BUSY = 30; // milliseconds composed at a time, so that the page stays awake
 
@@ -337,7 +338,8 @@ class Player {
 
   /** Download what was composed so far. */
   save() {
-    const bytes = midiFile(this.composer.notes, this.tempo, this.composer.music.bars);
+    const { notes, music, model } = this.composer;
+    const bytes = midiFile(notes, this.tempo, music.bars, model.drums);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([bytes], { type: "audio/midi" }));
     link.download = `composed-${byId("compose-seed").value || 0}.mid`;
@@ -356,7 +358,7 @@ function meterOf(bars) {
 }
 
 /** Return the bytes of a MIDI file: a track with the tempo and the meter, then those of the notes. */
-function midiFile(notes, tempo, bars = []) {
+function midiFile(notes, tempo, bars = [], drums = false) {
   const number = (n, size) => [24, 16, 8, 0].slice(4 - size).map((shift) => (n >>> shift) & 255);
   const delta = (n) => (n < 128 ? [n] : [...delta(n >>> 7).map((byte) => byte | 128), n & 127]);
   const chunk = (name, bytes) =>
@@ -373,7 +375,7 @@ function midiFile(notes, tempo, bars = []) {
   }
   const tracks = [first.concat(ending)];
   for (const track of new Set(notes.map((note) => note[3]))) {
-    const channel = (track % 15) + (track % 15 > 8); // the one of number 9 plays drums
+    const channel = drums ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
     const events = notes
       .filter((note) => note[3] === track)
       .flatMap(([start, end, pitch]) => [[start, ON, pitch], [end, OFF, pitch]])
