@@ -49,6 +49,17 @@ class Mended(NamedTuple):
     repairs: dict[str, int]
 
 
+def namesake(name: str) -> str | None:
+    """Return what to type for a file or folder that has the name of a corpus, if one is here."""
+    return os.path.join(".", name) if name in NAMED and Path(name).exists() else None
+
+
+def or_namesake(name: str) -> str:
+    """Return how an error about a named corpus goes on where a file or folder has its name."""
+    own = namesake(name)
+    return f", or write {own} for what lies here" if own else ""
+
+
 def find_sources(name: str, data: Path | None = None, built: Path | None = None) -> list[Source]:
     """List the MIDI files of a corpus in a fixed order.
 
@@ -63,12 +74,12 @@ def find_sources(name: str, data: Path | None = None, built: Path | None = None)
             return archived(built)
         raise UserError(
             "the corpus 'classical' isn't built yet: build it with bin/corpus classical --build, "
-            "or say where yours is with --data FILE"
+            f"or say where yours is with --data FILE{or_namesake(name)}"
         )
     if name in ROLLS:
         raise UserError(
             f"'{name}' holds piano rolls, which have no MIDI messages: "
-            "read it with --representation chord or note"
+            f"read it with --representation chord or note{or_namesake(name)}"
         )
     if name and Path(name).exists():
         return files_at(Path(name))
@@ -98,7 +109,7 @@ def find_rolls(name: str, data: Path | None = None) -> Path | None:
     raise UserError(
         f"no {stem}.mat or {stem}.pickle in "
         + (f"'{folder}'" if named else "the folder that LSTM_MUSIC_DATA should name")
-        + f": say where it is, with --data {stem}.mat"
+        + f": say where it is, with --data {stem}.mat{'' if data else or_namesake(name)}"
     )
 
 

@@ -23,6 +23,7 @@ from lstm_music.errors import UserError
 from lstm_music.ops import BACKENDS
 from lstm_music.ranks import abandon, launched
 from lstm_music.reading import Workers
+from lstm_music.sources import namesake
 
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
 PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
@@ -307,6 +308,13 @@ def warn(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(as_typed(f"warning: {' '.join(line.split())}"), file=sys.stderr)
+
+
+def warn_of_namesake(name: str | None, data: Path | None) -> None:
+    """Say which is taken where a corpus and something here have the name that was given."""
+    own = namesake(name) if name and data is None else None
+    if own:
+        warn(f"'{name}' is the corpus of that name, not what lies here: write {own} for that")
 
 
 class Bar:

@@ -14,6 +14,7 @@ from lstm_music.cli.common import (
     add_worker_options,
     reading_from,
     run,
+    warn_of_namesake,
     whole,
     workers_from,
 )
@@ -42,6 +43,7 @@ def main(argv: Sequence[str]) -> int:
     if args.build:
         build_classical(args.corpus, args.jobs)
     corpus = load_corpus(args.corpus, args.data, reading, sys.stderr.isatty(), workers_from(args))
+    warn_of_namesake(args.corpus, args.data)
     summary = corpus.summary()
     print_table(f"{args.corpus}, {title_of(reading)}", summary)
     print_notes(corpus)

@@ -11,7 +11,14 @@ from typing import Any
 
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole
+from lstm_music.cli.common import (
+    Parser,
+    add_backend_options,
+    limit_threads,
+    run,
+    warn_of_namesake,
+    whole,
+)
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -72,6 +79,7 @@ def main(argv: Sequence[str]) -> int:
         rows += evaluate(name, checkpoint, corpus, args.split, get_ops(args.backend))
         if isinstance(corpus, RollCorpus):
             published |= published_rows(corpus, args.split)
+    warn_of_namesake(args.corpus, args.data)
     print_table(rows, args.split)
     for name, others in published.items():
         print(f"\npublished for {name}, test:")

@@ -17,6 +17,7 @@ from lstm_music.cli.common import (
     number,
     open_file,
     run,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -92,6 +93,7 @@ def find_study(args: argparse.Namespace) -> Study:
     if args.control is not None:
         system, _, source = args.control.rpartition("=")
         wanted.append(Wanted(system or HUMAN, source, True))
+        warn_of_namesake(source, None)
     if not wanted:
         if not args.db.is_file():
             raise UserError(

@@ -22,6 +22,7 @@ from lstm_music.cli.common import (
     open_file,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -162,6 +163,7 @@ def corpora_of(
 ) -> dict[str, Corpus]:
     """Return by run the corpus to evaluate it on, where it can be read; a warning where not."""
     corpora = {}
+    warn_of_namesake(args.corpus, args.data)
     for name, checkpoint, folder in chosen:
         steps.show(f"{name}: corpus")
         try:

@@ -23,6 +23,7 @@ from lstm_music.cli.common import (
     open_file,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -159,6 +160,7 @@ def rolls_of(args: argparse.Namespace, reading: Reading) -> RollCorpus:
     """Return the piano rolls of --corpus and --data."""
     progress = not args.quiet and sys.stderr.isatty()
     corpus = load_corpus(args.corpus, args.data, reading, progress)
+    warn_of_namesake(args.corpus, args.data)
     assert isinstance(corpus, RollCorpus)
     return corpus
 

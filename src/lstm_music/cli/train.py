@@ -15,7 +15,14 @@ from typing import Any
 from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import as_typed, limit_threads, run, warn, workers_from
+from lstm_music.cli.common import (
+    as_typed,
+    limit_threads,
+    run,
+    warn,
+    warn_of_namesake,
+    workers_from,
+)
 from lstm_music.cli.runs import typed
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
@@ -84,6 +91,7 @@ def train(
     )
     check_same(corpus, ranks)
     if not args.quiet:
+        warn_of_namesake(args.corpus, args.data)
         warn_of_skipped(corpus, folder)
     words = len(corpus.vocabulary)
     options["head"] = options["head"] or suiting_head(reading.representation, words)

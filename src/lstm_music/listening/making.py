@@ -19,7 +19,7 @@ from lstm_music.listening.study import Wanted
 from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_any, write_midi
 from lstm_music.music_pieces import from_silence, piece_of_music, split_music
 from lstm_music.sampler import Options
-from lstm_music.sources import ROLL_SUFFIXES, ROLLS
+from lstm_music.sources import NAMED, ROLL_SUFFIXES, ROLLS
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
 TEMPO = 90.0  # quarter notes a minute, of all that is not a file of its own
@@ -74,7 +74,7 @@ def sounds_of(one: Wanted, asked: Asked, drums: bool) -> list[clips.Sound]:
     path = Path(one.source)
     if path.is_file() and path.suffix.lower() in MIDI + WAV:
         return [sound_of_file(one.system, path)]
-    if one.control and not (path.is_dir() and files_in(path)):
+    if one.control and (one.source in NAMED or not (path.is_dir() and files_in(path))):
         return [sound_of_piece(one.system, piece) for piece in human(one.source, asked, drums)]
     if path.is_dir() and files_in(path):
         files = files_in(path)
