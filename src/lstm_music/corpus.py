@@ -24,7 +24,7 @@ from lstm_music.message_corpus import (
 from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piece_store import PieceStore
-from lstm_music.prepared import Corpus, cache_folder, places, read_cache, write_cache
+from lstm_music.prepared import OUTSIDE, Corpus, cache_folder, places, read_cache, write_cache
 from lstm_music.reading import Digests, Workers, digests_of, pieces_of
 from lstm_music.roll_corpus import (
     RollCorpus,
@@ -158,7 +158,7 @@ def key_of(key: str, meta: Mapping[str, Any]) -> str:
     It stays where no file had to be mended and none is a copy of another: such a corpus is the
     same by the rules of every version, so that its runs go on.
     """
-    mended = {kind for file in meta["mended"] for kind in file["repairs"]}
+    mended = {kind for file in meta["mended"] for kind in file["repairs"]} - {OUTSIDE}
     if not mended and not meta["copies"]:
         return key
     hits = " hits" * ("drum hits of length zero" in mended)

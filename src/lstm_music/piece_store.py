@@ -178,7 +178,7 @@ def read_one(file: File, drums: bool) -> Read:
 
 def piece_of(read: Read, name: str) -> Piece:
     """Return what was read as a piece of that name."""
-    return Piece(name, read.tracks, read.repairs, read.meter, read.drums)
+    return Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
 
 
 # A shard ----------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lstm_music.archives import is_archive, members
@@ -104,7 +104,8 @@ def find_rolls(name: str, data: Path | None = None) -> Path | None:
     wanted = {letters(stem), letters(f"{stem}.de"), letters(name)}  # Piano-midi.de.pickle
     named = data is not None or bool(os.environ.get("LSTM_MUSIC_DATA"))
     for file in sorted(folder.rglob("*")) if named else ():
-        if file.suffix.lower() in ROLL_SUFFIXES and letters(file.stem) in wanted:
+        kind = file.suffix.lower() in ROLL_SUFFIXES and not is_leftover(file.as_posix())
+        if kind and letters(file.stem) in wanted:
             return file
     raise UserError(
         f"no {stem}.mat or {stem}.pickle in "
@@ -138,6 +139,12 @@ def files_at(path: Path) -> list[Source]:
 def is_midi(name: str) -> bool:
     """Return whether a file of this name should be a MIDI file."""
     return name.lower().endswith(MIDI_SUFFIXES)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file of this name is one of those that macOS puts beside others."""
+    path = PurePosixPath(name)
+    return path.name.startswith("._") or "__MACOSX" in path.parts
 
 
 def printable(name: str) -> str:

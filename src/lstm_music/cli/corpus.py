@@ -116,6 +116,8 @@ def print_notes(corpus: Corpus) -> None:
         files.update(mended.repairs.keys())
     for repair, times in repairs.most_common():
         print(f"mended: {repair}, {times:,} in {files[repair]:,} of the files")
+    if corpus.ignored:
+        print(f"ignored: {corpus.ignored:,} files that macOS put beside others (._*): no music")
     if corpus.copies:
         print(
             f"copies: {len(corpus.copies):,} pieces are left out of a split because another "

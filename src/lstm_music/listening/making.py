@@ -19,7 +19,7 @@ from lstm_music.listening.study import Wanted
 from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_any, write_midi
 from lstm_music.music_pieces import from_silence, piece_of_music, split_music
 from lstm_music.sampler import Options
-from lstm_music.sources import NAMED, ROLL_SUFFIXES, ROLLS
+from lstm_music.sources import NAMED, ROLL_SUFFIXES, ROLLS, is_leftover
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
 TEMPO = 90.0  # quarter notes a minute, of all that is not a file of its own
@@ -89,7 +89,8 @@ def files_in(folder: Path) -> list[Path]:
     """Return the MIDI and WAV files of a folder that is no run."""
     if (folder / "checkpoints").is_dir() or (folder / "meta.json").is_file():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in MIDI + WAV and p.is_file())
+    files = (p for p in folder.iterdir() if p.suffix.lower() in MIDI + WAV and p.is_file())
+    return sorted(p for p in files if not is_leftover(p.name))
 
 
 def sound_of_file(system: str, path: Path) -> clips.Sound:
