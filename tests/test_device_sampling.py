@@ -198,8 +198,7 @@ def short(monkeypatch):
     monkeypatch.setattr(grammars, "WHOLE_PIECE", 90)
     monkeypatch.setattr(grammars, "PER_QUARTER", 2)
     monkeypatch.setattr(grammars, "WITHIN_LIMIT", 70)
-    for module in (grammars, device_sampling):
-        monkeypatch.setattr(module, "SHORTEST", BAR)
+    monkeypatch.setattr(grammars, "SHORTEST", BAR)
     for module in (sampler, device_sampling):
         monkeypatch.setattr(module, "ROWS", 4)
     monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
@@ -225,6 +224,11 @@ LENGTHS = [
     Options(limit=BAR, temperature=2.0),
     Options(limit=5 * BAR, seed=3),
     Options(limit=3 * BAR, greedy=True),
+    Options(bars=3, seed=1),
+    Options(beyond=True),
+    Options(beyond=True, length=20, seed=1),
+    Options(beyond=True, limit=700),
+    Options(beyond=True, bars=2, seed=4, meter=((0, 1440),)),
 ]
 
 
@@ -256,7 +260,7 @@ def test_events_that_fit_no_limit_or_lack_words(short, without):
 def check_pieces(on_cpu, on_gpu, grammar, options):
     tried = sample(on_cpu, START, [()] * 6, Options(length=20, temperature=2.0, seed=9), grammar)
     lengths = (0, 3, 0, 20, 1, 12)
-    most = options.length or 20
+    most = 20 if options.beyond else options.length or 20
     primers = [ids[: min(n, most)] for ids, n in zip(tried, lengths, strict=True)]
     expected = sample(on_cpu, START, primers, options, grammar)
     shown = []
