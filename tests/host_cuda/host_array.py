@@ -1,0 +1,280 @@
+"""Arrays of the stand-in for CuPy: in the host's memory, and as hard to reach from there as CuPy's.
+
+They aren't NumPy's: what CuPy's arrays have no method for fails here, and so does an array of the
+host where one of the device belongs. What was never written is NaN (of integers -1), and guards
+lie on both sides. While a stream captures, work is recorded instead of done; a read by the host or
+work in another stream is then an error. A graph that is replayed after its memory was freed is one.
+"""
+
+import math
+import threading
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+
+from .compile import LaunchError
+
+GUARD = 4096
+ALIGNED = 512  # bytes: where CuPy's memory begins
+
+
+class Memory:
+    """What an allocator returns: so many bytes, guarded on both sides."""
+
+    def __init__(self, size, pool=None):
+        whole = np.empty(size + 2 * GUARD + ALIGNED, np.uint8)
+        start = GUARD + -(whole.ctypes.data + GUARD) % ALIGNED
+        self.root = whole[start - GUARD : start + size + GUARD]
+        self.ptr = self.root.ctypes.data + GUARD
+        self.pool = None if pool is None else weakref.ref(pool)
+
+
+
+class Pool:
+    """A cupy.cuda.MemoryPool. limit: of a request, in bytes."""
+
+    def __init__(self):
+        self.total, self.limit = 0, math.inf
+
+    def malloc(self, size):
+        if size > self.limit:
+            raise OutOfMemoryError(f"no {size} bytes are left")
+        self.total += size
+        return Memory(size, self)
+
+    def used_bytes(self):
+        return self.total
+
+    def total_bytes(self):
+        return self.total
+
+    def free_all_blocks(self):
+        pass
+
+
+class OutOfMemoryError(MemoryError):
+    """As cupy.cuda.memory's."""
+
+
+class Step:
+    """Recorded work on arrays, which must be there when it is replayed, or the pool they are of."""
+
+    def __init__(self, work, arrays):
+        self.work = work
+        self.held = [(weakref.ref(a.memory), a.memory.pool) for a in arrays]
+
+    def __call__(self):
+        for memory, pool in self.held:
+            if memory() is None and (pool is None or pool() in (None, DEFAULT_POOL)):
+                raise LaunchError("a graph touches memory that was freed")
+        self.work()
+
+
+class Recorder:
+    """The work of a capture and its stream, None while there is none."""
+
+    steps: list | None = None
+    stream = None
+
+
+class State(threading.local):
+    """What is current in a thread: its streams and allocators, the innermost last."""
+
+    def __init__(self):
+        self.streams, self.allocators = [], []
+
+
+STATE, RECORDER = State(), Recorder()
+DEFAULT_POOL = Pool()
+
+
+def do(work, *arrays):
+    """Do some work that touches arrays now, or record it."""
+    if RECORDER.steps is None:
+        work()
+        return
+    if not STATE.streams or STATE.streams[-1] is not RECORDER.stream:
+        raise LaunchError("work in another stream while a graph is captured")
+    RECORDER.steps.append(Step(work, arrays))
+
+
+def host_read(what):
+    if RECORDER.steps is not None:
+        raise LaunchError(f"{what} waits for the device while a graph is captured")
+
+
+def guards_hold(root):
+    """Return whether nobody wrote into the guards."""
+    return (root[:GUARD] == 0xFF).all() and (root[-GUARD:] == 0xFF).all()
+
+
+def allocate(size):
+    """Return memory of the current allocator."""
+    return (STATE.allocators or [DEFAULT_POOL.malloc])[-1](size)
+
+
+def empty(shape, dtype):
+    """Return an array of NaN, of integers of -1."""
+    dtype = np.dtype(dtype)
+    shape = tuple(shape) if isinstance(shape, tuple | list) else (int(shape),)
+    size = math.prod(shape) * dtype.itemsize
+    memory = allocate(size)
+    memory.root[...] = 0xFF
+    return HostArray(memory.root[GUARD : GUARD + size].view(dtype).reshape(shape), memory)
+
+
+def from_host(a):
+    """Return a copy of an array of the host."""
+    host_read("a copy from the host")
+    made = empty(a.shape, a.dtype)
+    made.plain[...] = a
+    return made
+
+
+def plainly(a):
+    """Return an array as NumPy's, a scalar as it is. Raises TypeError for one of the host."""
+    if isinstance(a, HostArray):
+        return a.plain
+    if isinstance(a, np.ndarray):
+        raise TypeError(f"Unsupported type {type(a)}")
+    return a
+
+
+def devices(values):
+    """Return the arrays of the device among some values."""
+    return [a for a in values if isinstance(a, HostArray)]
+
+
+def computed(function, inputs, out=None):
+    """Return what a function of NumPy's makes of arrays and scalars, in out if given."""
+    plain, arrays = [plainly(a) for a in inputs], devices(inputs)
+    if out is None:
+        found = np.asarray(function(*plain))
+        out = empty(found.shape, found.dtype)
+        if RECORDER.steps is None:
+            out.plain[...] = found
+            return out
+    target = plainly(out)
+
+    def work():
+        np.copyto(target, function(*plain), casting="same_kind")
+
+    do(work, *arrays, out)
+    return out
+
+
+class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
+    """A cupy.ndarray, as far as we use it. plain: its numbers, for the stand-in alone."""
+
+    def __init__(self, plain, memory):
+        self.plain, self.memory = plain, memory
+
+    shape = property(lambda self: self.plain.shape)
+    dtype = property(lambda self: self.plain.dtype)
+    ndim = property(lambda self: self.plain.ndim)
+    size = property(lambda self: self.plain.size)
+    nbytes = property(lambda self: self.plain.nbytes)
+    itemsize = property(lambda self: self.plain.itemsize)
+    strides = property(lambda self: self.plain.strides)
+    flags = property(lambda self: self.plain.flags)
+    T = property(lambda self: HostArray(self.plain.T, self.memory))
+    data = property(lambda self: SimpleNamespace(ptr=self.plain.ctypes.data))
+
+    def __len__(self):
+        return len(self.plain)
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("Implicit conversion to a NumPy array is not allowed: use asnumpy")
+
+    def __array_function__(self, function, types, args, kwargs):
+        return NotImplemented
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=(None,), **kwargs):
+        if method != "__call__":
+            return NotImplemented
+        return computed(lambda *a: ufunc(*a, **kwargs), inputs, out[0])
+
+    # Views ------------------------------------------------------------------------------------
+
+    def view(self, dtype=None):
+        return HostArray(self.plain.view(dtype), self.memory)
+
+    def reshape(self, *shape):
+        made = self.plain.reshape(*shape)
+        if np.shares_memory(made, self.plain) or not made.size:
+            return HostArray(made, self.memory)
+        return self.copy().reshape(*shape)
+
+    def __getitem__(self, key):
+        keys = key if isinstance(key, tuple) else (key,)
+        if not any(isinstance(k, HostArray | np.ndarray | list) for k in keys):
+            # With an ellipsis a single number too is a view.
+            found = self.plain[keys if Ellipsis in keys else (*keys, ...)]
+            return HostArray(found, self.memory)
+        keys = tuple(np.asarray(k) if isinstance(k, list) else k for k in keys)
+        for k in keys:
+            if isinstance(k, np.ndarray) or (isinstance(k, HostArray) and k.dtype == bool):
+                host_read("such an index")
+        plain = tuple(k.plain if isinstance(k, HostArray) else k for k in keys)
+        return computed(lambda a: a[plain], [self])
+
+    def __setitem__(self, key, value):
+        if isinstance(value, np.ndarray) and value.ndim:
+            raise ValueError("non-scalar numpy.ndarray cannot be used for fill")
+        keys = key if isinstance(key, tuple) else (key,)
+        plain = tuple(k.plain if isinstance(k, HostArray) else k for k in keys)
+        target, given = self.plain, plainly(value)
+        do(lambda: target.__setitem__(plain, given), self, *devices([value, *keys]))
+
+    # Copies and numbers ---------------------------------------------------------------------------
+
+    def fill(self, value):
+        self[...] = value
+
+    def copy(self):
+        made = empty(self.shape, self.dtype)
+        made[...] = self
+        return made
+
+    def astype(self, dtype, copy=True):
+        if not copy and self.dtype == dtype:
+            return self
+        made = empty(self.shape, dtype)
+        made[...] = self
+        return made
+
+    def set(self, host, stream=None):
+        """Copy from the host; a graph would copy what lies there when it is replayed."""
+        host_read("set()")
+        if not isinstance(host, np.ndarray) or (host.dtype, host.shape) != (self.dtype, self.shape):
+            raise TypeError("such an array cannot be set")
+        self.plain[...] = host
+
+    def get(self):
+        host_read("get()")
+        return self.plain.copy()
+
+    def sum(self, axis=None, dtype=None, out=None, keepdims=False):
+        return computed(lambda a: np.sum(a, axis, dtype, keepdims=keepdims), [self], out)
+
+    def max(self, axis=None, out=None, keepdims=False):
+        return computed(lambda a: np.max(a, axis, keepdims=keepdims), [self], out)
+
+    def all(self, axis=None, out=None):
+        return computed(lambda a: np.all(a, axis), [self], out)
+
+    def any(self, axis=None, out=None):
+        return computed(lambda a: np.any(a, axis), [self], out)
+
+    def clip(self, min=None, max=None, out=None):
+        return computed(lambda a: np.clip(a, min, max), [self], out)
+
+    def __float__(self):
+        return float(self.get())
+
+    def __int__(self):
+        return int(self.get())
+
+    def __bool__(self):
+        return bool(self.get())
