@@ -30,7 +30,6 @@ class Memory:
         self.pool = None if pool is None else weakref.ref(pool)
 
 
-
 class Pool:
     """A cupy.cuda.MemoryPool. limit: of a request, in bytes."""
 
@@ -167,8 +166,11 @@ def computed(function, inputs, out=None):
 class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
     """A cupy.ndarray, as far as we use it. plain: its numbers, for the stand-in alone."""
 
-    def __init__(self, plain, memory):
-        self.plain, self.memory = plain, memory
+    def __init__(self, plain, memory, base=None):
+        self.plain, self.memory, self.base = plain, memory, base
+
+    def _seen_as(self, plain):
+        return HostArray(plain, self.memory, self if self.base is None else self.base)
 
     shape = property(lambda self: self.plain.shape)
     dtype = property(lambda self: self.plain.dtype)
@@ -178,7 +180,7 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
     itemsize = property(lambda self: self.plain.itemsize)
     strides = property(lambda self: self.plain.strides)
     flags = property(lambda self: self.plain.flags)
-    T = property(lambda self: HostArray(self.plain.T, self.memory))
+    T = property(lambda self: self._seen_as(self.plain.T))
     data = property(lambda self: SimpleNamespace(ptr=self.plain.ctypes.data))
 
     def __len__(self):
@@ -198,20 +200,19 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
     # Views ------------------------------------------------------------------------------------
 
     def view(self, dtype=None):
-        return HostArray(self.plain.view(dtype), self.memory)
+        return self._seen_as(self.plain.view(dtype))
 
     def reshape(self, *shape):
         made = self.plain.reshape(*shape)
         if np.shares_memory(made, self.plain) or not made.size:
-            return HostArray(made, self.memory)
+            return self._seen_as(made)
         return self.copy().reshape(*shape)
 
     def __getitem__(self, key):
         keys = key if isinstance(key, tuple) else (key,)
         if not any(isinstance(k, HostArray | np.ndarray | list) for k in keys):
             # With an ellipsis a single number too is a view.
-            found = self.plain[keys if Ellipsis in keys else (*keys, ...)]
-            return HostArray(found, self.memory)
+            return self._seen_as(self.plain[keys if Ellipsis in keys else (*keys, ...)])
         keys = tuple(np.asarray(k) if isinstance(k, list) else k for k in keys)
         for k in keys:
             if isinstance(k, np.ndarray) or (isinstance(k, HostArray) and k.dtype == bool):
