@@ -9,6 +9,7 @@ work in another stream is then an error. A graph that is replayed after its memo
 import math
 import threading
 import weakref
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -71,10 +72,14 @@ class Step:
 
 
 class Recorder:
-    """The work of a capture and its stream, None while there is none."""
+    """The work of a capture, each with its node's name, and its stream; None while there is none.
+
+    idle: what isn't recorded isn't done either, so that large shapes cost nothing.
+    """
 
     steps: list | None = None
     stream = None
+    idle = False
 
 
 class State(threading.local):
@@ -88,14 +93,25 @@ STATE, RECORDER = State(), Recorder()
 DEFAULT_POOL = Pool()
 
 
-def do(work, *arrays):
-    """Do some work that touches arrays now, or record it."""
+@contextmanager
+def idle():
+    """Do no work meanwhile: only what a capture records of it is wanted."""
+    RECORDER.idle = True
+    try:
+        yield
+    finally:
+        RECORDER.idle = False
+
+
+def do(node, work, *arrays):
+    """Do some work that touches arrays now, or record it under its node's name."""
     if RECORDER.steps is None:
-        work()
+        if not RECORDER.idle:
+            work()
         return
     if not STATE.streams or STATE.streams[-1] is not RECORDER.stream:
         raise LaunchError("work in another stream while a graph is captured")
-    RECORDER.steps.append(Step(work, arrays))
+    RECORDER.steps.append((node, Step(work, arrays)))
 
 
 def host_read(what):
@@ -145,7 +161,7 @@ def devices(values):
     return [a for a in values if isinstance(a, HostArray)]
 
 
-def computed(function, inputs, out=None):
+def computed(node, function, inputs, out=None):
     """Return what a function of NumPy's makes of arrays and scalars, in out if given."""
     plain, arrays = [plainly(a) for a in inputs], devices(inputs)
     if out is None:
@@ -159,7 +175,7 @@ def computed(function, inputs, out=None):
     def work():
         np.copyto(target, function(*plain), casting="same_kind")
 
-    do(work, *arrays, out)
+    do(node, work, *arrays, out)
     return out
 
 
@@ -195,7 +211,7 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
     def __array_ufunc__(self, ufunc, method, *inputs, out=(None,), **kwargs):
         if method != "__call__":
             return NotImplemented
-        return computed(lambda *a: ufunc(*a, **kwargs), inputs, out[0])
+        return computed(ufunc.__name__, lambda *a: ufunc(*a, **kwargs), inputs, out[0])
 
     # Views ------------------------------------------------------------------------------------
 
@@ -218,7 +234,7 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
             if isinstance(k, np.ndarray) or (isinstance(k, HostArray) and k.dtype == bool):
                 host_read("such an index")
         plain = tuple(k.plain if isinstance(k, HostArray) else k for k in keys)
-        return computed(lambda a: a[plain], [self])
+        return computed("gather", lambda a: a[plain], [self])
 
     def __setitem__(self, key, value):
         if isinstance(value, np.ndarray) and value.ndim:
@@ -226,7 +242,8 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
         keys = key if isinstance(key, tuple) else (key,)
         plain = tuple(k.plain if isinstance(k, HostArray) else k for k in keys)
         target, given = self.plain, plainly(value)
-        do(lambda: target.__setitem__(plain, given), self, *devices([value, *keys]))
+        node = "copy" if isinstance(value, HostArray) else "fill"
+        do(node, lambda: target.__setitem__(plain, given), self, *devices([value, *keys]))
 
     # Copies and numbers ---------------------------------------------------------------------------
 
@@ -257,19 +274,19 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
         return self.plain.copy()
 
     def sum(self, axis=None, dtype=None, out=None, keepdims=False):
-        return computed(lambda a: np.sum(a, axis, dtype, keepdims=keepdims), [self], out)
+        return computed("sum", lambda a: np.sum(a, axis, dtype, keepdims=keepdims), [self], out)
 
     def max(self, axis=None, out=None, keepdims=False):
-        return computed(lambda a: np.max(a, axis, keepdims=keepdims), [self], out)
+        return computed("max", lambda a: np.max(a, axis, keepdims=keepdims), [self], out)
 
     def all(self, axis=None, out=None):
-        return computed(lambda a: np.all(a, axis), [self], out)
+        return computed("all", lambda a: np.all(a, axis), [self], out)
 
     def any(self, axis=None, out=None):
-        return computed(lambda a: np.any(a, axis), [self], out)
+        return computed("any", lambda a: np.any(a, axis), [self], out)
 
     def clip(self, min=None, max=None, out=None):
-        return computed(lambda a: np.clip(a, min, max), [self], out)
+        return computed("clip", lambda a: np.clip(a, min, max), [self], out)
 
     def __float__(self):
         return float(self.get())

@@ -68,7 +68,7 @@ class Kernel:
                 raise LaunchError(f"argument {k} of {name} isn't a device array")
         roots = [(k, a.memory.root) for k, a in enumerate(args) if isinstance(a, HostArray)]
         plain = tuple(a.plain if isinstance(a, HostArray) else a for a in args)
-        do(lambda: self._run(grid, block, plain, roots, shared_mem), *devices(args))
+        do(name, lambda: self._run(grid, block, plain, roots, shared_mem), *devices(args))
 
     def _run(self, grid, block, args, roots, shared):
         cupy, name = self.module.cupy, self.kernel.name
@@ -165,7 +165,7 @@ def gemm_ex(
         # beta 0 must not read what C holds.
         out[...] = product if factor[1] == 0 else factor[0] * product + factor[1] * out
 
-    do(work)
+    do("gemm", work)
     return 0
 
 
@@ -234,10 +234,10 @@ def current_stream():
 
 
 class Graph:
-    """A cupy.cuda.Graph."""
+    """A cupy.cuda.Graph. nodes: what it does, by name."""
 
     def __init__(self, steps) -> None:
-        self.steps = steps
+        self.steps, self.nodes = [step for _, step in steps], [node for node, _ in steps]
 
     def launch(self, stream=None):
         for step in self.steps:
@@ -379,7 +379,7 @@ class HostCupy:
 
     def arange(self, start, stop=None, step=1, dtype=None):
         given = (start,) if stop is None else (start, stop, step)
-        return computed(lambda: np.arange(*given, dtype=dtype), [])
+        return computed("arange", lambda: np.arange(*given, dtype=dtype), [])
 
     def asarray(self, a, dtype=None):
         """As CuPy's: an array of the device of that type is the result itself."""
@@ -394,17 +394,17 @@ class HostCupy:
         return a.get() if isinstance(a, HostArray) else np.asarray(a)
 
     def concatenate(self, parts):
-        return computed(lambda *plain: np.concatenate(plain), parts)
+        return computed("concatenate", lambda *plain: np.concatenate(plain), parts)
 
     def flatnonzero(self, a):
         host_read("flatnonzero")
-        return computed(np.flatnonzero, [a])
+        return computed("flatnonzero", np.flatnonzero, [a])
 
     def sum(self, a, axis=None, dtype=None, out=None):
         return a.sum(axis, dtype, out)
 
     def where(self, condition, x, y):
-        return computed(np.where, [condition, x, y])
+        return computed("where", np.where, [condition, x, y])
 
 
 def element_wise(name):
@@ -412,7 +412,7 @@ def element_wise(name):
     function = getattr(np, name)
 
     def applied(self, *inputs, out=None):
-        return computed(function, inputs, out)
+        return computed(name, function, inputs, out)
 
     return applied
 
