@@ -7,6 +7,7 @@ arrays differ from NumPy's.
 
 import itertools
 import threading
+import time
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -174,13 +175,18 @@ class Event:
     """A cupy.cuda.Event; everything asked for is done."""
 
     def __init__(self, block=False, disable_timing=False) -> None:
-        self.disable_timing = disable_timing
+        self.disable_timing, self.at = disable_timing, None
 
     def record(self, stream=None):
-        pass
+        self.at = None if self.disable_timing else time.perf_counter()
 
     def synchronize(self):
         host_read("synchronize")
+
+
+def get_elapsed_time(start_event, end_event):
+    """As cupy.cuda.get_elapsed_time: milliseconds."""
+    return 1e3 * (end_event.at - start_event.at)
 
 
 # The module -------------------------------------------------------------------------------------
@@ -266,6 +272,7 @@ class HostCupy:
             Stream=Stream,
             get_current_stream=current_stream,
             Event=Event,
+            get_elapsed_time=get_elapsed_time,
             alloc_pinned_memory=bytearray,
             alloc=allocate,
             MemoryPool=Pool,
