@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -72,12 +72,11 @@ def train(
     """Train by the options, in a folder that is this process's; return the exit status."""
     ops = ops_of(args)
     ranks.connect(ops)
-    reading = Reading(**{name: options[name] for name in READING})
     corpus = ranks.first_alone(
         lambda: load_corpus(
             options["corpus"],
             Path(options["data"]) if options["data"] else None,
-            reading,
+            reading_of(options),
             progress=not args.quiet and sys.stderr.isatty(),
             workers=workers_from(args),
         )
@@ -85,24 +84,48 @@ def train(
     check_same(corpus, ranks)
     if not args.quiet:
         warn_of_skipped(corpus, folder)
-    words = len(corpus.vocabulary)
-    options["head"] = options["head"] or suiting_head(reading.representation, words)
-    options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
-    settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
-    parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
-    config = config_of(options, words, parts)
-    model = Model(config, ops, settings.seed, words=parts)
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
-    trainer = Trainer(corpus, model, settings, folder, screen.show, told, started, ranks)
+    trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
     if args.resume:
         trainer.resume()
         return to_the_end(trainer, screen, args)
-    source = {name: options[name] for name in ("corpus", "data")}
     if ranks.leads:
-        new_run(folder, config, corpus, settings, source, asdict(reading))
+        begin(trainer, options)
     with locked(folder, ranks):
         return to_the_end(trainer, screen, args)
+
+
+def reading_of(options: dict[str, Any]) -> Reading:
+    """Return how a corpus is read by the options of a run."""
+    return Reading(**{name: options[name] for name in READING})
+
+
+def trainer_of(
+    options: dict[str, Any],
+    corpus: Corpus,
+    ops: NumpyOps,
+    folder: Path,
+    show: Callable[[Report], None],
+    told: Callable[[str], None],
+    started: float,
+    ranks: Alone = ALONE,
+) -> Trainer:
+    """Return the trainer of a run's options, whose head and learning rate suit the corpus."""
+    words = len(corpus.vocabulary)
+    options["head"] = options["head"] or suiting_head(options["representation"], words)
+    options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
+    settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
+    parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
+    model = Model(config_of(options, words, parts), ops, settings.seed, words=parts)
+    return Trainer(corpus, model, settings, folder, show, told, started, ranks)
+
+
+def begin(trainer: Trainer, options: dict[str, Any]) -> None:
+    """Make a new run's folder, with the options it was begun with."""
+    source = {name: options[name] for name in ("corpus", "data")}
+    reading = asdict(reading_of(options))
+    new_run(trainer.run, trainer.model.config, trainer.corpus, trainer.settings, source, reading)
 
 
 def config_of(options: dict[str, Any], V: int, words: tuple[Array, Array] | None) -> Config:
