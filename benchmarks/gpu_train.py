@@ -26,7 +26,7 @@ import numpy as np
 import gpu_tools as tools
 from gpu_report import table, write_whole
 from lstm_music.cli.runs import run_folder
-from lstm_music.cli.train import begin, line_of, reading_of, trainer_of
+from lstm_music.cli.train import description, line_of, reading_of, trainer_of
 from lstm_music.cli.train_options import make_parser, new_options
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -37,6 +37,7 @@ from lstm_music.prepared import Corpus, read_cache
 from lstm_music.progress import Report
 from lstm_music.reproduction import read_outcome
 from lstm_music.roll_corpus import rolls_from_disk
+from lstm_music.run_folder import new_run
 from lstm_music.run_lock import RunLock
 from lstm_music.signals import Interrupted
 from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, spell
@@ -149,7 +150,7 @@ def train(name: str, args: argparse.Namespace) -> str:
         trainer = trainer_of(options, corpus, ops, folder, show, warn, started)
         new = not folder.exists()
         if new:
-            begin(trainer, options)
+            new_run(folder, *description(trainer, options))
         with RunLock(folder, warn):
             if not new:
                 trainer.resume()

@@ -1,6 +1,8 @@
 import sys
 
+import numba
 import pytest
+from threadpoolctl import threadpool_limits
 
 import browser
 import gradcheck
@@ -41,6 +43,29 @@ def cupy_module(monkeypatch):
     yield
     for name in [name for name in sys.modules if name.split(".")[0] == "cupy"]:
         del sys.modules[name]
+
+
+def pytest_configure(config):
+    """One thread for each process of pytest-xdist: they share the cores."""
+    if hasattr(config, "workerinput"):
+        numba.set_num_threads(1)
+        threadpool_limits(1)
+
+
+# What was measured: each process of pytest-xdist sends its own to the one that prints.
+
+
+def pytest_sessionfinish(session):
+    if (sent := getattr(session.config, "workeroutput", None)) is not None:
+        sent["checks"] = [tuple(check) for check in gradcheck.checks]
+        sent["lines"] = browser.MEASURED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    sent = getattr(node, "workeroutput", {})
+    gradcheck.checks += [gradcheck.Check(*check) for check in sent.get("checks", ())]
+    browser.MEASURED += sent.get("lines", ())
 
 
 def pytest_terminal_summary(terminalreporter):

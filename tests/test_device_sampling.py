@@ -113,6 +113,7 @@ DRAWING_MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("name", DRAWING_MUTATIONS)
 def test_bugs_planted_in_drawing_are_caught(name):
     before, after = DRAWING_MUTATIONS[name]
@@ -152,6 +153,21 @@ def test_a_whole_piece_is_the_cpus(options):
     found = sampler.run(most)
     assert found == draw_on_the_cpu(V, N, most, options)
     assert any(found)
+
+
+def test_a_captured_token_is_kernels_and_products_alone(monkeypatch):
+    ops, nodes, capture = CupyOps("float32", cupy=HostCupy()), [], device_sampling.captured
+
+    def noting(*args):
+        graph = capture(*args)
+        nodes.append(graph.nodes)
+        return graph
+
+    monkeypatch.setattr(device_sampling, "captured", noting)
+    model = Model(Config(vocabulary=23, embedding=4, hidden=5, layers=2), ops, seed=1)
+    DeviceSampler(model, 3, Options(seed=5), START).run(6)
+    layers = ["embedding_forward", "lstm_step_forward", "lstm_step_forward"]
+    assert nodes == [[*layers, "gemm", "add", "sample_forward", "sample_advance"]] * 2
 
 
 # With rules -------------------------------------------------------------------------------------
@@ -212,6 +228,7 @@ LENGTHS = [
 ]
 
 
+@pytest.mark.slow(keep=8)
 @pytest.mark.parametrize(
     ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
 )
@@ -297,12 +314,14 @@ EVENT_MUTATIONS = {
 }
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("mutation", [None, *MUTATIONS.values()], ids=["none", *MUTATIONS])
 def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
     grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
     check_mutation(*models(corpus), grammar, mutation)
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize(
     "mutation", [None, *EVENT_MUTATIONS.values()], ids=["none", *EVENT_MUTATIONS]
 )

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lstm_music.bounded import dictionary, of_fields, text, whole_number
+from lstm_music.bounded import dictionary, of_fields, path_text, text, whole_number
 from lstm_music.model import HEADS_OF, Config
 from lstm_music.optim import OPTIMIZERS, Annealing
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES
@@ -46,8 +46,8 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     if config.head not in HEADS_OF.get(name, ()):
         raise ValueError(f"a {config.head} head can't predict {name[:40]!r}")
     corpus = dictionary(meta["corpus"], "corpus")
-    for key in ("name", "key"):
-        text(corpus[key], f"corpus.{key}")
+    path_text(corpus["name"], "corpus.name")
+    text(corpus["key"], "corpus.key")
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
     if name in ("message", "event"):
         check_habits(corpus)

@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
+from lstm_music.ops.jit import njit
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers.event_grammar import END as NO_KIND
 from lstm_music.tokenizers.grammar import PITCHES

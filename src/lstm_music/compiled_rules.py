@@ -7,7 +7,6 @@ tests compare the pieces.
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from lstm_music.compiled_event_rules import advance_event, event_deltas
 from lstm_music.compiled_piece import (
@@ -23,6 +22,7 @@ from lstm_music.compiled_piece import (
     tidy,
 )
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
+from lstm_music.ops.jit import njit
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.sampler import Options
 from lstm_music.tokenizers import grammar as grammars

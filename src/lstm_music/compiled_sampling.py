@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads
 
 from lstm_music.compiled_choice import Draw, choose, uniform
 from lstm_music.compiled_piece import ENDED, new_pieces
 from lstm_music.compiled_rules import extend, longest_deltas, primers_of, rules_of
 from lstm_music.model import Model
+from lstm_music.ops.jit import njit, prange
 from lstm_music.ops.numba_ops import _cell_forward
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from lstm_music.cache import cache_folder
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import (
     MessageCorpus,
@@ -24,7 +25,7 @@ from lstm_music.message_corpus import (
 from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piece_store import PieceStore
-from lstm_music.prepared import Corpus, cache_folder, places, read_cache, write_cache
+from lstm_music.prepared import Corpus, places, read_cache, write_cache
 from lstm_music.reading import Digests, Workers, digests_of, pieces_of
 from lstm_music.roll_corpus import (
     RollCorpus,
@@ -33,6 +34,7 @@ from lstm_music.roll_corpus import (
     prepare_rolls,
     rolls_from_disk,
 )
+from lstm_music.roll_files import file_of_rolls
 from lstm_music.sources import ROLLS, Skipped, Source, find_rolls, find_sources
 from lstm_music.tokenizers.messages import Layout
 
@@ -170,7 +172,7 @@ def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus
             f"'{path}' holds piano rolls, which have no MIDI messages: "
             "read it with --representation chord or note"
         )
-    source = Source(path.suffix.lower(), path.read_bytes)
+    source = Source(path.suffix.lower(), lambda: file_of_rolls(path))
     key = content_key([source], digests_of([source]), reading.to_text())
     return kept_or_made(
         key,

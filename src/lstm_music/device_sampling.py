@@ -14,7 +14,7 @@ import numpy as np
 from lstm_music.graph import captured
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.model import Model, State
-from lstm_music.ops.cupy_ops import Allocator, CupyOps
+from lstm_music.ops.cupy_ops import Allocator, CupyOps, apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS, Options
@@ -149,7 +149,8 @@ class DeviceSampler:
         self.shared = size if size + STATIC_SHARED <= self.ops.shared_bytes else 0
         kind = np.uint32 if self.ops.dtype == np.float32 else np.uint64
         self.shares = None if self.shared else xp.empty((N, V), kind)
-        self.state = model.zero_state(N)
+        # A token reads one and writes the other, so that neither has to be copied.
+        self.states = model.zero_state(N), model.zero_state(N)
         self.rules: DeviceRules | None = None
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
@@ -168,29 +169,28 @@ class DeviceSampler:
         # Memory of its own: what the captured step frees, nobody else may get.
         with self.stream, self.ops.xp.cuda.using_allocator(Allocator(self.ops.xp, self.pool)):
             # Once outside the graph, so that everything is compiled and allocated.
-            self._token(out)
-            graph: Any = None
+            self._token(out, 0)
+            graphs: list[Any] = []
             for t in range(1, most):
                 if t % LOOK_EVERY == 0:
                     if self.ops.to_numpy(self.done).all():
                         break
                     show(t)
-                if graph is None:
-                    graph = captured(self.ops.xp, self.stream, lambda: self._token(out))
-                graph.launch(self.stream)
+                if len(graphs) < 2:
+                    token = partial(self._token, out, t % 2)
+                    graphs.append(captured(self.ops.xp, self.stream, token))
+                graphs[(t - 1) % 2].launch(self.stream)
             ids = self.ops.to_numpy(out)
         return [[int(id) for id in column if id >= 0] for column in ids.T]
 
-    def _token(self, out: Array) -> None:
-        """Read the last token of each piece, draw the next."""
-        logits, state = self.model.step(self.next, self.state)
-        self.state.h[...] = state.h
-        self.state.c[...] = state.c
+    def _token(self, out: Array, turn: int) -> None:
+        """Read the last token of each piece, draw the next; turn: which state is there."""
+        logits, state = self.model.step(self.next, self.states[turn], self.states[1 - turn])
         if self.rules is not None:
             self.rules.mask(self.position)
         self.draw(logits, out)
         if self.rules is not None:
-            self.rules.advance(self.position, self.next, out, self.done, self.state)
+            self.rules.advance(self.position, self.next, out, self.done, state)
         self.ops.launch("sample", "sample_advance", (1,), (1,), self.position)
 
     def draw(self, logits: Array, out: Array, draws: Array | None = None) -> None:
@@ -202,7 +202,8 @@ class DeviceSampler:
             allowed, stride = self.rules.allowed, V
         self.ops.launch(
             "sample", "sample_forward", (self.N,), (draw_threads(V),),
-            logits, None, allowed, np.int32(stride), self.shares, np.int32(V),
+            logits, np.int32(apart(logits)), None, allowed, np.int32(stride), self.shares,
+            np.int32(V),
             np.float64(o.temperature), np.int32(min(o.top_k, V)), np.float64(o.top_p),
             np.int32(o.greedy), np.uint32(k0), np.uint32(k1), np.uint32(self.first),
             self.position, draws, np.int32(self.start), self.next, out, self.done,

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from lstm_music import midi_file
 from lstm_music.midi_file import Meter, Rows
+from lstm_music.names import printable
 
 TICKS_PER_QUARTER = 480
 WHOLE_NOTE = 4 * TICKS_PER_QUARTER
@@ -59,6 +60,9 @@ class Piece:
     tracks: list[Messages]
     repairs: dict[str, int] = field(default_factory=dict)
     meter: Meter = field(default_factory=no_meter)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 # Reading ----------------------------------------------------------------------------------------

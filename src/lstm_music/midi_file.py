@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 
 MOST_BYTES = 2**23  # of a file; the biggest of 3,871 real ones holds 487,212
@@ -149,9 +150,9 @@ def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:
 def _bytes_of(source: Path | bytes) -> bytes:
     try:
         if not isinstance(source, bytes):
-            with source.open("rb") as file:
+            with open_plain(source) as file:
                 source = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, a pipe
         raise MidiError(f"can't be read: {' '.join(str(error).split())}") from error
     if len(source) > MOST_BYTES:
         raise MidiError(f"is larger than {MOST_BYTES:,} bytes")

@@ -7,7 +7,6 @@ work is spread by joblib: workers get bytes and give arrays, and this process al
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from joblib import Parallel, delayed, parallel_config
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from lstm_music.files import write_whole
 from lstm_music.midi import KIND, PITCH, TICK, MidiError, Piece, no_meter, read_midi
 from lstm_music.ops.numpy_ops import Array
 
@@ -76,14 +76,7 @@ class PieceStore:
         """Keep what became of some files as one shard. Raises OSError where the disk refuses."""
         name = hashlib.sha256("".join(file.digest for file in read).encode()).hexdigest()[:32]
         path = self.folder / f"{name}{SUFFIX}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        made = path.with_name(f".{name}.{os.getpid()}.tmp")
-        try:
-            made.write_bytes(packed(read))
-            made.replace(path)
-        finally:
-            with suppress(OSError):
-                made.unlink()
+        write_whole(packed(read), path)
         self._enter(path, (file.digest for file in read))
 
     def get(self, digest: str) -> Read:

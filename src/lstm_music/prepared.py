@@ -3,7 +3,6 @@
 import atexit
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_music.batches import Batches, Source, cut_streams, openings, whole_streams
+from lstm_music.cache import cache_folder
 from lstm_music.composers import composer_of
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
@@ -271,18 +271,6 @@ def without_copies(
 
 
 # On disk ----------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Return the folder of prepared corpora: $LSTM_MUSIC_CACHE, else the user's cache folder."""
-    own = os.environ.get("LSTM_MUSIC_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "lstm-music"
-    except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "lstm-music"
 
 
 def places() -> Iterator[Path]:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lstm_music.archives import is_archive, members
+from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 from lstm_music.midi import MOST_BYTES, MidiError
+from lstm_music.names import printable
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ROLLS = {
@@ -129,11 +131,6 @@ def is_midi(name: str) -> bool:
     return name.lower().endswith(MIDI_SUFFIXES)
 
 
-def printable(name: str) -> str:
-    """Return a file's name as UTF-8 can hold it: not every name on a disk is text."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
 def in_folder(top: Path) -> Iterator[Source]:
     """Yield the MIDI files of a folder and its folders, links followed, each folder once."""
     seen: set[tuple[int, int]] = set()
@@ -175,8 +172,11 @@ def file_source(path: Path, name: str) -> Source:
         return refused(name, "is no plain file")  # reading a pipe would never end
 
     def read() -> bytes:
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+        try:
+            with open_plain(path) as file:
+                return file.read(MOST_BYTES + 1)
+        except ValueError as error:  # it has become a pipe since
+            raise MidiError("is no plain file") from error
 
     return Source(printable(name), read, stamp_of(path, status))
 

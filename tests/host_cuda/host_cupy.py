@@ -29,6 +29,7 @@ from .host_array import (
     from_host,
     guards_hold,
     host_read,
+    idle,  # noqa: F401
 )
 from .host_cublas import CUBLAS, HANDLE
 

@@ -27,6 +27,7 @@ def compiled(name, arch, dtype, options=(), lib=None):
     return [tuple(map(int, found)) for found in SPILLS.findall(log)]
 
 
+@pytest.mark.slow(keep=2)
 @every_version
 @pytest.mark.parametrize("name", [n for n in cuda_source.names() if n != "lstm_sequence"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -48,6 +49,7 @@ def plans(arch):
                         yield dtype, plan
 
 
+@pytest.mark.slow
 @every_version
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_the_persistent_kernel_compiles_without_spills(arch, lib):

@@ -46,6 +46,7 @@ def assert_near(found, expected):
         assert np.linalg.norm(found[name] - expected[name]) <= 1e-4 * size + 1e-6, name
 
 
+@pytest.mark.slow(keep=2)
 @here
 @pytest.mark.parametrize("shape", SHAPES + SEGMENTS)
 def test_a_head_is_that_of_rounded_factors(shape):
@@ -121,6 +122,7 @@ MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=1)
 @here
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_planted_bugs_are_caught(name, monkeypatch):
@@ -175,6 +177,7 @@ def test_chunks_cover_the_words_and_have_room(N, V):
     assert needed <= softmax_head.GRADIENT_BYTES or words <= softmax_head.TILE
 
 
+@pytest.mark.slow
 @with_nvrtc
 @every_version
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])

@@ -1,7 +1,6 @@
 """bin/figures: every figure of a run, a checkpoint, or a MIDI file, as PNG and SVG files."""
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,16 +10,17 @@ from lstm_music import figures, score
 from lstm_music.baselines import chord_frequency
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     limit_threads,
     number,
+    put,
     run,
     warn,
     whole,
 )
 from lstm_music.cli.evaluate import reading_of, source_of
+from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
@@ -31,6 +31,7 @@ from lstm_music.midi import MidiError, Piece, read_midi, velocities_of
 from lstm_music.model import Model
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.run_folder import METRICS, read_metrics
 from lstm_music.sampler import Options
 from lstm_music.tokenizers.grammar import BAR
 
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     with Bar(args.quiet, "figures") as bar:
         for n, (name, draw) in enumerate(made):
             try:
-                remark = draw(folder / name)
+                remark = put(draw, folder / name)
                 done = f"{folder / name}  ({remark})" if remark else folder / name
                 bar.print(folder / name if args.quiet else done)
             except UserError as error:
@@ -110,11 +111,13 @@ def of_run(args: argparse.Namespace) -> tuple[list[Figure], Path]:
 
 def losses(checkpoint: Checkpoint, run_folder: Path | None) -> list[Figure]:
     """Return the figure of the losses, where there is a run that has any."""
-    path = run_folder and run_folder / "metrics.csv"
-    if run_folder is None or path is None or not path.is_file():
+    if run_folder is None or not (run_folder / METRICS).exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = read_metrics(run_folder / METRICS)
+    except UserError as error:
+        warn(str(error))
+        return []
     unit = "frame" if checkpoint.config.reads_notes else "token"
     title = run_folder.resolve().name
 

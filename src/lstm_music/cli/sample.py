@@ -14,22 +14,25 @@ import numpy as np
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     check_opener,
+    check_ranks,
     limit_threads,
     number,
     open_file,
+    put,
     run,
     warn,
     whole,
     write,
 )
+from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
+from lstm_music.files import free_number, numbered
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
@@ -43,6 +46,7 @@ USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
 MANY_TOKENS = 40_000  # of few words, from which Numba's start pays: NumPy draws 6,000 a second
 WORDS_A_STEP = 1500  # words of a vocabulary that cost NumPy as much as all else of a token
 UNTRAINED = "untrained"
+SAMPLE = "sample"  # the name of a file's, before its number
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
@@ -61,8 +65,10 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     ranks = join() if ranks is None else ranks
     parser = make_parser()
     args = parser.parse_args(argv)
+    check_ranks(args, ranks)
     check_baseline(args, parser)
-    check_programs(args)
+    if args.open:
+        check_opener()
     limit_threads(args.threads or ranks.threads, args.backend)
     composer, folder = ranks.first_alone(lambda: find_composer(args))
     options = composer.fitted(options_of(args, composer.top_p))
@@ -72,13 +78,15 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     with Bar(args.quiet or not ranks.leads, composer.unit) as bar:
         pieces = composer.compose(primers[own], options, bar.show)
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
+    unmade: list[str] = []
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
         for n, (path, origin, music) in enumerate(zip(paths, origins[own], pieces, strict=True)):
             piece = composer.piece(music, options, path.stem)
-            write(midi_of(piece, args), path)
+            path = write(midi_of(piece, args), path, new=not names_file(args))
+            piece = replace(piece, name=path.stem)
             length = f"{composer.size(music)} {composer.unit}"
             bar.print(path if args.quiet else describe(piece, path, length, origin, args))
-            made = companions(piece, path, args)
+            made = companions(piece, path, args, unmade)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
             bar.show(n + 1, len(pieces))
@@ -86,6 +94,8 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
                 for other, _ in made or [(path, "")]:
                     open_file(other)
     ranks.leave()
+    if unmade:
+        raise UserError("; ".join(dict.fromkeys(unmade)))
     return 0
 
 
@@ -221,16 +231,20 @@ def primers_of(
 # What comes out ---------------------------------------------------------------------------------
 
 
+def names_file(args: argparse.Namespace) -> bool:
+    """Return whether --out names a file, which is the only one that is ever replaced."""
+    return args.out is not None and args.out.suffix.lower() in (".mid", ".midi")
+
+
 def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """Return where to write each piece; only a file that --out names is ever replaced."""
-    if args.out is not None and args.out.suffix.lower() in (".mid", ".midi"):
+    """Return where each piece is to go; a name that another process takes first is its own."""
+    if names_file(args):
         if args.num == 1:
             return [args.out]
         return [args.out.with_stem(f"{args.out.stem}-{k + 1}") for k in range(args.num)]
     folder = args.out or folder
-    taken = [p.stem.rsplit("-", 1)[-1] for p in folder.glob("sample-*.mid")]
-    first = 1 + max((int(t) for t in taken if t.isdecimal()), default=0)
-    return [folder / f"sample-{first + k:04d}.mid" for k in range(args.num)]
+    first = free_number(folder, SAMPLE)
+    return [numbered(folder, SAMPLE, ".mid", first + k) for k in range(args.num)]
 
 
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
@@ -240,47 +254,58 @@ def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     return content.getvalue()
 
 
-def check_programs(args: argparse.Namespace) -> None:
-    """Raise UserError where what --svg or --open needs is missing, before any work is done."""
-    if args.svg:
-        from lstm_music.score import check_available
-
-        check_available()
-    if args.open:
-        check_opener()
-
-
-def companions(piece: Piece, path: Path, args: argparse.Namespace) -> list[tuple[Path, str]]:
+def companions(
+    piece: Piece, path: Path, args: argparse.Namespace, unmade: list[str]
+) -> list[tuple[Path, str]]:
     """Write what --wav, --png and --svg ask for beside a MIDI file; return paths and remarks.
 
-    Each module is loaded only where it's asked for: some take longer to load than to draw.
+    unmade: gets why one can't be made; the others, and those of other pieces, still are.
     """
     made = []
-    if args.wav:
-        from lstm_music.audio import wav_bytes
-
-        content, sound = wav_bytes(midi_of(piece, args))
-        write(content, path.with_suffix(".wav"))
-        if sound.remark and not args.quiet:
-            warn(sound.remark)
-        level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
-        remark = f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
-        made.append((path.with_suffix(".wav"), remark))
-    if args.png:
-        from lstm_music.figures import piano_roll
-
-        piano_roll(piece, path.with_suffix(".png"))
-        made.append((path.with_suffix(".png"), "piano roll"))
-    if args.svg and not piece.tracks:
-        warn(f"{path} is silent: there is no score to engrave")
-    elif args.svg:
-        from lstm_music.score import engrave, stacked
-
-        pages = engrave(piece, args.pages)
-        write(stacked(pages).encode(), path.with_suffix(".svg"))
-        many = f"{len(pages)} page{'s' * (len(pages) > 1)}"
-        made.append((path.with_suffix(".svg"), f"score, {many}"))
+    for kind, make in (("wav", play), ("png", draw), ("svg", engrave)):
+        if getattr(args, kind):
+            beside = path.with_suffix(f".{kind}")
+            try:
+                if remark := make(piece, beside, args):
+                    made.append((beside, remark))
+            except UserError as error:
+                unmade.append(str(error))
     return made
+
+
+# Each of these loads its module only when it's called: some take longer to load than to draw.
+
+
+def play(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Write a piece's sound as a WAV file; return a remark."""
+    from lstm_music.audio import wav_bytes
+
+    content, sound = wav_bytes(midi_of(piece, args))
+    write(content, path)
+    if sound.remark and not args.quiet:
+        warn(sound.remark)
+    level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
+    return f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
+
+
+def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Draw a piece's piano roll; return a remark."""
+    from lstm_music.figures import piano_roll
+
+    put(lambda to: piano_roll(piece, to), path)
+    return "piano roll"
+
+
+def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Engrave a piece's score; return a remark, "" where there is nothing to engrave."""
+    if not piece.tracks:
+        warn(f"{path.with_suffix('.mid')} is silent: there is no score to engrave")
+        return ""
+    from lstm_music import score
+
+    pages = score.engrave(piece, args.pages)
+    write(score.stacked(pages).encode(), path)
+    return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
 
 
 def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
@@ -425,7 +450,7 @@ def add_file_options(parser: Parser) -> None:
     add(
         "--svg",
         action="store_true",
-        help="engrave the score beside each MIDI file (needs music21 and verovio)",
+        help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
     )
     add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
     add(

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lstm_music.bounded import read_bounded
 from lstm_music.cli.figures import composers
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
@@ -80,7 +81,11 @@ def files_in(folder: Path) -> list[Path]:
 
 def sound_of_file(system: str, path: Path) -> clips.Sound:
     """Return a MIDI or WAV file, played."""
-    content = path.read_bytes()
+    try:
+        content = read_bounded(path, clips.MOST_WAV)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"can't read '{path}' ({reason}): give another file") from error
     if path.suffix.lower() in WAV:
         return clips.from_wav(system, path.name, content)
     try:
