@@ -262,12 +262,12 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
         made[...] = self
         return made
 
-    def set(self, host, stream=None):
+    def set(self, arr, stream=None):
         """Copy from the host; a graph would copy what lies there when it is replayed."""
         host_read("set()")
-        if not isinstance(host, np.ndarray) or (host.dtype, host.shape) != (self.dtype, self.shape):
+        if not isinstance(arr, np.ndarray) or (arr.dtype, arr.shape) != (self.dtype, self.shape):
             raise TypeError("such an array cannot be set")
-        self.plain[...] = host
+        self.plain[...] = arr
 
     def get(self):
         host_read("get()")

@@ -324,8 +324,8 @@ class HostCupy:
     def asnumpy(self, a):
         return a.get() if isinstance(a, HostArray) else np.asarray(a)
 
-    def concatenate(self, parts):
-        return computed("concatenate", lambda *plain: np.concatenate(plain), parts)
+    def concatenate(self, tup):
+        return computed("concatenate", lambda *plain: np.concatenate(plain), tup)
 
     def flatnonzero(self, a):
         host_read("flatnonzero")

@@ -1,10 +1,12 @@
 """The stand-in for CuPy is as hard to please: what works on it and fails on CuPy hides a fault."""
 
 import gc
+import json
 
 import numpy as np
 import pytest
 
+from host_cuda import names
 from host_cuda.compile import COMPILER, LaunchError
 from host_cuda.host_cupy import HostCupy, Pool
 from lstm_music.graph import captured
@@ -117,26 +119,9 @@ def test_a_graph_of_freed_memory_needs_a_pool_of_its_own(xp, pool):
         assert xp.asnumpy(out).tolist() == [2, 2, 2]
 
 
-def paths(part, before=""):
-    """The names that the stand-in offers, with those inside its parts."""
-    for name in dir(part):
-        if name.startswith("_") or f"{before}{name}" in OURS:
-            continue
-        yield f"{before}{name}"
-        if type(getattr(part, name)).__name__ in ("SimpleNamespace", "HostRuntime"):
-            yield from paths(getattr(part, name), f"{before}{name}.")
-
-
-OURS = {"cublas_library", "launches", "mutate", "orders", "shared_bytes"}
-OURS |= {"cuda.runtime.marks", "cuda.runtime.properties"}
-
-
-def test_cupy_has_all_that_the_stand_in_has(xp):
-    cupy = pytest.importorskip("cupy", reason="CuPy is not installed")
-    array = {"plain", "memory"}
-    names = [*paths(xp), *(f"ndarray.{n}" for n in dir(xp.zeros(1)) if n not in array)]
-    for name in names:
-        found = cupy
-        for part in name.split("."):
-            assert part.startswith("_") or hasattr(found, part), name
-            found = getattr(found, part, None)
+def test_all_that_the_stand_in_has_cupy_has_with_the_same_arguments():
+    known = json.loads(names.FILE.read_text("utf-8"))
+    for name, arguments in names.offered().items():
+        assert name in known, f"{name}: see names.py, where CuPy is"
+        assert set(arguments) <= set(known[name]), name
+    assert known["cupy"].startswith("14.")
