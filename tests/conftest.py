@@ -1,9 +1,12 @@
+import sys
+
 import numba
 import pytest
 from threadpoolctl import threadpool_limits
 
 import browser
 import gradcheck
+from host_cuda import AS_CUPY
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
 
@@ -31,6 +34,15 @@ def ops(request):
 def any_ops(request):
     """Each backend in each precision."""
     return backends.get_ops(*request.param)
+
+
+@pytest.fixture
+def cupy_module(monkeypatch):
+    """Have `import cupy` find the stand-in."""
+    monkeypatch.syspath_prepend(AS_CUPY)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "cupy"]:
+        del sys.modules[name]
 
 
 def pytest_configure(config):

@@ -3,11 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import cycle, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-import mido
 import numpy as np
 import numpy.typing as npt
 
@@ -19,8 +18,6 @@ TICKS_PER_QUARTER = 480
 WHOLE_NOTE = 4 * TICKS_PER_QUARTER
 LAST_TICK = midi_file.MOST_QUARTERS * TICKS_PER_QUARTER  # nothing lies later
 MOST_TRACKS = 2**15 - 2  # a MIDI file counts its tracks in 15 bits; one holds the tempo
-BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
-LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
 MOST_BYTES, REPAIRS = midi_file.MOST_BYTES, midi_file.REPAIRS
 
 TICK, KIND, PITCH = range(3)  # the columns of Messages
@@ -401,50 +398,11 @@ def write_midi(
     """
     if not 1 <= velocity <= 127:  # a note-on of velocity 0 would be a note-off
         raise ValueError(f"velocity must be between 1 and 127, not {velocity}")
-    midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(_tempo_track(tempo, piece.meter))
-    channels = cycle(CHANNELS)
-    for track, drums in zip(piece.tracks, piece.drums or cycle([False]), strict=False):
-        channel, own = (DRUMS, None) if drums else (next(channels), program)
-        midi.tracks.append(_mido_track(track, channel, own, velocity))
+    # mido, without which a network trains and draws.
+    from lstm_music.midi_writing import as_midi
+
+    midi = as_midi(piece, tempo, program, velocity)
     if isinstance(path_or_file, (str, Path)):
         midi.save(filename=path_or_file)
     else:
         midi.save(file=path_or_file)
-
-
-def _tempo_track(tempo: float, meter: Meter) -> mido.MidiTrack:
-    slowest = 60e6 / LONGEST_QUARTER
-    if not slowest <= tempo <= 60e6:
-        raise ValueError(f"tempo must be between {slowest:.2f} and 60000000, not {tempo}")
-    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))])
-    last_tick = 0
-    four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
-    for tick, length in four_four + meter.tolist():
-        beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
-        number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
-        signature = {"numerator": number, "denominator": beats}
-        track.append(mido.MetaMessage("time_signature", **signature, time=tick - last_tick))
-        last_tick = tick
-    return track
-
-
-def _mido_track(
-    messages: Messages, channel: int, program: int | None, velocity: int
-) -> mido.MidiTrack:
-    track = mido.MidiTrack()
-    if program is not None:
-        track.append(mido.Message("program_change", channel=channel, program=program))
-    last_tick = 0
-    for tick, kind, pitch in messages.tolist():
-        track.append(
-            mido.Message(
-                "note_on" if kind == NOTE_ON else "note_off",
-                channel=channel,
-                note=pitch,
-                velocity=velocity,
-                time=tick - last_tick,
-            )
-        )
-        last_tick = tick
-    return track

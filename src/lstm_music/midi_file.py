@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
-import mido
 import numpy as np
 import numpy.typing as npt
 
@@ -317,6 +316,8 @@ class _Reader:
             self._refuse(f"{MOST_MESSAGES:,} messages")
         if self._bytes_left <= 0:
             self._refuse(f"{MOST_EVENT_BYTES:,} bytes of events")
+        import mido  # only here: what reads no file needs none
+
         self._body.seek(at)
         segment = _Segment(self._body, stop, status)
         failed: Ending | None = None

@@ -347,11 +347,12 @@ SIZES += [(H, rows) for H in (16, 112, 128) for rows in (4, 8)]
 
 @pytest.mark.slow
 @with_nvrtc
+@test_cuda_nvrtc.every_version
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-def test_compiles_without_spills_at_each_size(arch):
+def test_compiles_without_spills_at_each_size(arch, lib):
     for H, rows in SIZES:
         options = bf16_sequence_options(rows, H)
-        found = test_cuda_nvrtc.compiled("lstm_sequence_bf16", arch, "float32", options)
+        found = test_cuda_nvrtc.compiled("lstm_sequence_bf16", arch, "float32", options, lib)
         assert found == [(0, 0, 0)] * 2, (H, rows)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from test_bf16 import head, problem, rounded
-from test_cuda_nvrtc import SPILLS, sass
+from test_cuda_nvrtc import SPILLS, every_version, sass
 
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
@@ -179,11 +179,12 @@ def test_chunks_cover_the_words_and_have_room(N, V):
 
 @pytest.mark.slow
 @with_nvrtc
+@every_version
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("H", [64, 128, 192, 256])
-def test_it_compiles_without_spills(arch, H):
+def test_it_compiles_without_spills(arch, H, lib):
     flags = ("-DREAL=float", "--ptxas-options=-v", *softmax_head.options(H))
-    cubin, log = nvrtc.compile_cubin(cuda_source.source("softmax_head"), arch, flags)
+    cubin, log = nvrtc.compile_cubin(cuda_source.source("softmax_head"), arch, flags, lib)
     assert [tuple(map(int, found)) for found in SPILLS.findall(log)] == [(0, 0, 0)] * 4
     if sass().disassembler() is None:
         return

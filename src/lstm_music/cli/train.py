@@ -5,7 +5,7 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -82,12 +82,11 @@ def train(
     """Train by the options, in a folder that home keeps; return the exit status."""
     ops = ops_of(args)
     ranks.connect(ops)
-    reading = Reading(**{name: options[name] for name in READING})
     corpus = ranks.first_alone(
         lambda: load_corpus(
             options["corpus"],
             Path(options["data"]) if options["data"] else None,
-            reading,
+            reading_of(options),
             progress=not args.quiet and sys.stderr.isatty(),
             workers=workers_from(args),
         )
@@ -95,18 +94,10 @@ def train(
     check_same(corpus, ranks)
     if not args.quiet:
         warn_of_namesake(args.corpus, args.data)
-    words = len(corpus.vocabulary)
-    options["head"] = options["head"] or suiting_head(reading.representation, words)
-    options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
-    settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
-    parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
-    config = config_of(options, words, parts)
-    model = Model(config, ops, settings.seed, words=parts)
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
-    trainer = Trainer(corpus, model, settings, folder, screen.show, told, started, ranks)
-    source = {name: options[name] for name in ("corpus", "data")}
-    described = config, corpus, settings, source, asdict(reading)
+    trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
+    described = description(trainer, options)
     home.make = lambda run: new_run(run, *described, again=True)
     trainer.home = home if ranks.leads else None
     if args.resume:
@@ -116,6 +107,40 @@ def train(
         if ranks.leads:
             home.enter(trainer.run)
     return to_the_end(trainer, screen, args)
+
+
+def reading_of(options: dict[str, Any]) -> Reading:
+    """Return how a corpus is read by the options of a run."""
+    return Reading(**{name: options[name] for name in READING})
+
+
+def trainer_of(
+    options: dict[str, Any],
+    corpus: Corpus,
+    ops: NumpyOps,
+    folder: Path,
+    show: Callable[[Report], None],
+    told: Callable[[str], None],
+    started: float,
+    ranks: Alone = ALONE,
+) -> Trainer:
+    """Return the trainer of a run's options, whose head and learning rate suit the corpus."""
+    words = len(corpus.vocabulary)
+    options["head"] = options["head"] or suiting_head(options["representation"], words)
+    options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
+    settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
+    parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
+    model = Model(config_of(options, words, parts), ops, settings.seed, words=parts)
+    return Trainer(corpus, model, settings, folder, show, told, started, ranks)
+
+
+def description(
+    trainer: Trainer, options: dict[str, Any]
+) -> tuple[Config, Corpus, Settings, dict[str, Any], dict[str, Any]]:
+    """Return what describes a new run, as run_folder.new_run takes it."""
+    source = {name: options[name] for name in ("corpus", "data")}
+    reading = asdict(reading_of(options))
+    return trainer.model.config, trainer.corpus, trainer.settings, source, reading
 
 
 def config_of(options: dict[str, Any], V: int, words: tuple[Array, Array] | None) -> Config:
