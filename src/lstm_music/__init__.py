@@ -9,5 +9,5 @@ __version__ = "0.1.0"
 # takes twenty times as long. Told to sleep soon they are as fast on an idle one. Libraries read
 # this when they are loaded, so it stands here: OpenBLAS's, GNU's and LLVM's OpenMP.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("KMP_BLOCKTIME", "0")

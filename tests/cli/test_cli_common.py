@@ -173,7 +173,7 @@ def test_threads_that_wait_for_others_sleep_soon():
     assert done.stdout in ("omp 1\n", "workqueue 1\n")
     for line in done.stderr.splitlines():  # what GNU's OpenMP takes as told, where it's that
         if "GOMP_SPINCOUNT" in line:
-            assert line.endswith("'1000'")
+            assert line.endswith("'2000'")
 
 
 def test_a_warning_is_one_line(capsys):
