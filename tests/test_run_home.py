@@ -106,6 +106,7 @@ def test_a_folder_is_made_anew_though_the_current_one_is_gone(home, tmp_path, mo
 def test_a_file_system_that_numbers_folders_anew_moves_none(home, monkeypatch):
     real = os.stat
     monkeypatch.setattr(run_home.os, "stat", lambda path, **how: real("/", **how))
+    home.make = None
     assert not home.settle()
     assert not home.warnings
 
