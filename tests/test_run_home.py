@@ -117,7 +117,7 @@ def test_none_can_be_made_is_an_error(home):
 
     home.make = refuse
     shutil.rmtree("runs/a")
-    with pytest.raises(UserError, match="can't"):
+    with pytest.raises(OSError, match="can't"):
         home.settle()
     home.make = lambda run: new(run.parent, run.name)
     assert home.settle()

@@ -13,6 +13,7 @@ import pytest
 from lstm_music import checkpoint
 from lstm_music.checkpoint import CHECKPOINTS
 from lstm_music.cli import sample, train, train_options
+from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, metrics, target
 
 HOW = ("--early-stop", 0, "--checkpoint-minutes", 1000)
@@ -120,10 +121,31 @@ def test_what_is_gone_after_the_last_step_is_saved_again(train_small, command, h
     assert target(HAPPENINGS[what][0], "latest") == "step-00000036"
 
 
-def test_the_best_one_that_is_gone_is_no_bar_to_those_after_it(command, happens):
+@pytest.mark.parametrize("mended", [True, False])
+def test_where_no_folder_can_be_made_training_goes_on_and_tries_again(command, happens, mended):
+    def barred():
+        shutil.rmtree("runs")
+        Path("runs").touch()
+
+    happens(20, barred)
+    if mended:
+        happens(38, Path("runs").unlink)
+    done = command("train", "music", *SMALL, *HOW, "--run", "a", "--max-steps", 40)
+    assert done.status == (0 if mended else 2)
+    assert [line.split(":")[0] for line in done.err[:2]] == ["warning"] * 2  # a row, a row
+    if mended:
+        assert target("runs/a", "latest") == "step-00000040"
+        assert done.err[-1].endswith("was removed: going on in a new one, 'runs/a'")
+    else:
+        assert "; nothing of this run is saved: mend that, then go on with " in done.err[-1]
+
+
+def test_the_best_one_that_is_gone_is_no_bar_to_those_after_it(command, happens, monkeypatch):
+    losses = iter((1.0, 2.0))
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(losses))
     happens(25, removed)
-    words = (*SMALL, *HOW, "--lr", 2, "--run", "a", "--max-steps", 36)  # the first is the best
-    assert command("train", "music", *words).status == 0
+    words = ("music", *SMALL, *HOW, "--run", "a", "--max-steps", 36)
+    assert command("train", *words).status == 0
     assert target("runs/a", "best") == "step-00000036"
 
 
