@@ -536,6 +536,16 @@ def test_a_disk_full_when_interrupted_is_an_error(corpus, tmp_path, disk):
         trainer.train()
 
 
+def test_no_space_is_asked_for_where_that_is_not_what_is_missing(corpus, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    trainer = small_trainer(corpus, tmp_path / "run", max_steps=20)
+    monkeypatch.setattr(training, "write_checkpoint", refuse)
+    with pytest.raises(UserError, match=r"Input/output error.*: mend that, then go on with"):
+        trainer.train()
+
+
 def test_metrics_that_cant_be_written_are_a_warning(corpus, straight, tmp_path, monkeypatch):
     run = tmp_path / "run"
     real = append

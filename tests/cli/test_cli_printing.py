@@ -25,7 +25,8 @@ STEPS = (*ENDLESS[:-1], "40")
 def call(name, *words, **options):
     """Run a command in a process of its own to its end."""
     command = [sys.executable, "-m", f"lstm_music.cli.{name}", *map(str, words)]
-    return subprocess.run(command, check=False, text=True, timeout=60, **options)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(command, check=False, text=True, timeout=60, env=buffered, **options)
 
 
 def closed(*handles):
