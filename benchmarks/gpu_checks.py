@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,18 +238,24 @@ def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[fl
     return losses, averages.model
 
 
-def every(checks: Checks, most: int = 256) -> None:
-    """Launch every kernel, in every way that there is at hidden sizes up to `most`."""
+def every(checks: Checks, most: int = 256, show: Callable[[str], None] = lambda name: None) -> None:
+    """Launch every kernel, in every way that there is at hidden sizes up to `most`.
+
+    show is called with a name as each check begins.
+    """
     # Arrays of their own, not parts of a pool's: what is read beside one is then seen.
     checks.xp.cuda.set_allocator(None)
-    for layer in layers(most):
-        checks.layer(*layer, T=2)
-    for variant in VARIANTS:
-        checks.step(variant, Case("", 301, 50, 2, min(most, 128)))
-    for head in HEADS:
-        checks.training(head, 2)
-    checks.rest()
-    checks.drawn(4)
+    case = Case("", 301, 50, 2, min(most, 128))
+    asked: list[tuple[str, Callable[[], object]]] = [
+        *((layer.name, partial(checks.layer, *layer, T=2)) for layer in layers(most)),
+        *((f"a step, {v}", partial(checks.step, v, case)) for v in VARIANTS),
+        *((f"training, {head}", partial(checks.training, head, 2)) for head in HEADS),
+        ("the rest", checks.rest),
+        ("drawn", partial(checks.drawn, 4)),
+    ]
+    for name, call in asked:
+        show(name)
+        call()
 
 
 def one_step(ours: Ours, case: Case, variant: str) -> None:
@@ -268,7 +276,7 @@ def main() -> None:
     """Run what the arguments name."""
     checks = start()
     if sys.argv[1] == "every":
-        every(checks)
+        every(checks, show=lambda name: print(name, flush=True))
     else:
         one_step(checks.ours, GOAL_CASES[0], sys.argv[2])
 

@@ -141,17 +141,16 @@ def steps(session: Session) -> None:
 
 
 def compiled(session: Session) -> None:
-    """Time torch.compile's steps beside ours, bf16 first."""
-    modes = [] if session.small else ["compile", "compile and graph"]
-    for case in session.sizes.goals:
-        entries = our_steps(session, case, "ours, beside torch.compile")
-        for precision in reversed(cases.RIVAL_PRECISIONS):
-            half = precision == "bf16"
-            entries += [
-                rival_step(session, case, precision, mode, COMPILE_LIMIT, padded=half, half=half)
-                for mode in modes
-            ]
-        session.compare("training", entries, step_columns(session, case))
+    """Time torch.compile's steps, as CUDA graphs, beside ours: bf16 first."""
+    for precision in reversed(cases.RIVAL_PRECISIONS):
+        more = {"padded": True, "half": precision == "bf16"}
+        for case in session.sizes.goals:
+            ours = our_steps(session, case, "ours, beside torch.compile")
+            entries = [e for e in ours if cases.precision_of(e.row["precision"]) == precision]
+            if not session.small:
+                mode = "compile and graph"
+                entries.append(rival_step(session, case, precision, mode, COMPILE_LIMIT, **more))
+            session.compare("training", entries, step_columns(session, case))
 
 
 def others(session: Session) -> None:

@@ -3,6 +3,7 @@
 Figures here are made up. PyTorch's side runs on the CPU.
 """
 
+import inspect
 import json
 import os
 import sys
@@ -27,6 +28,7 @@ import gpu_cases as cases
 import gpu_checks
 import gpu_kernels
 import gpu_ours
+import gpu_parts
 import gpu_report as report
 import gpu_tools
 import kernel_model
@@ -308,16 +310,24 @@ def torch_side():
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])  # tf32 is a switch of GPUs
-def test_pytorchs_side_measures_each_part(torch_side, precision):
-    half = {"padded": True, "half": precision == "bf16"}
-    for how in ("graph", "calls"):
-        made = torch_side.layers(precision, 8, 2, 3, 4, how, module=precision == "bf16")
-        assert made.round() > 0 and made.known["kernel"]
-        assert torch_side.loss(precision, 12, 31, 8, how, **half).round() > 0
-    for mode in ("eager", "graph"):
-        assert torch_side.step(TINY, precision, mode, 2, **half).round() > 0
-        assert torch_side.sampling(2, 31, 3, mode, H=8).round() > 0
+def test_pytorchs_side_measures_all_that_the_parts_ask_of_it(torch_side, tmp_path, monkeypatch):
+    session = gpu_parts.Session(tmp_path / "x.json", 60, cases.sizes_of(8), small=False)
+    asked = []
+    monkeypatch.setattr(session, "compare", lambda table, entries, columns: asked.extend(entries))
+    monkeypatch.setattr(session, "ask", lambda *given, **more: None)
+    for part in ("steps", "compiled", "recurrent", "loss", "sampling", "others"):
+        gpu_parts.PARTS[part](session)
+    rivals = [entry for entry in asked if entry.side is session.torch]
+    for entry in rivals:
+        method, given = getattr(torch_side, entry.given["method"]), dict(entry.given)
+        del given["method"]
+        if "compile" in given.get("mode", ""):
+            inspect.signature(method).bind(**given)
+            assert entry.limit == gpu_parts.COMPILE_LIMIT
+        else:
+            assert method(**given).round() > 0
+    asked_for = {entry.row["who"] for entry in rivals}
+    assert {"torch eager", "torch graph, V padded to 64, logits in bf16"} <= asked_for
     torch_side.check()
     torch_side.clean()
     assert torch_side.machine()["torch"]
