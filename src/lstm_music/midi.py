@@ -146,9 +146,11 @@ def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter,
         rows, meter = _end_to_end(rows, repairs), no_meter()
     if file.kind != 1 and rows[0, TRACK] == rows[-1, TRACK]:
         rows = _by_channel(rows, repairs)
+    single = _one_a_pitch(rows, repairs)
+    if not drums:
+        return single, +repairs, meter, ()
     kinds = np.bincount(rows[:, TRACK], 2.0 * (rows[:, CHANNEL] == DRUMS) - 1) > 0
-    rows = _one_a_pitch(rows, repairs)
-    return rows, +repairs, meter, tuple(kinds[np.unique(rows[:, TRACK])].tolist()) * drums
+    return single, +repairs, meter, tuple(kinds[np.unique(single[:, TRACK])].tolist())
 
 
 def _no_notes(repairs: Counter[str]) -> MidiError:
