@@ -1,4 +1,4 @@
-// Copies in bf16 of what cuBLAS is to read so: half the bytes, and its matrix units.
+// Copies in bf16 of what cuBLAS is to read so: half the bytes, and its tensor cores.
 #include "common.cuh"
 
 // out (N, C) = a (N, C) rounded; the rows of out begin every `stride`. A thread takes four.

@@ -109,7 +109,7 @@ def test_our_side_measures_each_part(ours, variant):
 def test_a_variant_turns_our_matrix_kernels_off():
     xp = HostCupy()
     without = gpu_ours.ops_of(WITHOUT, xp)
-    assert (without.matrix_units, without.clusters) == (False, False)
+    assert (without.tensor_cores, without.clusters) == (False, False)
     assert gpu_ours.ops_of(WITHOUT, xp).precision == gpu_ours.ops_of("bf16", xp).precision
     assert cases.precision_of(WITHOUT) == "bf16"
 
