@@ -242,7 +242,7 @@ def test_the_layers_checked_run_in_each_way_there_is():
 @needs_compiler
 def test_a_variant_turns_our_matrix_kernels_off():
     without = gpu_ours.ops_of(WITHOUT, HostCupy())
-    assert (without.matrix_units, without.clusters) == (False, False)
+    assert (without.tensor_cores, without.clusters) == (False, False)
     assert without.precision == gpu_ours.ops_of("bf16", HostCupy()).precision
     assert cases.precision_of(WITHOUT) == "bf16"
 
