@@ -5,6 +5,7 @@ import json
 import sqlite3
 import wave
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,6 +49,15 @@ def test_repeats_come_at_the_end_and_differ_from_rater_to_rater():
 def rate_at(monkeypatch, study, key, place, score, now, heard=1.0):
     monkeypatch.setattr("lstm_music.listening.study.time.time", lambda: now)
     return study.rate(key, place, score, heard)
+
+
+def test_a_study_that_another_process_makes_meanwhile_is_kept(tmp_path, monkeypatch):
+    kept = small_study(tmp_path, systems=2)
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(UserError, match="holds a study already"):
+        small_study(tmp_path, systems=3)
+    assert len(Study(kept.path).clips) == 2
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_ratings_are_kept_and_survive(tmp_path, monkeypatch):

@@ -129,16 +129,18 @@ def create(
         "format": FORMAT, "id": secrets.token_hex(8), "title": printable_name(title),
         "seconds": seconds, "repeats": repeats, "made": time.time(),
     }  # fmt: skip
-    with sqlite3.connect(made) as db:
-        db.execute("PRAGMA journal_mode=DELETE")
-        db.executescript(SCHEMA)
-        db.executemany("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?)", numbered)
-        rows = [(key, json.dumps(value)) for key, value in about.items()]
-        db.executemany("INSERT INTO study VALUES (?, ?)", rows)
-    db.close()
-    if not move_in(made, path):  # another process was quicker
-        made.unlink()
-        raise holds_study(path)
+    try:
+        with sqlite3.connect(made) as db:
+            db.execute("PRAGMA journal_mode=DELETE")
+            db.executescript(SCHEMA)
+            db.executemany("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?)", numbered)
+            rows = [(key, json.dumps(value)) for key, value in about.items()]
+            db.executemany("INSERT INTO study VALUES (?, ?)", rows)
+        db.close()
+        if not move_in(made, path):  # another process was quicker
+            raise holds_study(path)
+    finally:
+        made.unlink(missing_ok=True)
     return Study(path)
 
 
