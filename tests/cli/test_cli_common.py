@@ -204,21 +204,24 @@ def test_who_installed_the_package_is_told_what_to_type_there(monkeypatch, capsy
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_worker_leaves_sigterm_to_the_system():
+def test_a_forked_worker_leaves_signals_to_the_system():
     """With Python's handler it could miss it while it starts, and never end."""
     ends = os.pipe()
 
     def forking(argv):
         if os.fork() == 0:
-            os.write(ends[1], str(int(signal.getsignal(signal.SIGTERM))).encode())
+            left = [int(signal.getsignal(number)) for number in numbers]
+            os.write(ends[1], str(left).encode())
             os._exit(0)
         return 0
 
-    before = signal.getsignal(signal.SIGTERM)
+    numbers = signal.SIGTERM, signal.SIGHUP
+    before = [signal.signal(number, signal.SIG_DFL) for number in numbers]
     try:
         assert run(forking, []) == 0
-        assert callable(signal.getsignal(signal.SIGTERM))
+        assert all(callable(signal.getsignal(number)) for number in numbers)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
     os.wait()
-    assert os.read(ends[0], 9) == b"0"
+    assert os.read(ends[0], 9) == b"[0, 0]"
