@@ -639,9 +639,17 @@ def test_a_second_signal_stops_at_once(corpus, tmp_path, number):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def heeded():
+    """SIGHUP as it is where the tests weren't begun by nohup, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals don't close here")
 @pytest.mark.parametrize("first", ["SIGHUP", "SIGTERM"])
-def test_a_closed_terminal_is_no_second_signal(corpus, tmp_path, first):
+def test_a_closed_terminal_is_no_second_signal(corpus, tmp_path, heeded, first):
     """A shell says it after the system has, and a session's manager after SIGTERM."""
 
     def twice():
