@@ -61,6 +61,7 @@ def test_what_computes_is_imported_without_mido(tmp_path):
     assert done.stdout.split() == [f"lstm_music.{name}" for name in OF_FILES.split()], done.stderr
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_smoke_run_on_the_stand_in_without_mido(tmp_path):
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--smoke", "--hidden", "16"]
