@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lstm_music.decoding import (
+    clipped,
     decode,
     decode_chords,
     end_asked,
@@ -191,3 +192,10 @@ def test_silence_at_the_beginning_ends_with_its_last_bar_line(meter, first, cut,
     assert piece.meter.tolist() == rest
     assert (piece.name, piece.repairs) == ("x", {"a": 1})
     assert without_silence(Piece("", []))[1] == 0
+
+
+def test_what_follows_a_primer_is_not_cut_off():
+    piece = Piece("x", [track_of([(0, 480, 60), (960, 1440, 62)])])
+    assert clipped(piece, 960).tracks[0][-1].tolist() == [480, 0, 60]
+    assert clipped(piece, 960, 481) is piece  # nothing else was composed
+    assert clipped(piece, 1000, 481).tracks[0][-1].tolist() == [1000, 0, 62]

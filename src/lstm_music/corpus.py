@@ -2,7 +2,8 @@
 
 A corpus is prepared once for its content and settings (`message_corpus.py`, `roll_corpus.py`) and
 kept; the MIDI files themselves are parsed once for any settings (`piece_store.py`). Nothing is
-dropped silently: each file that can't be used is named with its reason in `skipped`.
+dropped silently: each file that can't be used is named with its reason in `skipped`, but for what
+macOS puts beside music, which is counted in `ignored`.
 """
 
 import hashlib

@@ -160,15 +160,17 @@ def without_silence(piece: Piece) -> tuple[Piece, int]:
     return replace(piece, tracks=tracks, meter=meter), len(starts) - 1
 
 
-def clipped(piece: Piece, limit: int) -> Piece:
+def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
     """End a piece at a limit in ticks, past which a note rings on that no token could end sooner.
 
-    A piece that begins only then stays as it is: better too long than empty.
+    What begins only then, after a primer up to a tick, stays as it is: better too long than empty.
     """
+    strikes = (track[track[:, KIND] == NOTE_ON, TICK] for track in piece.tracks)
+    if not any(((begin <= ticks) & (ticks < limit)).any() for ticks in strikes):
+        return piece
     shorter = []
     for track in piece.tracks:
         kept = track[(track[:, KIND] == NOTE_OFF) | (track[:, TICK] < limit)]
         kept[:, TICK] = np.minimum(kept[:, TICK], limit)
         shorter.append(kept)
-    tracks = repaired_tracks(shorter)
-    return Piece(piece.name, tracks, meter=piece.meter) if tracks else piece
+    return Piece(piece.name, repaired_tracks(shorter), meter=piece.meter)

@@ -84,7 +84,7 @@ class TokenComposer(Composer[Ids]):
         piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name, options)
         start = self.vocabulary.id(PIECE_END)
         end = end_asked(music, primer or [], self.grammar, options, start)
-        piece = piece if end is None else clipped(piece, end)
+        piece = piece if end is None else clipped(piece, end, self.ticks(primer or []))
         return with_drums(piece, self.drums, self.tokenizer.layout == "flatten")
 
 

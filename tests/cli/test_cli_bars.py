@@ -104,6 +104,9 @@ def test_a_primer_longer_than_the_limit_is_followed_by_music(kind, command, back
         assert all(size in sizes for _, size in composed(done.out))
         seeds = [Path(path).read_bytes() for path, _ in composed(done.out)]
         assert len({*seeds}) > 1 or words
+    if kind not in ("chord", "note"):  # where no time that the model knows fits, more than asked
+        (line,) = command("sample", "r", *given[:-2], "--seconds", 0.1, "--out", "x.mid").out
+        assert int(re.search(r"(\d+) notes", line)[1]) > 22
 
 
 def test_a_report_composes_more_than_an_opening(kind):
