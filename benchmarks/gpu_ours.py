@@ -48,7 +48,7 @@ def ops_of(variant: str, cupy: Any) -> CupyOps:
     """Return the ops of a variant; one of bf16 takes cuBLAS and an fp32 recurrence instead."""
     ops = CupyOps("float32", precision_of(variant), cupy)
     if variant == WITHOUT:
-        ops.matrix_units = ops.clusters = False
+        ops.tensor_cores = ops.clusters = False
     return ops
 
 

@@ -117,9 +117,11 @@ def synthetic(name: str) -> Corpus:
     splits = {"train": [*range(2 * held, pieces)], "valid": [*range(held)]}
     splits["test"] = [*range(held, 2 * held)]
     return MessageCorpus(
-        name, "synthetic", Vocabulary(words), [str(p) for p in range(pieces)], splits, [], [], [],
-        np.zeros((pieces, 2), np.int64), 0, [1] * pieces, MessageTokenizer("flatten"), ids,
-        offsets, 960, 4, 4, 0, 0,
+        name=name, key="synthetic", vocabulary=Vocabulary(words),
+        pieces=[str(p) for p in range(pieces)], splits=splits, skipped=[], mended=[], copies=[],
+        shifts=np.zeros((pieces, 2), np.int64), augment=0, notes=[1] * pieces, drums=None,
+        ignored=0, tokenizer=MessageTokenizer("flatten"), ids=ids, offsets=offsets,
+        longest_note=960, most_notes=4, max_tracks=4, merged_words=0, merged_tokens=0,
     )  # fmt: skip
 
 

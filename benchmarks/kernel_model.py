@@ -128,8 +128,8 @@ def step_clocks(case: Case, backward: bool) -> float:
     return lstm_sequence.step_clocks(plan(case), case.H)
 
 
-def matrix_step_clocks(case: Case, backward: bool) -> float:
-    """Return the clocks of a time step of the persistent kernel on the matrix units.
+def bf16_step_clocks(case: Case, backward: bool) -> float:
+    """Return the clocks of a time step of the persistent kernel on the tensor cores.
 
     A warp owns 16 units and multiplies by all of their weights, 256 at a time; the quarters of a
     multiprocessor share the warps. Beside the products go h for each warp through the shared
@@ -150,8 +150,8 @@ def matrix_step_clocks(case: Case, backward: bool) -> float:
     return chain + max(2 * ACTIVATION, 10 * rows * H / SPECIAL)
 
 
-def fits_matrix_units(case: Case, precision: str) -> bool:
-    """Return whether the recurrent product is on the matrix units."""
+def fits_tensor_cores(case: Case, precision: str) -> bool:
+    """Return whether the recurrent product is on the tensor cores."""
     rows = bf16_sequence_rows(case.B, case.H, MULTIPROCESSORS, SHARED_BYTES)
     return precision == "bf16" and rows is not None
 
@@ -162,9 +162,10 @@ def layers(case: Case, precision: str) -> list[Part]:
     real, gemm = 4, {"rate": precision, "share": GEMM_REACH}
     row_bytes = real * N * H
     # The weights and the first inputs come before the first step.
-    on_units = fits_matrix_units(case, precision)
-    start = FROM_MEMORY * 3 + real * 4 * H * H / (1 if on_units else plan(case).cluster) / L2_RATE
-    clocks = matrix_step_clocks if on_units else step_clocks
+    on_tensor_cores = fits_tensor_cores(case, precision)
+    blocks = 1 if on_tensor_cores else plan(case).cluster  # that share Wh
+    start = FROM_MEMORY * 3 + real * 4 * H * H / blocks / L2_RATE
+    clocks = bf16_step_clocks if on_tensor_cores else step_clocks
     return [
         Part("x·Wx, both layers", 5 * row_bytes, flops=8 * N * H * H, **gemm, launches=L),
         Part("lstm_sequence_forward, both layers", 10 * row_bytes, flops=8 * N * H * H,
@@ -385,7 +386,7 @@ def targets(c: Ceilings, page: str) -> str:
 def recurrent(c: Ceilings) -> str:
     """Return the clocks of a time step of the recurrent kernels as a list."""
     lines = []
-    for kernel, of_step in (("fp32", step_clocks), ("bf16", matrix_step_clocks)):
+    for kernel, of_step in (("fp32", step_clocks), ("bf16", bf16_step_clocks)):
         for backward, name in ((False, "forward"), (True, "backward")):
             clocks = of_step(CASES[0], backward)
             time = clocks / c.clock * 1e6

@@ -140,7 +140,7 @@ def sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
 
 
 def bf16_sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
-    """Return the report of the persistent kernel on the matrix units at a size."""
+    """Return the report of the persistent kernel on the tensor cores at a size."""
     rows = bf16_sequence_rows(B, H, 132, SHARED_BYTES[arch])
     if rows is None or arch == "sm_75":
         return []

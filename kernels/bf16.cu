@@ -1,4 +1,4 @@
-// Copies in bf16 of what cuBLAS is to read so: half the bytes, and its matrix units.
+// Copies in bf16 of what cuBLAS is to read so: half the bytes, and its tensor cores.
 #include "common.cuh"
 
 // out (N, C) = a (N, C) rounded, whose rows begin every `to` and `from`. A thread takes four.

@@ -1,4 +1,4 @@
-// All T time steps of an LSTM layer in one launch, the recurrent product on the matrix units: H <= 128, a
+// All T time steps of an LSTM layer in one launch, the recurrent product on the tensor cores: H <= 128, a
 // multiple of 16. As lstm_sequence.cu, but for h, Wh and the gates' gradients, which are rounded to bf16
 // where they are factors of that product; its sums, the activations and the state are fp32.
 //
@@ -7,7 +7,7 @@
 // units' rows (A) and the batch in their columns (B), of which a product has 8 whether they are wanted or
 // not: where the block has fewer rows, each stands in several columns, and the lanes that find the same
 // sums in their fragments go on with different units. So no gate passes through shared memory.
-#include "matrix.cuh"
+#include "tensor_cores.cuh"
 
 #ifndef LSTM_H
 #define LSTM_H 128

@@ -1,4 +1,4 @@
-// A softmax layer's loss and gradient on the matrix units, H = HEAD_H a multiple of 64: logits never reach memory.
+// A softmax layer's loss and gradient on the tensor cores, H = HEAD_H a multiple of 64: logits never reach memory.
 //
 // h (N, H) and W transposed (V, H) are in bf16, so both are rows of H, and a logit is the product of two rows.
 // A block keeps 128 rows of one matrix in registers and lets those of the other pass by through shared
@@ -7,7 +7,7 @@
 // gradient of b. What has to be exchanged between threads is exchanged once.
 //
 // A sum begins with its bias. e^x is 2^(x · log2 e), a multiply-add and an instruction.
-#include "matrix.cuh"
+#include "tensor_cores.cuh"
 
 #ifndef HEAD_H
 #define HEAD_H 128

@@ -580,6 +580,20 @@ def test_activating_the_projects_own_environment_changes_nothing(project: Projec
     assert project.done() == ["pip -e ."]
 
 
+@pytest.mark.parametrize("errors", ["2>&-", "2>/dev/full"])
+def test_an_environment_is_made_though_nothing_can_be_said(project: Project, errors: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" bach {errors}', project.root / "bin" / "train"],
+        env={"PATH": str(project.path), "LOG": str(project.log)},
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=project.path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["lstm_music.cli.train", "bach"])
+    assert project.done() == [*NEW_ENVIRONMENT, "pip -e ."]
+
+
 # ---- Line ends ----
 
 

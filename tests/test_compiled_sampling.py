@@ -150,6 +150,10 @@ HOW = [
     {"limit": 5 * BAR, "seed": 3},
     {"limit": 3 * BAR, "greedy": True},
     {"length": 70, "temperature": 3.0, "top_k": 9, "top_p": 0.8, "seed": 2**40 + 1},
+    {"beyond": True},
+    {"beyond": True, "length": 25, "seed": 5},
+    {"beyond": True, "limit": 600, "seed": 6},
+    {"beyond": True, "bars": 3, "meter": ((0, 480), (480, 1440))},
 ]
 
 
@@ -158,8 +162,8 @@ def pieces_with_others(model, grammar, primers):
     several = 0
     for how in HOW:
         options = Options(**how)
-        some = [primer[: options.length] for primer in primers]
-        if options.limit is not None:
+        some = [primer[: None if options.beyond else options.length] for primer in primers]
+        if options.limit is not None and not options.beyond:
             some = [sampler.within(primer, grammar, None, options.limit) for primer in some]
         expected = sample(model, START, some, options, grammar)
         found = sample_on_cpu(model, START, some, options, grammar, lambda *_: None)
@@ -205,6 +209,8 @@ def test_chords_are_the_samplers(rolls, short, bias):
         {"limit": 480},
         {"limit": 11 * 480, "top_p": 0.9},
         {"limit": BAR, "greedy": True},
+        {"beyond": True},
+        {"beyond": True, "bars": 2, "meter": ((0, 1440),)},
     ):
         expected = sample(model, START, primers, Options(**how), grammar)
         assert (

@@ -61,6 +61,7 @@ def test_what_computes_is_imported_without_mido(tmp_path):
     assert done.stdout.split() == [f"lstm_music.{name}" for name in OF_FILES.split()], done.stderr
 
 
+@pytest.mark.slow
 @needs_compiler
 def test_a_smoke_run_on_the_stand_in_without_mido(tmp_path):
     command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--smoke", "--hidden", "16"]
@@ -242,7 +243,7 @@ def test_the_layers_checked_run_in_each_way_there_is():
 @needs_compiler
 def test_a_variant_turns_our_matrix_kernels_off():
     without = gpu_ours.ops_of(WITHOUT, HostCupy())
-    assert (without.matrix_units, without.clusters) == (False, False)
+    assert (without.tensor_cores, without.clusters) == (False, False)
     assert without.precision == gpu_ours.ops_of("bf16", HostCupy()).precision
     assert cases.precision_of(WITHOUT) == "bf16"
 

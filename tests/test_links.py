@@ -131,11 +131,14 @@ def test_copies_in_the_place_of_links_are_understood_and_replaced(folder, withou
     assert [link.is_file() for link in links] == [not linking, not linking]
 
 
-def test_a_best_one_that_is_a_copy_can_be_taken_away(tmp_path):
-    shutil.copytree(write(tmp_path, 1), tmp_path / CHECKPOINTS / "best")
-    assert target(tmp_path, "best") == "step-00000001"
-    point_best(tmp_path, None)
-    assert not (tmp_path / CHECKPOINTS / "best").exists()
+def test_a_copy_becomes_a_link_or_is_taken_away(tmp_path):
+    best = tmp_path / CHECKPOINTS / "best"
+    for step in (1, None):
+        shutil.copytree(write(tmp_path, 1), best)
+        assert target(tmp_path, "best") == "step-00000001"
+        point_best(tmp_path, step)
+        assert best.is_symlink() == (step is not None)
+        best.unlink(missing_ok=True)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sqlite3
 import wave
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -57,6 +58,15 @@ def rated(path):
     """The scores in a file."""
     with closing(sqlite3.connect(path)) as db:
         return [score for (score,) in db.execute("SELECT score FROM ratings ORDER BY place")]
+
+
+def test_a_study_that_another_process_makes_meanwhile_is_kept(tmp_path, monkeypatch):
+    kept = small_study(tmp_path, systems=2)
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    with pytest.raises(UserError, match="holds a study already"):
+        small_study(tmp_path, systems=3)
+    assert len(Study(kept.path).clips) == 2
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_ratings_are_kept_and_survive(tmp_path):

@@ -536,6 +536,16 @@ def test_a_disk_full_when_interrupted_is_an_error(corpus, tmp_path, disk):
         trainer.train()
 
 
+def test_no_space_is_asked_for_where_that_is_not_what_is_missing(corpus, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    trainer = small_trainer(corpus, tmp_path / "run", max_steps=20)
+    monkeypatch.setattr(training, "write_checkpoint", refuse)
+    with pytest.raises(UserError, match=r"Input/output error.*: mend that, then go on with"):
+        trainer.train()
+
+
 def test_metrics_that_cant_be_written_are_a_warning(corpus, straight, tmp_path, monkeypatch):
     run = tmp_path / "run"
     real = append
@@ -629,9 +639,17 @@ def test_a_second_signal_stops_at_once(corpus, tmp_path, number):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.fixture
+def heeded():
+    """SIGHUP as it is where the tests weren't begun by nohup, which has it ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals don't close here")
 @pytest.mark.parametrize("first", ["SIGHUP", "SIGTERM"])
-def test_a_closed_terminal_is_no_second_signal(corpus, tmp_path, first):
+def test_a_closed_terminal_is_no_second_signal(corpus, tmp_path, heeded, first):
     """A shell says it after the system has, and a session's manager after SIGTERM."""
 
     def twice():

@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```\n(.*?)^```", re.M | re.S)
 SPAN = re.compile(r"`((?:bin/|pytest)[^`]*)`")
 OPEN = re.compile(r"…|\[|-n N")  # a pattern, not a command
-PATIENCE = 900  # seconds a command may take
+PATIENCE = 1800  # seconds a command may take, on a machine that is busy
 QUICK, ALL = "bin/test", "bin/test --all"
 LIMITS = (  # what a line begins with, and what is appended to it
     ("bin/train", "--max-minutes 0.2"),
@@ -151,10 +151,13 @@ class Newcomer:
 
     def ran(self, command: str) -> tuple[int, str, str]:
         """Run a command as a shell does; return its exit status and what it printed."""
-        done = subprocess.run(
-            ["bash", "-c", command], cwd=self.clone, env=self.environ, stdin=subprocess.DEVNULL,
-            capture_output=True, text=True, timeout=PATIENCE, check=False,
-        )  # fmt: skip
+        try:
+            done = subprocess.run(
+                ["bash", "-c", command], cwd=self.clone, env=self.environ, text=True,
+                stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return 124, "", f"it took more than {PATIENCE} s"
         return done.returncode, done.stdout, done.stderr
 
     def served(self, command: str) -> tuple[int, str, str]:

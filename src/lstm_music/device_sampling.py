@@ -17,9 +17,9 @@ from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps, apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import ROWS, Options
+from lstm_music.sampler import ROWS, Bounds, Options, bounds_of
 from lstm_music.tokenizers.event_grammar import END as NO_KIND
-from lstm_music.tokenizers.grammar import BAR, FAR, PITCHES, SHORTEST, TokenGrammar
+from lstm_music.tokenizers.grammar import FAR, PITCHES, TokenGrammar
 from lstm_music.word_classes import words_of
 
 STATIC_SHARED = 8 << 10  # bytes that sample.cu declares itself, and some
@@ -36,7 +36,7 @@ def sample_on_device(
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
     pieces: list[list[int]] = []
-    most = grammar.most(options.length, options.limit)
+    most = max(bounds_of(grammar, options, primer).most for primer in primers)
     all_most = most * -(-len(primers) // ROWS)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
@@ -51,6 +51,15 @@ def sample_on_device(
 def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> None:
     """Show t tokens more than those before."""
     show(before + t, most)
+
+
+def fields_of(bounds: Bounds, grammar: TokenGrammar) -> list[int]:
+    """Return the fields of a Piece in grammar.cu before its first word."""
+    start, *asked, most = bounds
+    least = grammar.shortest if start.least is None else start.least
+    begun = *start.primed, least, start.bar, start.line, start.bars, 0
+    binds = (-1 if n is None else n for n in (*asked, most))
+    return [*[0] * 5, *begun, 0, 0, NO_KIND, 0, 0, *binds]
 
 
 class DeviceRules:
@@ -74,9 +83,8 @@ class DeviceRules:
         rules = (
             words.kind, grammar.layout == "merge", start,
             grammar.max_tracks, grammar.longest_note, grammar.most_notes,
-            -1 if options.length is None else options.length,
-            -1 if options.limit is None else options.limit,
-            BAR, TICKS_PER_QUARTER, SHORTEST, LAST_TICK, words.places.min(initial=FAR),
+            options.line_and_bar[1], TICKS_PER_QUARTER, grammar.shortest, LAST_TICK,
+            words.places.min(initial=FAR),
         )  # fmt: skip
         self.primed = np.zeros(N, np.int32)
         self.primed[: len(primers)] = [len(primer) for primer in primers]
@@ -84,8 +92,10 @@ class DeviceRules:
         for row, primer in zip(held, primers, strict=False):
             row[: len(primer)] = primer
         self.ended = np.arange(N) >= len(primers)
-        pieces = np.zeros((N, 10), np.int32)  # the fields of Piece
-        pieces[:, 4], pieces[:, 7] = self.ended, NO_KIND
+        pieces = np.zeros((N, 21), np.int32)  # the fields of Piece in grammar.cu
+        for piece, primer in zip(pieces, primers, strict=False):
+            piece[:] = fields_of(bounds_of(grammar, options, primer), grammar)
+        pieces[:, 4] = self.ended
         self.rules, self.primers, self.lengths = (
             ops.asarray(np.array(a), np.int32) for a in (rules, held, self.primed)
         )

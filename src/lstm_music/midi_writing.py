@@ -1,8 +1,10 @@
 """A piece as the tracks of a MIDI file, made by mido."""
 
+from itertools import cycle
+
 import mido
 
-from lstm_music.midi import CHANNELS, NOTE_ON, TICKS_PER_QUARTER, WHOLE_NOTE, Messages, Piece
+from lstm_music.midi import CHANNELS, DRUMS, NOTE_ON, TICKS_PER_QUARTER, WHOLE_NOTE, Messages, Piece
 from lstm_music.midi_file import Meter
 
 BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
@@ -13,9 +15,10 @@ def as_midi(piece: Piece, tempo: float, program: int, velocity: int) -> mido.Mid
     """Return a piece as a file of type 1, as midi.write_midi describes; raises as it does."""
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
     midi.tracks.append(tempo_track(tempo, piece.meter))
-    for index, track in enumerate(piece.tracks):
-        channel = CHANNELS[index % len(CHANNELS)]
-        midi.tracks.append(notes_track(track, channel, program, velocity))
+    channels = cycle(CHANNELS)
+    for track, drums in zip(piece.tracks, piece.drums or cycle([False]), strict=False):
+        channel, own = (DRUMS, None) if drums else (next(channels), program)
+        midi.tracks.append(notes_track(track, channel, own, velocity))
     return midi
 
 
@@ -36,9 +39,13 @@ def tempo_track(tempo: float, meter: Meter) -> mido.MidiTrack:
     return track
 
 
-def notes_track(messages: Messages, channel: int, program: int, velocity: int) -> mido.MidiTrack:
-    """Return a track of note messages on a channel."""
-    track = mido.MidiTrack([mido.Message("program_change", channel=channel, program=program)])
+def notes_track(
+    messages: Messages, channel: int, program: int | None, velocity: int
+) -> mido.MidiTrack:
+    """Return a track of note messages on a channel; program: None for the channel of drums."""
+    track = mido.MidiTrack()
+    if program is not None:
+        track.append(mido.Message("program_change", channel=channel, program=program))
     last_tick = 0
     for tick, kind, pitch in messages.tolist():
         track.append(

@@ -118,8 +118,11 @@ class Ledger:
         found[name] = found.get(name, {}) | facts
         made = beside(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(made, (json.dumps(found, indent=2) + "\n").encode())
-        made.replace(self.path)
+        try:
+            write_synced(made, (json.dumps(found, indent=2) + "\n").encode())
+            made.replace(self.path)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def tokens_an_epoch(rows: Sequence[Row], whole: int, counted: int) -> float:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from lstm_music.errors import UserError
 from lstm_music.run_folder import CONFIG
 from lstm_music.run_lock import RunLock
 
@@ -67,13 +68,16 @@ class RunHome:
     def settle(self) -> bool:
         """Have the folder in its place before a write; return whether it's a new, empty run's.
 
-        Raises OSError or UserError where there is none, and none can be made.
+        Raises OSError where there is none, and none can be made.
         """
         found = self.follow()
         if found is not None and (found / CONFIG).exists():
             return False
         before = self.run
-        self.enter(self.make(self._place))
+        try:
+            self.enter(self.make(self._place))
+        except UserError as error:  # its advice is for the beginning of a run
+            raise OSError(str(error)) from error
         self.run = shown(self.run)
         self._warn(f"the run '{before}' was removed: going on in a new one, '{self.run}'")
         return True

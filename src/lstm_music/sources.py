@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lstm_music.archives import is_archive, members
@@ -51,6 +51,17 @@ class Mended(NamedTuple):
     repairs: dict[str, int]
 
 
+def namesake(name: str) -> str | None:
+    """Return what to type for a file or folder that has the name of a corpus, if one is here."""
+    return os.path.join(".", name) if name in NAMED and Path(name).exists() else None
+
+
+def or_namesake(name: str) -> str:
+    """Return how an error about a named corpus goes on where a file or folder has its name."""
+    own = namesake(name)
+    return f", or write {own} for what lies here" if own else ""
+
+
 def find_sources(name: str, data: Path | None = None, built: Path | None = None) -> list[Source]:
     """List the MIDI files of a corpus in a fixed order.
 
@@ -65,12 +76,12 @@ def find_sources(name: str, data: Path | None = None, built: Path | None = None)
             return archived(built)
         raise UserError(
             "the corpus 'classical' isn't built yet: build it with bin/corpus classical --build, "
-            "or say where yours is with --data FILE"
+            f"or say where yours is with --data FILE{or_namesake(name)}"
         )
     if name in ROLLS:
         raise UserError(
             f"'{name}' holds piano rolls, which have no MIDI messages: "
-            "read it with --representation chord or note"
+            f"read it with --representation chord or note{or_namesake(name)}"
         )
     if name and Path(name).exists():
         return files_at(Path(name))
@@ -95,12 +106,13 @@ def find_rolls(name: str, data: Path | None = None) -> Path | None:
     wanted = {letters(stem), letters(f"{stem}.de"), letters(name)}  # Piano-midi.de.pickle
     named = data is not None or bool(os.environ.get("LSTM_MUSIC_DATA"))
     for file in sorted(folder.rglob("*")) if named else ():
-        if file.suffix.lower() in ROLL_SUFFIXES and letters(file.stem) in wanted:
+        kind = file.suffix.lower() in ROLL_SUFFIXES and not is_leftover(file.as_posix())
+        if kind and letters(file.stem) in wanted:
             return file
     raise UserError(
         f"no {stem}.mat or {stem}.pickle in "
         + (f"'{folder}'" if named else "the folder that LSTM_MUSIC_DATA should name")
-        + f": say where it is, with --data {stem}.mat"
+        + f": say where it is, with --data {stem}.mat{'' if data else or_namesake(name)}"
     )
 
 
@@ -129,6 +141,12 @@ def files_at(path: Path) -> list[Source]:
 def is_midi(name: str) -> bool:
     """Return whether a file of this name should be a MIDI file."""
     return name.lower().endswith(MIDI_SUFFIXES)
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file of this name is one of those that macOS puts beside others."""
+    path = PurePosixPath(name)
+    return path.name.startswith("._") or "__MACOSX" in path.parts
 
 
 def in_folder(top: Path) -> Iterator[Source]:

@@ -28,7 +28,7 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Annealing, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.prepared import Corpus
-from lstm_music.progress import Progress, Report, Settings, outlook
+from lstm_music.progress import Progress, Report, Settings, limit_reached, outlook
 from lstm_music.ranks import ALONE, Alone
 from lstm_music.resuming import described, read_back, state_of, take_up, training_arrays
 from lstm_music.run_folder import (
@@ -130,8 +130,7 @@ class Trainer:
             if self.state.h.shape[1] != len(batches.streams):
                 raise UserError(f"the state in '{self.run}' is of another batch: train a new run")
             while at.window < len(batches):
-                reason = self._limit()
-                if reason:
+                if reason := limit_reached(at, s, self._now - self.started):
                     return reason
                 self._advance(batches)
             at.epoch, at.window, self.state = at.epoch + 1, 0, None
@@ -147,19 +146,6 @@ class Trainer:
         self._show(loss, len(batches), ended)
         self._agree()
         self._save_if_due()
-
-    def _limit(self) -> str:
-        """Return the option whose limit is reached, or "" while none is."""
-        s, at = self.settings, self.progress
-        if s.epochs is not None and at.epoch >= s.epochs:
-            return f"--epochs {s.epochs}"
-        if s.max_steps is not None and at.step >= s.max_steps:
-            return f"--max-steps {s.max_steps}"
-        if s.max_minutes is not None and self._now - self.started >= s.max_minutes * 60:
-            return f"--max-minutes {s.max_minutes:g}"
-        if s.early_stop and at.since_best >= s.early_stop:
-            return f"--early-stop {s.early_stop}"
-        return ""
 
     def _step(self, batch: Batch) -> float:
         """Take one optimiser step; return the loss."""
@@ -282,6 +268,7 @@ class Trainer:
             at.to_beat, at.since_best = self.valid * (1 - LEAST_GAIN), 0
         else:
             at.since_best += 1
+        self._forget_lost()
         if self.valid < at.best:
             before = at.best, at.best_step
             at.best, at.best_step = self.valid, at.step
@@ -295,7 +282,7 @@ class Trainer:
         if self.valid < self.progress.best and self.ranks.leads:
             try:
                 self._writing(lambda: point(self.run / CHECKPOINTS, "best", path.name))
-            except (OSError, UserError) as error:
+            except OSError as error:
                 self.warn(f"can't mark the best checkpoint ({reason_of(error)})")
 
     def validate(self) -> float:
@@ -316,7 +303,7 @@ class Trainer:
             if self.ranks.leads:
                 self._writing(lambda: append(self.run / "metrics.csv", line, f"{HEADER}\n"))
             self.progress.rows += 1
-        except (OSError, UserError) as error:
+        except OSError as error:
             self.warn(f"can't write metrics.csv ({reason_of(error)}): training goes on without")
 
     def _show(self, loss: float, windows: int, validated: bool) -> None:
@@ -343,11 +330,7 @@ class Trainer:
         """
         self._read_graph()
         self._saved = self._now
-        lost_last, lost_best = self.ranks.from_first(self._lost)
-        if lost_last:
-            self._last = None
-        if lost_best and not best:
-            self.progress.best, self.progress.best_step = math.inf, 0
+        self._forget_lost()
         if self._last is not None and self._last[0] == self.progress.step:
             return self._last[1]
         state = self.ranks.whole_state(self.state, self.ops)
@@ -392,9 +375,17 @@ class Trainer:
                 self.progress.rows = 0
             self.run = self.home.run
 
+    def _forget_lost(self) -> None:
+        """Forget checkpoints that somebody removed: the next ones are saved in their place."""
+        lost_last, lost_best = self.ranks.from_first(self._lost)
+        if lost_last:
+            self._last = None
+        if lost_best:
+            self.progress.best, self.progress.best_step = math.inf, 0
+
     def _lost(self) -> tuple[bool, bool]:
         """Return whether the last checkpoint was removed, and with it the best one."""
-        with suppress(OSError, UserError):  # whoever writes will say so
+        with suppress(OSError):  # whoever writes will say so
             self._settle()
         folder = self.run / CHECKPOINTS
         last = self._last is not None and not (folder / self._last[1].name).is_dir()

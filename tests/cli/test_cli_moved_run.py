@@ -12,7 +12,8 @@ import pytest
 
 from lstm_music import checkpoint
 from lstm_music.checkpoint import CHECKPOINTS
-from lstm_music.cli import train, train_options
+from lstm_music.cli import sample, train, train_options
+from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, metrics, target
 
 HOW = ("--early-stop", 0, "--checkpoint-minutes", 1000)
@@ -111,6 +112,41 @@ def test_a_run_goes_on_wherever_its_folder_is(whole, command, happens, what, ste
     assert_same_end(place, whole)
     lost = 2 * (step // 18) if said and "removed" in said else 0  # with the folder that's gone
     assert metrics(place) == metrics(whole)[lost:]
+
+
+@pytest.mark.parametrize("what", [moved, removed, without_checkpoints])
+def test_what_is_gone_after_the_last_step_is_saved_again(train_small, command, happens, what):
+    happens(36, what)  # at the end of an epoch, whose best is saved
+    assert command("train", "music", *SMALL, *HOW, "--run", "a", "--max-steps", 36).status == 0
+    assert target(HAPPENINGS[what][0], "latest") == "step-00000036"
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_where_no_folder_can_be_made_training_goes_on_and_tries_again(command, happens, mended):
+    def barred():
+        shutil.rmtree("runs")
+        Path("runs").touch()
+
+    happens(20, barred)
+    if mended:
+        happens(38, Path("runs").unlink)
+    done = command("train", "music", *SMALL, *HOW, "--run", "a", "--max-steps", 40)
+    assert done.status == (0 if mended else 2)
+    assert [line.split(":")[0] for line in done.err[:2]] == ["warning"] * 2  # a row, a row
+    if mended:
+        assert target("runs/a", "latest") == "step-00000040"
+        assert done.err[-1].endswith("was removed: going on in a new one, 'runs/a'")
+    else:
+        assert "; nothing of this run is saved: mend that, then go on with " in done.err[-1]
+
+
+def test_the_best_one_that_is_gone_is_no_bar_to_those_after_it(command, happens, monkeypatch):
+    losses = iter((1.0, 2.0))
+    monkeypatch.setattr(Trainer, "validate", lambda self: next(losses))
+    happens(25, removed)
+    words = ("music", *SMALL, *HOW, "--run", "a", "--max-steps", 36)
+    assert command("train", *words).status == 0
+    assert target("runs/a", "best") == "step-00000036"
 
 
 def test_a_run_that_moves_while_it_is_written_is_written_where_it_is(
@@ -216,6 +252,22 @@ def test_pieces_composed_at_once_are_all_there(folder):
     for seed, content in zip((1, 2), contents, strict=True):
         (alone,) = at_once("sample", (*words, "--seed", seed, "--out", "alone"))
         assert content == {Path(path).read_bytes() for path in alone.split()}
+
+
+def test_a_piece_whose_name_is_taken_meanwhile_gets_the_next(ok, folder, monkeypatch):
+    real, theirs = sample.midi_of, folder / "out/sample-0001.mid"
+
+    def slow(*given):
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_bytes(b"theirs")
+        return real(*given)
+
+    monkeypatch.setattr(sample, "midi_of", slow)
+    words = ("bach", "--num", 2, "--length", 20, "--png", "--out", "out", "--quiet")
+    assert ok("sample", *words) == [
+        "out/sample-0002.mid", "out/sample-0002.png", "out/sample-0003.mid", "out/sample-0003.png",
+    ]  # fmt: skip
+    assert theirs.read_bytes() == b"theirs"
 
 
 def test_a_sound_without_its_piece_keeps_its_number(ok, folder):

@@ -10,9 +10,10 @@ import sys
 import time
 
 import pytest
+from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import run
+from lstm_music.cli.common import run, warn
 from lstm_music.cli.printing import Output, unfailing
 from small import COMPUTE, SMALL, heed_signals, target
 
@@ -25,7 +26,8 @@ STEPS = (*ENDLESS[:-1], "40")
 def call(name, *words, **options):
     """Run a command in a process of its own to its end."""
     command = [sys.executable, "-m", f"lstm_music.cli.{name}", *map(str, words)]
-    return subprocess.run(command, check=False, text=True, timeout=60, **options)
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run(command, check=False, text=True, timeout=60, env=buffered, **options)
 
 
 def closed(*handles):
@@ -146,6 +148,28 @@ def test_a_closed_terminal_saves_and_exits_with_129(folder, hangups):
     assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 129
     (path, *_) = checkpoints_of(folder / "runs/a")
     assert target(folder / "runs/a", "latest") == path.name
+
+
+@needs_full
+def test_the_installed_command_knows_what_it_is_run_for(folder):
+    code = "import sys; from lstm_music.cli import main; sys.exit(main())"
+    with open(FULL, "w") as full:
+        for words, status in ((["train", *STEPS], 0), (["corpus", "music"], 2), (["--help"], 2)):
+            command = [sys.executable, "-c", code, *words]
+            assert subprocess.run(command, check=False, stdout=full).returncode == status
+    assert_whole(folder)
+
+
+def test_a_warning_breaks_no_bar():
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    output = Output(terminal)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stderr", output)
+        with tqdm(total=2, file=sys.stderr, ncols=40) as bar:
+            bar.update()
+            warn("look")
+    assert "\r" + " " * 40 + "\rwarning: look\n" in terminal.getvalue()  # the bar is wiped first
 
 
 # Other commands ---------------------------------------------------------------------------------

@@ -163,7 +163,7 @@ inline unsigned ballot(bool vote, int line)
     return out;
 }
 
-// The matrix units: kernels/matrix.cuh says which lane holds what.
+// The tensor cores: kernels/tensor_cores.cuh says which lane holds what.
 inline float bf16_half(uint32_t pair, int which)
 {
     const uint32_t bits = which ? pair & 0xffff0000u : pair << 16;

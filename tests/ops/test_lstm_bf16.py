@@ -1,4 +1,4 @@
-"""The recurrent product on the matrix units, of --precision bf16, on the CPU stand-in.
+"""The recurrent product on the tensor cores, of --precision bf16, on the CPU stand-in.
 
 Each step is held to float64 arithmetic on what the kernel itself rounds: h, Wh and the gates'
 gradients that it left behind. So a difference is one of a single step, and no tie that rounds the
@@ -179,7 +179,7 @@ def test_gradients_show_that_one_or_a_gate_is_no_number(at):
 
 
 def used(ops, H=32, shift=0):
-    """Run a sequence both ways; return whether it was on the matrix units."""
+    """Run a sequence both ways; return whether it was on the tensor cores."""
     for op, (make, _) in STEPS.items():
         case = make(np.random.default_rng(0), 2, 3, H, True)
         args = {name: contract.on_device(ops, a) for name, a in case.args.items()}
@@ -195,12 +195,12 @@ def used(ops, H=32, shift=0):
 
 @on_cpu
 @pytest.mark.parametrize("precision", cupy_ops.PRECISIONS)
-def test_only_bf16_on_a_device_with_matrix_units_uses_them(precision):
+def test_only_bf16_on_a_device_with_tensor_cores_uses_them(precision):
     for capability in ("75", "80", "90", "120"):
         for dtype in ("float32", "float64"):
             ops = CupyOps(dtype, precision, cupy=HostCupy(compute_capability=capability))
-            assert ops.matrix_units == (capability != "75")
-            assert used(ops) == (ops.matrix_units and (dtype, precision) == ("float32", "bf16"))
+            assert ops.tensor_cores == (capability != "75")
+            assert used(ops) == (ops.tensor_cores and (dtype, precision) == ("float32", "bf16"))
 
 
 @on_cpu
@@ -361,7 +361,7 @@ def test_compiles_without_spills_at_each_size(arch, lib):
     test_cuda_nvrtc.sass().disassembler() is None, reason=test_cuda_nvrtc.sass().MISSING
 )
 @pytest.mark.parametrize("H", [48, 128])
-def test_the_product_is_on_the_matrix_units(H):
+def test_the_product_is_on_the_tensor_cores(H):
     sass = test_cuda_nvrtc.sass()
     source = cupy_ops.cuda_source.source("lstm_sequence_bf16")
     found = {}

@@ -1,4 +1,4 @@
-"""The softmax layer on the matrix units, kernels/softmax_head.cu, on the CPU stand-in."""
+"""The softmax layer on the tensor cores, kernels/softmax_head.cu, on the CPU stand-in."""
 
 import numpy as np
 import pytest

@@ -26,6 +26,7 @@ from lstm_music.files import write_new, write_whole
 from lstm_music.ops import BACKENDS
 from lstm_music.ranks import Alone, abandon, launched
 from lstm_music.reading import Workers
+from lstm_music.sources import namesake
 
 T = TypeVar("T")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
@@ -342,6 +343,13 @@ def warn(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(shown(as_typed(f"warning: {' '.join(line.split())}")), file=sys.stderr)
+
+
+def warn_of_namesake(name: str | None, data: Path | None) -> None:
+    """Say which is taken where a corpus and something here have the name that was given."""
+    own = namesake(name) if name and data is None else None
+    if own:
+        warn(f"'{name}' is the corpus of that name, not what lies here: write {own} for that")
 
 
 def check_opener() -> None:

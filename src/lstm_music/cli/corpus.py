@@ -15,6 +15,7 @@ from lstm_music.cli.common import (
     add_worker_options,
     reading_from,
     run,
+    warn_of_namesake,
     whole,
     workers_from,
     write,
@@ -45,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if args.build:
         build_classical(args.corpus, args.jobs)
     corpus = load_corpus(args.corpus, args.data, reading, sys.stderr.isatty(), workers_from(args))
+    warn_of_namesake(args.corpus, args.data)
     summary = corpus.summary()
     print_table(f"{args.corpus}, {title_of(reading)}", summary)
     print_notes(corpus)
@@ -119,6 +121,8 @@ def print_notes(corpus: Corpus) -> None:
         files.update(mended.repairs.keys())
     for repair, times in repairs.most_common():
         print(f"mended: {repair}, {times:,} in {files[repair]:,} of the files")
+    if corpus.ignored:
+        print(f"ignored: {corpus.ignored:,} files that macOS put beside others (._*): no music")
     if corpus.copies:
         print(
             f"copies: {len(corpus.copies):,} pieces are left out of a split because another "

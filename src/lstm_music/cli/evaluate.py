@@ -16,6 +16,7 @@ from lstm_music.cli.common import (
     add_backend_options,
     limit_threads,
     run,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -81,6 +82,7 @@ def main(argv: Sequence[str]) -> int:
         rows += evaluate(name, checkpoint, corpus, args.split, get_ops(args.backend))
         if isinstance(corpus, RollCorpus):
             published |= published_rows(corpus, args.split)
+    warn_of_namesake(args.corpus, args.data)
     print_table(rows, args.split)
     for name, others in published.items():
         print(f"\npublished for {name}, test:")
@@ -234,8 +236,9 @@ def reading_of(checkpoint: Checkpoint, folder: Path | None) -> Reading:
     """Return how a checkpoint's corpus was read, for which a run's folder knows most."""
     tokenizer = dict(checkpoint.meta["tokenizer"])
     name, layout = tokenizer.pop("name"), tokenizer.pop("layout", Reading.tracks)
-    augment = int(checkpoint.meta["corpus"].get("augment", 0))
-    reading = Reading(name, tracks=layout, transpose_augment=augment, **tokenizer)
+    corpus = checkpoint.meta["corpus"]
+    augment, drums = int(corpus.get("augment", 0)), corpus.get("drums") is not None
+    reading = Reading(name, tracks=layout, transpose_augment=augment, drums=drums, **tokenizer)
     if folder is None:
         return reading
     try:

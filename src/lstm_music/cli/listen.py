@@ -17,6 +17,7 @@ from lstm_music.cli.common import (
     open_file,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -94,6 +95,7 @@ def find_study(args: argparse.Namespace) -> Study:
     if args.control is not None:
         system, _, source = args.control.rpartition("=")
         wanted.append(Wanted(system or HUMAN, source, True))
+        warn_of_namesake(source, None)
     if not wanted:
         if not args.db.is_file():
             raise UserError(

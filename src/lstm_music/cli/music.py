@@ -16,6 +16,7 @@ from lstm_music.cli.common import (
     number,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -114,8 +115,9 @@ def reference_of(
     """Return the corpus to judge against: --reference, or the first run's own."""
     if args.reference is None:
         return own
-    reading = reading_of(*first[1:])
-    return load_corpus(args.reference, args.data, reading, sys.stderr.isatty())
+    corpus = load_corpus(args.reference, args.data, reading_of(*first[1:]), sys.stderr.isatty())
+    warn_of_namesake(args.reference, args.data)
+    return corpus
 
 
 def sets_of(
@@ -189,7 +191,7 @@ def rolls_of(
     """Return the first run's corpus as frames, for the baselines that draw them."""
     if isinstance(own, RollCorpus):
         return own
-    corpus = corpus_for(*first, Reading("note"), args)
+    corpus = corpus_for(*first, Reading("note", drums=own.drums is not None), args)
     assert isinstance(corpus, RollCorpus)
     return corpus
 

@@ -20,12 +20,14 @@ from lstm_music.cli.common import (
     open_file,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, primers_of
 from lstm_music.composer import Composer, composer_of
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, write_midi
 from lstm_music.ops import get_ops
@@ -155,6 +157,7 @@ def corpora_of(
 ) -> dict[str, Corpus]:
     """Return by run the corpus to evaluate it on, where it can be read; a warning where not."""
     corpora = {}
+    warn_of_namesake(args.corpus, args.data)
     for name, checkpoint, folder in chosen:
         steps.show(f"{name}: corpus")
         try:
@@ -327,16 +330,13 @@ def compose(
         limit=room.bars * BAR, temperature=temperature, top_p=composer.top_p, seed=args.seed
     )
     options = composer.fitted(drawing)
-    given = argparse.Namespace(
-        primer=None, primer_length=PRIMER_LENGTH, seed=args.seed, num=args.num
-    )
-    primers, origins = primers_of(given, composer, options)
+    primers, origins = primers_of(composer, options, args.num, PRIMER_LENGTH)
     samples = []
     for music, origin in zip(
         composer.compose(primers, options, lambda done, most: None), origins, strict=True
     ):
         steps.show(f"temperature {temperature:g}")
-        piece = composer.piece(music, options, f"temperature {temperature:g}")
+        piece, _ = without_silence(composer.piece(music, options, f"temperature {temperature:g}"))
         content = io.BytesIO()
         write_midi(piece, content, TEMPO)
         midi = content.getvalue()

@@ -24,13 +24,22 @@ from lstm_music.cli.common import (
     put,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
 from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
-from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
+from lstm_music.composer import (
+    Composer,
+    FrequencyComposer,
+    Opening,
+    bars_in_words,
+    composer_of,
+    untrained,
+)
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
 from lstm_music.files import free_number, numbered
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
@@ -39,7 +48,6 @@ from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ranks import Alone, join
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
-from lstm_music.tokenizers.grammar import BAR
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
 USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
@@ -71,8 +79,7 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
         check_opener()
     limit_threads(args.threads or ranks.threads, args.backend)
     composer, folder = ranks.first_alone(lambda: find_composer(args))
-    options = composer.fitted(options_of(args, composer.top_p))
-    primers, origins = primers_of(args, composer, options)
+    options, primers, origins = begin(args, composer)
     own = slice(*ranks.share_of(args.num))
     options = replace(options, first=own.start)
     with Bar(args.quiet or not ranks.leads, composer.unit) as bar:
@@ -80,12 +87,16 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
     unmade: list[str] = []
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
-        for n, (path, origin, music) in enumerate(zip(paths, origins[own], pieces, strict=True)):
-            piece = composer.piece(music, options, path.stem)
+        made_of = zip(paths, origins[own], primers[own], pieces, strict=True)
+        for n, (path, origin, primer, music) in enumerate(made_of):
+            piece, silent = without_silence(composer.piece(music, options, path.stem, primer))
             path = write(midi_of(piece, args), path, new=not names_file(args))
             piece = replace(piece, name=path.stem)
-            length = f"{composer.size(music)} {composer.unit}"
-            bar.print(path if args.quiet else describe(piece, path, length, origin, args))
+            uncounted = composer.size(primer, options) if options.beyond else 0
+            what = f"{composer.size(music, options) - uncounted} {composer.unit}"
+            what += f", primed with {origin}" if origin else ""
+            what += f"; silent at first, {bars_in_words(silent)} left out" if silent else ""
+            bar.print(path if args.quiet else describe(piece, path, what, args))
             made = companions(piece, path, args, unmade)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
@@ -155,6 +166,7 @@ def rolls_of(args: argparse.Namespace, reading: Reading) -> RollCorpus:
     """Return the piano rolls of --corpus and --data."""
     progress = not args.quiet and sys.stderr.isatty()
     corpus = load_corpus(args.corpus, args.data, reading, progress)
+    warn_of_namesake(args.corpus, args.data)
     assert isinstance(corpus, RollCorpus)
     return corpus
 
@@ -196,34 +208,60 @@ def model_of(checkpoint: Checkpoint, backend: str, tokens: int = 0) -> Model:
 def options_of(args: argparse.Namespace, top_p: float) -> Options:
     """Return the sampler's options; top_p where none is given."""
     limit = None
-    if args.bars is not None:
-        limit = args.bars * BAR
-    elif args.seconds is not None:
+    if args.seconds is not None:
         limit = max(1, round(args.seconds * args.tempo / 60 * TICKS_PER_QUARTER))
     if args.top_p is not None:
         top_p = args.top_p
-    return Options(args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed)
+    return Options(
+        args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed,
+        bars=args.bars, beyond=args.primer is not None or args.primer_length is not None,
+    )  # fmt: skip
+
+
+def begin(
+    args: argparse.Namespace, composer: Composer[Any]
+) -> tuple[Options, list[Any], list[str]]:
+    """Return how to draw, the primer of each piece, and where it comes from in words."""
+    options, usual = options_of(args, composer.top_p), PRIMER_FROM_CORPUS
+    openings = None
+    if args.primer:
+        openings, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
+    n = usual if args.primer_length is None else args.primer_length
+    if openings:
+        end = composer.ticks(composer.cut(openings[0].music, n, None))
+        meter = tuple(row for row in openings[0].meter if row[0] < end)
+        options = replace(options, meter=meter)
+    options = composer.fitted(options)
+    primers, origins = primers_of(composer, options, args.num, n, openings)
+    return options, primers, origins
 
 
 def primers_of(
-    args: argparse.Namespace, composer: Composer[Any], options: Options
+    composer: Composer[Any],
+    options: Options,
+    num: int,
+    n: int,
+    openings: Sequence[Opening] | None = None,
 ) -> tuple[list[Any], list[str]]:
-    """Return the primer of each piece, and where it comes from in words."""
-    if args.primer:
-        candidates, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
-    else:
-        candidates, usual = composer.openings() or [Opening("", [])], PRIMER_FROM_CORPUS
-    length, limit, n = options.length, options.limit, args.primer_length
-    if n is None:  # then the model composes at least half of what was asked for
-        n = usual
-        length, limit = length and length // 2, limit and limit // 2
+    """Return the primers of so many pieces, at most n tokens or frames of openings, and of which.
+
+    openings: to draw among (default: the composer's own). A primer that the length counts is at
+    most half of it, so that something is composed.
+    """
+    length, limit = options.length, options.limit
+    if options.bars is not None:
+        limit = options.bars * options.line_and_bar[1]
+    length, limit = length and length // 2, limit and limit // 2
+    if options.beyond:
+        length = limit = None
     n = n if length is None else min(n, length)
-    chosen = np.random.default_rng(args.seed).integers(len(candidates), size=args.num)
+    candidates = openings or composer.openings() or [Opening("", [])]
+    chosen = np.random.default_rng(options.seed).integers(len(candidates), size=num)
     primers, origins = [], []
-    for name, music in (candidates[k] for k in chosen):
+    for name, music, _ in (candidates[k] for k in chosen):
         primer = composer.cut(music, n, limit)
         primers.append(primer)
-        first = f"the first {composer.size(primer)} {composer.unit} of {name}"
+        first = f"the first {composer.size(primer, options)} {composer.unit} of {name}"
         origins.append(first if len(primer) else "")
     return primers, origins
 
@@ -308,15 +346,14 @@ def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
 
 
-def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
-    """Return one line on a piece that was written."""
+def describe(piece: Piece, path: Path, what: str, args: argparse.Namespace) -> str:
+    """Return one line on a piece that was written; what: how much of what it is."""
     notes = [notes_of(track) for track in piece.tracks]
     end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
     seconds = end / TICKS_PER_QUARTER * 60 / args.tempo
-    primed = f", primed with {origin}" if origin else ""
     return (
         f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
-        f"{length}{primed})"
+        f"{what})"
     )
 
 
@@ -348,10 +385,16 @@ def add_length_options(parser: Parser) -> None:
         "--length",
         type=whole(1, 1_000_000),
         metavar="N",
-        help="exactly N tokens a piece, or frames of a piano roll (default: to its end, at most "
-        "2000; note models, which know no end, and baselines 16 bars)",
+        help="exactly N tokens a piece, or frames of a piano roll, after the primer that was asked "
+        "for (default: to its end, at most 2000; note models, which know no end, and baselines "
+        "16 bars)",
     )
-    add("--bars", type=whole(1, 10_000), metavar="N", help="N bars of 4/4")
+    add(
+        "--bars",
+        type=whole(1, 10_000),
+        metavar="N",
+        help="N bars of the piece's own meter, of 4/4 where nothing tells of one",
+    )
     add("--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo")
 
 
@@ -399,8 +442,8 @@ def add_primer_options(parser: Parser) -> None:
         "--primer-length",
         type=whole(0),
         metavar="N",
-        help="tokens or frames to take of it, 0 for none (default: 16 of a held-out piece, 64 of "
-        "a file, but at most half of the length asked for)",
+        help="tokens or frames to take of it, 0 for none (default: 64 of a file; 16 of a held-out "
+        "piece, but at most half of the length asked for, which then counts them)",
     )
 
 

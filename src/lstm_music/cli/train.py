@@ -13,7 +13,15 @@ from typing import Any
 from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import as_typed, check_ranks, limit_threads, run, warn, workers_from
+from lstm_music.cli.common import (
+    as_typed,
+    check_ranks,
+    limit_threads,
+    run,
+    warn,
+    warn_of_namesake,
+    workers_from,
+)
 from lstm_music.cli.runs import typed
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
@@ -38,7 +46,7 @@ from lstm_music.ranks import ALONE, Alone, join
 from lstm_music.run_folder import SHAPE, new_run
 from lstm_music.run_home import RunHome
 from lstm_music.signals import Interrupted
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.grammar import PITCHES, word_parts
 from lstm_music.trainer import Trainer
 
 SKIPPED_SHOWN = 5  # files that a warning names one by one
@@ -84,6 +92,8 @@ def train(
         )
     )
     check_same(corpus, ranks)
+    if not args.quiet:
+        warn_of_namesake(args.corpus, args.data)
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
     trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
@@ -237,6 +247,12 @@ def warn_of_skipped(corpus: Corpus, folder: Path) -> None:
         warn(f"skipped {skipped.file}: {skipped.reason}")
     if len(corpus.skipped) > SKIPPED_SHOWN:
         warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
+    apart = corpus.tokenizer_json().get("layout") == "flatten"
+    if corpus.drums and len(corpus.drums) < PITCHES and not apart:
+        warn(
+            "drums and other notes share one track, which samples play as one instrument: "
+            "--tracks flatten keeps them apart"
+        )
     if corpus.mended:
         mended = f"mended {len(corpus.mended):,} of the {len(corpus.pieces):,} files"
         warn(f"{mended}: see {folder / 'mended.csv'}")

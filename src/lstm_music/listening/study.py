@@ -139,14 +139,14 @@ def create(
             db.executemany("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?)", numbered)
             rows = [(key, json.dumps(value)) for key, value in facts.items()]
             db.executemany("INSERT INTO study VALUES (?, ?)", rows)
+        if not move_in(made, path):  # another process was quicker
+            raise holds_study(path)
     except sqlite3.Error as error:
-        made.unlink(missing_ok=True)
         raise UserError(
             f"can't write '{path}' ({error}): choose another place with --db"
         ) from error
-    if not move_in(made, path):  # another process was quicker
-        made.unlink()
-        raise holds_study(path)
+    finally:
+        made.unlink(missing_ok=True)
     return Study(path)
 
 

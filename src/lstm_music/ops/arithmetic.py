@@ -186,3 +186,20 @@ def _fast_tanh(x):  # type: ignore[no-untyped-def]
     if x == types.float32:
         return lambda x: _tanh_float32(x)
     return lambda x: math.tanh(x)
+
+
+def fast_sigmoid(x: Any) -> Any:
+    """Return 1 / (1 + exp(-x)) in x's own type; compiled by `_fast_sigmoid`."""
+    raise NotImplementedError
+
+
+@njit(inline="always", error_model="numpy")
+def _sigmoid_float32(x):  # type: ignore[no-untyped-def]
+    return ONE - ONE / (ONE + _exp_float32(x))
+
+
+@overload(fast_sigmoid, inline="always")
+def _fast_sigmoid(x):  # type: ignore[no-untyped-def]
+    if x == types.float32:
+        return lambda x: _sigmoid_float32(x)
+    return lambda x: 0.5 + 0.5 * math.tanh(0.5 * x)

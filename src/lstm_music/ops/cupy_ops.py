@@ -93,7 +93,7 @@ class CupyOps(NumpyOps):
     cores round the factors, and add up in fp32. State, losses and weights are fp32 in all three.
     "bf16" reads copies in bf16 of a softmax head's factors: half the bytes. There the recurrent
     product too rounds its factors (h, Wh and the gates' gradients) to bf16, where the device has
-    matrix units and H fits; elsewhere, and with "fp32" and "tf32" always, it is fp32.
+    tensor cores and H fits; elsewhere, and with "fp32" and "tf32" always, it is fp32.
     cupy: the module to use, for tests, with a cublas_library of its own.
     """
 
@@ -110,8 +110,8 @@ class CupyOps(NumpyOps):
         self.precision = precision
         self.xp = usable_cupy() if cupy is None else cupy
         device = self.xp.cuda.Device()
-        # Whether there are instructions for products of matrices in bf16: kernels/matrix.cuh.
-        self.matrix_units = int(device.compute_capability) >= 80
+        # Whether there are instructions for products of matrices in bf16: kernels/tensor_cores.cuh.
+        self.tensor_cores = int(device.compute_capability) >= 80
         # Whether blocks reach each other's shared memory: kernels/cluster.cuh.
         self.clusters = int(device.compute_capability) >= 90
         attributes = device.attributes
@@ -315,9 +315,9 @@ class CupyOps(NumpyOps):
         """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
         T, B, H4 = gates.shape
         H = H4 // 4
-        rows = self._matrix_rows(B, H, gates, Wh)
+        rows = self._tensor_core_rows(B, H, gates, Wh)
         if rows is not None:
-            self._launch_matrix_sequence(
+            self._launch_bf16_sequence(
                 "forward", rows, H, B,
                 gates, Wh, b, keep, h0, c0, c, h, hT, cT, np.int32(T), np.int32(B),
             )  # fmt: skip
@@ -356,9 +356,9 @@ class CupyOps(NumpyOps):
         keep is 0 or 1.
         """
         T, B, H = dy.shape
-        rows = self._matrix_rows(B, H, gates, Wh, c, dy)
+        rows = self._tensor_core_rows(B, H, gates, Wh, c, dy)
         if rows is not None:
-            self._launch_matrix_sequence(
+            self._launch_bf16_sequence(
                 "backward", rows, H, B,
                 gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc, np.int32(T), np.int32(B),
             )  # fmt: skip
@@ -388,9 +388,7 @@ class CupyOps(NumpyOps):
             shared=sequence_shared(plan, H, self.dtype.itemsize), options=sequence_options(plan),
         )  # fmt: skip
 
-    def _launch_matrix_sequence(
-        self, direction: str, rows: int, H: int, B: int, *args: Any
-    ) -> None:
+    def _launch_bf16_sequence(self, direction: str, rows: int, H: int, B: int, *args: Any) -> None:
         self.launch(
             "lstm_sequence_bf16", f"lstm_sequence_bf16_{direction}",
             (blocks(B, rows),), (2 * H,), *args,
@@ -398,12 +396,12 @@ class CupyOps(NumpyOps):
             options=bf16_sequence_options(rows, H),
         )  # fmt: skip
 
-    def _matrix_rows(self, B: int, H: int, *copied: Array) -> int | None:
-        """Return the rows of a block of the kernel on the matrix units, None where it isn't used.
+    def _tensor_core_rows(self, B: int, H: int, *copied: Array) -> int | None:
+        """Return the rows of a block of the kernel on the tensor cores, None where it isn't used.
 
         copied: what the kernel reads 16 bytes at a time.
         """
-        if not (self.matrix_units and self.precision == "bf16" and self.dtype == np.float32):
+        if not (self.tensor_cores and self.precision == "bf16" and self.dtype == np.float32):
             return None
         if any(pointer(a) % 16 for a in copied):
             return None
@@ -503,10 +501,10 @@ class CupyOps(NumpyOps):
     ) -> None:
         """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache.
 
-        With bf16 and matrix units there are no logits: softmax_head.py.
+        With bf16 and tensor cores there are no logits: softmax_head.py.
         """
         half = self.precision == "bf16" and self.dtype == np.float32
-        how = softmax_head.plan(len(W), self.shared_bytes) if half and self.matrix_units else None
+        how = softmax_head.plan(len(W), self.shared_bytes) if half and self.tensor_cores else None
         if how is not None:
             softmax_head.linear_softmax_xent(
                 self, how, h, W, b, targets, scale, losses, dh, dW, db, work

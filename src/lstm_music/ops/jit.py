@@ -27,9 +27,9 @@ UNUSED_SECONDS = 7 * 86_400.0  # after which the code of other versions goes
 __all__ = ["njit", "prange"]
 
 config: Any = numba.config
-# Numba's own pool of threads sleeps while it waits; OpenMP's spins, on a busy machine for another
-# thread that has no core. Numba chooses when threads are first asked for.
-config.THREADING_LAYER = "workqueue"
+# OpenMP's main thread does its share itself; Numba's own pool, the next best, hands all over. Numba
+# chooses when threads are first asked for, and so before anything here asks.
+config.THREADING_LAYER_PRIORITY = ["omp", "workqueue", "tbb"]
 
 
 def sources() -> list[Path]:

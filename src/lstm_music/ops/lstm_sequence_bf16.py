@@ -1,4 +1,4 @@
-"""How kernels/lstm_sequence_bf16.cu runs: the recurrent product on the matrix units."""
+"""How kernels/lstm_sequence_bf16.cu runs: the recurrent product on the tensor cores."""
 
 LARGEST_H = 128  # registers hold no more of Wh
 STAGES = 4  # as in lstm_sequence_bf16.cu

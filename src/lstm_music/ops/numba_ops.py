@@ -17,6 +17,7 @@ from lstm_music.ops import philox
 from lstm_music.ops.arithmetic import (
     dot,
     fast_exp,
+    fast_sigmoid,
     fast_tanh,
     fma,
     lane_max,
@@ -77,14 +78,13 @@ def _cell_forward(x, before, k, after, out):  # type: ignore[no-untyped-def]
     Rows are one-dimensional and loops are short: the form that LLVM vectorises.
     """
     H = len(before)
-    half = x.dtype.type(0.5)
     i, f, g, o = x[:H], x[H : 2 * H], x[2 * H : 3 * H], x[3 * H :]
     for j in range(2 * H):
-        x[j] = fma(half, fast_tanh(half * x[j]), half)
+        x[j] = fast_sigmoid(x[j])
     for j in range(H):
         g[j] = fast_tanh(g[j])
     for j in range(H):
-        o[j] = fma(half, fast_tanh(half * o[j]), half)
+        o[j] = fast_sigmoid(o[j])
     for j in range(H):
         after[j] = fma(i[j], g[j], f[j] * k * before[j])
     for j in range(H):
@@ -284,9 +284,8 @@ def _note_embedding_backward(x, dx, dWs):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, error_model="numpy", inline="always")
 def _sigmoids(a, s):  # type: ignore[no-untyped-def]
-    half = a.dtype.type(0.5)
     for j in range(len(a)):
-        s[j] = fma(half, fast_tanh(half * a[j]), half)
+        s[j] = fast_sigmoid(a[j])
 
 
 FACTORS = 64  # numbers between 1 and 2 whose product no float overflows

@@ -1,4 +1,4 @@
-"""What kernels/matrix.cuh asks of the matrix units, on the CPU stand-in, against plain products."""
+"""What kernels/tensor_cores.cuh does, on the CPU stand-in, against plain products."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++,
 
 SHARED = 2 * 24 * 16
 KERNEL = """
-#include "matrix.cuh"
+#include "tensor_cores.cuh"
 
 // c (16, 8) = a (16, 16) · b (8, 16) transposed, both through shared memory.
 extern "C" __global__ void product(const bf16* a, const bf16* b, float* c, int rows)

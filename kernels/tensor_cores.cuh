@@ -1,4 +1,4 @@
-// The matrix units of sm_80 and later, for a warp: bf16 factors, sums in fp32. Each is one instruction;
+// The tensor cores of sm_80 and later, for a warp: bf16 factors, sums in fp32. Each is one instruction;
 // tests/host_cuda/host_cuda.h has the same by plain arithmetic. What lane 4g + q of the warp holds of
 //
 //   A (16, 16): a[0] columns 2q, 2q+1 of row g, a[1] of row g+8; a[2], a[3] the same of columns 2q+8, 2q+9
@@ -13,13 +13,13 @@
 
 #ifndef HOST_CUDA
 #if __CUDA_ARCH__ >= 800
-#define MATRIX_UNITS 1
+#define TENSOR_CORES 1
 #endif
 
 // c += A · B.
 __device__ __forceinline__ void multiply(float* c, const uint32* a, uint32 b0, uint32 b1)
 {
-#ifdef MATRIX_UNITS
+#ifdef TENSOR_CORES
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
@@ -38,7 +38,7 @@ __device__ __forceinline__ SharedAt shared_at(const void* pointer)
 // matrix m begin; x[m] is elements 2q, 2q+1 of row g of it.
 __device__ __forceinline__ void load_matrices(uint32* x, SharedAt row)
 {
-#ifdef MATRIX_UNITS
+#ifdef TENSOR_CORES
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
         : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(row) : "memory");
 #endif
@@ -48,7 +48,7 @@ __device__ __forceinline__ void load_matrices(uint32* x, const bf16* row) { load
 // Copy 16 bytes from device to shared memory on the way of other work; zeros where `real` is false.
 __device__ __forceinline__ void copy_async(void* to, const void* from, bool real)
 {
-#ifdef MATRIX_UNITS
+#ifdef TENSOR_CORES
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
         :: "r"(shared_at(to)), "l"(__cvta_generic_to_global(from)), "r"(real ? 16 : 0)
         : "memory");
@@ -58,7 +58,7 @@ __device__ __forceinline__ void copy_async(void* to, const void* from, bool real
 // The thread's copies since the last call are a group, even if there are none.
 __device__ __forceinline__ void copies_end()
 {
-#ifdef MATRIX_UNITS
+#ifdef TENSOR_CORES
     asm volatile("cp.async.commit_group;" ::: "memory");
 #endif
 }
@@ -67,7 +67,7 @@ __device__ __forceinline__ void copies_end()
 template <int later>
 __device__ __forceinline__ void copies_wait()
 {
-#ifdef MATRIX_UNITS
+#ifdef TENSOR_CORES
     asm volatile("cp.async.wait_group %0;" :: "n"(later) : "memory");
 #endif
 }
@@ -76,7 +76,7 @@ __device__ __forceinline__ void copies_wait()
 __device__ __forceinline__ uint32 bf16_pair(float low, float high)
 {
     uint32 out = 0;
-#ifdef MATRIX_UNITS
+#ifdef TENSOR_CORES
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
 #endif
     return out;
