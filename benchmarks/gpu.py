@@ -15,6 +15,7 @@ import argparse
 import datetime
 import json
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -79,11 +80,13 @@ class Run:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
             status = None
-            while status is None and self.clock() - begun < limit:
-                status = waited(process, min(LOOK, begun + limit - self.clock()))
-                self.found = merged(before, file)
-                self.write()
-        tools.end_session(process.pid)  # it may have left processes behind
+            try:
+                while status is None and self.clock() - begun < limit:
+                    status = waited(process, min(LOOK, begun + limit - self.clock()))
+                    self.found = merged(before, file)
+                    self.write()
+            finally:
+                tools.end_session(process.pid)  # it may have left processes behind
         waited(process, RESERVE / 2)
         self.found = merged(before, file)
         if status is None:
@@ -172,6 +175,7 @@ def main() -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         run = Run(args.minutes, Path(folder), args.hidden if args.smoke else 0)
         if not describe(run, args.out, args.commit):

@@ -1,7 +1,8 @@
 """Whether our side is right on this GPU: every kernel launches, and agrees with the CPU.
 
-`gpu_checks.py every` launches each once at small sizes, for compute-sanitizer; `gpu_checks.py step
-VARIANT` takes one training step between a profiler's marks.
+`gpu_checks.py every MOST` launches each once at small sizes, up to so many hidden units, for
+compute-sanitizer; `gpu_checks.py step VARIANT H` takes one training step of Bach's between a
+profiler's marks, H as in sizes_of.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu_cases import CLIP, GOAL_CASES, LR, VARIANTS, WITHOUT, Case
+from gpu_cases import CLIP, LR, VARIANTS, WITHOUT, Case, sizes_of
 from gpu_ours import Ours, config_of, ops_of, random_batch
 from lstm_music.checkpoint import read_checkpoint
 from lstm_music.cli.runs import bundled_model
@@ -238,7 +239,7 @@ def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[fl
     return losses, averages.model
 
 
-def every(checks: Checks, most: int = 256, show: Callable[[str], None] = lambda name: None) -> None:
+def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: None) -> None:
     """Launch every kernel, in every way that there is at hidden sizes up to `most`.
 
     show is called with a name as each check begins.
@@ -276,9 +277,9 @@ def main() -> None:
     """Run what the arguments name."""
     checks = start()
     if sys.argv[1] == "every":
-        every(checks, show=lambda name: print(name, flush=True))
+        every(checks, int(sys.argv[2]), lambda name: print(name, flush=True))
     else:
-        one_step(checks.ours, GOAL_CASES[0], sys.argv[2])
+        one_step(checks.ours, sizes_of(int(sys.argv[3])).goals[0], sys.argv[2])
 
 
 if __name__ == "__main__":

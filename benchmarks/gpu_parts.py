@@ -346,13 +346,14 @@ def sanitizers(session: Session) -> None:
             session.note("checks", tool, "not run: no time was left")
             continue
         file = log_file(session, "sanitizers")
-        session.note("checks", tool, tools.run_sanitizer(tool, limit, file))
+        session.note("checks", tool, tools.run_sanitizer(tool, limit, file, session.small))
 
 
 def profile(session: Session) -> None:
     """Profile one training step with Nsight Compute; its tables go to a file of their own."""
     file = log_file(session, "profile")
-    session.note("checks", "profile", tools.run_profiler("bf16", session.left(), file))
+    found = tools.run_profiler("bf16", session.left(), file, session.small)
+    session.note("checks", "profile", found)
 
 
 def machine(session: Session) -> None:

@@ -214,8 +214,12 @@ def markdown(found: Row) -> str:
 
 
 def write(found: Row, path: Path) -> None:
-    """Write PATH.json and PATH.md."""
-    write_whole(path, json.dumps(found, indent=1) + "\n", markdown(found))
+    """Write PATH.json and PATH.md, the first whatever becomes of the second."""
+    try:
+        page = markdown(found)
+    except Exception as error:  # of rows that nobody thought of
+        page = f"no page: {error!r}\n"
+    write_whole(path, json.dumps(found, indent=1) + "\n", page)
 
 
 def write_whole(path: Path, facts: str, page: str) -> None:

@@ -90,21 +90,25 @@ def run_tests(limit: float, file: Path, smoke: bool = False) -> dict[str, Any]:
     return {**found, "status": done.status, "seconds": time.monotonic() - begun}
 
 
-def run_sanitizer(tool: str, limit: float, file: Path) -> str:
-    """Run every kernel's plans at small sizes under compute-sanitizer; return its last line."""
+def run_sanitizer(tool: str, limit: float, file: Path, small: bool = False) -> str:
+    """Launch every kernel in every way under compute-sanitizer; return its last line.
+
+    small: no layer of more than 64 units but one.
+    """
     program = shutil.which("compute-sanitizer")
     if program is None:
         return "compute-sanitizer isn't here"
     command = [program, "--tool", tool, sys.executable, str(PROGRAM), "every"]
+    command.append("64" if small else "256")
     return limited(command, limit, file).said(limit)
 
 
-def run_profiler(variant: str, limit: float, file: Path) -> str:
+def run_profiler(variant: str, limit: float, file: Path, small: bool = False) -> str:
     """Run one training step under Nsight Compute, clocks left alone."""
     program = shutil.which("ncu")
     if program is None:
         return "ncu isn't here"
     command = [program, "--clock-control", "none", "--profile-from-start", "off"]
     command += [word for section in SECTIONS for word in ("--section", section)]
-    command += [sys.executable, str(PROGRAM), "step", variant]
+    command += [sys.executable, str(PROGRAM), "step", variant, "128" if small else "0"]
     return limited(command, limit, file).said(limit)

@@ -1,7 +1,7 @@
 """The paper's three runs whole, and ours tuned, on a GPU: losses and minutes.
 
 Where mido is, `python benchmarks/gpu_train.py --prepare MUSIC --data FOLDER` reads the corpora from
-MUSIC (as bin/reproduce --data) once and puts each into FOLDER as a file that needs no mido, 10 MB
+MUSIC (as bin/reproduce --data) once and puts each into FOLDER as a file that needs no mido, 18 MB
 in all. Carry FOLDER along; on the GPU's machine `PYTHONPATH=src python benchmarks/gpu_train.py
 --data FOLDER [--minutes 8]` trains one run after another until the time is over, the paper's first,
 and the same command goes on where it ended. --synthetic takes random tokens of the corpora's sizes.

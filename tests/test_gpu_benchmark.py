@@ -182,10 +182,10 @@ def test_tools_run_every_kernel_once_and_leave_the_clocks_alone(monkeypatch, tmp
     assert gpu_tools.run_profiler("bf16", 1, tmp_path) == "ncu isn't here"
     monkeypatch.setattr(gpu_tools.shutil, "which", lambda name: f"/bin/{name}")
     assert gpu_tools.run_sanitizer("racecheck", 9, tmp_path) == "end"
-    assert gpu_tools.run_profiler("bf16", 9, tmp_path) == "end"
+    assert gpu_tools.run_profiler("bf16", 9, tmp_path, small=True) == "end"
     (sanitizer, *_), (profiler, *_) = given
     assert sanitizer[:3] == ["/bin/compute-sanitizer", "--tool", "racecheck"]
-    assert sanitizer[-1] == "every" and profiler[-2:] == ["step", "bf16"]
+    assert sanitizer[-2:] == ["every", "256"] and profiler[-3:] == ["step", "bf16", "128"]
     assert profiler[:3] == ["/bin/ncu", "--clock-control", "none"]
 
 
@@ -496,6 +496,13 @@ def test_epochs_and_ratios_take_the_best_of_each_side():
     assert goals["Bach, a step", "tf32"].measured == "ours: CUDAError: gone"
     assert goals["Bach, a step", "fp32"].reached == ""
     assert goals["Muse-All: 800 epochs", ""].measured == "not run"
+
+
+def test_results_are_kept_where_no_page_can_be_made_of_them(tmp_path):
+    odd = row("ours", "ours, batches sent", "x", case="Bach")
+    report.write({"training": [odd]}, tmp_path / "x")
+    assert (tmp_path / "x.md").read_text().startswith("no page: ")
+    assert json.loads((tmp_path / "x.json").read_text())["training"]
 
 
 def test_the_recurrent_part_beside_cudnn():

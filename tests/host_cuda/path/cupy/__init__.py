@@ -4,7 +4,7 @@ from host_cuda.host_cupy import HostCupy
 
 from . import cuda  # noqa: F401
 
-_MODULE = HostCupy(orders=("ascending",))
+_MODULE = HostCupy(orders=("ascending",), multiprocessors=132)  # as an H200
 
 
 def __getattr__(name: str) -> object:
