@@ -10,8 +10,8 @@ import numpy as np
 from gpu_cases import CLIP, LR, Case
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Model
-from lstm_music.ops.cupy_ops import SCALARS, CupyOps, Parameter, padded_chunks
-from lstm_music.ops.numpy_ops import RowGradient
+from lstm_music.ops.cupy_ops import FOUND, CupyOps, Parameter, padded_chunks
+from lstm_music.ops.numpy_ops import RowGradient, zeros_as
 
 Call: TypeAlias = Callable[[], Any]
 Timed: TypeAlias = tuple[str, float, float, Call]
@@ -76,11 +76,12 @@ def sequence_call(ops: CupyOps, H: int, B: int, T: int) -> Call:
     random, work = Random(ops), ops.workspace()
     gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
     c, h = random.real(T + 1, B, H), random.real(T + 1, B, H)
-    dy, dh, dc = random.real(T, B, H), random.real(B, H), random.real(B, H)
+    dy, h0, c0 = random.real(T, B, H), random.real(B, H), random.real(B, H)
+    dh, dc = random.real(B, H), random.real(B, H)
 
     def call() -> None:
-        ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work)
-        ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)
+        ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work)
+        ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, work)
 
     return call
 
@@ -88,9 +89,10 @@ def sequence_call(ops: CupyOps, H: int, B: int, T: int) -> Call:
 def loss_call(ops: CupyOps, N: int, V: int, H: int) -> tuple[Call, dict[str, Any]]:
     """Return the loss layer of N rows and V words, forward and backward, and what it writes."""
     random, work, xp = Random(ops), ops.workspace(), ops.xp
-    h, W, b, ids = random.real(N, H), random.real(H, V), random.real(V), random.ids(N, V)
-    shapes = {"losses": (N,), "dh": (N, H), "dW": (H, V), "db": (V,)}
-    out = {name: xp.empty(shape, ops.dtype) for name, shape in shapes.items()}
+    h, W = random.real(N, H), ops.aligned(random.real(H, V))
+    b, ids = random.real(V), random.ids(N, V)
+    out = {"losses": xp.empty(N, ops.dtype)}
+    out |= {"dh": zeros_as(xp, h), "dW": zeros_as(xp, W), "db": zeros_as(xp, b)}
 
     def call() -> None:
         losses, dh, dW, db = out.values()
@@ -106,8 +108,8 @@ def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
     ids, x, losses = random.ids(N, case.V), random.real(N, case.H), random.real(N)
     step, where = xp.zeros(1, np.uint32), xp.zeros(case.V, np.int32)
     slots: dict[str, Any] = {}
-    scalars = xp.zeros(len(SCALARS), np.float64)
-    scalars[:5] = ops.asarray([LR, 1, 1, 1 / N, CLIP], np.float64)  # the first of SCALARS
+    given = ops.asarray([LR, 1, 1, 1 / N, CLIP], np.float64)
+    found = xp.zeros(len(FOUND), np.float64)
 
     def embedding() -> None:
         ops.embedding_forward(W, ids, x)
@@ -118,14 +120,17 @@ def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
     rows = RowGradient(slots["rows"], slots["values"])
     parameters = []
     for name, p in model.parameters.items():
-        g = rows if name == "embedding.W" else random.real(*p.shape)
-        parameters.append(Parameter(p, g, xp.zeros_like(p), xp.zeros_like(p), where))
+        m, v, g = zeros_as(xp, p), zeros_as(xp, p), rows
+        if name != "embedding.W":
+            g = zeros_as(xp, p)
+            g[...] = random.real(*p.shape)
+        parameters.append(Parameter(p, g, m, v, where))
     table = ops.table(parameters)
     partial = xp.empty(table.norm_blocks, np.float64)
 
     def optimizer() -> None:
-        ops.clip_all(table, losses, scalars, partial)
-        ops.adam_all(table, scalars)
+        ops.clip_all(table, losses, given, found, partial)
+        ops.adam_all(table, given, found)
 
     return embedding, optimizer
 
@@ -137,14 +142,18 @@ def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
     random = Random(ops)
     gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
     c, h, dy = random.real(T + 1, B, H), random.real(T + 1, B, H), random.real(T, B, H)
-    dh, dc = random.real(B, H), random.real(B, H)
+    dh, dc, h0, c0 = (random.real(B, H) for _ in range(4))
     W, x, ids, losses = random.real(V, E), random.real(N, E), random.ids(N, V), random.real(N)
     work = ops.workspace()
     logits = next(padded_chunks(N, V, work))[1]
     logits[...] = 0.5
     head_loss, _ = loss_call(ops, N, V, H)
     table = ops.table([Parameter(W, random.real(V, E), xp.zeros_like(W), xp.zeros_like(W))])
-    partial, scalars = xp.empty(table.norm_blocks, np.float64), xp.zeros(len(SCALARS), np.float64)
+    partial = xp.empty(table.norm_blocks, np.float64)
+    given, found = (
+        ops.asarray([LR, 1, 1, 1 / N, CLIP], np.float64),
+        xp.zeros(len(FOUND), np.float64),
+    )
     step, where = xp.zeros(1, np.uint32), xp.zeros(V, np.int32)
     slots: dict[str, Any] = {}
 
@@ -156,17 +165,17 @@ def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
     flops, moved = 2 * N * H * 4 * H, 4 * N * (2 * 4 * H + 2 * H)
     timed: list[Timed] = [
         ("lstm_sequence_forward", flops, moved,
-         lambda: ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work)),
+         lambda: ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work)),
         ("lstm_sequence_backward", flops, moved + 4 * N * H,
-         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)),
+         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, work)),
         ("softmax_xent_backward, a chunk", 0, 8 * n * V,
          lambda: ops.softmax_xent(logits, ids[:n], losses[:n], 1.0)),
         ("linear_softmax_xent, whole", 6 * N * H * V, 4 * 3 * H * V, head_loss),
         ("embedding_forward", 0, 8 * N * E, lambda: ops.embedding_forward(W, ids, x)),
         ("embedding_backward", 0, 8 * N * E, embedding_backward),
         ("dropout", 0, 8 * N * E, lambda: ops.dropout(x, 0.1, 0, 0, 0)),
-        ("clip, head.W", 0, 4 * V * E, lambda: ops.clip_all(table, losses, scalars, partial)),
-        ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, scalars)),
+        ("clip, head.W", 0, 4 * V * E, lambda: ops.clip_all(table, losses, given, found, partial)),
+        ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, given, found)),
     ]  # fmt: skip
     return timed + note_kernels(ops, N, E, H)
 

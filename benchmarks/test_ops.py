@@ -62,21 +62,21 @@ def test_sampling(benchmark, ops, pieces):
 
 def test_lstm_sequence_forward(benchmark, ops, real):
     gates, Wh, b, work = real(T, B, 4 * H), real(H, 4 * H), real(4 * H), ops.workspace()
-    c, h = real(T + 1, B, H), real(T + 1, B, H)
+    c, h, h0, c0 = real(T + 1, B, H), real(T + 1, B, H), real(B, H), real(B, H)
     measure(
         benchmark,
         "lstm_sequence_forward",
-        lambda: ops.lstm_sequence_forward(gates, Wh, b, None, c, h, work),
+        lambda: ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work),
     )
 
 
 def test_lstm_sequence_backward(benchmark, ops, real):
     gates, Wh, work = real(T, B, 4 * H), real(H, 4 * H), ops.workspace()
-    c, dy, dh, dc = real(T + 1, B, H), real(T, B, H), real(B, H), real(B, H)
+    c, h, dy, dh, dc = *(real(T + 1, B, H) for _ in "ch"), real(T, B, H), real(B, H), real(B, H)
 
     def call():
         gates[...] = 0.1  # activations; the op leaves gradients in their place
-        ops.lstm_sequence_backward(gates, Wh, None, c, dy, dh, dc, work)
+        ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, work)
 
     measure(benchmark, "lstm_sequence_backward", call)
 

@@ -125,12 +125,13 @@ __device__ __forceinline__ void give(REAL* own, REAL value)
     for (int rank = 0; rank < CLUSTER; ++rank) *of_block(own, rank) = value;
 }
 
-// gates (T, B, 4H): x·Wx -> activations i, f, g, o. Wh (H, 4H), b (4H,). keep (T, B) or null.
-// c, h (T+1, B, H): slot 0 is the initial state. held: quads of weights a thread keeps in shared memory.
+// gates (T, B, 4H): x·Wx -> activations i, f, g, o. Wh (H, 4H), b (4H,). keep (T, B) or null. h0, c0 (B, H): the
+// initial state, which slot 0 of c, h (T+1, B, H) gets too; hT, cT (B, H), the final one, may be the same arrays.
+// held: quads of weights a thread keeps in shared memory.
 // Shared memory: held * threads quads, then LSTM_ROWS * (TURNS * padded(H) + 4U) reals.
 extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_sequence_forward(
-    REAL* gates, const REAL* Wh, const REAL* b, const REAL* keep, REAL* c, REAL* h, int T, int B, int H,
-    int held)
+    REAL* gates, const REAL* Wh, const REAL* b, const REAL* keep, const REAL* h0, const REAL* c0, REAL* c, REAL* h,
+    REAL* hT, REAL* cT, int T, int B, int H, int held)
 {
     SHARED_ARRAY(Quad, near);
     const int U = (H + CLUSTER - 1) / CLUSTER, width = padded(H), j = threadIdx.x;
@@ -144,13 +145,14 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_seq
     const Rest rest = load_weights(own, near, Wh + column, 4 * H, held, H);
     for (int n = j; n < TURNS * LSTM_ROWS * width; n += blockDim.x) {
         const int row = first + n / width % LSTM_ROWS, unit = n % width;
-        state[n] = row < B && unit < H ? h[(size_t)row * H + unit] : REAL(0);
+        state[n] = row < B && unit < H ? h0[(size_t)row * H + unit] : REAL(0);
     }
     const REAL bias = b[column];
     const Unit mine = own_unit(first, B, U, H);
     const uint32 step = B * H;
-    REAL cell = mine.real ? c[mine.at] : REAL(0);
+    REAL cell = mine.real ? c0[mine.at] : REAL(0);
     cluster_barrier();  // all have begun, and know h
+    if (mine.real) c[mine.at] = cell, h[mine.at] = h0[mine.at];
 
     for (int t = 0; t < T; ++t) {
         // What comes from device memory is asked for before the dot products that hide its latency.
@@ -189,15 +191,17 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_seq
             for (int r = 0; r < LSTM_ROWS; ++r)
                 if (first + r < B) gates[(uint32)(t * B + first + r) * 4 * H + column] = recurrent[r];
     }
+    if (mine.real) hT[mine.at] = h[T * step + mine.at], cT[mine.at] = cell;
 }
 
-// gates (T, B, 4H): activations -> gradient of the pre-activations. c (T+1, B, H). dy (T, B, H).
-// dh, dc (B, H): gradient of the final state -> of the initial state.
+// gates (T, B, 4H): activations -> gradient of the pre-activations. c (T+1, B, H). h (T+1, B, H): 0 from here on
+// where the state was reset before a step, as the gradient of Wh wants it. dy (T, B, H). dhT, dcT (B, H): gradient
+// of the final state, null for zero; dh, dc (B, H): of the initial state.
 // Thread (q, u) sums gate q's share of unit u's dh: Wh[u, qH + k] over k.
 // Shared memory: held * threads quads, then LSTM_ROWS * (4 * TURNS * padded(H) + 11U) reals.
 extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_sequence_backward(
-    REAL* gates, const REAL* Wh, const REAL* keep, const REAL* c, const REAL* dy, REAL* dh, REAL* dc,
-    int T, int B, int H, int held)
+    REAL* gates, const REAL* Wh, const REAL* keep, const REAL* c, REAL* h, const REAL* dy, const REAL* dhT,
+    const REAL* dcT, REAL* dh, REAL* dc, int T, int B, int H, int held)
 {
     SHARED_ARRAY(Quad, near);
     const int U = (H + CLUSTER - 1) / CLUSTER, width = padded(H), j = threadIdx.x;
@@ -216,7 +220,8 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_seq
     for (int n = j; n < LSTM_ROWS * 4 * U; n += blockDim.x) {
         // The final state's gradient stands in gate 0's share; the other shares are 0.
         const int r = n / (4 * U), at = n - r * 4 * U, unit = cluster_rank() * U + at;
-        shares[n] = at < U && unit < H && first + r < B ? dh[(size_t)(first + r) * H + unit] : REAL(0);
+        const bool real = dhT && at < U && unit < H && first + r < B;
+        shares[n] = real ? dhT[(size_t)(first + r) * H + unit] : REAL(0);
     }
     const Unit mine = own_unit(first, B, U, H);
     const uint32 step = B * H;
@@ -236,7 +241,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_seq
     REAL gate[LSTM_ROWS], other[LSTM_ROWS];
 #pragma unroll
     for (int r = 0; r < LSTM_ROWS; ++r) fetch(T - 1, r, gate[r], other[r]), put(r, gate[r], other[r]);
-    REAL cell = mine.real ? c[T * step + mine.at] : REAL(0), dcell = mine.real ? dc[mine.at] : REAL(0);
+    REAL cell = mine.real ? c[T * step + mine.at] : REAL(0), dcell = mine.real && dcT ? dcT[mine.at] : REAL(0);
     REAL kept = 1;  // of the step after
     cluster_barrier();  // all have begun
 
@@ -259,6 +264,7 @@ extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_seq
             dcell = dcell * f * kept;
         }
         cluster_barrier();  // all of this step's dgates are known
+        if (mine.real && kept == 0) h[t * step + mine.at] = 0;
         // The step before is asked for before the dot products that hide its latency.
 #pragma unroll(SPARE ? LSTM_ROWS : 1)
         for (int r = 0; r < LSTM_ROWS; ++r) {

@@ -156,12 +156,14 @@ __device__ __forceinline__ void load_rows(uint32 (&weights)[WARPS][4][4], const 
         }
 }
 
-// gates (T, B, 4H): x·Wx -> activations i, f, g, o. Wh (H, 4H), b (4H,). keep (T, B) or null.
-// c, h (T+1, B, H): slot 0 is the initial state. 2H threads; gates and Wh aligned to 16 bytes.
+// gates (T, B, 4H): x·Wx -> activations i, f, g, o. Wh (H, 4H), b (4H,). keep (T, B) or null. h0, c0 (B, H): the
+// initial state, which slot 0 of c, h (T+1, B, H) gets too; hT, cT (B, H), the final one, may be the same arrays.
+// 2H threads; gates and Wh aligned to 16 bytes.
 // Shared memory: x·Wx of some steps, (STAGES, LSTM_ROWS, INPUT_WIDTH) floats; h of this step and of the
 // next, (2, LSTM_ROWS, STATE_WIDTH) bf16.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forward(
-    float* gates, const float* Wh, const float* b, const float* keep, float* c, float* h, int T, int B)
+    float* gates, const float* Wh, const float* b, const float* keep, const float* h0, const float* c0, float* c,
+    float* h, float* hT, float* cT, int T, int B)
 {
     SHARED_ARRAY(float, inputs);
     const int H = LSTM_H, stage = LSTM_ROWS * INPUT_WIDTH, lane = threadIdx.x % 32;
@@ -175,18 +177,23 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
     for (int t = 0; t < STAGES - 1; ++t) fetch(t);
     bring_keep(keep, own.first, T, B);
 
-    uint32 weights[4][WARPS][4];
-    load_columns(weights, Wh, own);
     // The state is reset before it is kept for the next step.
-    float bias[CELLS][4], cell[CELLS];
+    float cell[CELLS];
 #pragma unroll
     for (int p = 0; p < CELLS; ++p) {
         const float kept = keep ? keep[own.batch_row(p)] : 1.0f;
-        cell[p] = kept * c[own.at(p)];
-        states[own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(kept * h[own.at(p)]);
+        const float before[2] = {c0[own.at(p)], h0[own.at(p)]};
+        cell[p] = kept * before[0];
+        states[own.row(p) * STATE_WIDTH + own.unit(p)] = rounded(kept * before[1]);
+        if (own.real(p)) c[own.at(p)] = before[0], h[own.at(p)] = before[1];
+    }
+    uint32 weights[4][WARPS][4];
+    load_columns(weights, Wh, own);
+    float bias[CELLS][4];
+#pragma unroll
+    for (int p = 0; p < CELLS; ++p)
 #pragma unroll
         for (int gate = 0; gate < 4; ++gate) bias[p][gate] = b[gate * H + own.unit(p)];
-    }
     float made[CELLS][6];  // of the step before: four gates, c, h
     const auto write = [&](int t) {
 #pragma unroll
@@ -263,6 +270,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_forw
         __syncthreads();  // the new h is whole, the next inputs are there, and nobody reads the old ones
     }
     write(T - 1);
+#pragma unroll
+    for (int p = 0; p < CELLS; ++p)
+        if (own.real(p)) cT[own.at(p)] = made[p][4], hT[own.at(p)] = made[p][5];
 }
 
 // What of a step back is known before dh is, of a cell: the factors of d for dcell, of dcell for i, f, g, of
@@ -271,15 +281,16 @@ struct Slopes {
     float cell, gate[4], forget, dy, kept;
 };
 
-// gates (T, B, 4H): activations -> gradient of the pre-activations. c (T+1, B, H). dy (T, B, H).
-// dh, dc (B, H): gradient of the final state -> of the initial state. 2H threads; gates, Wh, c and dy aligned
-// to 16 bytes. A warp multiplies the gradients of its own units' gates by their rows of Wh transposed, and
+// gates (T, B, 4H): activations -> gradient of the pre-activations. c (T+1, B, H). h (T+1, B, H): 0 from here on
+// where the state was reset before a step, as the gradient of Wh wants it. dy (T, B, H). dhT, dcT (B, H): gradient
+// of the final state, null for zero; dh, dc (B, H): of the initial state. 2H threads; gates, Wh, c and dy aligned to
+// 16 bytes. A warp multiplies the gradients of its own units' gates by their rows of Wh transposed, and
 // the block adds up the warps' parts of dh.
 // Shared memory: inputs of some steps, (STAGES, LSTM_ROWS, SAVED_WIDTH) floats, rows of gates, c and dy; the
 // parts, (2, WARPS, LSTM_ROWS, PART_WIDTH) floats, of a step and of the next.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_backward(
-    float* gates, const float* Wh, const float* keep, const float* c, const float* dy, float* dh, float* dc,
-    int T, int B)
+    float* gates, const float* Wh, const float* keep, const float* c, float* h, const float* dy, const float* dhT,
+    const float* dcT, float* dh, float* dc, int T, int B)
 {
     SHARED_ARRAY(float, inputs);
     const int H = LSTM_H, stage = LSTM_ROWS * SAVED_WIDTH, part = LSTM_ROWS * PART_WIDTH;
@@ -308,8 +319,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     };
 #pragma unroll
     for (int p = 0; p < CELLS; ++p) {
-        cell[p] = c[(uint32)T * B * H + own.at(p)], dcell[p] = dc[own.at(p)], carried[p] = dh[own.at(p)];
-        mark[p] = 1;
+        cell[p] = c[(uint32)T * B * H + own.at(p)], mark[p] = 1;
+        dcell[p] = dcT ? dcT[own.at(p)] : 0.0f, carried[p] = dhT ? dhT[own.at(p)] : 0.0f;
     }
     // The slopes of step t; then `cell` is the state before it.
     Slopes slopes[CELLS];
@@ -377,6 +388,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
             float* to = gates + ((uint32)t * B + own.batch_row(p)) * 4 * H + own.unit(p);
 #pragma unroll
             for (int gate = 0; gate < 4; ++gate) to[gate * H] = d[p][gate];
+            if (slopes[p].kept == 0) h[(uint32)t * B * H + own.at(p)] = 0;
         }
         product(1);
         if (t > 0) prepare(t - 1);

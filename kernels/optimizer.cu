@@ -20,15 +20,19 @@ struct Tensor {
     uint64 first_g;    // the same of sum_squares
 };
 
-// What a step needs beside the gradients, in device memory: a captured graph reads it anew each time.
-struct Scalars {
+// What the host gives a step beside its batch, in device memory: a captured graph reads it anew each time.
+struct Given {
     double lr, correct1, correct2;  // learning rate; 1 / (1 - beta^t)
     double gradient_scale;          // what turns g into the gradient of the mean loss: 1 / targets
     double clip;                    // largest norm, 0 for any
-    double norm, scale;             // written by clip_forward
-    double loss;                    // written by clip_forward: the mean
-    double loss_sum, norm_sum;      // added to by clip_forward until the host reads and clears them
-    double failed;                  // steps since loss or norm wasn't finite: Adam then changes nothing
+};
+
+// What clip_forward finds.
+struct Found {
+    double norm, scale;         // of the gradients; what Adam multiplies them by
+    double loss;                // the mean
+    double loss_sum, norm_sum;  // added to until the host reads and clears them
+    double failed;              // steps since loss or norm wasn't finite: Adam then changes nothing
 };
 
 // partial (blocks,): each block's sum of squares, in double from the warp up.
@@ -53,7 +57,7 @@ extern "C" __global__ void sum_squares_forward(const Tensor* tensors, int count,
 
 // One block: the norm from the partial sums in a fixed order, the loss, and the factor of the gradients.
 extern "C" __global__ void clip_forward(
-    const double* partial, int parts, const REAL* losses, int N, Scalars* s)
+    const double* partial, int parts, const REAL* losses, int N, const Given* given, Found* found)
 {
     __shared__ double scratch[32];
     double sum = 0, loss = 0;
@@ -62,14 +66,14 @@ extern "C" __global__ void clip_forward(
     sum = block_sum(sum, scratch);
     loss = block_sum(loss, scratch);
     if (threadIdx.x != 0) return;
-    const double norm = sqrt(sum) * s->gradient_scale;
-    const double clipped = s->clip > 0 ? s->clip / (norm + 1e-6) : 1.0;
-    s->norm = norm;
-    s->loss = loss * s->gradient_scale;
-    s->scale = s->gradient_scale * (clipped < 1 ? clipped : 1.0);
-    s->loss_sum += loss;
-    s->norm_sum += norm;
-    if (s->failed != 0 || !(norm < INFINITY) || !(loss < INFINITY)) s->failed += 1;
+    const double norm = sqrt(sum) * given->gradient_scale;
+    const double clipped = given->clip > 0 ? given->clip / (norm + 1e-6) : 1.0;
+    found->norm = norm;
+    found->loss = loss * given->gradient_scale;
+    found->scale = given->gradient_scale * (clipped < 1 ? clipped : 1.0);
+    found->loss_sum += loss;
+    found->norm_sum += norm;
+    if (found->failed != 0 || !(norm < INFINITY) || !(loss < INFINITY)) found->failed += 1;
 }
 
 // Where the gradient of element n of a parameter lies, which has one of rows; null where its row has none.
@@ -104,15 +108,16 @@ __device__ __forceinline__ Quad gradient(const Tensor& tensor, uint64 n)
 // algorithm 2). Rows without a gradient move too: by their decaying moments, as in dense Adam. Means then move
 // towards the new parameters by a share of their difference.
 extern "C" __global__ void adam_forward(
-    const Tensor* tensors, int count, const Scalars* s, double beta1, double beta2, double eps, double share)
+    const Tensor* tensors, int count, const Given* given, const Found* found, double beta1, double beta2,
+    double eps, double share)
 {
-    if (s->failed != 0) return;
+    if (found->failed != 0) return;
     int k = 0;
     while (k + 1 < count && tensors[k + 1].first <= blockIdx.x) ++k;
     const Tensor tensor = tensors[k];
-    const REAL rate = (REAL)(s->lr * s->correct1), correct2 = (REAL)s->correct2;
-    const REAL scale = (REAL)s->scale, small = (REAL)eps;
-    const REAL shrink = (REAL)(1 - s->lr * tensor.decay);
+    const REAL rate = (REAL)(given->lr * given->correct1), correct2 = (REAL)given->correct2;
+    const REAL scale = (REAL)found->scale, small = (REAL)eps;
+    const REAL shrink = (REAL)(1 - given->lr * tensor.decay);
     // 1 - beta in double: in float it would lose what it has in digits.
     const REAL keep1 = (REAL)beta1, add1 = (REAL)(1 - beta1);
     const REAL keep2 = (REAL)beta2, add2 = (REAL)(1 - beta2);

@@ -232,7 +232,8 @@ __device__ __forceinline__ int drawn(
     return nth(V, place.ties, s, [&](int v) { return (uint64)(shares[v] == place.key); });
 }
 
-// Writes the next token of each of N pieces; a block takes one. logits (N, V), b (V,) or null.
+// Writes the next token of each of N pieces; a block takes one. logits (N, V), whose rows begin every `stride`; b
+// (V,) or null.
 // allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. far (N, V): scratch for shares, or null where dynamic
 // shared memory has room for those of a piece.
 // position: tokens drawn so far, in device memory; `advance` below counts on. The number u of row
@@ -240,7 +241,7 @@ __device__ __forceinline__ int drawn(
 // as the sampler on the CPU draws it.
 // next (N,): the token to read next. out (most, N): the tokens; -1 after the end. done (N,).
 extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
-    const REAL* logits, const REAL* b, const unsigned char* allowed, int allowed_stride, Share* far,
+    const REAL* logits, int stride, const REAL* b, const unsigned char* allowed, int allowed_stride, Share* far,
     int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1, uint32 first,
     const int* position, const double* draws, int start, int* next, int* out, int* done)
 {
@@ -262,7 +263,7 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
     }
     Rules rules;
     rules.temperature = (REAL)temperature, rules.top_p = top_p, rules.top_k = top_k, rules.greedy = greedy;
-    const REAL* row = logits + (size_t)n * V;
+    const REAL* row = logits + (size_t)n * stride;
     const unsigned char* mask = allowed ? allowed + (size_t)n * allowed_stride : 0;
     int id = drawn(row, b, mask, far ? far + (size_t)n * V : near, V, rules, u, s);
     if (threadIdx.x != 0) return;

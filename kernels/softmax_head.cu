@@ -147,15 +147,16 @@ __device__ __forceinline__ void pass_by(unsigned char* shared, int begin, int en
     }
 }
 
-// W (H, V) -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole tiles have.
-// A block transposes 64 by 64.
-extern "C" __global__ void softmax_head_copy(const float* W, const float* b, Packed* out, float* biases, int V)
+// W (H, V), whose rows begin every `stride` -> out (V, H) in bf16; b (V,) -> biases, NEVER beyond V, as many as whole
+// tiles have. A block transposes 64 by 64.
+extern "C" __global__ void softmax_head_copy(
+    const float* W, const float* b, Packed* out, float* biases, int V, int stride)
 {
     __shared__ float tile[64][65];
     const int first = 64 * blockIdx.x, unit = 64 * blockIdx.y;
     for (int n = threadIdx.x; n < 64 * 64; n += THREADS) {
         const int v = first + n % 64;
-        tile[n / 64][n % 64] = v < V ? W[(size_t)(unit + n / 64) * V + v] : 0.0f;
+        tile[n / 64][n % 64] = v < V ? W[(size_t)(unit + n / 64) * stride + v] : 0.0f;
     }
     __syncthreads();  // the tile is whole
     for (int n = threadIdx.x; n < 64 * 8; n += THREADS) {
@@ -291,11 +292,11 @@ __device__ __forceinline__ uint32 own_targets(const int* targets, int slab, int 
 }
 
 // Of V words, the first of which is `word`: d (V, 8 · stride) in bf16 = scale · (softmax - one_hot(target)),
-// transposed, of N rows of h; row_sums (2 · segments, V): its rows' sums over each segment of h's tiles. Both have
-// room for whole tiles, and zeros beyond V and N. Blocks (tiles of W, segments).
+// transposed, of N rows of h; row_sums (2 · segments, V), rows `apart` from each other: its rows' sums over each
+// segment of h's tiles. Both have room for whole tiles, and zeros beyond V and N. Blocks (tiles of W, segments).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backward(
     const bf16* h, const bf16* W, const float* biases, const float* offsets, const int* wanted, Packed* d,
-    float* row_sums, float scale, int N, int V, int word, uint32 stride, int length)
+    float* row_sums, float scale, int N, int V, int word, uint32 stride, uint32 apart, int length)
 {
     SHARED_ARRAY(unsigned char, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = TILE * blockIdx.x;
@@ -355,6 +356,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
         float total = totals[r][threadIdx.x];
 #pragma unroll
         for (int lanes = 1; lanes < 4; lanes *= 2) total += __shfl_xor_sync(FULL_WARP, total, lanes);
-        if (lane % 4 == 0) row_sums[(2 * blockIdx.y + warp / 4) * TILE * gridDim.x + own - word + 8 * r] = total;
+        if (lane % 4 == 0) row_sums[(2 * blockIdx.y + warp / 4) * apart + own - word + 8 * r] = total;
     }
 }

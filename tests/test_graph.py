@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from host_cuda.compile import COMPILER
-from host_cuda.host_cupy import RECORDER, HostCupy
+from host_cuda.host_cupy import RECORDER, HostCupy, idle
 from lstm_music.graph import GraphStep, graph_step
 from lstm_music.model import HEADS, Batch, Config, Model
 from lstm_music.ops import NumpyOps
@@ -102,6 +102,54 @@ def test_bf16_learns_as_float64_does_with_logits_nowhere():
     used = ops.xp.launches
     assert used["softmax_head_backward"] and used["lstm_sequence_bf16_backward"]
     assert not used.keys() & {"softmax_xent_backward", "lstm_sequence_backward"}
+
+
+def nodes(config, precision, T=50, B=50):
+    """The nodes of a captured step on an H200."""
+    cupy = HostCupy(multiprocessors=132)
+    with idle():
+        ops = CupyOps("float32", precision, cupy=cupy)
+        model = Model(config, ops, seed=1, words=words_of(config))
+        step = GraphStep(model, Optimizer(ops, "adam", model.parameters), 5.0)
+        ids = np.zeros((T, B), np.int32)
+        return step._capture(Batch(ids, ids, None, T * B)).graph.nodes
+
+
+OPENING = ["embedding_forward"]
+CLOSING = ["embedding_sort", "embedding_backward"]
+CLOSING += ["sum_squares_forward", "clip_forward", "adam_forward"]
+
+
+def layer(kernel, *between):
+    """The nodes of a layer forward, and backward with what stands before."""
+    return ["gemm", f"{kernel}_forward"], [*between, f"{kernel}_backward", *["gemm"] * 3, "sum"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_a_captured_step_of_the_papers_size_is_kernels_and_products_alone(precision):
+    forward, backward = layer("lstm_sequence")
+    chunk = ["gemm", "softmax_xent_backward", "gemm", "gemm", "column_sum"]
+    found = nodes(Config(35_509), precision)
+    assert found == OPENING + 2 * forward + 11 * chunk + 2 * backward + CLOSING
+    assert len(found) == 75
+
+
+def test_so_it_is_in_bf16():
+    forward, backward = layer("lstm_sequence_bf16")
+    head = ["bf16_forward"] + [f"softmax_head_{name}" for name in ("copy", "forward", "join")]
+    head += 6 * ["softmax_head_backward", "gemm", "gemm"] + ["column_sum"]
+    found = nodes(Config(35_509), "bf16")
+    assert found == OPENING + 2 * forward + head + 2 * backward + CLOSING
+    assert len(found) == 43
+
+
+def test_dropout_is_a_node_each_time_and_no_copy():
+    forward, backward = layer("lstm_sequence", "dropout_forward")
+    chunk = ["gemm", "softmax_xent_backward", "gemm", "gemm", "column_sum"]
+    found = nodes(Config(473, hidden=192, dropout=0.25), "fp32", 64, 16)
+    dropped = ["dropout_forward"]
+    expected = OPENING + dropped + 2 * (forward + dropped) + chunk + 2 * backward + dropped
+    assert found == expected + CLOSING
 
 
 def test_each_capture_has_memory_of_its_own():

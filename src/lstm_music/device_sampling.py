@@ -14,7 +14,7 @@ import numpy as np
 from lstm_music.graph import captured
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.model import Model, State
-from lstm_music.ops.cupy_ops import Allocator, CupyOps
+from lstm_music.ops.cupy_ops import Allocator, CupyOps, apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS, Options
@@ -202,7 +202,8 @@ class DeviceSampler:
             allowed, stride = self.rules.allowed, V
         self.ops.launch(
             "sample", "sample_forward", (self.N,), (draw_threads(V),),
-            logits, None, allowed, np.int32(stride), self.shares, np.int32(V),
+            logits, np.int32(apart(logits)), None, allowed, np.int32(stride), self.shares,
+            np.int32(V),
             np.float64(o.temperature), np.int32(min(o.top_k, V)), np.float64(o.top_p),
             np.int32(o.greedy), np.uint32(k0), np.uint32(k1), np.uint32(self.first),
             self.position, draws, np.int32(self.start), self.next, out, self.done,

@@ -16,7 +16,8 @@ from lstm_music.model import Batch, Gradients, Model, State
 from lstm_music.ops.cupy_ops import (
     BETA1,
     BETA2,
-    SCALARS,
+    FOUND,
+    GIVEN,
     Allocator,
     CupyOps,
     Parameter,
@@ -27,8 +28,7 @@ from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Optimizer
 
 BUFFERS = 4  # of the host, so that a batch can be written while others are on their way
-GIVEN = 5  # the first of SCALARS come from the host
-STEP_AT = 8 * GIVEN  # of dropout's step, in bytes from the start of what is sent
+STEP_AT = 8 * len(GIVEN)  # of dropout's step, in bytes from the start of what is sent
 BATCH_AT = 64
 
 
@@ -90,7 +90,7 @@ class Sent:
         self.batch = Batch(x.of(self.device), y.of(self.device), keep.of(self.device), 1)
 
     def send(self, batch: Batch, given: list[float], step: int, stream: Any) -> None:
-        """Copy a batch of the host, the first of SCALARS and dropout's step to the device."""
+        """Copy a batch of the host, the numbers of GIVEN and dropout's step to the device."""
         self.turn = (self.turn + 1) % BUFFERS
         host, copied = self.hosts[self.turn], self.copied[self.turn]
         if copied is not None:
@@ -163,7 +163,7 @@ class GraphStep:
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.where = xp.zeros(model.config.vocabulary, np.int32)
-        self.scalars = xp.zeros(len(SCALARS), np.float64)
+        self.found = xp.zeros(len(FOUND), np.float64)
         self.state: State | None = None
         self._graphs: dict[tuple[int, int], Captured] = {}
 
@@ -194,8 +194,8 @@ class GraphStep:
     def read(self) -> Totals:
         """Wait for the steps taken; return what they added up to, and begin to add anew."""
         with self.stream:
-            found = named(self.ops.to_numpy(self.scalars))
-            self.scalars[SCALARS.index("loss_sum") :] = 0
+            found = named(self.ops.to_numpy(self.found))
+            self.found[FOUND.index("loss_sum") :] = 0
         return Totals(
             found["loss"],
             found["norm"],
@@ -214,20 +214,22 @@ class GraphStep:
         """Run the step's maths once, so that everything is compiled and allocated; record it."""
         if self.state is None:
             self.state = self.model.zero_state(batch.x.shape[1])
+        before = State(*(a.copy() for a in self.state))
         # Memory of its own: what a capture frees, nobody else may get, another capture neither.
         pool = self.xp.cuda.MemoryPool()
         with self.xp.cuda.using_allocator(Allocator(self.xp, pool)):
             # A model of its own: its scratch must not move when another shape is run.
             twin = self.model.with_parameters(self.model.parameters)
             sent, slots = Sent(self.ops, batch), dict[str, Array]()
-            sent.send(batch, [0.0] * GIVEN, 0, self.stream)
-            _, grads, _ = self._gradients(twin, sent, slots)
+            sent.send(batch, [0.0] * len(GIVEN), 0, self.stream)
+            _, grads = self._gradients(twin, sent, slots)
             table = self._table(grads)
             partial = self.xp.empty(table.norm_blocks, np.float64)
             # Compiled before the capture. A failed step leaves the parameters as they are.
-            self.scalars[SCALARS.index("failed")] = 1
-            self._update(twin, sent, slots, table, partial, keep_state=True)
-            self.scalars[...] = 0
+            self.found[FOUND.index("failed")] = 1
+            self._update(twin, sent, slots, table, partial)
+            self.found[...] = 0
+            self.reset(before)
             self.stream.synchronize()
             graph = captured(
                 self.xp, self.stream, lambda: self._update(twin, sent, slots, table, partial)
@@ -236,10 +238,14 @@ class GraphStep:
 
     def _gradients(
         self, twin: Model, sent: Sent, slots: dict[str, Array]
-    ) -> tuple[Array, Gradients, State]:
+    ) -> tuple[Array, Gradients]:
+        """Return losses and gradients; the state becomes that after the window."""
         assert self.state is not None
         with self.ops.recording(sent.step, self.where, slots):
-            return twin.losses_and_grads(sent.batch, self.state, self.seed)
+            losses, grads, _ = twin.losses_and_grads(
+                sent.batch, self.state, self.seed, final=self.state
+            )
+        return losses, grads
 
     def _update(
         self,
@@ -248,17 +254,11 @@ class GraphStep:
         slots: dict[str, Array],
         table: Table,
         partial: Array,
-        keep_state: bool = False,
     ) -> None:
         """Do what a step does, all of it on the device."""
-        assert self.state is not None
-        self.scalars[:GIVEN] = sent.given
-        losses, _, final = self._gradients(twin, sent, slots)
-        self.ops.clip_all(table, losses, self.scalars, partial)
-        self.ops.adam_all(table, self.scalars, rate=self.rate)
-        if not keep_state:
-            self.state.h[...] = final.h
-            self.state.c[...] = final.c
+        losses, _ = self._gradients(twin, sent, slots)
+        self.ops.clip_all(table, losses, sent.given, self.found, partial)
+        self.ops.adam_all(table, sent.given, self.found, rate=self.rate)
 
     def _table(self, grads: Gradients) -> Table:
         optimizer = self.optimizer

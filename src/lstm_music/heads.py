@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
 from lstm_music.ops import NumpyOps, Workspace
-from lstm_music.ops.numpy_ops import Array
+from lstm_music.ops.numpy_ops import Array, rows_as
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
@@ -16,9 +16,10 @@ Shapes: TypeAlias = dict[str, tuple[int, ...]]
 class SoftmaxHead:
     """One of V tokens: logits = h·W + b, softmax, cross-entropy in nats.
 
-    Parameters: "W" (H, V), "b" (V,).
+    Parameters: "W" (H, V), "b" (V,). wide: those with a column a word, whose rows a backend aligns.
     """
 
+    wide: ClassVar[tuple[str, ...]] = ("W",)
     H: int
     V: int
 
@@ -56,7 +57,7 @@ class SoftmaxHead:
         """Return losses (N,), dh (N, H) and {"W", "b"}; the gradients are of scale · Σ losses."""
         losses = work.array("losses", targets.shape)
         dh = work.array("dh_head", h.shape)
-        dW, db = work.array("dW", p["W"].shape), work.array("db", p["b"].shape)
+        dW, db = work.like("dW", p["W"]), work.array("db", p["b"].shape)
         ops.linear_softmax_xent(h, p["W"], p["b"], targets, scale, losses, dh, dW, db, work)
         return losses, dh, {"W": dW, "b": db}
 
@@ -86,6 +87,7 @@ class FactoredHead:
     Parameters: "Wc" (H, C), "bc" (C,), "A" (H, H), "U" (C, H), "Wd" (H, D), "bd" (D,).
     """
 
+    wide: ClassVar[tuple[str, ...]] = ("Wc", "Wd")
     H: int
     C: int
     D: int
@@ -149,7 +151,7 @@ class FactoredHead:
         With da = dz · (1 - z²), the gradient of what tanh takes: dA = hᵀ·da, dU[class] = Σ da of
         its rows, and dh gets da·Aᵀ besides what the classes' softmax gives.
         """
-        grads = {name: work.array(f"d{name}", a.shape) for name, a in p.items()}
+        grads = {name: work.like(f"d{name}", a) for name, a in p.items()}
         losses, more = (work.array(name, (len(h),)) for name in ("losses", "delta_losses"))
         dh, dz = work.array("dh_head", h.shape), work.array("dz", h.shape)
         ops.linear_softmax_xent(
@@ -192,6 +194,7 @@ class SigmoidHead:
     has none.
     """
 
+    wide: ClassVar[tuple[str, ...]] = ()
     H: int
     D: int
 
@@ -226,7 +229,7 @@ class SigmoidHead:
         logits = linear(ops, h, p["W"], p["b"], work, "logits")
         ops.sigmoid_xent(logits, targets, losses, scale)
         ops.matmul(logits, p["W"].T, dh)
-        return losses, dh, linear_grads(ops, h, logits, work, "W", "b")
+        return losses, dh, linear_grads(ops, p, h, logits, work, "W", "b")
 
     @staticmethod
     def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
@@ -256,6 +259,7 @@ class NadeHead:
     hidden units and back. Targets as for SigmoidHead.
     """
 
+    wide: ClassVar[tuple[str, ...]] = ()
     H: int
     D: int
     K: int
@@ -302,8 +306,8 @@ class NadeHead:
         return (
             losses,
             dh,
-            linear_grads(ops, h, visible, work, "Wv", "bv")
-            | linear_grads(ops, h, hidden, work, "Wh", "bh")
+            linear_grads(ops, p, h, visible, work, "Wv", "bv")
+            | linear_grads(ops, p, h, hidden, work, "Wh", "bh")
             | {"W": dW, "U": dU},
         )
 
@@ -350,7 +354,7 @@ def uniform_parameters(ops: NumpyOps, rng: np.random.Generator, shapes: Shapes) 
 
 def affine(ops: NumpyOps, h: Array, W: Array, b: Array | None) -> Array:
     """Return h·W + b as sampling needs it, see `ops.affine`. h (B, H), W (H, N), b (N,) or None."""
-    out: Array = ops.xp.empty((len(h), W.shape[1]), ops.dtype)
+    out = rows_as(ops.xp.empty, W, len(h))
     ops.affine(h, W, b, out)
     return out
 
@@ -364,10 +368,16 @@ def linear(ops: NumpyOps, h: Array, W: Array, b: Array, work: Workspace, name: s
 
 
 def linear_grads(
-    ops: NumpyOps, h: Array, d: Array, work: Workspace, weight: str, bias: str
+    ops: NumpyOps,
+    p: Mapping[str, Array],
+    h: Array,
+    d: Array,
+    work: Workspace,
+    weight: str,
+    bias: str,
 ) -> dict[str, Array]:
     """Return the gradients of a linear map's weight and bias, by name. h (N, H), d (N, K)."""
-    dW, db = work.array("d" + weight, (h.shape[1], d.shape[1])), work.array("d" + bias, d.shape[1:])
+    dW, db = work.like("d" + weight, p[weight]), work.array("d" + bias, p[bias].shape)
     ops.matmul(h.T, d, dW)
     ops.xp.sum(d, axis=0, out=db)
     return {weight: dW, bias: db}

@@ -51,13 +51,15 @@ def lstm_forward(
     c0: Array,
     keep: Array | None = None,
     work: Workspace | None = None,
+    out: tuple[Array, Array] | None = None,
 ) -> tuple[Array, tuple[Array, Array], LSTMCache]:
     """Run a layer over a sequence.
 
     x (T, B, E); h0, c0 (B, H) the state before step 0; keep (T, B), 0 where the state is
-    reset before that step, or None. Scratch comes from work.
+    reset before that step, else 1, or None. Scratch comes from work.
     Returns y (T, B, H), the final state (hT, cT), and the cache. All of them lie in work and
-    live until its next use.
+    live until its next use, but for the final state where out is given: it is written there,
+    which may be where the initial one is.
     """
     work = work or ops.workspace()
     T, B, E = x.shape
@@ -65,10 +67,10 @@ def lstm_forward(
     gates = work.array("gates", (T, B, 4 * H))
     h = work.array("h", (T + 1, B, H))
     c = work.array("c", (T + 1, B, H))
-    h[0], c[0] = h0, c0
+    hT, cT = out or (work.array("hT", (B, H)), work.array("cT", (B, H)))
     ops.matmul(x.reshape(T * B, E), p["Wx"], gates.reshape(T * B, 4 * H))
-    ops.lstm_sequence_forward(gates, p["Wh"], p["b"], keep, c, h, work)
-    return h[1:], (h[T], c[T]), LSTMCache(x, keep, gates, c, h)
+    ops.lstm_sequence_forward(gates, p["Wh"], p["b"], keep, h0, c0, c, h, hT, cT, work)
+    return h[1:], (hT, cT), LSTMCache(x, keep, gates, c, h)
 
 
 def lstm_backward(
@@ -91,15 +93,9 @@ def lstm_backward(
     E = x.shape[-1]
     dh = work.array("dh", (B, H))
     dc = work.array("dc", (B, H))
-    dh[...] = 0 if dhT is None else dhT
-    dc[...] = 0 if dcT is None else dcT
-    ops.lstm_sequence_backward(gates, p["Wh"], keep, c, dy, dh, dc, work)
+    ops.lstm_sequence_backward(gates, p["Wh"], keep, c, h, dy, dhT, dcT, dh, dc, work)
 
-    dgates = gates.reshape(T * B, 4 * H)
-    h_prev = h[:-1]
-    if keep is not None:
-        h_prev = work.array("h_prev", (T, B, H))
-        ops.xp.multiply(h[:-1], keep[:, :, None], out=h_prev)
+    dgates, h_prev = gates.reshape(T * B, 4 * H), h[:-1]  # which keep is in now
     dx = work.array("dx", (T, B, E))
     grads = {name: work.array("d" + name, p[name].shape) for name in ("Wx", "Wh", "b")}
     ops.matmul(dgates, p["Wx"].T, dx.reshape(T * B, E))

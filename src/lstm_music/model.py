@@ -143,7 +143,9 @@ class Model:
             self._words = Parts(*(ops.asarray(a, np.int32) for a in words))
             # The id -1 is no word.
             self._parts = Parts(*(ops.asarray([*a, -1], np.int32) for a in words))
-        self.parameters = init_parameters(config, ops, seed) if parameters is None else parameters
+        given = init_parameters(config, ops, seed) if parameters is None else parameters
+        wide = {f"head.{name}" for name in self.head.wide}
+        self.parameters = {k: ops.aligned(p) if k in wide else p for k, p in given.items()}
         self._work = [ops.workspace() for _ in range(config.layers)]
         self._head_work = ops.workspace()
         self._embedding_work = ops.workspace()
@@ -172,11 +174,20 @@ class Model:
         return float(losses.sum(dtype="float64")) / max(batch.targets, 1), grads, final
 
     def losses_and_grads(
-        self, batch: Batch, state: State, seed: int = 0, step: int = 0, ready: Ready = ignore
+        self,
+        batch: Batch,
+        state: State,
+        seed: int = 0,
+        step: int = 0,
+        ready: Ready = ignore,
+        final: State | None = None,
     ) -> tuple[Array, Gradients, State]:
-        """As `loss_and_grads`, with the nats of each target (T·B,), nothing read from a device."""
+        """As `loss_and_grads`, with the nats of each target (T·B,), nothing read from a device.
+
+        final: where to write the state after the window, which may be the state before it.
+        """
         ops, p = self.ops, self.parameters
-        y, caches, final = self._forward(batch, state, seed, step, train=True)
+        y, caches, final = self._forward(batch, state, seed, step, train=True, final=final)
         T, B, H = y.shape
         losses, dy, head = self.head.losses_and_grads(
             ops,
@@ -266,7 +277,13 @@ class Model:
         return out, State(h, c)
 
     def _forward(
-        self, batch: Batch, state: State, seed: int, step: int, train: bool
+        self,
+        batch: Batch,
+        state: State,
+        seed: int,
+        step: int,
+        train: bool,
+        final: State | None = None,
     ) -> tuple[Array, list[Any], State]:
         """Run embedding and layers; return outputs (T, B, H), caches, and the final state."""
         ops, p = self.ops, self.parameters
@@ -275,10 +292,10 @@ class Model:
         self._embed(rows_of(batch.x), x.reshape(T * B, -1))
         if train:
             self._dropout(x, seed, 0, step, batch)
-        final = State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
+        final = final or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         caches = []
         for layer, work in enumerate(self._work):
-            y, (hT, cT), cache = lstm_forward(
+            y, _, cache = lstm_forward(
                 ops,
                 part(p, f"lstm.{layer}"),
                 x,
@@ -286,15 +303,14 @@ class Model:
                 state.c[layer],
                 batch.keep,
                 work,
+                (final.h[layer], final.c[layer]),
             )
-            final.h[layer], final.c[layer] = hT, cT
             caches.append(cache)
             x = y
             if train and self.config.dropout_after(layer + 1):
                 # The layer's own backward pass needs its outputs undropped.
                 x = work.array("dropped", y.shape)
-                x[...] = y
-                self._dropout(x, seed, layer + 1, step, batch)
+                self._dropout(y, seed, layer + 1, step, batch, x)
         return x, caches, final
 
     def _embed(self, x: Array, out: Array) -> None:
@@ -333,10 +349,12 @@ class Model:
         """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
         return rows_of(y) if self.words is None else self._parts.of(rows_of(y))
 
-    def _dropout(self, x: Array, seed: int, layer: int, step: int, batch: Batch) -> None:
+    def _dropout(
+        self, x: Array, seed: int, layer: int, step: int, batch: Batch, out: Array | None = None
+    ) -> None:
         rate = self.config.dropout_after(layer)
         if rate:
-            self.ops.dropout(x, rate, seed, layer, step, batch.first, batch.whole)
+            self.ops.dropout(x, rate, seed, layer, step, batch.first, batch.whole, out)
 
 
 def rows_of(a: Array) -> Array:

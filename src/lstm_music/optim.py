@@ -7,7 +7,7 @@ from typing import Any
 from lstm_music.errors import UserError
 from lstm_music.model import Gradients, Model, Parameters
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.numpy_ops import Array, RowGradient
+from lstm_music.ops.numpy_ops import Array, RowGradient, zeros_as
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
@@ -58,9 +58,7 @@ class Optimizer:
         self._decays = {k: weight_decay if p.ndim > 1 else 0.0 for k, p in parameters.items()}
         kept = {"adam": "mv", "rmsprop": "v", "sgd": ""}[kind]
         self.slots: dict[str, Array] = {
-            f"{slot}.{name}": ops.xp.zeros_like(p)
-            for slot in kept
-            for name, p in parameters.items()
+            f"{slot}.{name}": zeros_as(ops.xp, p) for slot in kept for name, p in parameters.items()
         }
 
     def decay_of(self, name: str) -> float:
@@ -112,8 +110,8 @@ class Averages:
 
     def __init__(self, model: Model, decay: float) -> None:
         self._model, self.rate = model, 1 - decay
-        self.means: Parameters = {name: p.copy() for name, p in model.parameters.items()}
-        self.model = model.with_parameters(self.means)
+        self.model = model.with_parameters({k: p.copy() for k, p in model.parameters.items()})
+        self.means: Parameters = self.model.parameters
 
     def update(self) -> None:
         """Move the averages towards the parameters as they are now."""

@@ -6,7 +6,7 @@ import numpy as np
 
 from lstm_music.errors import UserError
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import pointer
+from lstm_music.ops.cupy_ops import extent, pointer
 from lstm_music.ops.numpy_ops import Array, RowGradient
 
 BUCKET = 1 << 20  # bytes: an array from this size on travels as it lies, smaller ones together
@@ -125,7 +125,7 @@ class NcclSums:
         self._nccl.groupStart()
         for a in arrays:
             self._world.allReduce(
-                pointer(a), pointer(a), a.size, self._kinds[a.dtype.name], self._nccl.NCCL_SUM,
+                pointer(a), pointer(a), extent(a), self._kinds[a.dtype.name], self._nccl.NCCL_SUM,
                 self._stream.ptr,
             )  # fmt: skip
         self._nccl.groupEnd()

@@ -8,6 +8,7 @@ While a stream captures, work is recorded instead of done, and a read by the hos
 import ctypes
 import math
 import threading
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,20 +21,34 @@ POINTERS_INSIDE = {"sum_squares_forward", "adam_forward"}  # what they touch isn
 
 
 class Recorder:
-    """The work of a capture, None while there is none."""
+    """The work of a capture, each with its node's name; None while there is none.
+
+    idle: what isn't recorded isn't done either, so that large shapes cost nothing.
+    """
 
     steps: list | None = None
+    idle = False
 
 
 RECORDER = Recorder()
 
 
-def do(work):
-    """Do some work now, or record it."""
-    if RECORDER.steps is None:
+@contextmanager
+def idle():
+    """Do no work meanwhile: only what a capture records of it is wanted."""
+    RECORDER.idle = True
+    try:
+        yield
+    finally:
+        RECORDER.idle = False
+
+
+def do(node, work):
+    """Do some work now, or record it under its node's name."""
+    if RECORDER.steps is not None:
+        RECORDER.steps.append((node, work))
+    elif not RECORDER.idle:
         work()
-    else:
-        RECORDER.steps.append(work)
 
 
 def host_read(what):
@@ -53,7 +68,8 @@ class HostArray(np.ndarray):
         kwargs = {k: plainly(v) for k, v in kwargs.items()}
         if out and out[0] is not None:
             target = plainly(out[0])
-            do(lambda: getattr(ufunc, method)(*plain, out=(target,), **kwargs))
+            work = getattr(ufunc, method)
+            do(ufunc.__name__, lambda: work(*plain, out=(target,), **kwargs))
             return out[0]
         result = getattr(ufunc, method)(*plain, **kwargs)
         if not isinstance(result, np.ndarray):
@@ -62,9 +78,8 @@ class HostArray(np.ndarray):
         target = plainly(made)
         target[...] = result
         if RECORDER.steps is not None:
-            RECORDER.steps.append(
-                lambda: target.__setitem__(..., getattr(ufunc, method)(*plain, **kwargs))
-            )
+            work = getattr(ufunc, method)
+            do(ufunc.__name__, lambda: target.__setitem__(..., work(*plain, **kwargs)))
         return made
 
     def __array_function__(self, function, types, args, kwargs):
@@ -74,7 +89,7 @@ class HostArray(np.ndarray):
         kwargs = {k: plainly(v) for k, v in kwargs.items()}
         if out is not None:
             target = plainly(out)
-            do(lambda: function(*plain, out=target, **kwargs))
+            do(function.__name__, lambda: function(*plain, out=target, **kwargs))
             return out
         host_read(function.__name__)
         result = function(*plain, **kwargs)
@@ -91,7 +106,7 @@ class HostArray(np.ndarray):
         made = hosted(source[rows])
         if RECORDER.steps is not None:
             target = plainly(made)
-            RECORDER.steps.append(lambda: target.__setitem__(..., source[rows]))
+            do("gather", lambda: target.__setitem__(..., source[rows]))
         return made
 
     def copy(self, order="C"):
@@ -101,7 +116,8 @@ class HostArray(np.ndarray):
 
     def __setitem__(self, key, value):
         target, value = plainly(self), plainly(value)
-        do(lambda: target.__setitem__(key, value))
+        node = "copy" if isinstance(value, np.ndarray) else "fill"
+        do(node, lambda: target.__setitem__(key, value))
 
     def fill(self, value):
         self[...] = value
@@ -183,7 +199,7 @@ class Kernel:
             raise LaunchError(f"{self.kernel.name}: more shared memory than was asked for")
         if shared_mem > self.module.cupy.shared_bytes:
             raise LaunchError(f"{self.kernel.name}: more shared memory than there is")
-        do(lambda: self._run(grid, block, args, shared_mem))
+        do(self.kernel.name, lambda: self._run(grid, block, args, shared_mem))
 
     def _run(self, grid, block, args, shared):
         cupy, name = self.module.cupy, self.kernel.name
@@ -271,7 +287,7 @@ def gemm_ex(
         # beta 0 must not read what C holds.
         out[...] = product if factor[1] == 0 else factor[0] * product + factor[1] * out
 
-    do(work)
+    do("gemm", work)
     return 0
 
 
@@ -300,8 +316,8 @@ class Stream:
     def end_capture(self):
         steps, RECORDER.steps = RECORDER.steps, None
         return SimpleNamespace(
-            steps=steps,
-            launch=lambda stream=None: [work() for work in steps],
+            nodes=[node for node, _ in steps],
+            launch=lambda stream=None: [work() for _, work in steps],
             upload=lambda s: None,
         )
 

@@ -57,6 +57,18 @@ MUTATIONS = {
     "a reset dropped going forward": Mutation(
         "lstm_sequence_forward", "k[r] = real && keep ? keep[row] : REAL(1);", "k[r] = REAL(1);"
     ),
+    "a final state that is the one before": Mutation(
+        "lstm_sequence_forward", "hT[mine.at] = h[T * step + mine.at]", "hT[mine.at] = h0[mine.at]"
+    ),
+    "an initial state that isn't kept": Mutation(
+        "lstm_sequence_forward", "if (mine.real) c[mine.at] = cell, h[mine.at] = h0[mine.at];", ""
+    ),
+    "a state before a reset that counts": Mutation(
+        "lstm_sequence_backward", "if (mine.real && kept == 0) h", "if (false) h"
+    ),
+    "a final gradient that is none": Mutation(
+        "lstm_sequence_backward", "const bool real = dhT && at < U", "const bool real = false"
+    ),
     "a reset dropped going back": Mutation(
         "lstm_sequence_backward", "d = other[0] + kept * (", "d = other[0] + ("
     ),
@@ -142,7 +154,7 @@ MUTATIONS = {
         "nade_sample", "on = found[w] < on ? found[w] : on", "on = on"
     ),
     "a decay without the learning rate": Mutation(
-        "adam_step", "1 - s->lr * tensor.decay", "1 - tensor.decay"
+        "adam_step", "1 - given->lr * tensor.decay", "1 - tensor.decay"
     ),
     "a decay after the step": Mutation(
         "adam_step_rows", "shrink * p.v[k] - rate * m.v[k] / (sqrt_of(v.v[k] * correct2) + small);",

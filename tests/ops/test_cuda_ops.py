@@ -76,15 +76,15 @@ def test_nothing_hides_that_something_is_no_number(cuda_ops):
         contract.test_a_loss_of_notes_shows_that_a_hidden_unit_is_no_number(cuda_ops, op)
 
 
-@pytest.mark.parametrize("at", ["gates", "c", "h"])
+@pytest.mark.parametrize("at", ["gates", "c0", "h0"])
 def test_a_sequence_shows_that_a_gate_or_state_is_no_number(cuda_ops, at):
     case = forward_case(np.random.default_rng(0), 3, 4, 5, keep=False)
     # Of the sequence's second row: unit 0 of the state, or a gate of each kind in turn.
     for n in range(4) if at == "gates" else (0,):
         args = {k: v.copy() if isinstance(v, np.ndarray) else v for k, v in case.args.items()}
-        args[at][0, 1, 5 * n] = np.nan
+        args[at][(0, 1, 5 * n) if at == "gates" else (1, 0)] = np.nan
         found = contract.run(cuda_ops, "lstm_sequence_forward", case._replace(args=args))
-        if at != "h":
+        if at != "h0":
             assert np.isnan(found["h"][1, 1, 0])
         assert np.isnan(found["h"][2, 1]).all()
         assert np.isfinite(found["h"][1:, [0, 2, 3]]).all()
@@ -94,32 +94,29 @@ def test_a_sequence_shows_that_a_gate_or_state_is_no_number(cuda_ops, at):
 
 
 def forward_case(rng, T, B, H, keep):
-    states = np.full((2, T + 1, B, H), contract.UNSET)
-    states[:, 0] = rng.normal(size=(2, B, H))
     args = {
         "gates": rng.normal(size=(T, B, 4 * H)),
         "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
         "b": rng.normal(size=4 * H),
         "keep": (rng.random((T, B)) < 0.6).astype(float) if keep else None,
-        "c": states[0],
-        "h": states[1],
+        **contract.states(rng, T, B, H),
         "work": contract.WORK,
     }
-    return contract.Case(args, ("gates", "c", "h"))
+    return contract.Case(args, contract.STATES)
 
 
-def backward_case(rng, T, B, H, keep):
+def backward_case(rng, T, B, H, keep, final=True):
     args = {
         "gates": contract.activations(rng, T, B, 4 * H),
         "Wh": rng.normal(size=(H, 4 * H)) / np.sqrt(H),
         "keep": (rng.random((T, B)) < 0.6).astype(float) if keep else None,
         "c": rng.normal(size=(T + 1, B, H)),
+        "h": rng.normal(size=(T + 1, B, H)),
         "dy": rng.normal(size=(T, B, H)),
-        "dh": rng.normal(size=(B, H)),
-        "dc": rng.normal(size=(B, H)),
+        **contract.gradients(rng, B, H, final),
         "work": contract.WORK,
     }
-    return contract.Case(args, ("gates", "dh", "dc"))
+    return contract.Case(args, ("gates", "h", "dh", "dc"))
 
 
 # H, multiprocessors (few: several rows a block), shared memory (little: weights from the L2 cache).
@@ -336,11 +333,9 @@ def test_each_parameter_has_its_own_decay_and_mean_in_one_launch(cuda_ops):
         found.append(cupy_ops.Parameter(*arrays, None, decay, at))
     before = [[None if a is None else cuda_ops.to_numpy(a) for a in f if not np.isscalar(a)]
               for f in found]  # fmt: skip
-    scalars = np.zeros(len(cupy_ops.SCALARS))
-    scalars[:3], scalars[cupy_ops.SCALARS.index("scale")] = (lr, 1.5, 2.5), 0.5
-    cuda_ops.adam_all(
-        cuda_ops.table(found), cuda_ops.asarray(scalars, "float64"), 0.9, 0.99, 1e-3, rate
-    )
+    given = cuda_ops.asarray([lr, 1.5, 2.5, 1, 0], "float64")
+    scale = cuda_ops.asarray([0, 0.5, 0, 0, 0, 0], "float64")
+    cuda_ops.adam_all(cuda_ops.table(found), given, scale, 0.9, 0.99, 1e-3, rate)
     rtol = contract.RTOL[cuda_ops.dtype.name]
     for after, (p, g, m, v, _, mean), decay in zip(found, before, decays, strict=True):
         m, v = 0.9 * m + 0.1 * 0.5 * g, 0.99 * v + 0.01 * 0.25 * g * g

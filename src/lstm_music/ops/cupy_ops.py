@@ -44,14 +44,13 @@ BF16 = "uint16"
 MATRIX_TYPES = {"float32": 0, "float64": 1, BF16: 14}
 COMPUTE_TYPES = {"fp32": 68, "tf32": 77, "bf16": 75, "float64": 70}
 
-# Fields of Scalars in optimizer.cu.
-SCALARS = (
-    "lr", "correct1", "correct2", "gradient_scale", "clip", "norm", "scale", "loss", "loss_sum",
-    "norm_sum", "failed",
-)  # fmt: skip
+# Fields of Given and Found in optimizer.cu.
+GIVEN = ("lr", "correct1", "correct2", "gradient_scale", "clip")
+FOUND = ("norm", "scale", "loss", "loss_sum", "norm_sum", "failed")
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
 
-ALIGNED = 8  # elements of a row of scratch are a multiple: 16 bytes of bf16, 32 of float
+ALIGNED = 8  # a row's length in memory is a multiple: 16 bytes of bf16, as tensor cores want them
+LINE, LONG = 64, 1024  # and of so many, a line of the cache, where rows are at least so long
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
 CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows
 NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
@@ -127,6 +126,15 @@ class CupyOps(NumpyOps):
         """As NumpyOps.asarray, on the device."""
         array: Array = self.xp.ascontiguousarray(self.xp.asarray(a, dtype=dtype or self.dtype))
         return array
+
+    def aligned(self, a: Array) -> Array:
+        """As NumpyOps.aligned: an odd distance between rows keeps cuBLAS from its fast kernels."""
+        if apart(a) % ALIGNED == 0:
+            return a
+        rows, columns = a.shape
+        out: Array = self.xp.zeros((rows, padded(columns)), a.dtype)[:, :columns]
+        out[...] = a
+        return out
 
     def to_numpy(self, a: Array) -> Array:
         """As NumpyOps.to_numpy: waits for the device and copies."""
@@ -293,8 +301,12 @@ class CupyOps(NumpyOps):
         Wh: Array,
         b: Array,
         keep: Array | None,
+        h0: Array,
+        c0: Array,
         c: Array,
         h: Array,
+        hT: Array,
+        cT: Array,
         work: Workspace,
     ) -> None:
         """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
@@ -303,21 +315,24 @@ class CupyOps(NumpyOps):
         rows = self._tensor_core_rows(B, H, gates, Wh)
         if rows is not None:
             self._launch_bf16_sequence(
-                "forward", rows, H, B, gates, Wh, b, keep, c, h, np.int32(T), np.int32(B)
-            )
+                "forward", rows, H, B,
+                gates, Wh, b, keep, h0, c0, c, h, hT, cT, np.int32(T), np.int32(B),
+            )  # fmt: skip
             return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
                 "lstm_sequence_forward", plan, B, H,
-                gates, Wh, b, keep, c, h,
+                gates, Wh, b, keep, h0, c0, c, h, hT, cT,
                 np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
             )  # fmt: skip
             return
         recurrent = work.array("recurrent", (B, H4))
+        h[0], c[0] = h0, c0
         for t in range(T):
             self.matmul(h[t], Wh, recurrent)
             self._cell_forward(gates[t], recurrent, b, row(keep, t), c[t], c[t + 1], h[t + 1])
+        hT[...], cT[...] = h[T], c[T]
 
     def lstm_sequence_backward(
         self,
@@ -325,33 +340,44 @@ class CupyOps(NumpyOps):
         Wh: Array,
         keep: Array | None,
         c: Array,
+        h: Array,
         dy: Array,
+        dhT: Array | None,
+        dcT: Array | None,
         dh: Array,
         dc: Array,
         work: Workspace,
     ) -> None:
-        """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step."""
+        """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step.
+
+        keep is 0 or 1.
+        """
         T, B, H = dy.shape
         rows = self._tensor_core_rows(B, H, gates, Wh, c, dy)
         if rows is not None:
             self._launch_bf16_sequence(
-                "backward", rows, H, B, gates, Wh, keep, c, dy, dh, dc, np.int32(T), np.int32(B)
-            )
+                "backward", rows, H, B,
+                gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc, np.int32(T), np.int32(B),
+            )  # fmt: skip
             return
         plan = self._plan(B, H)
         if plan is not None:
             self._launch_sequence(
                 "lstm_sequence_backward", plan, B, H,
-                gates, Wh, keep, c, dy, dh, dc,
+                gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc,
                 np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
             )  # fmt: skip
             return
+        dh[...] = 0 if dhT is None else dhT
+        dc[...] = 0 if dcT is None else dcT
         for t in reversed(range(T)):
             kept = row(keep, t)
             self._cell_backward(gates[t], kept, c[t], c[t + 1], dy[t], dh, dc)
             self.matmul(gates[t], Wh.T, dh)
             if kept is not None:
                 self.xp.multiply(dh, kept[:, None], out=dh)
+        if keep is not None:
+            self.xp.multiply(h[:-1], keep[:, :, None], out=h[:-1])
 
     def _launch_sequence(self, name: str, plan: SequencePlan, B: int, H: int, *args: Any) -> None:
         self.launch(
@@ -497,7 +523,7 @@ class CupyOps(NumpyOps):
         out = work.part("bf16", BF16).array(name, (N, padded(C)))[:, :C]
         self.launch(
             "bf16", "bf16_forward", (blocks(N * blocks(C, 4), 256),), (256,),
-            a, out, np.int32(N), np.int32(C), np.int32(apart(out)),
+            a, out, np.int32(N), np.int32(C), np.int32(apart(a)), np.int32(apart(out)),
         )  # fmt: skip
         return out
 
@@ -632,6 +658,7 @@ class CupyOps(NumpyOps):
         step: int,
         first: int = 0,
         whole: int | None = None,
+        out: Array | None = None,
     ) -> None:
         """As NumpyOps.dropout, with the same bits; inside `recording` the step is the device's."""
         k0, k1 = philox.split_seed(seed)
@@ -640,7 +667,8 @@ class CupyOps(NumpyOps):
         each = (n + 6) // 4  # blocks of four words that a row may touch, which may begin inside one
         self.launch(
             "dropout", "dropout_forward", (blocks(T * each, 256),), (256,),
-            x, np.uint64(T), np.uint64(n), np.uint64(before), np.uint64(row), np.uint64(each),
+            x, x if out is None else out,
+            np.uint64(T), np.uint64(n), np.uint64(before), np.uint64(row), np.uint64(each),
             dropout_threshold(p), self._real(1 / (1 - p)),
             np.uint32(k0), np.uint32(k1), np.uint32(stream & philox.MASK32),
             np.uint32(step & philox.MASK32), self._step,
@@ -704,11 +732,9 @@ class CupyOps(NumpyOps):
         t: int,
         scale: float,
     ) -> None:
-        scalars = np.zeros(len(SCALARS))
-        scalars[: len(SCALARS)] = 0
-        scalars[:3] = lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t)
-        scalars[SCALARS.index("scale")] = scale
-        self.adam_all(table, self.asarray(scalars, np.float64), beta1, beta2, eps)
+        given = self.asarray([lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1, 0], np.float64)
+        found = self.asarray([scale if n == "scale" else 0 for n in FOUND], np.float64)
+        self.adam_all(table, given, found, beta1, beta2, eps)
 
     def table(self, parameters: list[Parameter]) -> Table:
         """Return parameters as `clip_all` and `adam_all` take them; pointers must stay valid."""
@@ -717,7 +743,7 @@ class CupyOps(NumpyOps):
         for each in parameters:
             entry, size = table_entry(each)
             rows.append([*entry, first, first_norm])
-            first += blocks(each.p.size, CHUNK)
+            first += blocks(extent(each.p), CHUNK)
             first_norm += blocks(size, CHUNK)
         tensors = self.asarray(np.array(rows, np.uint64), np.uint64)
         return Table(tensors, len(rows), first, first_norm, tuple(parameters))
@@ -728,41 +754,45 @@ class CupyOps(NumpyOps):
             table.tensors, np.int32(table.count), partial,
         )  # fmt: skip
 
-    def clip_all(self, table: Table, losses: Array, scalars: Array, partial: Array) -> None:
-        """Write the loss, the norm of all gradients and their factor to scalars (SCALARS,).
+    def clip_all(
+        self, table: Table, losses: Array, given: Array, found: Array, partial: Array
+    ) -> None:
+        """Write the loss, the norm of all gradients and their factor to found (FOUND,) float64.
 
-        partial (table.norm_blocks,) float64 is scratch.
+        given (GIVEN,) float64; partial (table.norm_blocks,) float64 is scratch.
         """
         self._sum_squares(table, partial)
         self.launch(
             "optimizer", "clip_forward", (1,), (1024,),
-            partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), scalars,
+            partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), given, found,
         )  # fmt: skip
 
     def adam_all(
         self,
         table: Table,
-        scalars: Array,
+        given: Array,
+        found: Array,
         beta1: float = BETA1,
         beta2: float = BETA2,
         eps: float = EPS,
         rate: float = 0.0,
     ) -> None:
-        """Take a step of Adam with every parameter, in one launch.
+        """Take a step of Adam with every parameter, in one launch; given, found as of `clip_all`.
 
         Then each mean moves towards its parameter by a share `rate` of their difference.
         """
         self.launch(
             "optimizer", "adam_forward", (table.blocks,), (256,),
-            table.tensors, np.int32(table.count), scalars,
+            table.tensors, np.int32(table.count), given, found,
             np.float64(beta1), np.float64(beta2), np.float64(eps), np.float64(rate),
         )  # fmt: skip
 
     def average_step(self, p: Array, mean: Array, rate: float) -> None:
         """As NumpyOps.average_step, in one launch."""
+        n = extent(p, mean)
         self.launch(
-            "optimizer", "average_forward", (blocks(p.size, 256),), (256,),
-            p, mean, np.uint64(p.size), self._real(rate),
+            "optimizer", "average_forward", (blocks(n, 256),), (256,),
+            p, mean, np.uint64(n), self._real(rate),
         )  # fmt: skip
 
 
@@ -775,8 +805,9 @@ def blocks(n: int, size: int) -> int:
 
 
 def padded(V: int) -> int:
-    """Return how far apart rows of V elements begin so that each is aligned to 16 bytes."""
-    return blocks(V, ALIGNED) * ALIGNED
+    """Return how far apart rows of V elements begin so that each is aligned."""
+    size = LINE if V >= LONG else ALIGNED
+    return blocks(V, size) * size
 
 
 def padded_chunks(N: int, V: int, work: Workspace) -> Iterator[tuple[slice, Array]]:
@@ -802,6 +833,13 @@ def apart(a: Array) -> int:
     return int(a.strides[0]) // a.itemsize
 
 
+def extent(*arrays: Array) -> int:
+    """Return the elements of memory of arrays that lie alike, what is between rows included."""
+    a, *others = arrays
+    assert all(b.shape == a.shape and b.strides == a.strides for b in others)
+    return a.size if a.flags.c_contiguous else len(a) * apart(a)
+
+
 def row_threads(V: int) -> int:
     """Return the threads of a block that goes over a row of V logits."""
     return 128 if V <= 1024 else 512
@@ -820,15 +858,19 @@ def table_entry(each: Parameter) -> tuple[list[int], int]:
     """Return a parameter's fields of optimizer.cu's Tensor, and the elements of its gradient."""
     slots, width, rows, where = 0, 0, 0, 0
     values = each.g
+    alike = [a for a in (each.p, each.m, each.v, each.mean) if a is not None]
     if isinstance(values, RowGradient):
         assert each.where is not None
         slots, width = values.values.shape
         rows, where = pointer(values.rows), pointer(each.where)
         values = values.values
+    else:
+        alike.append(values)
     pointers = [pointer(a) for a in (each.p, values, each.m, each.v)]
     mean = 0 if each.mean is None else pointer(each.mean)
     decay = int(np.float64(each.decay).view(np.uint64))
-    return [*pointers, rows, where, mean, decay, each.p.size, width, slots], values.size
+    size = extent(*alike)
+    return [*pointers, rows, where, mean, decay, size, width, slots], extent(values)
 
 
 def pointer(a: Any) -> int:
@@ -886,6 +928,6 @@ class Allocator:
             ) from error
 
 
-def named(scalars: Array) -> Mapping[str, float]:
-    """Return scalars read from the device by name."""
-    return dict(zip(SCALARS, (float(x) for x in scalars), strict=True))
+def named(found: Array) -> Mapping[str, float]:
+    """Return what `clip_all` found, read from the device, by name."""
+    return dict(zip(FOUND, (float(x) for x in found), strict=True))

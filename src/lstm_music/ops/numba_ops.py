@@ -652,13 +652,19 @@ class NumbaOps(NumpyOps):
         Wh: Array,
         b: Array,
         keep: Array | None,
+        h0: Array,
+        c0: Array,
         c: Array,
         h: Array,
+        hT: Array,
+        cT: Array,
         work: Workspace,
     ) -> None:
         """As NumpyOps.lstm_sequence_forward, each thread with its own part of the batch."""
         kept = self._no_keep if keep is None else keep
+        h[0], c[0] = h0, c0
         _lstm_sequence_forward(gates, Wh, b, kept, c, h, get_num_threads())
+        hT[...], cT[...] = h[-1], c[-1]
 
     def lstm_sequence_backward(
         self,
@@ -666,14 +672,21 @@ class NumbaOps(NumpyOps):
         Wh: Array,
         keep: Array | None,
         c: Array,
+        h: Array,
         dy: Array,
+        dhT: Array | None,
+        dcT: Array | None,
         dh: Array,
         dc: Array,
         work: Workspace,
     ) -> None:
         """As NumpyOps.lstm_sequence_backward, each thread with its own part of the batch."""
         kept = self._no_keep if keep is None else keep
+        dh[...] = 0 if dhT is None else dhT
+        dc[...] = 0 if dcT is None else dcT
         _lstm_sequence_backward(gates, Wh, kept, c, dy, dh, dc, get_num_threads())
+        if keep is not None:
+            h[:-1] *= keep[:, :, None]
 
     def lstm_cell_forward(
         self, gates: Array, recurrent: Array, keep: Array | None, c_prev: Array, c: Array, h: Array
@@ -807,11 +820,15 @@ class NumbaOps(NumpyOps):
         step: int,
         first: int = 0,
         whole: int | None = None,
+        out: Array | None = None,
     ) -> None:
         """As NumpyOps.dropout, with the same bits."""
         k0, k1 = philox.split_seed(seed)
         scale = self.real(1 / (1 - p))
         threshold = dropout_threshold(p)
+        if out is not None:
+            out[...] = x
+            x = out
         place = rows_and_place(x, first, whole)
         _dropout(*place, threshold, scale, stream, step, k0, k1, get_num_threads())
 

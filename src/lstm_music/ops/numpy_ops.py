@@ -43,9 +43,31 @@ class Workspace:
             found = self._arrays[name] = self.xp.empty(shape, self.dtype)
         return found
 
+    def like(self, name: str, a: Array) -> Array:
+        """Return the array of that name as `zeros_as` makes one like a; it holds what was last."""
+        found = self._arrays.get(name)
+        if found is None or found.shape != a.shape:
+            found = self._arrays[name] = zeros_as(self.xp, a)
+        return found
+
     def part(self, name: str, dtype: DTypeLike | None = None) -> "Workspace":
         """Return a store of its own, for the same names in other shapes or another dtype."""
         return self._parts.setdefault(name, Workspace(self.xp, dtype or self.dtype))
+
+
+def zeros_as(xp: Any, a: Array) -> Array:
+    """Return zeros of a's shape and type, rows of a matrix as far apart as a's.
+
+    A parameter's gradient, moments and mean are such: an op may take all of their memory at once.
+    """
+    return rows_as(xp.zeros, a, len(a)) if a.ndim == 2 else xp.zeros(a.shape, a.dtype)
+
+
+def rows_as(make: Any, a: Array, n: int) -> Array:
+    """Return n rows, as long and as far apart as a matrix's; make is xp.zeros or xp.empty."""
+    columns = a.shape[1]
+    rows: Array = make((n, max(columns, a.strides[0] // a.itemsize)), a.dtype)
+    return rows[:, :columns]
 
 
 def sigmoid(x: Array) -> Array:
@@ -72,6 +94,13 @@ class NumpyOps:
     def to_numpy(self, a: Array) -> Array:
         """Return a as a NumPy array on the host."""
         return np.asarray(a)
+
+    def aligned(self, a: Array) -> Array:
+        """Return a matrix (K, N) with its rows where this backend's GEMMs read them fastest.
+
+        It may be a itself, or the first N columns of a wider copy that holds zeros beyond.
+        """
+        return a
 
     def workspace(self) -> Workspace:
         """Return an empty store of scratch arrays."""
@@ -167,21 +196,28 @@ class NumpyOps:
         Wh: Array,
         b: Array,
         keep: Array | None,
+        h0: Array,
+        c0: Array,
         c: Array,
         h: Array,
+        hT: Array,
+        cT: Array,
         work: Workspace,
     ) -> None:
         """Take T time steps.
 
         gates (T, B, 4H): x·Wx, overwritten with activations. Wh (H, 4H). b (4H,). keep (T, B)
-        or None. c, h (T+1, B, H): slot 0 holds the initial state, the rest is overwritten.
+        or None. h0, c0 (B, H): the initial state. Overwrites c, h (T+1, B, H), whose slot 0 is
+        the initial state, and hT, cT (B, H), the final one; these may be h0, c0 themselves.
         """
         T, B, H4 = gates.shape
+        h[0], c[0] = h0, c0
         gates += b
         recurrent = work.array("recurrent", (B, H4))
         for t in range(T):
             np.matmul(h[t], Wh, out=recurrent)
             self.lstm_cell_forward(gates[t], recurrent, row(keep, t), c[t], c[t + 1], h[t + 1])
+        hT[...], cT[...] = h[T], c[T]
 
     def lstm_sequence_backward(
         self,
@@ -189,7 +225,10 @@ class NumpyOps:
         Wh: Array,
         keep: Array | None,
         c: Array,
+        h: Array,
         dy: Array,
+        dhT: Array | None,
+        dcT: Array | None,
         dh: Array,
         dc: Array,
         work: Workspace,
@@ -197,10 +236,13 @@ class NumpyOps:
         """Go back over T time steps.
 
         gates (T, B, 4H): activations, overwritten with the gradient of the pre-activations.
-        dy (T, B, H): gradient of the outputs. dh, dc (B, H): gradient of the final state,
-        overwritten with the gradient of the initial state.
+        h (T+1, B, H): each step's state before it, h[t], is multiplied by keep[t], as the
+        gradient of Wh wants it. dy (T, B, H): gradient of the outputs. dhT, dcT (B, H): of the
+        final state, None for zero. Overwrites dh, dc (B, H): of the initial state.
         """
         T, B, H = dy.shape
+        dh[...] = 0 if dhT is None else dhT
+        dc[...] = 0 if dcT is None else dcT
         dh_step = work.array("dh_step", (B, H))
         Wh_T = Wh.T
         for t in reversed(range(T)):
@@ -209,6 +251,7 @@ class NumpyOps:
             np.matmul(gates[t], Wh_T, out=dh)
             if keep is not None:
                 dh *= keep[t][:, None]
+                h[t] *= keep[t][:, None]
 
     # Embedding --------------------------------------------------------------------------------
 
@@ -423,8 +466,11 @@ class NumpyOps:
         step: int,
         first: int = 0,
         whole: int | None = None,
+        out: Array | None = None,
     ) -> None:
-        """Zero each element of x with probability p and scale the rest by 1/(1-p), in place.
+        """Zero each element of x with probability p and scale the rest by 1/(1-p).
+
+        In place, or written to out, contiguous and of x's shape, where that is given.
 
         The mask depends on (seed, stream, step) alone, so the same call on the gradient of the
         output gives the gradient of the input. Where whole is given, x (T, B, …) is the columns
@@ -435,7 +481,8 @@ class NumpyOps:
         bits = philox.random_bits(seed, stream, step, math.prod(shape)).reshape(shape)
         if whole is not None:
             bits = bits[:, first : first + x.shape[1]]
-        x *= (bits >= dropout_threshold(p)) * self.real(1 / (1 - p))
+        factors = (bits >= dropout_threshold(p)) * self.real(1 / (1 - p))
+        np.multiply(x, factors, out=x if out is None else out)
 
     # Optimiser --------------------------------------------------------------------------------
 

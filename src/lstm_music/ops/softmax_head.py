@@ -96,19 +96,22 @@ def linear_softmax_xent(
     biases = work.array("head_biases", (tiles(V) * TILE,))
     ops.launch(
         "softmax_head", "softmax_head_copy", (tiles(V) * TILE // 64, H // 64), (THREADS,),
-        W, b, columns, biases, np.int32(V), options=options(H),
+        W, b, columns, biases, np.int32(V), np.int32(W.strides[0] // W.itemsize),
+        options=options(H),
     )  # fmt: skip
     matrices = Matrices(rows, columns, biases)
     offsets, wanted = _losses(ops, how, matrices, targets, scale, losses, work)
     chunks = word_chunks(N, V)
-    d = half.array("d", (tiles(chunks[0].stop) * TILE, tiles(N) * TILE))
+    largest = tiles(chunks[0].stop)
+    d = half.array("d", (largest * TILE, tiles(N) * TILE))
+    length = segment_length(largest, tiles(N), ops.multiprocessors * how.blocks)
+    sums = work.array("head_sums", (2 * -(-tiles(N) // length), tiles(V) * TILE))
     for words in chunks:
-        sums = _gradient(ops, how, matrices, words, offsets, wanted, scale, d, work)
-        size = words.stop - words.start
-        gradient = d[:size, :N].T
+        _gradient(ops, how, matrices, words, offsets, wanted, scale, d, sums, length)
+        gradient = d[: words.stop - words.start, :N].T
         (ops.matmul_add if words.start else ops.matmul)(gradient, columns[words], dh)
         ops.matmul(rows.T, gradient, dW[:, words])
-        ops.column_sum(sums[:, :size], db[words])
+    ops.column_sum(sums[:, :V], db)
 
 
 def _losses(
@@ -149,21 +152,21 @@ def _gradient(
     wanted: Array,
     scale: float,
     d: Array,
-    work: Workspace,
-) -> Array:
-    """Write the gradient of some words' logits to d, a row each; return sums of parts of rows."""
+    sums: Array,
+    length: int,
+) -> None:
+    """Write the gradient of some words' logits to d, a row each; to sums, those of parts of rows.
+
+    length: tiles of h of a part, of which there are half as many as sums has rows.
+    """
     (N, H), size = matrices.h.shape, words.stop - words.start
-    length = segment_length(tiles(size), tiles(N), ops.multiprocessors * how.blocks)
-    segments = -(-tiles(N) // length)
-    sums = work.array(f"head_sums_{size}", (2 * segments, tiles(size) * TILE))
     ops.launch(
-        "softmax_head", "softmax_head_backward", (tiles(size), segments), (THREADS,),
-        matrices.h, matrices.W[words], matrices.biases[words.start :], offsets, wanted, d, sums,
-        np.float32(scale), np.int32(N), np.int32(size), np.int32(words.start),
-        np.uint32(d.shape[1] // 8), np.int32(length),
-        shared=how.shared, options=options(H),
+        "softmax_head", "softmax_head_backward", (tiles(size), len(sums) // 2), (THREADS,),
+        matrices.h, matrices.W[words], matrices.biases[words.start :], offsets, wanted, d,
+        sums[:, words.start :], np.float32(scale), np.int32(N), np.int32(size),
+        np.int32(words.start), np.uint32(d.shape[1] // 8), np.uint32(sums.shape[1]),
+        np.int32(length), shared=how.shared, options=options(H),
     )  # fmt: skip
-    return sums
 
 
 def options(H: int) -> tuple[str, ...]:
