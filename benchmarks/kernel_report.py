@@ -129,10 +129,11 @@ def sequence_kernels(arch: str, B: int, H: int) -> list[Kernel]:
     if plan is None:
         return []
     shared = sequence_shared(plan, H, 4)
-    far = max(0, H - plan.registers - 4 * plan.held)
+    on_chip = min(H, plan.registers + 4 * plan.shared_quads)
     label = f" (H={H}, {plan.rows} row{'s' * (plan.rows > 1)} a block"
     label += f", {plan.cluster} blocks a cluster" * (plan.cluster > 1) + "; weights of a thread: "
-    label += f"{plan.registers} in registers, {H - plan.registers - far} shared, {far} from L2)"
+    label += f"{plan.registers} in registers, {on_chip - plan.registers} shared, "
+    label += f"{H - on_chip} from L2)"
     return [
         k._replace(name=k.name + label, threads=plan.threads, shared=shared)
         for k in kernels("lstm_sequence", arch, sequence_options(plan))

@@ -17,7 +17,8 @@
 #endif
 #define WARPS (LSTM_H / 16)  // as many as there are steps of 16 units in a sum over h
 #define CELLS (LSTM_ROWS / 2)  // units of rows that a lane owns
-#define STAGES 4  // steps whose inputs are in shared memory or on their way
+#define UNITS (LSTM_ROWS == 8 ? 2 : 1)  // of a lane's cells
+#define STAGES (LSTM_ROWS == 8 ? 3 : 4)  // steps whose inputs are in shared memory or on their way
 #define THREADS (2 * LSTM_H)
 // Rows in shared memory are so far apart that a warp meets no bank twice, but for some with 8 rows a block.
 #define STATE_WIDTH (LSTM_H + 8)
@@ -285,12 +286,12 @@ struct Slopes {
 // where the state was reset before a step, as the gradient of Wh wants it. dy (T, B, H). dhT, dcT (B, H): gradient
 // of the final state, null for zero; dh, dc (B, H): of the initial state. 2H threads; gates, Wh, c and dy aligned to
 // 16 bytes. A warp multiplies the gradients of its own units' gates by their rows of Wh transposed, and
-// the block adds up the warps' parts of dh.
+// the block adds up the warps' parts of dh. db (blocks, 4H): what the rows of each add to the bias's gradient.
 // Shared memory: inputs of some steps, (STAGES, LSTM_ROWS, SAVED_WIDTH) floats, rows of gates, c and dy; the
-// parts, (2, WARPS, LSTM_ROWS, PART_WIDTH) floats, of a step and of the next.
+// parts, (2, WARPS, LSTM_ROWS, PART_WIDTH) floats, of a step and of the next; with 8 rows (8, THREADS) floats more.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_backward(
     float* gates, const float* Wh, const float* keep, const float* c, float* h, const float* dy, const float* dhT,
-    const float* dcT, float* dh, float* dc, int T, int B)
+    const float* dcT, float* dh, float* dc, float* db, int T, int B)
 {
     SHARED_ARRAY(float, inputs);
     const int H = LSTM_H, stage = LSTM_ROWS * SAVED_WIDTH, part = LSTM_ROWS * PART_WIDTH;
@@ -312,6 +313,13 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
     for (int n = 1; n <= STAGES; ++n) fetch(T - n);
     bring_keep(keep, own.first, T, B);
     float cell[CELLS], dcell[CELLS], carried[CELLS], mark[CELLS];  // mark: keep of the step before
+    // What the lane's rows add to the bias's gradient. With 8 rows registers have no room for it.
+    float in_registers[4] = {};
+    float* in_shared = parts + 2 * WARPS * part + threadIdx.x;
+    const auto bias = [&](int unit, int gate) -> float& {
+        return LSTM_ROWS == 8 ? in_shared[(4 * unit + gate) * THREADS] : in_registers[gate];
+    };
+    for (int n = 0; n < 4 * UNITS; ++n) bias(n / 4, n % 4) = 0;
     const auto fetch_marks = [&](int t) {
 #pragma unroll
         for (int p = 0; p < CELLS; ++p)
@@ -387,7 +395,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
             if (!own.real(p)) continue;
             float* to = gates + ((uint32)t * B + own.batch_row(p)) * 4 * H + own.unit(p);
 #pragma unroll
-            for (int gate = 0; gate < 4; ++gate) to[gate * H] = d[p][gate];
+            for (int gate = 0; gate < 4; ++gate) to[gate * H] = d[p][gate], bias(p / 2, gate) += d[p][gate];
             if (slopes[p].kept == 0) h[(uint32)t * B * H + own.at(p)] = 0;
         }
         product(1);
@@ -418,4 +426,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_back
 #pragma unroll
     for (int p = 0; p < CELLS; ++p)
         if (own.real(p)) dh[own.at(p)] = carried[p], dc[own.at(p)] = dcell[p];
+    // A unit's other rows are the neighbouring lanes'.
+#pragma unroll
+    for (int u = 0; u < UNITS; ++u)
+#pragma unroll
+        for (int gate = 0; gate < 4; ++gate) {
+            float total = bias(u, gate);
+#pragma unroll
+            for (int lanes = 1; lanes < 2 * UNITS; lanes *= 2) total += __shfl_xor_sync(FULL_WARP, total, lanes);
+            if (own.row(0) == 0) db[blockIdx.x * 4 * H + gate * H + own.unit(2 * u)] = total;
+        }
 }

@@ -14,7 +14,7 @@ import test_cuda_nvrtc
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bf16 import rounded
-from test_cuda_ops import backward_case, forward_case
+from test_lstm_sequence import backward_case, forward_case
 
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
@@ -98,7 +98,7 @@ def backward_steps(case, found):
         dc = dc * f * kept
         dh = kept * (rounded(found["gates"][t]).astype(np.float64) @ Wh.T)
     h = np.concatenate([a["keep"][:, :, None] * a["h"][:-1], a["h"][-1:]])
-    return {"gates": gates, "h": h, "dh": dh, "dc": dc}
+    return {"gates": gates, "h": h, "dh": dh, "dc": dc, "db": gates.sum((0, 1))}
 
 
 STEPS = {FORWARD: (forward_case, forward_steps), BACKWARD: (backward_case, backward_steps)}
@@ -299,6 +299,10 @@ MUTATIONS = {
     "a reset of the cell dropped": Mutation(BACKWARD, "to.forget = f * kept", "to.forget = f"),
     "marks of the wrong step": Mutation(BACKWARD, "fetch_marks(t - 2);", "fetch_marks(t - 1);"),
     "a cell that forgets the step before": Mutation(BACKWARD, "cell[p] = before;", ""),
+    "a bias's gradient of the last step alone": Mutation(
+        BACKWARD, "bias(p / 2, gate) += d[p][gate]", "bias(p / 2, gate) = d[p][gate]"
+    ),
+    "a bias's gradient of half the rows": Mutation(BACKWARD, "lanes < 2 * UNITS", "lanes < 1"),
     "another row's gradient": Mutation(BACKWARD, "if (wanted % 2) x[n] = other;", ""),
     "another unit's gradient": Mutation(
         BACKWARD, "4 * (2 * own.q + s / 2) + q", "4 * (2 * own.q) + q"
