@@ -1,4 +1,4 @@
-"""One table of throughput at the end of `pytest --benchmark`: case × backend."""
+"""The table at the end of `pytest --benchmark`: tokens a second, case × backend."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -6,17 +6,17 @@ from typing import Any
 
 import pytest
 
-CPUS = ("numba",)
-GPU = "cupy"
+BACKENDS = {"numpy": "NumPy", "numba": "Numba", "cupy": "CuPy"}
+NO_GPU = "no GPU here"
 GROUP = "throughput: "  # begins the group of each test that is in the table
 
 
 @dataclass
 class Throughput:
-    """What test_throughput.py measured."""
+    """What test_throughput.py measured, by case and backend."""
 
     rates: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Tokens a second, by case and backend."""
+    """Tokens a second."""
     bounds: dict[str, dict[str, float]] = field(default_factory=dict)
     """The most that the ceilings allow, likewise."""
     ceilings: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -28,25 +28,31 @@ class Throughput:
         self.rates.setdefault(case, {})[backend] = rate
         self.bounds.setdefault(case, {})[backend] = bound
 
-    def cells(self, case: str, backend: str) -> tuple[str, str]:
-        """Return what the table says of a backend: tokens a second, share of the bound."""
-        rate = self.rates[case].get(backend)
-        if rate is None:
-            nothing = "no GPU" if backend == GPU else "not here"
-            return nothing if backend in self.missing else "not run", "-"
-        return f"{rate:,.0f}", f"{rate / self.bounds[case][backend]:.1%}"
+    def cells(self, case: str, backend: str, beside: str | None) -> list[str]:
+        """Return a backend's tokens a second, their share of the bound, and ratio to another's."""
+        rates = self.rates[case]
+        if backend not in rates:
+            rest = [
+                NO_GPU if backend == "cupy" and backend in self.missing else "not run",
+                "-",
+                "-",
+            ]
+        else:
+            rate, other = rates[backend], rates.get(beside or "")
+            share = f"{rate / self.bounds[case][backend]:.0%}"
+            rest = [f"{rate:,.0f}", share, f"{rate / other:.2f}" if other else "-"]
+        return rest if beside else rest[:2]
 
     def table(self) -> list[list[str]]:
         """Return rows of cells, the headings first."""
-        heads = ["tokens a second"]
-        for backend in (*CPUS, GPU):
-            heads += [backend, "of bound"]
-        rows = [[*heads, "GPU/CPU"]]
-        for case, rates in self.rates.items():
-            cells = [cell for backend in (*CPUS, GPU) for cell in self.cells(case, backend)]
-            cpu = max((rates[b] for b in CPUS if b in rates), default=0)
-            ratio = f"{rates[GPU] / cpu:.1f}" if cpu and GPU in rates else "-"
-            rows.append([case, *cells, "no GPU" if GPU in self.missing else ratio])
+        rows = [["tokens a second", "NumPy", "of bound", "Numba", "of bound", "/NumPy"]]
+        rows[0] += ["CuPy", "of bound", "/Numba"]
+        for case in self.rates:
+            row, before = [case], None
+            for backend in BACKENDS:
+                row += self.cells(case, backend, before)
+                before = backend
+            rows.append(row)
         return rows
 
 
@@ -57,6 +63,13 @@ RESULTS = pytest.StashKey[Throughput]()
 def throughput(pytestconfig: pytest.Config) -> Throughput:
     """Where the table's figures go."""
     return pytestconfig.stash.setdefault(RESULTS, Throughput())
+
+
+@pytest.fixture
+def rounds(pytestconfig: pytest.Config) -> Any:
+    """Return what asks for so many rounds after one to warm up, or, with `--quick`, for one."""
+    quick = pytestconfig.getoption("--quick")
+    return lambda n: {"rounds": 1 if quick else n, "warmup_rounds": 1}
 
 
 @pytest.hookimpl(hookwrapper=True, optionalhook=True)
@@ -72,6 +85,7 @@ def pytest_benchmark_group_stats() -> Iterator[None]:
     )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
@@ -86,7 +100,9 @@ def pytest_terminal_summary(
         rest = (f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
         terminalreporter.write_line("  ".join([f"{row[0]:<{widths[0]}}", *rest]))
     for device, ceiling in found.ceilings.items():
-        said = f"{ceiling['fp32'] / 1e9:,.0f} GFLOP/s of a GEMM, {ceiling['bytes'] / 1e9:,.1f} GB/s"
-        terminalreporter.write_line(f"measured ceilings, {device}: {said}")
+        rates = (
+            f"{ceiling['fp32'] / 1e9:,.0f} GFLOP/s of a GEMM, {ceiling['bytes'] / 1e9:,.1f} GB/s"
+        )
+        terminalreporter.write_line(f"bound, from what was measured first on the {device}: {rates}")
     for backend, why in found.missing.items():
-        terminalreporter.write_line(f"{backend}: {why}")
+        terminalreporter.write_line(f"{BACKENDS[backend]}: {why}")

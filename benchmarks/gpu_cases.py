@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 CLIP, LR = 5.0, 1e-3
-ROUNDS = 7  # of which the median is taken
+STEPS = 50  # of training, a round
 COPIED, CACHED = 1 << 30, 20_000_000  # bytes of a copy: past the L2 cache, and inside it
 SQUARE = 8192  # rows of a matrix whose product gives the matrix rate
-STEPS = 50  # of training, a round
+SAMPLING_WORDS = 35_509
 
 WITHOUT = "bf16 without our matrix kernels"
 VARIANTS = ("fp32", "tf32", WITHOUT, "bf16")  # the newest kernels come last
 RIVAL_PRECISIONS = ("fp32", "tf32", "bf16")
+LAYERS = 2
 
 
 def precision_of(variant: str) -> str:
@@ -55,15 +56,68 @@ OTHER_CASES = (
     Case("independent notes", 88, 50, 50, head="sigmoid"),
     Case("NADE of notes", 88, 50, 50, head="nade"),
 )
-LOSS_SIZES = ((2500, 35_509), (625, 132_437))  # rows, words: those of Bach and of Classical
-LAYERS, BATCH, LENGTH = 2, 50, 50  # of the recurrent part alone
-NARROW, WIDE = 128, (256, 512, 1024)  # hidden units
-SAMPLING_WORDS, SAMPLING_BATCHES, SAMPLING_TOKENS = 35_509, (1, 64), 1024
+
+
+class Sizes(NamedTuple):
+    """All sizes of a run.
+
+    losses: rows and words of the loss layer; batch, length, narrow, wide: of the recurrent part,
+    the last two its hidden units; words, batches, tokens: of sampling; copied, cached: bytes of a
+    copy past the L2 cache and inside it; square: rows of a matrix; steps: of a round of training;
+    rounds: of which the median is taken; calls: in a graph, at most; trained: steps of agreement.
+    """
+
+    goals: tuple[Case, ...] = GOAL_CASES
+    others: tuple[Case, ...] = OTHER_CASES
+    losses: tuple[tuple[int, int], ...] = ((2500, 35_509), (625, 132_437))
+    batch: int = 50
+    length: int = 50
+    narrow: int = 128
+    wide: tuple[int, ...] = (256, 512, 1024)
+    words: int = SAMPLING_WORDS
+    batches: tuple[int, ...] = (1, 64)
+    tokens: int = 1024
+    copied: int = COPIED
+    cached: int = CACHED
+    square: int = SQUARE
+    steps: int = STEPS
+    rounds: int = 7
+    calls: int = 50
+    trained: int = 50
+
+
+def sizes_of(H: int = 0) -> Sizes:
+    """Return the sizes that count, or, with H hidden units, those that do everything in no time.
+
+    Those of H = 128 have the batches of the sizes that count, so that layers run in the same way.
+    """
+    if not H:
+        return Sizes()
+    few = {"V": 301, "T": 3, "H": H} | ({} if H == 128 else {"B": 4})
+    return Sizes(
+        goals=(GOAL_CASES[0]._replace(**few), GOAL_CASES[2]._replace(**few)),
+        others=(OTHER_CASES[2]._replace(B=4, T=3, H=H),),
+        losses=((50, 301), (20, 430)),
+        batch=few.get("B", 50),
+        length=3,
+        narrow=H,
+        wide=(),
+        words=301,
+        tokens=4,
+        copied=1 << 20,
+        cached=1 << 18,
+        square=64,
+        steps=2,
+        rounds=1,
+        calls=2,
+        trained=3,
+    )
+
 
 # To reach.
 TIMES_PYTORCH = 2.0  # a step
-TIMES_CUDNN = 3.0  # the recurrent part at H = NARROW
-LEAST_OF_CUDNN = 1 / 1.1  # at H in WIDE
+TIMES_CUDNN = 3.0  # the recurrent part at H = 128
+LEAST_OF_CUDNN = 1 / 1.1  # at larger H
 STEP_AND_LAYER = 1.2e-6  # seconds, the mean of both ways
 LOSS_SHARE = 0.70  # of the matrix rate
 LOSS_BYTES = 256e6  # beside weights and gradients

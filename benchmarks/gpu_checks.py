@@ -1,113 +1,217 @@
-"""Whether our side is right on this GPU, for benchmarks/gpu.py: agreement with the CPU, and tools.
+"""Whether our side is right on this GPU: every kernel launches, and agrees with the CPU.
 
-The tools are the tests of the cupy backend, compute-sanitizer and Nsight Compute, each a process
-with a limit of its own.
+`gpu_checks.py every` launches each once at small sizes, for compute-sanitizer; `gpu_checks.py step
+VARIANT` takes one training step between a profiler's marks.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.util
-import os
-import shutil
-import signal
-import subprocess
+import re
 import sys
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu_cases import CLIP, LR, Case
+from gpu_cases import CLIP, GOAL_CASES, LR, VARIANTS, WITHOUT, Case
 from gpu_ours import Ours, config_of, ops_of, random_batch
+from lstm_music.checkpoint import read_checkpoint
+from lstm_music.cli.runs import bundled_model
+from lstm_music.composer import composer_of
 from lstm_music.graph import GraphStep
+from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Batch, Config, Model
-from lstm_music.ops import NumpyOps
+from lstm_music.ops import NumpyOps, cuda_source
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
+from lstm_music.sampler import Options
 
-ROOT = Path(__file__).resolve().parents[1]
-COMMAND = Path(__file__).with_name("gpu.py")
-TESTS = ("tests/ops", "tests/test_model.py", "tests/test_lstm.py", "tests/test_heads.py")
-TESTS_AT_ONCE = "8"  # most of their time goes into compiling
-SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats")
 SMALL = Case("small", 101, 7, 9, 37)
 HEADS = ("softmax", "sigmoid", "nade")  # a factored head runs the same kernels
+KERNEL = re.compile(r'extern "C" __global__ void [^;{]*?(\w+)\(\s*(?:const )?\w+[ *]')
 
 
-# Programs ---------------------------------------------------------------------------------------
+class Layer(NamedTuple):
+    """A layer to check: its hidden units, rows, and how it is computed."""
+
+    H: int
+    B: int
+    variant: str = "fp32"
+
+    @property
+    def name(self) -> str:
+        """What it is called in results."""
+        return f"layer, H={self.H}, B={self.B}, {self.variant}"
 
 
-class Done(NamedTuple):
-    """How a program ended: None for one that was ended at its limit; the lines it wrote."""
-
-    status: int | None
-    lines: list[str]
-
-
-def limited(command: list[str], limit: float) -> Done:
-    """Run a program, and end it and all it started where it takes longer."""
-    with subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    ) as program:
-        status: int | None = None
-        try:
-            output, _ = program.communicate(timeout=max(limit, 0))
-            status = program.returncode
-        except subprocess.TimeoutExpired:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
-            output, _ = program.communicate()
-    return Done(status, output.strip().splitlines() or ["no output"])
+# Each way in which an H200 of 132 multiprocessors shares a layer out: blocks of a cluster, rows of
+# a block, weights in registers, shared memory and the L2 cache. Bach's and Classical's come first,
+# and last what takes two launches a step.
+LAYERS = (
+    Layer(128, 50),
+    Layer(128, 50, "bf16"),
+    Layer(128, 25),
+    Layer(128, 50, WITHOUT),
+    *(Layer(H, B) for H, B in ((64, 50), (77, 7), (40, 150), (60, 150), (37, 300), (100, 300))),
+    *(Layer(H, B) for H, B in ((129, 64), (128, 100), (192, 132), (128, 200), (150, 200))),
+    *(Layer(H, B) for H, B in ((192, 264), (256, 7), (129, 50), (256, 50), (192, 100), (200, 264))),
+    Layer(256, 50, WITHOUT),
+    *(Layer(H, B, "bf16") for H, B in ((64, 50), (16, 300), (128, 300), (128, 600))),
+    Layer(260, 3),
+)
 
 
-def said(done: Done, limit: float) -> str:
-    """Return a program's last line, and whether it was ended at its limit."""
-    return done.lines[-1] if done.status is not None else f"not finished in {limit:.0f} s"
+def layers(most: int) -> list[Layer]:
+    """Return the layers of at most so many hidden units, and the largest, whose way is its own."""
+    return [layer for layer in LAYERS if most >= layer.H or layer is LAYERS[-1]]
 
 
-def run_tests(limit: float) -> dict[str, Any]:
-    """Run the ops' and models' tests of the cupy backend; return pytest's summary."""
-    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=20", "-k", "cupy", *TESTS]
-    if importlib.util.find_spec("xdist"):
-        command += ["-n", TESTS_AT_ONCE]
-    done = limited(command, limit)
-    failures = [line for line in done.lines if line.startswith(("FAILED", "ERROR"))]
-    return {"summary": said(done, limit), "failures": failures[:20]}
+def kernels() -> set[str]:
+    """Return the names of all kernels."""
+    texts = (cuda_source.FOLDER / f"{name}.cu" for name in cuda_source.names())
+    return {name for path in texts for name in KERNEL.findall(path.read_text("utf-8"))}
 
 
-def run_sanitizer(tool: str, limit: float) -> str:
-    """Run a small training under compute-sanitizer; return its last line."""
-    program = shutil.which("compute-sanitizer")
-    if program is None:
-        return "compute-sanitizer isn't here"
-    command = [program, "--tool", tool, sys.executable, str(COMMAND), "--small-run"]
-    return said(limited(command, limit), limit)
+def start(**settings: int) -> Checks:
+    """Return the checks of the GPU here."""
+    from gpu_ours import start as ours
+
+    return Checks(ours(**settings))
 
 
-def run_profiler(file: Path, variant: str, limit: float) -> str:
-    """Run one training step under Nsight Compute, clocks left alone; its tables go to a file."""
-    program = shutil.which("ncu")
-    if program is None:
-        return "ncu isn't here"
-    command = [program, "--clock-control", "none", "--profile-from-start", "off"]
-    command += [word for section in SECTIONS for word in ("--section", section)]
-    command += [sys.executable, str(COMMAND), "--one-step", variant]
-    done = limited(command, limit)
-    file.write_text("\n".join(done.lines) + "\n", "utf-8")
-    return said(done, limit)
+class Checks:
+    """What can be asked about whether our side is right.
+
+    launched: how often each kernel was, by these checks.
+    """
+
+    def __init__(self, ours: Ours) -> None:
+        self.ours, self.xp = ours, ours.xp
+        self.launched: Counter[str] = Counter()
+
+    def check(self) -> None:
+        """Raise where the device no longer answers."""
+        self.ours.check()
+
+    def ops(self, variant: str) -> CupyOps:
+        """Return the ops of a variant, whose launches are counted."""
+        ops = ops_of(variant, self.xp)
+        launch = ops.launch
+
+        def counted(file: str, name: str, *args: Any, **given: Any) -> None:
+            launch(file, name, *args, **given)
+            self.launched[name] += 1
+
+        ops.launch = counted  # type: ignore[method-assign]
+        return ops
+
+    def never_launched(self) -> list[str]:
+        """Return the kernels that no check launched."""
+        return sorted(kernels() - set(self.launched))
+
+    # Against the CPU --------------------------------------------------------------------------
+
+    def layer(self, H: int, B: int, variant: str, T: int) -> dict[str, float]:
+        """Compare a layer both ways, states carried and reset, with float64 on the CPU."""
+
+        def results(ops: NumpyOps) -> dict[str, Any]:
+            rng = np.random.default_rng(0)
+            p = lstm_init(ops, rng, H, H)
+            x, dy = (0.5 * ops.asarray(rng.standard_normal((T, B, H))) for _ in range(2))
+            h, c = (ops.asarray(rng.standard_normal((B, H))) for _ in range(2))
+            keep = ops.asarray(rng.random((T, B)) < 0.8)
+            y, (hT, cT), cache = lstm_forward(ops, p, x, h, c, keep)
+            made = {"y": ops.to_numpy(y).copy(), "h": ops.to_numpy(hT), "c": ops.to_numpy(cT)}
+            dx, (dh, dc), grads = lstm_backward(ops, p, dy, None, None, cache)
+            made |= {name: ops.to_numpy(a) for name, a in (("dx", dx), ("dh", dh), ("dc", dc))}
+            return made | {f"d{name}": ops.to_numpy(g) for name, g in grads.items()}
+
+        return errors(results(self.ops(variant)), results(NumpyOps("float64")))
+
+    def step(self, variant: str, case: Case) -> dict[str, float]:
+        """Compare a step's loss and gradients with float64 on the CPU."""
+        batch = random_batch(case, np.random.default_rng(0))
+
+        def results(ops: NumpyOps) -> dict[str, Any]:
+            x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
+            model = Model(config_of(case), ops, seed=1)
+            sent = Batch(x, y, None, case.N)
+            losses, _ = model.losses(sent, model.zero_state(case.B))
+            made = {"losses": ops.to_numpy(losses).copy()}
+            _, grads, _ = model.loss_and_grads(sent, model.zero_state(case.B))
+            for name, g in grads.items():
+                made[name] = ops.to_numpy(g.values if isinstance(g, tuple) else g)
+            return made
+
+        return errors(results(self.ops(variant)), results(NumpyOps("float64")))
+
+    def training(self, head: str, steps: int) -> dict[str, float]:
+        """Compare steps on GPU and CPU from one seed; move the GPU's averages to the CPU."""
+        host, ops, case = NumpyOps("float32"), self.ops("fp32"), SMALL._replace(head=head)
+        gpu, trained = small_run(ops, steps, head)
+        cpu, _ = small_run(host, steps, head)
+        moved = {k: host.asarray(ops.to_numpy(v)) for k, v in trained.parameters.items()}
+        there = Model(trained.config, host, parameters=moved)
+        batch = random_batch(case, np.random.default_rng(1))
+        x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
+        on_cpu, _ = there.losses(batch, there.zero_state(case.B))
+        on_gpu, _ = trained.losses(Batch(x, y, None, 1), trained.zero_state(case.B))
+        return {
+            "in training": max(abs(a - b) for a, b in zip(gpu, cpu, strict=True)),
+            "of one model": float(np.abs(ops.to_numpy(on_gpu) - on_cpu).max()),
+        }
+
+    def drawn(self, tokens: int) -> dict[str, float]:
+        """Return the share of tokens that the bundled model draws otherwise than on the CPU.
+
+        A tie within rounding may do that, and all that follows in the piece is then other music.
+        """
+        found = []
+        for ops in (self.ops("fp32"), NumpyOps("float32")):
+            checkpoint = read_checkpoint(bundled_model())
+            parameters = {k: ops.asarray(v) for k, v in checkpoint.parameters.items()}
+            model = Model(checkpoint.config, ops, parameters=parameters, words=checkpoint.words)
+            options = Options(length=tokens, top_p=0.9, seed=1)
+            composer = composer_of(checkpoint, model)
+            found.append(composer.compose([[]] * 4, options, lambda *shown: None))
+        pairs = [pair for both in zip(*found, strict=True) for pair in zip(*both, strict=False)]
+        return {"other tokens": sum(a != b for a, b in pairs) / len(pairs)}
+
+    def rest(self) -> dict[str, float]:
+        """Compare what no step and no piece needs: a NADE's draws, a loss and a mean alone."""
+        rng = np.random.default_rng(0)
+        N, D, K = 50, 88, 128
+        arrays = [rng.standard_normal(shape) for shape in ((N, D), (N, K), (D, K), (D, K))]
+        draws = rng.random((N, D))
+        notes = (rng.random((N, D)) < 0.05).astype(np.uint8)
+
+        def results(ops: NumpyOps) -> dict[str, Any]:
+            visible, hidden, W, U = (ops.asarray(0.3 * a) for a in arrays)
+            losses, drawn = ops.asarray(np.zeros(N)), ops.asarray(np.zeros((N, D)), np.uint8)
+            ops.sigmoid_nll(ops.asarray(arrays[0]), ops.asarray(notes, np.uint8), losses)
+            made = {"losses": ops.to_numpy(losses).copy()}
+            mean = ops.asarray(arrays[1])
+            ops.average_step(ops.asarray(arrays[2][:N]), mean, 0.25)
+            made["mean"] = ops.to_numpy(mean)
+            ops.nade_sample(visible, hidden, W, U, ops.asarray(draws, np.float64), 1.0, drawn)
+            return made | {"drawn": ops.to_numpy(drawn).astype(np.float64)}
+
+        return errors(results(self.ops("fp32")), results(NumpyOps("float64")))
 
 
-# Programs that the tools run --------------------------------------------------------------------
+def errors(found: dict[str, Any], exact: dict[str, Any]) -> dict[str, float]:
+    """Return how far results are from exact ones: norms of differences over norms, by name."""
+    norm = np.linalg.norm
+    made = {k: norm(found[k] - exact[k]) / (norm(exact[k]) or 1) for k in exact}
+    return {k: float(error) for k, error in made.items()}
 
 
-def small_run(ops: NumpyOps, steps: int = 100, head: str = "softmax") -> tuple[list[float], Model]:
+# Programs that tools run ------------------------------------------------------------------------
+
+
+def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[float], Model]:
     """Take steps with a small model; return losses and the model. On a GPU each is a graph."""
     case = SMALL._replace(head=head)
     rng = np.random.default_rng(0)
@@ -134,74 +238,48 @@ def small_run(ops: NumpyOps, steps: int = 100, head: str = "softmax") -> tuple[l
     return losses, averages.model
 
 
+def every(checks: Checks, most: int = 256, show: Callable[[str], None] = lambda name: None) -> None:
+    """Launch every kernel, in every way that there is at hidden sizes up to `most`.
+
+    show is called with a name as each check begins.
+    """
+    # Arrays of their own, not parts of a pool's: what is read beside one is then seen.
+    checks.xp.cuda.set_allocator(None)
+    case = Case("", 301, 50, 2, min(most, 128))
+    asked: list[tuple[str, Callable[[], object]]] = [
+        *((layer.name, partial(checks.layer, *layer, T=2)) for layer in layers(most)),
+        *((f"a step, {v}", partial(checks.step, v, case)) for v in VARIANTS),
+        *((f"training, {head}", partial(checks.training, head, 2)) for head in HEADS),
+        ("the rest", checks.rest),
+        ("drawn", partial(checks.drawn, 4)),
+    ]
+    for name, call in asked:
+        show(name)
+        call()
+
+
 def one_step(ours: Ours, case: Case, variant: str) -> None:
     """Take one step op by op, between marks for a profiler, after one that isn't between them."""
     graph = ours.graph_step(case, variant)
     graph.run(random_batch(case, np.random.default_rng(0)), LR, 0)
     graph.read()
-    (captured,) = graph._graphs.values()
-    twin, table, partial, slots = captured.alive
+    (known,) = graph._graphs.values()
+    twin, table, partial, slots = known.alive
     ours.xp.cuda.runtime.profilerStart()
     with graph.stream:
-        graph._update(twin, captured.sent, slots, table, partial)
+        graph._update(twin, known.sent, slots, table, partial)
         graph.stream.synchronize()
     ours.xp.cuda.runtime.profilerStop()
 
 
-# Against the CPU --------------------------------------------------------------------------------
+def main() -> None:
+    """Run what the arguments name."""
+    checks = start()
+    if sys.argv[1] == "every":
+        every(checks, show=lambda name: print(name, flush=True))
+    else:
+        one_step(checks.ours, GOAL_CASES[0], sys.argv[2])
 
 
-def start() -> Checks:
-    """Return the checks of the GPU here."""
-    from gpu_ours import start as ours
-
-    return Checks(ours())
-
-
-class Checks:
-    """What can be asked about whether our side is right."""
-
-    def __init__(self, ours: Ours) -> None:
-        self.ours, self.xp = ours, ours.xp
-
-    def check(self) -> None:
-        """Raise where the device no longer answers."""
-        self.ours.check()
-
-    def agreement(self, head: str, variant: str = "fp32", steps: int = 100) -> dict[str, float]:
-        """Compare steps on GPU and CPU from one seed; move the GPU's averages to the CPU."""
-        host, ops, case = NumpyOps("float32"), ops_of(variant, self.xp), SMALL._replace(head=head)
-        gpu, trained = small_run(ops, steps, head)
-        cpu, _ = small_run(host, steps, head)
-        moved = {k: host.asarray(ops.to_numpy(v)) for k, v in trained.parameters.items()}
-        there = Model(trained.config, host, parameters=moved)
-        batch = random_batch(case, np.random.default_rng(1))
-        x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
-        on_cpu, _ = there.losses(batch, there.zero_state(case.B))
-        on_gpu, _ = trained.losses(Batch(x, y, None, 1), trained.zero_state(case.B))
-        return {
-            "difference_in_training": max(abs(a - b) for a, b in zip(gpu, cpu, strict=True)),
-            "difference_of_one_model": float(np.abs(ops.to_numpy(on_gpu) - on_cpu).max()),
-        }
-
-    def precision_error(self, variant: str) -> dict[str, float]:
-        """Return the largest relative error of each gradient, against float64 on the CPU."""
-        case = Case("small", 301, 8, 12)
-        rng = np.random.default_rng(0)
-        batch = random_batch(case, rng)
-
-        def gradients(ops: NumpyOps) -> dict[str, Any]:
-            x, y = (ops.asarray(a, "int32") for a in (batch.x, batch.y))
-            model = Model(config_of(case), ops, seed=1)
-            sent = Batch(x, y, None, case.N)
-            _, grads, _ = model.loss_and_grads(sent, model.zero_state(case.B))
-            return {
-                name: ops.to_numpy(g.values if isinstance(g, tuple) else g)
-                for name, g in grads.items()
-            }
-
-        exact, found = gradients(NumpyOps("float64")), gradients(ops_of(variant, self.xp))
-        return {
-            name: float(np.linalg.norm(found[name] - g) / np.linalg.norm(g))
-            for name, g in exact.items()
-        }
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,4 @@
-"""Our side of benchmarks/gpu.py: steps, their parts, sampling, and what a card reaches.
-
-Ours(HostCupy(), by_clock) is the same on the CPU, for tests.
-"""
+"""Our side of benchmarks/gpu.py: steps, their parts, sampling, and what a card reaches."""
 
 from __future__ import annotations
 
@@ -26,10 +23,10 @@ Call: TypeAlias = Callable[[], Any]
 Timer: TypeAlias = Callable[[Call], float]
 
 
-def start() -> Ours:
+def start(**settings: int) -> Ours:
     """Return our side on the GPU here."""
     xp = usable_cupy()
-    return Ours(xp, by_events(xp))
+    return Ours(xp, by_events(xp), **settings)
 
 
 def by_events(xp: Any) -> Timer:
@@ -45,13 +42,6 @@ def by_events(xp: Any) -> Timer:
         return float(xp.cuda.get_elapsed_time(begin, end)) / 1e3
 
     return timed
-
-
-def by_clock(call: Call) -> float:
-    """Tell a call's seconds by the clock, where nothing is asynchronous."""
-    begun = time.perf_counter()
-    call()
-    return time.perf_counter() - begun
 
 
 def ops_of(variant: str, cupy: Any) -> CupyOps:
@@ -164,16 +154,24 @@ class Ours:
 
     # What is compared -------------------------------------------------------------------------
 
-    def step(self, case: Case, variant: str, steps: int = STEPS) -> Made:
-        """Make a round of training steps, a batch sent for each: seconds of a step."""
+    def step(self, case: Case, variant: str, steps: int = STEPS, sent: bool = False) -> Made:
+        """Make a round of training steps: seconds of a step.
+
+        sent: a batch is sent for each, as in training; else one lies on the device, as PyTorch's.
+        """
         graph = self.graph_step(case, variant)
         rng = np.random.default_rng(0)
         batches = [random_batch(case, rng) for _ in range(4)]
+        graph.run(batches[0], LR, 0)
+        (known,) = graph._graphs.values()
 
         def run() -> float:
             begun = time.perf_counter()
             for step in range(steps):
-                graph.run(batches[step % len(batches)], LR, step)
+                if sent:
+                    graph.run(batches[step % len(batches)], LR, step)
+                else:
+                    known.graph.launch(graph.stream)
             found = graph.read()
             took = (time.perf_counter() - begun) / steps
             if found.failed:
@@ -227,7 +225,7 @@ class Ours:
 
     # What is known of ours alone --------------------------------------------------------------
 
-    def parts(self, case: Case, variant: str) -> dict[str, float]:
+    def parts(self, case: Case, variant: str, steps: int = STEPS) -> dict[str, float]:
         """Return the seconds of a whole step and of each part of it, timed by itself."""
         ops = ops_of(variant, self.xp)
         embedding, optimizer = rest_calls(ops, case, Model(config_of(case), ops))
@@ -237,7 +235,7 @@ class Ours:
             "embedding": embedding,
             "optimizer": optimizer,
         }
-        whole = self.median(self.step(case, variant).round)
+        whole = self.median(self.step(case, variant, steps).round)
         timed = {name: self.median(self.replays(call)) for name, call in found.items()}
         return {"step": whole, **timed}
 

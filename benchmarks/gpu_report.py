@@ -57,34 +57,30 @@ def line(
 
 
 def goals(found: Row) -> list[Goal]:
-    """Return all goals in order, whatever was measured."""
+    """Return all goals in order, whatever was measured; "hidden": of small sizes."""
+    sizes, variants = cases.sizes_of(found.get("hidden", 0)), cases.VARIANTS
     training, loss = found.get("training", []), found.get("loss", [])
     recurrent, step = found.get("recurrent", []), found.get("step", [])
+    each = [(case, variant) for case in sizes.goals for variant in variants]
+    losses = [(V, variant) for _, V in sizes.losses for variant in variants]
+    narrow, least, most = sizes.narrow, cases.TIMES_CUDNN, cases.LEAST_OF_CUDNN
     return [
-        *(epochs(case, training) for case in cases.GOAL_CASES),
-        *(
-            against_pytorch(f"{case.name}, a step", training, variant, case=case.name)
-            for case in cases.GOAL_CASES
-            for variant in cases.VARIANTS
-        ),
-        *(against_cudnn(cases.NARROW, recurrent, variant) for variant in cases.VARIANTS),
-        *(step_and_layer(recurrent, variant) for variant in cases.VARIANTS),
-        *(loss_share(V, loss, variant) for _, V in cases.LOSS_SIZES for variant in cases.VARIANTS),
-        *(loss_memory(V, loss, variant) for _, V in cases.LOSS_SIZES for variant in cases.VARIANTS),
-        *(
-            everything_else(case.name, step, variant)
-            for case in cases.GOAL_CASES
-            for variant in cases.VARIANTS
-        ),
-        *(sampling(batch, found.get("sampling", [])) for batch in cases.SAMPLING_BATCHES),
-        *(against_cudnn(H, recurrent, variant) for H in cases.WIDE for variant in cases.VARIANTS),
+        *(epochs(case, training) for case in sizes.goals),
+        *(against_pytorch(f"{case.name}, a step", training, v, case=case.name) for case, v in each),
+        *(against_cudnn(narrow, recurrent, v, least) for v in variants),
+        *(step_and_layer(recurrent, v, narrow, sizes.length) for v in variants),
+        *(loss_share(V, loss, v) for V, v in losses),
+        *(loss_memory(V, loss, v) for V, v in losses),
+        *(everything_else(case.name, step, v) for case, v in each),
+        *(sampling(batch, found.get("sampling", [])) for batch in sizes.batches),
+        *(against_cudnn(H, recurrent, v, most) for H in sizes.wide for v in variants),
     ]
 
 
 def epochs(case: cases.Case, rows: list[Row]) -> Goal:
     """Return whether all epochs of a case fit their seconds, at our fastest precision."""
     goal, to_reach = f"{case.name}: {case.epochs} epochs", f"{case.seconds:.0f} s"
-    wanted = {"side": "ours", "case": case.name}
+    wanted = {"side": "ours", "case": case.name, "who": "ours, batches sent"}
     best = fastest(rows, **wanted)
     if best is None:
         return line(goal, "", to_reach, None, why_not(rows, **wanted), False)
@@ -113,19 +109,18 @@ def against_pytorch(goal: str, rows: list[Row], variant: str, **wanted: Any) -> 
     return line(goal, variant, f"{least:g}x PyTorch", times, text, (times or 0) >= least)
 
 
-def against_cudnn(H: int, rows: list[Row], variant: str) -> Goal:
-    """Return whether the recurrent part is fast enough beside cuDNN's best."""
-    least = cases.TIMES_CUDNN if H == cases.NARROW else cases.LEAST_OF_CUDNN
+def against_cudnn(H: int, rows: list[Row], variant: str, least: float) -> Goal:
+    """Return whether the recurrent part is so many times as fast as cuDNN's best."""
     times, text = ratio(rows, variant, H=H, part="layers")
     return line(f"recurrent part, H={H}", variant, f"{least:.2g}x cuDNN", times, text,
                 (times or 0) >= least)  # fmt: skip
 
 
-def step_and_layer(rows: list[Row], variant: str) -> Goal:
+def step_and_layer(rows: list[Row], variant: str, H: int, T: int) -> Goal:
     """Return whether our kernels take little enough for a time step of a layer, one way."""
-    wanted = {"side": "ours", "part": "kernels", "H": cases.NARROW, "precision": variant}
+    wanted = {"side": "ours", "part": "kernels", "H": H, "precision": variant}
     best, most = fastest(rows, **wanted), cases.STEP_AND_LAYER
-    took = None if best is None else best["seconds"] / cases.LENGTH / 2
+    took = None if best is None else best["seconds"] / T / 2
     text = why_not(rows, **wanted) if took is None else f"{took * 1e6:.2f} µs"
     return line("a time step and layer, mean of both ways", variant, f"{most * 1e6:.1f} µs", took,
                 text, took is not None and took <= most)  # fmt: skip
@@ -199,12 +194,16 @@ def goal_table(found: Row) -> str:
 
 def markdown(found: Row) -> str:
     """Return the results as Markdown, the goals first."""
-    machine = found["machine"]
+    machine = found.get("machine", {})
     lines = [f"# {machine.get('gpu', 'unknown GPU')}, {machine.get('date', '')}", ""]
     lines += [f"- {name}: {cell(value)}" for name, value in machine.items()]
     lines += ["", goal_table(found), ""]
-    lines += [f"- {name}: `{json.dumps(found.get(name, NOTHING))}`" for name in ("ceilings",)]
+    lines += [f"- ceilings: `{json.dumps(found.get('ceilings', NOTHING))}`"]
     lines += [f"- {name}: `{json.dumps(value)}`" for name, value in found.get("checks", {}).items()]
+    lines += [
+        f"- agreement, {name}: {' '.join(f'{k} {v:.1e}' for k, v in errors.items())}"
+        for name, errors in found.get("agreement", {}).items()
+    ]
     lines += [f"- not run: {name}" for name in found.get("not run", [])]
     lines += [f"- {name}: error: {error}" for name, error in found.get("errors", {}).items()]
     lines += [f"- {name}: {took:.0f} s" for name, took in found.get("seconds", {}).items()]
@@ -215,17 +214,37 @@ def markdown(found: Row) -> str:
 
 
 def write(found: Row, path: Path) -> None:
+    """Write PATH.json and PATH.md."""
+    write_whole(path, json.dumps(found, indent=1) + "\n", markdown(found))
+
+
+def write_whole(path: Path, facts: str, page: str) -> None:
     """Write PATH.json and PATH.md, each whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    texts = {".json": json.dumps(found, indent=1) + "\n", ".md": markdown(found)}
-    for suffix, text in texts.items():
+    for suffix, text in ((".json", facts), (".md", page)):
         draft = path.with_name(f"{path.name}{suffix}.part")
         draft.write_text(text, "utf-8")
         draft.replace(path.with_name(path.name + suffix))
 
 
-def part_lines(found: Row, before: set[str], show: Callable[[str], None]) -> None:
-    """Show the tables that a part added to."""
+def merged(found: Row, file: Path) -> Row:
+    """Return results with those of a file, where there is one: rows added, facts beside others."""
+    both = {key: value.copy() if hasattr(value, "copy") else value for key, value in found.items()}
+    try:
+        added = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return both
+    for key, value in added.items():
+        if isinstance(value, list):
+            both[key] = both.get(key, []) + value
+        else:
+            both[key] = both.get(key, {}) | value
+    return both
+
+
+def part_lines(found: Row, before: dict[str, int], show: Callable[[str], None]) -> None:
+    """Show the rows that a part added; before: how many each table had."""
     for name in TABLES:
-        if name in found and name not in before:
-            show("\n".join([f"## {name}", *table(found[name])]))
+        rows = found.get(name, [])[before[name] :]
+        if rows:
+            show("\n".join([f"## {name}", *table(rows)]))

@@ -1,9 +1,11 @@
 """PyTorch's side of benchmarks/gpu.py: eager, under torch.compile, and as CUDA graphs.
 
-What favours it: its batches are on the device already, and its losses stay there. In bf16 a step is
-under autocast, which runs cuDNN's LSTM in half precision with the weights cast at each step; the
-layers alone are also timed as a module whose weights are bf16. Rivals("cpu") runs what needs no
-GPU, for tests: a graph is then the call itself.
+Its batches are on the device already and its losses stay there, as ours where both are compared. In
+bf16 a step is under autocast, which runs cuDNN's LSTM in half precision with the weights cast at
+each step; the layers alone are also timed as a module whose weights are bf16. It also gets what its
+users would try: a vocabulary padded to a multiple of 64, so that its products are aligned, and a
+cross-entropy that reads logits in bf16 ("padded", "half"). Rivals("cpu") runs what needs no GPU: a
+graph is then the call itself.
 """
 
 from __future__ import annotations
@@ -28,6 +30,11 @@ def start() -> Rivals:
     if not torch.cuda.is_available():
         raise RuntimeError("this PyTorch finds no GPU")
     return Rivals("cuda")
+
+
+def aligned(V: int) -> int:
+    """Return the words of a vocabulary padded to a multiple of 64."""
+    return 64 * -(-V // 64)
 
 
 class Rivals:
@@ -120,16 +127,28 @@ class Rivals:
 
     # What is compared -------------------------------------------------------------------------
 
-    def step(self, case: Case, precision: str, mode: str, steps: int = STEPS) -> Made:
+    def step(
+        self,
+        case: Case,
+        precision: str,
+        mode: str,
+        steps: int = STEPS,
+        padded: bool = False,
+        half: bool = False,
+    ) -> Made:
         """Make a round of training steps; mode: of "compile" and "graph", which it names."""
         self.use(precision)
-        step = self.step_call(case, precision, "compile" in mode)
+        if padded:
+            case = case._replace(V=aligned(case.V))
+        step = self.step_call(case, precision, "compile" in mode, half)
         step()
         if "graph" in mode:
             step = self.replay(step)
         return Made(self.timed(step, precision, steps), {})
 
-    def step_call(self, case: Case, precision: str, compiled: bool = False) -> Call:
+    def step_call(
+        self, case: Case, precision: str, compiled: bool = False, half: bool = False
+    ) -> Call:
         """Return a step of our model, optimiser and clipping; it returns its loss."""
         torch.manual_seed(0)
         embedding, head = nn.Embedding(case.V, case.H), nn.Linear(case.H, case.V)
@@ -143,7 +162,8 @@ class Rivals:
             with self.autocast(precision):
                 out, after = lstm(embedding(x), (h, c))
                 logits = head(out).flatten(0, 1)
-            return nn.functional.cross_entropy(logits.float(), y.flatten()), after
+            logits = logits if half else logits.float()
+            return nn.functional.cross_entropy(logits, y.flatten()), after
 
         if compiled:
             torch._dynamo.reset()  # each of its functions has room for a few sizes
@@ -181,8 +201,18 @@ class Rivals:
         both = self.made(lambda: torch.autograd.grad(forward(), inputs, dy), precision, how, calls)
         return both._replace(known={"kernel": kernel})
 
-    def loss(self, precision: str, N: int, V: int, H: int, how: str) -> Made:
+    def loss(
+        self,
+        precision: str,
+        N: int,
+        V: int,
+        H: int,
+        how: str,
+        padded: bool = False,
+        half: bool = False,
+    ) -> Made:
         """Make a round of a linear layer and cross-entropy; known is the memory beside weights."""
+        V = aligned(V) if padded else V
         before = torch.cuda.memory_allocated() if self.on_gpu else 0
         h = torch.randn(N, H, device=self.device, requires_grad=True)
         W = torch.randn(V, H, device=self.device).mul_(0.1).requires_grad_()
@@ -192,7 +222,7 @@ class Rivals:
         def call() -> Any:
             with self.autocast(precision):
                 logits = nn.functional.linear(h, W, b)
-            loss = nn.functional.cross_entropy(logits.float(), y)
+            loss = nn.functional.cross_entropy(logits if half else logits.float(), y)
             return torch.autograd.grad(loss, [h, W, b])
 
         self.use(precision)

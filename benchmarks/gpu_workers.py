@@ -1,7 +1,7 @@
 """Each side of a comparison in a process of its own, and rounds of all sides in turn.
 
 A side that crashes, hangs or breaks its device is a row with the reason: its process is ended, a
-new one makes its other rounds again, and the run goes on.
+new one makes its other rounds again, and the run goes on. Every wait has a limit.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ import statistics
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
-from gpu_cases import ROUNDS
-
 LIMIT = 60.0  # seconds, of a request
+END = 5.0  # seconds that a process has to end once it is killed
 NOT_RUN = "not run: no time was left"
 
 Round: TypeAlias = Callable[[], float]
@@ -44,10 +43,13 @@ def first_line(error: BaseException) -> str:
 
 
 class Server:
-    """Answers requests with the methods of a side, whose rounds it keeps."""
+    """Answers requests with the methods of a side, whose rounds it keeps.
 
-    def __init__(self, module: str) -> None:
-        self.module, self.side = module, None
+    settings: what the side's module starts it with.
+    """
+
+    def __init__(self, module: str, settings: dict[str, Any] | None = None) -> None:
+        self.module, self.settings, self.side = module, settings or {}, None
         self.rounds: dict[str, Round] = {}
 
     def answer(self, kind: str, key: str, given: dict[str, Any]) -> tuple[str, Any]:
@@ -67,7 +69,7 @@ class Server:
     def result(self, kind: str, key: str, given: dict[str, Any]) -> Any:
         """Do what is asked for."""
         if self.side is None:
-            self.side = importlib.import_module(self.module).start()
+            self.side = importlib.import_module(self.module).start(**self.settings)
         side: Any = self.side
         if kind == "call":
             return getattr(side, key)(**given)
@@ -82,9 +84,9 @@ class Server:
         return side.clean()
 
 
-def serve(pipe: Any, module: str) -> None:
+def serve(pipe: Any, module: str, settings: dict[str, Any]) -> None:
     """Answer requests until the other end closes."""
-    server = Server(module)
+    server = Server(module, settings)
     while True:
         try:
             request = pipe.recv()
@@ -112,11 +114,12 @@ class Side(Protocol):
 class Worker:
     """A side in a process of its own, started at the first request.
 
-    module: has a function `start` that returns the side.
+    module: has a function `start` that returns the side, given settings. left: the seconds that
+    there are.
     """
 
-    def __init__(self, module: str) -> None:
-        self.module = module
+    def __init__(self, module: str, left: Callable[[], float], **settings: Any) -> None:
+        self.module, self.left, self.settings = module, left, settings
         self.process: Any = None
         self.pipe: Any = None
         self.made: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -149,10 +152,10 @@ class Worker:
                 self._ask("drop", "", {}, LIMIT)
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; one that hangs in the driver stays behind."""
         if self.process is not None:
             self.process.kill()
-            self.process.join()
+            self.process.join(END)
             self.pipe.close()
         self.process = self.pipe = None
 
@@ -160,11 +163,14 @@ class Worker:
         self, kind: str, key: str, given: dict[str, Any], limit: float, but: str | None = None
     ) -> Any:
         """Send a request and wait; where it ends the process, make all rounds again but one."""
+        limit = min(limit, self.left())
+        if limit <= 0:
+            raise Failed(NOT_RUN)
         if self.process is None:
             self._start()
         try:
             self.pipe.send((kind, key, given))
-            if not self.pipe.poll(max(limit, 0)):
+            if not self.pipe.poll(limit):
                 reason = f"not finished in {limit:.0f} s"
             else:
                 state, found = self.pipe.recv()
@@ -174,7 +180,7 @@ class Worker:
                     raise Failed(found)
                 reason = found
         except (EOFError, OSError):
-            self.process.join(5)
+            self.process.join(END)
             reason = f"the process died with status {self.process.exitcode}"
         self.close()
         self._restore(but)
@@ -183,15 +189,15 @@ class Worker:
     def _start(self) -> None:
         context = mp.get_context("spawn")
         self.pipe, end = context.Pipe()
-        self.process = context.Process(target=serve, args=(end, self.module))
+        self.process = context.Process(target=serve, args=(end, self.module, self.settings))
         self.process.start()
         end.close()
 
     def _restore(self, but: str | None) -> None:
-        """Make the rounds of the process before again, each once."""
+        """Make the rounds of the process before again, each once, while there is time."""
         lost, self.made = self.made, {}
         for key, (limit, given) in lost.items():
-            if key != but:
+            if key != but and self.left() > 0:
                 with contextlib.suppress(Failed):
                     self.make(key, limit, **given)
 
@@ -208,22 +214,18 @@ class Entry(NamedTuple):
 def interleaved(
     entries: list[Entry],
     left: Callable[[], float],
-    spare: Callable[[], float] | None = None,
-    rounds: int = ROUNDS,
+    rounds: int,
+    keep: Callable[[list[dict[str, Any]]], None] = lambda rows: None,
 ) -> list[dict[str, Any]]:
     """Return a row for each: the median seconds of rounds taken in turn, or the error.
 
-    left: seconds; of them spare, or all, may go into making what is compared.
+    left: seconds. keep is called with the rows as they stand, after each round.
     """
-    spare = spare or left
     rows = [dict(entry.row) for entry in entries]
     times: dict[int, list[float]] = {}
     for k, entry in enumerate(entries):
-        if spare() <= 0:
-            rows[k]["error"] = NOT_RUN
-            continue
         try:
-            rows[k] |= entry.side.make(str(k), min(entry.limit, spare()), **entry.given)
+            rows[k] |= entry.side.make(str(k), min(entry.limit, left()), **entry.given)
             times[k] = []
         except Failed as error:
             rows[k]["error"] = str(error)
@@ -236,11 +238,10 @@ def interleaved(
             except Failed as error:
                 rows[k]["error"] = str(error)
                 del times[k]
+        keep([row | summary(times[k]) if k in times else row for k, row in enumerate(rows)])
     for side in {id(entry.side): entry.side for entry in entries}.values():
         side.drop()
-    for k, found in times.items():
-        rows[k] |= summary(found)
-    return rows
+    return [row | summary(times[k]) if k in times else row for k, row in enumerate(rows)]
 
 
 def summary(seconds: list[float]) -> dict[str, Any]:

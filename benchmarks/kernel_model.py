@@ -296,7 +296,6 @@ def token(case: Case, N: int, top_p: bool) -> list[Part]:
         Part("embedding_forward", 8 * N * H, clocks=2 * FROM_MEMORY),
         Part("lstm_step_forward, both layers", l2=L * 32 * H * H, clocks=L * step_of_layer,
              launches=L),
-        Part("copies of the state", l2=16 * N * L * H, clocks=2 * FROM_L2, launches=2),
         Part("logits: h·W", l2=4 * H * V + 4 * N * V, flops=2 * N * H * V, share=GEMM_REACH),
         Part("logits: + b", l2=8 * N * V),
         Part("sample_forward", l2=4 * N * V, clocks=draw + 2 * select * top_p),

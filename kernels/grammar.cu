@@ -20,37 +20,71 @@ enum { NO_KIND = -1, NOTE_OFF, NOTE_ON, AT, BAR_LINE };  // of events, as in eve
 
 struct Rules {
     int kind, merged, start, max_tracks, longest_note, most_notes;
-    int length, limit;  // tokens and ticks asked for, -1 for none
-    int bar, quarter, shortest_piece, last_tick;
-    int first_place;  // of events, beyond last_tick where there are none
+    int bar, quarter, least, last_tick;  // least: of a piece after others, as in GrammarState
+    int first_place;                     // of events, beyond last_tick where there are none
 };
 
 struct Piece {
     int now, notes, tracks;  // as in GrammarState
     int before;              // ticks of the pieces before this one
     int ended;
-    int begin, length, kind, number, heard;  // as in EventState
+    int primed_tracks, primed_notes, least, bar, line, bars, bars_before;  // as in GrammarState and Draft
+    int begin, length, kind, number, heard;                                // as in EventState
+    int asked_tokens, asked_ticks, asked_bars, most;                       // as in Bounds, -1 for none
 };
 
-// The longest delta of each class that may come, to shared memory. left: ticks up to the limit.
+// As Grammar.is_empty: nothing is written beyond a primer that doesn't count.
+__device__ __forceinline__ bool is_empty(const Piece& piece)
+{
+    return piece.tracks == piece.primed_tracks && piece.notes == piece.primed_notes;
+}
+
+// As Grammar.is_early: less is written than a piece without a length has at least.
+__device__ __forceinline__ bool is_early(const Piece& piece)
+{
+    return piece.tracks == piece.primed_tracks && piece.now < piece.least;
+}
+
+// As Grammar.next_bar, from where the piece stands.
+__device__ __forceinline__ int next_bar(const Piece& piece)
+{
+    const int since = piece.now - piece.line;
+    return piece.line + (since > 0 ? (since + piece.bar - 1) / piece.bar : since / piece.bar) * piece.bar;
+}
+
+// As Draft.room: the tick of the piece at which it is to end, -1 where there is none.
+__device__ __forceinline__ int limit_of(const Rules& rules, const Piece& piece)
+{
+    if (piece.asked_bars < 0) {
+        if (piece.asked_ticks < 0) return -1;
+        return piece.asked_ticks > piece.before ? piece.asked_ticks - piece.before : 0;
+    }
+    long long bar = piece.bar;
+    const int whole = 4 * rules.quarter;
+    if (rules.kind == EVENTS && piece.bars == 0 && piece.line == piece.begin && bar < whole) bar = whole;
+    const long long end = piece.line + (piece.asked_bars - piece.bars_before - piece.bars) * bar;
+    return (int)(end < 0 ? 0 : end > rules.last_tick ? rules.last_tick + 1 : end);
+}
+
+// The longest delta of each class that may come, to shared memory. limit: -1 for none; left: ticks up to it.
 __device__ __forceinline__ void longest_deltas(
-    int* longest, const Rules& rules, const Piece& piece, int since, const int* least, bool limited,
-    bool may_end)
+    int* longest, const Rules& rules, const Piece& piece, int since, const int* least, int limit, bool may_end)
 {
     const int p = threadIdx.x;
-    const int left = limited ? rules.limit - piece.before - piece.now : rules.last_tick + 1;
-    const bool early = limited && left > rules.quarter;
-    const bool empty = piece.notes == 0 && piece.tracks == 0;
+    const int left = limit >= 0 ? limit - piece.now : rules.last_tick + 1;
+    const bool far = limit >= 0 && left > rules.quarter;
+    const bool empty = is_empty(piece), early = !rules.merged && is_early(piece);
     if (rules.kind == FREE) {
         longest[OFF + p] = empty ? NEVER : left;
         longest[ON + p] = left - 1;
         if (p != 0) return;
-        const bool held = early && !rules.merged;
-        longest[PIECE_END] = empty || !may_end || (held && (piece.tracks == 0 || piece.now != 0)) ? NEVER : 0;
-        longest[TRACK_END] = empty || rules.merged || held ? NEVER : 0;
+        const bool held = far && !rules.merged, between_tracks = piece.tracks > 0 && piece.now == 0;
+        longest[PIECE_END] = empty || !may_end || early || (held && !between_tracks) ? NEVER : 0;
+        longest[TRACK_END] = empty || rules.merged || held || early ? NEVER : 0;
         return;
     }
-    const bool full = !rules.merged && piece.notes == 0 && may_end && piece.tracks >= rules.max_tracks;
+    const bool full =
+        !rules.merged && piece.notes == 0 && may_end && !empty && piece.tracks >= rules.max_tracks;
     int off = NEVER, on = NEVER;
     if (!full) {
         if (least[OFF + p] != NONE && since != 0) on = left - 1;
@@ -58,23 +92,18 @@ __device__ __forceinline__ void longest_deltas(
     }
     longest[OFF + p] = off, longest[ON + p] = on;
     if (p != 0) return;
-    longest[PIECE_END] = longest[TRACK_END] = NEVER;
-    if (rules.merged) {
-        if (piece.notes > 0 && may_end) longest[PIECE_END] = 0;
-    } else if (piece.notes == 0 && piece.tracks > 0 && may_end) {
-        longest[PIECE_END] = 0;
-    } else if (piece.notes > 0 && !early) {
-        longest[TRACK_END] = 0;
-    }
+    const bool in_track = piece.notes > 0;
+    longest[PIECE_END] = !empty && may_end && in_track == (bool)rules.merged ? 0 : NEVER;
+    longest[TRACK_END] = !empty && !rules.merged && in_track && !far && !early ? 0 : NEVER;
 }
 
 // The same of events, and between which places there may be one. began: since when the pitch sounds, or -1.
 __device__ __forceinline__ void event_deltas(
-    int* longest, const Rules& rules, const Piece& piece, int began, const int* least, bool limited,
-    bool may_end, int* scratch)
+    int* longest, const Rules& rules, const Piece& piece, int began, const int* least, int limit, bool may_end,
+    int* scratch)
 {
     const int p = threadIdx.x, kind = piece.kind;
-    const int limit = limited ? rules.limit - piece.before : rules.last_tick + 1;
+    if (limit < 0) limit = rules.last_tick + 1;
     const bool ends = began >= 0 && least[OFF + p] != NONE, above = p > piece.number;
     const bool here = kind == AT || kind == NOTE_OFF || kind == NOTE_ON;
     const bool begins = least[OFF + p] != NONE && piece.now < limit;
@@ -83,7 +112,7 @@ __device__ __forceinline__ void event_deltas(
     int latest = limit < rules.last_tick ? limit : rules.last_tick;
     latest -= block_sum((int)(ends && began + rules.longest_note >= latest), scratch) == 0;
     if (p != 0) return;
-    longest[PIECE_END] = here && kind != AT && piece.notes > 0 && may_end ? 0 : NEVER;
+    longest[PIECE_END] = here && kind != AT && !is_empty(piece) && may_end ? 0 : NEVER;
     longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
     if (kind == AT) return;
     const int to = latest - piece.begin + 1, next = piece.begin + piece.length;
@@ -98,18 +127,18 @@ __device__ __forceinline__ void event_deltas(
 // The longest deltas of any kind of rules; how many classes may come with which a piece can begin.
 __device__ __forceinline__ int deltas_and_beginnings(
     int* longest, const Rules& rules, const Piece& piece, int began, const int* least, const int* places,
-    int P, bool limited, bool may_end, int* scratch)
+    int P, int limit, bool may_end, int* scratch)
 {
     const int p = threadIdx.x;
     int count = 0;
     if (rules.kind == EVENTS) {
-        event_deltas(longest, rules, piece, began, least, limited, may_end, scratch);
+        event_deltas(longest, rules, piece, began, least, limit, may_end, scratch);
         __syncthreads();  // the bounds of places are known
         count = p == 0 && least[BARS] <= longest[BARS];
         for (int k = p; k < P; k += blockDim.x)
             count += longest[AFTER] < places[k] && places[k] < longest[BEFORE];
     } else {
-        longest_deltas(longest, rules, piece, began < 0 ? -1 : piece.now - began, least, limited, may_end);
+        longest_deltas(longest, rules, piece, began < 0 ? -1 : piece.now - began, least, limit, may_end);
     }
     return block_sum(count + (int)(least[ON + p] <= longest[ON + p]), scratch);
 }
@@ -128,15 +157,14 @@ extern "C" __global__ void grammar_forward(
     const Piece piece = pieces[n];
     if (piece.ended) return;
     const int began = sounding[(size_t)n * PITCHES + p];
-    const bool limited = rules.limit >= 0;
-    const bool may_end = rules.length >= 0 ? *position + 1 < rules.length
-        : !rules.merged || limited || piece.now >= rules.shortest_piece;
+    const int limit = limit_of(rules, piece);
+    const bool may_end =
+        piece.asked_tokens >= 0 ? *position + 1 < piece.asked_tokens : limit >= 0 || !is_early(piece);
 
-    int words = deltas_and_beginnings(
-        longest, rules, piece, began, least, places, P, limited, may_end, scratch);
-    if (piece.notes == 0 && piece.tracks == 0 && words == 0)  // better too long than empty
-        words = deltas_and_beginnings(
-            longest, rules, piece, began, least, places, P, false, may_end, scratch);
+    int words =
+        deltas_and_beginnings(longest, rules, piece, began, least, places, P, limit, may_end, scratch);
+    if (is_empty(piece) && words == 0)  // better too long than empty
+        words = deltas_and_beginnings(longest, rules, piece, began, least, places, P, -1, may_end, scratch);
     if (rules.kind != FREE) {
         words += block_sum((int)(least[OFF + p] <= longest[OFF + p]), scratch);
         words += least[PIECE_END] <= longest[PIECE_END];
@@ -171,9 +199,13 @@ __device__ __forceinline__ void take_event(const Rules& rules, Piece& piece, int
         if ((int)threadIdx.x == number) began = piece.kind == NOTE_ON ? piece.now : -1;
     }
     if (piece.kind != BAR_LINE) return;
+    const int length = number > 0 ? number : piece.length > 0 ? piece.length : 4 * rules.quarter;
+    int missing = piece.begin - piece.line;  // of a pickup, which completes the last bar
+    if (piece.bars == 0 && missing == 0 && length > piece.length) missing = piece.length;
+    else piece.bars++;
     piece.begin = piece.now;
-    if (number > 0) piece.length = number;
-    else if (piece.length == 0) piece.length = rules.bar;  // of a whole note
+    piece.line = piece.begin - missing;
+    piece.length = piece.bar = length;
 }
 
 // As midi.tidy_track: notes end of old age, and the oldest make room.
@@ -208,14 +240,17 @@ extern "C" __global__ void grammar_advance(
     __syncthreads();  // all have read what one will overwrite
 
     if (id == rules.start) {
-        const int length = (piece.now + rules.bar - 1) / rules.bar * rules.bar;
-        const bool another = rules.length >= 0
-            ? t + 1 < rules.length
-            : rules.merged && rules.limit >= 0 && rules.limit - piece.before - length >= rules.bar;
+        const int length = next_bar(piece), limit = limit_of(rules, piece);
+        const bool another = piece.asked_tokens >= 0
+            ? t + 1 < piece.asked_tokens
+            : rules.merged && limit >= 0 && limit - length >= piece.bar;
         piece.ended = !another;
         if (another) {
             piece.before += length;
+            piece.bars_before += piece.bars + (length - piece.line) / piece.bar;
             piece.now = piece.notes = piece.tracks = 0;
+            piece.primed_tracks = piece.primed_notes = piece.line = piece.bars = 0;
+            piece.least = rules.least, piece.bar = rules.bar;
             piece.begin = piece.length = piece.number = piece.heard = 0;
             piece.kind = NO_KIND;
             began = -1;
@@ -242,8 +277,9 @@ extern "C" __global__ void grammar_advance(
     }
     sounding[(size_t)n * PITCHES + p] = began;
     if (p != 0) return;
+    out[(size_t)t * N + n] = piece.ended ? -1 : id;
+    if (t + 1 == piece.most) piece.ended = 1;
     pieces[n] = piece;
     next[n] = id;
-    out[(size_t)t * N + n] = piece.ended ? -1 : id;
     done[n] = piece.ended;
 }

@@ -309,7 +309,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
         fetch_numbers(to.numbers, offsets, TILE * tile);
         fetch_numbers(to.targets, wanted, TILE * tile);
     };
-    const int own = word + first + 32 * (warp % 4) + lane / 4;  // and 8, 16, 24 more
+    const int mine = 32 * (warp % 4) + lane / 4;  // of the tile's rows, and 8, 16, 24 more
     // Registers have no room for these, one a row of a thread.
     __shared__ float bias[TILE], totals[4][THREADS];
     if (threadIdx.x < TILE) bias[threadIdx.x] = biases[first + threadIdx.x];
@@ -320,9 +320,9 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
 #pragma unroll
         for (int r = 0; r < 4; ++r)
 #pragma unroll
-            for (int n = 0; n < 8; ++n) SUM(r, n) = bias[own - word - first + 8 * r];
+            for (int n = 0; n < 8; ++n) SUM(r, n) = bias[mine + 8 * r];
         multiply_slab(sums, fixed, here.rows, slab);
-        const uint32 hits = own_targets(here.targets, slab, own);
+        const uint32 hits = own_targets(here.targets, slab, word + first + mine);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
             const Quad4 offset = eight_of(here.numbers, slab)[half];
@@ -337,7 +337,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
             for (int r = 0; r < 4; ++r)
 #pragma unroll
                 for (int n = 0; n < 8; ++n) SUM(r, n) -= (float)(hits >> (8 * r + n) & 1) * scale;
-        const uint32 to = (own - word) * stride + (TILE * tile + slab) / 8 + lane % 4;
+        const uint32 to = (first + mine) * stride + (TILE * tile + slab) / 8 + lane % 4;
 #pragma unroll
         for (int r = 0; r < 4; ++r) {
             Packed eight;
@@ -356,6 +356,6 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
         float total = totals[r][threadIdx.x];
 #pragma unroll
         for (int lanes = 1; lanes < 4; lanes *= 2) total += __shfl_xor_sync(FULL_WARP, total, lanes);
-        if (lane % 4 == 0) row_sums[(2 * blockIdx.y + warp / 4) * apart + own - word + 8 * r] = total;
+        if (lane % 4 == 0) row_sums[(2 * blockIdx.y + warp / 4) * apart + first + mine + 8 * r] = total;
     }
 }

@@ -1,7 +1,12 @@
+import sys
+
+import numba
 import pytest
+from threadpoolctl import threadpool_limits
 
 import browser
 import gradcheck
+from host_cuda import AS_CUPY
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
 
@@ -29,6 +34,38 @@ def ops(request):
 def any_ops(request):
     """Each backend in each precision."""
     return backends.get_ops(*request.param)
+
+
+@pytest.fixture
+def cupy_module(monkeypatch):
+    """Have `import cupy` find the stand-in."""
+    monkeypatch.syspath_prepend(AS_CUPY)
+    yield
+    for name in [name for name in sys.modules if name.split(".")[0] == "cupy"]:
+        del sys.modules[name]
+
+
+def pytest_configure(config):
+    """One thread for each process of pytest-xdist: they share the cores."""
+    if hasattr(config, "workerinput"):
+        numba.set_num_threads(1)
+        threadpool_limits(1)
+
+
+# What was measured: each process of pytest-xdist sends its own to the one that prints.
+
+
+def pytest_sessionfinish(session):
+    if (sent := getattr(session.config, "workeroutput", None)) is not None:
+        sent["checks"] = [tuple(check) for check in gradcheck.checks]
+        sent["lines"] = browser.MEASURED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    sent = getattr(node, "workeroutput", {})
+    gradcheck.checks += [gradcheck.Check(*check) for check in sent.get("checks", ())]
+    browser.MEASURED += sent.get("lines", ())
 
 
 def pytest_terminal_summary(terminalreporter):

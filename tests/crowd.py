@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import subprocess
@@ -19,10 +20,13 @@ PATIENCE = 120  # seconds
 
 
 class Server:
-    """`bin/listen --db FILE` in a process of its own; use it in a `with`."""
+    """`bin/listen --db FILE` in a process of its own; use it in a `with`.
 
-    def __init__(self, path, port=None):
-        self.path, self.port = path, port or free_port()
+    files: how many the process may have open at most.
+    """
+
+    def __init__(self, path, port=None, files=None):
+        self.path, self.port, self.files = path, port or free_port(), files
 
     def __enter__(self):
         self.start()
@@ -38,9 +42,14 @@ class Server:
         self.process = subprocess.Popen(
             [*words, "--port", str(self.port)], stdout=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            preexec_fn=heed_signals,  # noqa: PLW1509 — before any thread is begun
+            preexec_fn=self.prepare,  # noqa: PLW1509 — before any thread is begun
         )  # fmt: skip
         assert self.process.stdout.readline().startswith("http://127.0.0.1:")
+
+    def prepare(self):
+        heed_signals()
+        if self.files:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self.files, self.files))
 
     def kill_and_restart(self):
         """kill -9, and start again on the same file."""

@@ -82,9 +82,9 @@ class Comm:
         whole[...] = np.concatenate(parts)
 
 
-def on_ranks(size, work):
+def on_ranks(size, work, world=None):
     """What work(ranks) returns on each of so many ranks; raises what one raises."""
-    world = World(size)
+    world = world or World(size)
 
     def watched(rank):
         try:

@@ -38,6 +38,16 @@ def small_study(folder, systems=3, clips=1, seconds=1.0, repeats=0, control=Fals
     return create(folder / "study.sqlite", title, rows, seconds, repeats)
 
 
+class Clock:
+    """A clock that a test sets: `Study.clock`."""
+
+    def __init__(self, study):
+        self.now, study.clock = 1e5, self
+
+    def __call__(self):
+        return self.now
+
+
 def put_ratings(study, tables, begun=1000.0):
     """Add raters without a server: tables has a dict for each, of system (or clip id) -> score."""
     for n, scores in enumerate(tables):
@@ -58,15 +68,13 @@ def score_for(scores, clip):
 @contextmanager
 def served(study, token=None):
     """The study's server, in a thread; gives its address."""
-    from waitress.server import create_server
+    from lstm_music.listening.server import listen, make_app
 
-    from lstm_music.listening.server import make_app
-
-    server = create_server(make_app(study, token), host="127.0.0.1", port=0, threads=8)
+    server = listen(make_app(study, token), "127.0.0.1", 0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.effective_port}/"
+        yield f"http://127.0.0.1:{server.effective_listen[0][1]}/"
     finally:
         server.close()
 

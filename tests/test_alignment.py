@@ -35,8 +35,7 @@ def watched(products):
     gemm_ex = cupy.cublas_library.cublasGemmEx
 
     def gemm(*args):
-        _, ta, tb, m, n, k, _, a, _, lda, b, _, ldb, _, c, _, ldc, *_ = args
-        products.append(((a, lda), (b, ldb), (c, ldc)))
+        products.append([(args[at], args[at + 2]) for at in (7, 10, 14)])
         return gemm_ex(*args)
 
     cupy.cublas_library = SimpleNamespace(**vars(cupy.cublas_library) | {"cublasGemmEx": gemm})
@@ -102,7 +101,7 @@ def test_what_lies_between_rows_stays_zero(head):
     gaps = 0
     for each in parameters:
         for a in (each.p, each.g, each.m, each.v, each.mean):
-            if not isinstance(a, np.ndarray) or a.flags.c_contiguous:
+            if not hasattr(a, "strides") or a.flags.c_contiguous:
                 continue
             kind = ctypes.c_float * extent(a)
             whole = np.ctypeslib.as_array(kind.from_address(pointer(a))).reshape(len(a), -1)
@@ -111,9 +110,9 @@ def test_what_lies_between_rows_stays_zero(head):
     assert gaps == 5 * len(model.head.wide)
 
 
-def test_a_norm_a_step_and_a_mean_take_such_a_matrix(request):
+def test_a_norm_a_step_and_a_mean_take_such_a_matrix():
     ops, rng = CupyOps("float64", cupy=HostCupy()), np.random.default_rng(0)
-    values = [rng.random((5, 13)) for _ in range(5)]
+    values = [rng.random((24, 170)) for _ in range(5)]  # with what lies between, a block more
     p, g, m, v, mean = (ops.aligned(ops.asarray(a)) for a in values)
     assert ops.sum_squares(g) == pytest.approx(float((values[1] ** 2).sum()))
     how = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "t": 3, "scale": 0.5, "decay": 0.2}

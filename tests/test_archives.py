@@ -1,8 +1,10 @@
 import io
 import os
+import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from contextlib import suppress
 
 import numpy as np
@@ -110,6 +112,90 @@ def test_a_member_that_lies_about_its_size_is_read_no_further(tmp_path):
     (member,) = members(path, is_midi)
     with suppress(OSError):  # its checksum is wrong
         assert len(member.read()) <= MOST_BYTES + 1
+
+
+def entry(name, packed, size, crc, offset=None):
+    """A file's header in a zip: before its bytes, or, with an offset, in the list at the end."""
+    facts = struct.pack("<HHHHIIIHH", 0, 8, 0, 0x21, crc, len(packed), size, len(name), 0)
+    if offset is None:
+        return struct.pack("<IH", 0x04034B50, 20) + facts + name
+    more = struct.pack("<HHHII", 0, 0, 0, 0, offset)
+    return struct.pack("<IHH", 0x02014B50, 20, 20) + facts + more + name
+
+
+def overlapping(many, size=2**22):
+    """A zip whose files all are the same bytes of it."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(bytes(size)) + packer.flush()
+    facts = (b"a.mid", packed, size, zlib.crc32(bytes(size)))
+    body = entry(*facts) + packed
+    listed = entry(*facts, 0) * many
+    end = struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, many, many, len(listed), len(body), 0)
+    return body + listed + end
+
+
+def test_files_of_a_zip_that_share_bytes_are_read_once(tmp_path, monkeypatch):
+    path = tmp_path / "m.zip"
+    path.write_bytes(overlapping(4000))
+    assert path.stat().st_size < 300_000
+    unpacked = []
+    real = zipfile.ZipFile.open
+    monkeypatch.setattr(zipfile.ZipFile, "open", lambda *a: unpacked.append(a) or real(*a))
+    with pytest.raises(UserError, match="no usable MIDI file among 4000"):
+        load_corpus(str(path))
+    assert len(unpacked) <= 2
+    found = members(path, is_midi)
+    assert len(found[0].read()) == 2**22
+    with pytest.raises(MidiError, match="shares its bytes with another file"):
+        found[1].read()
+
+
+def test_a_file_quoted_in_another_shares_its_bytes(tmp_path):
+    """The bytes of one are a whole file themselves: David Fifield's "quoted overlap"."""
+    inner = entry(b"b.mid", b"x", 1, zlib.crc32(b"x")) + b"x"
+    path = zip_of(tmp_path / "m.zip", {"a.mid": inner, "c.mid": b"y"}, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    at = data.index(b"PK\x01\x02")
+    listed = entry(b"b.mid", b"x", 1, zlib.crc32(b"x"), 30 + len("a.mid"))
+    end = bytearray(data[-22:])
+    end[8:12] = struct.pack("<HH", 3, 3)
+    end[12:16] = struct.pack("<I", len(data) - 22 - at + len(listed))
+    path.write_bytes(data[:-22] + listed + end)
+    a, b, c = members(path, is_midi)
+    assert (a.read(), c.read()) == (inner, b"y")
+    with pytest.raises(MidiError, match="shares its bytes"):
+        b.read()
+
+
+def test_a_zip_unpacks_to_so_many_times_its_size(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "LEAST_UNPACKED", 2**20)
+    path = zip_of(tmp_path / "m.zip", {f"{n}.mid": bytes(2**18) for n in range(9)})
+    sizes = []
+    for member in members(path, is_midi):
+        try:
+            sizes.append(len(member.read()))
+        except MidiError as error:
+            assert "100 times its size" in str(error)
+    assert sizes == [2**18] * 4
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_list_that_says_it_is_huge_is_not_read(tmp_path, kind):
+    path = tmp_path / f"m.{kind}"
+    with path.open("wb") as file:
+        if kind == "tar":
+            info = tarfile.TarInfo("x")
+            info.type, info.size = tarfile.XHDTYPE, 3 << 30
+            file.write(info.tobuf(tarfile.USTAR_FORMAT))
+        file.truncate((3 << 30) + 512)
+        if kind == "zip":
+            file.seek(0, 2)
+            file.write(struct.pack("<IHHHHIIH", 0x06054B50, 0, 0, 9, 9, 3 << 30, 512, 0))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=r"a part of it has 3,221,\d+,\d+ bytes"):
+        members(path, is_midi)
+    assert tracemalloc.get_traced_memory()[1] < 2**26
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])

@@ -14,20 +14,29 @@ import pytest
 
 BIN = Path(__file__).parent.parent / "bin"
 COMMANDS = sorted(path.name for path in BIN.iterdir() if path.name[0] not in "._")
-TOOLS = "sh cat cksum cp dirname env grep head mkdir mv readlink rm rmdir sed sleep tail uname"
+TOOLS = "sh cat cksum dirname grep head ln mkdir mv readlink rm rmdir sed sleep tail uname"
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="the wrappers are shell scripts")
 
 # Notes in $LOG what it's asked to make and install. A command's output is its folder, its module
-# and its arguments, a line each. The wrappers' check of a Python is run for real, in a Python that
-# is told what to take itself for.
+# and its arguments, a line each. What the wrappers have a Python compute is computed for real, in a
+# Python that is told what to take itself for; but whether packages are there is said by $LACKS.
 PYTHON_STUB = """#!/bin/sh
+[ -z "${{PYTHONHOME+x}}${{PYTHONPATH+x}}${{PIP_TARGET+x}}" ] || echo "not isolated" >>"$LOG"
+[ "$1" = -I ] && shift
 case "$1 $2" in
-"-c "*) exec {real} -S -c 'import sys; {pretence}; exec(sys.argv[1])' "$2" ;;
+"-c "*find_spec*)
+    shift 2
+    case " $* " in *" ${{LACKS:-nothing}} "*) exit 1 ;; esac
+    ;;
+"-c "*)
+    shift
+    exec {real} -S -c 'import sys; {pretence}; code = sys.argv.pop(1); exec(code)' "$@"
+    ;;
 "-m venv")
     echo "{name} venv" >>"$LOG"
     mkdir -p "$3/bin"
-    cp "$0" "$3/bin/python"
+    ln -s "$0" "$3/bin/python"
     ;;
 "-m pip")
     echo "$@" | sed 's/.*version-check/pip/' >>"$LOG"
@@ -168,7 +177,7 @@ def test_runs_through_symlinks(project: Project, tmp_path: Path) -> None:
 
 def test_a_commands_exit_status_is_the_wrappers(project: Project) -> None:
     project.run("train")
-    project.add_script(project.venv / "bin" / "python", "#!/bin/sh\nexit 130\n")
+    project.add_script(project.path / "python3", "#!/bin/sh\nexit 130\n")
     assert project.run("train").returncode == 130
 
 
@@ -210,6 +219,43 @@ def test_extras_add_up_whatever_their_order(project: Project) -> None:
     assert project.done() == ["pip -e .[listen,test]"]
 
 
+@pytest.mark.parametrize(
+    ("name", "words", "extra"),
+    [
+        ("sample", ["--png", "--svg"], "score"),
+        ("figures", [], "score"),
+        ("report", ["my-run"], "score"),
+        ("reproduce", [], "score"),
+        ("corpus", ["classical", "--build"], "classical"),
+    ],
+)
+def test_what_the_options_at_hand_need_is_installed(
+    project: Project, name: str, words: list[str], extra: str
+) -> None:
+    project.run("train", "--svg")
+    project.done()
+    result = project.run(name, *words)
+    assert result.stderr.startswith(f"bin/{name}: updating")
+    (asked,) = project.done()
+    assert asked.endswith(f" -e .[{extra}]")
+    for command in (name, *words), ("train",):
+        assert project.run(*command).stderr == ""
+    assert project.done() == []
+
+
+def test_what_a_command_only_is_better_with_is_done_without(project: Project) -> None:
+    result = project.run("sample", "--svg", PIP_FAILS_FOR="score")
+    assert result.returncode == 0 and result.stdout.endswith("--svg\n")
+    assert "going on without the extra 'score' (ERROR: no such thing)" in result.stderr
+    wanted = "pip --retries 1 --timeout 10 -e .[score]"  # offline it fails soon
+    assert project.done() == [*NEW_ENVIRONMENT, "pip -e .", wanted]
+    assert project.run("sample").stderr == ""
+    assert project.done() == []
+    assert project.run("sample", "--svg").stderr.startswith("bin/sample: updating")
+    assert project.run("sample", "--svg").stderr == ""
+    error_of(project.run("corpus", "--build", PIP_FAILS_FOR="classical"))
+
+
 def test_a_half_made_environment_is_made_anew(project: Project) -> None:
     project.run("train")
     project.done()
@@ -222,15 +268,83 @@ def test_a_half_made_environment_is_made_anew(project: Project) -> None:
     assert not left_over.exists()
 
 
-def test_a_moved_project_and_a_vanished_python_are_noticed(project: Project) -> None:
+def test_a_vanished_python_is_noticed(project: Project) -> None:
     project.run("train")
-    project.root = project.root.rename(project.root.with_name("moved"))
     project.done()
+    (project.venv / "bin" / "python").unlink()
     project.run("train")
     assert project.done() == [*NEW_ENVIRONMENT, "pip -e ."]
-    (project.root / ".venv" / "bin" / "python").unlink()
+
+
+def installed(project: Project) -> list[Path]:
+    """Makes .venv, and in it what names the project's folder; returns those files."""
     project.run("train")
+    project.done()
+    packages = project.venv / "lib" / "python3.10" / "site-packages"
+    packages.mkdir(parents=True)
+    pointer, script = packages / "__editable__.pth", project.venv / "bin" / "lstm-music"
+    pointer.write_text(f"{project.root}/src\n")
+    script.write_text(f"#!{project.root}/.venv/bin/python\n")
+    return [pointer, script]
+
+
+def moved(project: Project, how: str, files: list[Path]) -> list[Path]:
+    """Moves or copies the project's folder; returns where its files are then."""
+    before, after = project.root, project.root.with_name("moved [1] & it's é")
+    if how == "moved":
+        before.rename(after)
+    else:
+        shutil.copytree(before, after, symlinks=True)
+    project.root, project.venv = after, after / ".venv"
+    return [after / file.relative_to(before) for file in files]
+
+
+@pytest.mark.parametrize("how", ["moved", "copied"])
+def test_a_moved_project_goes_on_without_a_network(project: Project, how: str) -> None:
+    pointer, script = moved(project, how, installed(project))
+    result = project.run("train", PIP_FAILS_FOR="install")
+    assert result.returncode == 0 and "adapting" in result.stderr
+    assert project.done() == []
+    assert pointer.read_text() == f"{project.root}/src\n"
+    assert script.read_text() == f"#!{project.root}/.venv/bin/python\n"
+    assert project.run("train").stderr == ""
+
+
+def test_an_environment_goes_only_when_a_new_one_is_whole(project: Project) -> None:
+    files = moved(project, "moved", installed(project))
+    offline = {"PIP_FAILS_FOR": "-e", "LACKS": "lstm_music"}
+    for _ in range(2):
+        assert "network" in error_of(project.run("train", **offline))
+        assert all(file.exists() for file in files)
+    process = project.start("train", env={"PIP_HANGS_FOR": "-e", "LACKS": "lstm_music"})
+    project.done()
+    wait_until(lambda: project.log.exists() and "-e" in project.log.read_text())
+    assert not any(file.exists() for file in files)
+    process.kill()
+    process.communicate(timeout=30)
+    project.done()
+    assert project.run("train", PIP_FAILS_FOR="install").returncode == 0  # found again, and adapted
+    assert project.done() == []
+    assert all(file.exists() for file in files)
+    assert sorted(path.name for path in project.venv.glob(".*")) == [".install.log"]
+
+
+def test_what_pip_put_elsewhere_is_no_environment(project: Project) -> None:
+    result = project.run("train", LACKS="lstm_music")
+    assert "see " in error_of(result)
+    assert result.stderr.splitlines()[-2] == "ERROR: pip put them elsewhere than in .venv"
+    assert not project.stamp.exists()
+    assert project.run("train").returncode == 0
+
+
+def test_neither_pythons_nor_pips_variables_reach_the_environment(project: Project) -> None:
+    own = {"PYTHONPATH": project.path, "PYTHONHOME": project.path, "PIP_TARGET": project.path}
+    assert project.run("train", **own).returncode == 0
     assert project.done() == [*NEW_ENVIRONMENT, "pip -e ."]
+    assert project.run("train", **own).stderr == ""
+    active = real_python(project, project.path / "active")
+    assert project.run("train", VIRTUAL_ENV=active, **own).stdout.startswith("-m lstm_music")
+    assert project.done() == []
 
 
 # ---- When it can't be made ----
@@ -332,7 +446,9 @@ def test_a_dead_ones_lock_is_cleared(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    "owner", [f"{os.getpid()} {platform.node()}", "999999999 another-computer", ""]
+    "owner",
+    [f"{os.getpid()} {platform.node()}", "999999999 another-computer", ""],
+    ids=["mine", "elsewhere", "unknown"],
 )
 def test_a_lock_that_may_be_held_is_waited_for(project: Project, owner: str) -> None:
     project.take_lock(owner)
@@ -363,8 +479,11 @@ def test_an_interrupted_update_is_begun_again(project: Project) -> None:
     project.done()
     interrupt_installation(project, "test", signal.SIGTERM)
     project.done()
+    error_of(project.run("train", PIP_FAILS_FOR="-e"))  # what it left isn't believed before
+    project.done()
     assert project.run("train").returncode == 0
-    assert project.done() == [*NEW_ENVIRONMENT, "pip -e ."]
+    assert project.done() == ["pip -e ."]
+    assert project.run("train").stderr == ""
 
 
 # ---- CuPy ----
@@ -459,3 +578,32 @@ def test_activating_the_projects_own_environment_changes_nothing(project: Projec
     project.pyproject.write_text("[project]\nchanged = true\n")
     project.run("train", VIRTUAL_ENV=project.venv)
     assert project.done() == ["pip -e ."]
+
+
+@pytest.mark.parametrize("errors", ["2>&-", "2>/dev/full"])
+def test_an_environment_is_made_though_nothing_can_be_said(project: Project, errors: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$0" bach {errors}', project.root / "bin" / "train"],
+        env={"PATH": str(project.path), "LOG": str(project.log)},
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=project.path,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-2:]) == (0, ["lstm_music.cli.train", "bach"])
+    assert project.done() == [*NEW_ENVIRONMENT, "pip -e ."]
+
+
+# ---- Line ends ----
+
+
+@pytest.mark.skipif(not (BIN.parent / ".git").exists(), reason="no clone to ask git about")
+def test_a_clone_on_windows_has_the_line_ends_of_this_one() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "--eol"], cwd=BIN.parent, capture_output=True, text=True, check=True
+    ).stdout
+    rows = [line.split(None, 3) for line in listed.splitlines()]
+    assert len(rows) > 200
+    for index, _, attributes, rest in rows:
+        assert index in ("i/lf", "i/-text", "i/none", "i/"), rest
+        assert "text=auto" in f"{attributes} {rest}" and "eol=lf" in rest, rest

@@ -1,12 +1,10 @@
 import io
 import os
 import signal
-import subprocess
 import sys
 import time
 import zipfile
 from importlib.util import find_spec
-from types import SimpleNamespace
 
 import mido
 import pytest
@@ -438,44 +436,7 @@ def test_a_score_that_takes_too_long_is_left_out(tmp_path, monkeypatch):
     assert signal.getitimer(signal.ITIMER_VIRTUAL)[0] == 0
 
 
-# music21 itself.
-
-
-def fake_pip(monkeypatch, returncode, stderr=""):
-    commands = []
-
-    def run(command, **_):
-        commands.append(command)
-        return SimpleNamespace(returncode=returncode, stdout="Collecting\n", stderr=stderr)
-
-    monkeypatch.setattr(subprocess, "run", run)
+def test_music21_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(classical, "find_spec", lambda name: None)
-    return commands
-
-
-def test_music21_is_installed_where_it_is_missing(monkeypatch, capsys):
-    commands = fake_pip(monkeypatch, 0)
-    classical.install_music21()
-    (command,) = commands
-    assert command[:4] == [sys.executable, "-m", "pip", "install"]
-    assert command[-1] == classical.REQUIREMENT
-    said = capsys.readouterr()
-    assert said.err == f"installing {classical.REQUIREMENT}, which reads the scores\n"
-    assert said.out == ""
-
-
-def test_a_pip_that_fails_says_why(monkeypatch):
-    fake_pip(monkeypatch, 1, "WARNING: slow\nERROR: No matching distribution\n")
-    with pytest.raises(UserError) as caught:
-        classical.install_music21()
-    message = str(caught.value)
-    assert "(ERROR: No matching distribution)" in message
-    assert f"-m pip install {classical.REQUIREMENT}" in message
-    assert "\n" not in message
-
-
-def test_music21_that_is_there_stays_as_it_is(monkeypatch):
-    commands = fake_pip(monkeypatch, 1)
-    monkeypatch.setattr(classical, "find_spec", lambda name: object())
-    classical.install_music21()
-    assert commands == []
+    with pytest.raises(UserError, match=f"-m pip install {classical.REQUIREMENT}"):
+        classical.build(tmp_path / "classical.zip", 1, False)

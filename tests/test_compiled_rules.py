@@ -33,8 +33,13 @@ MESSAGES = [
 ]
 randoms = st.integers(0, 2**32 - 1).map(Random)  # evener than st.randoms()
 lengths = st.sampled_from(
-    [{}, {"length": 25}, *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK))]
-)
+    [
+        {}, {"length": 25}, {"bars": 1}, {"bars": 3},
+        *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK)),
+    ]
+)  # fmt: skip
+meters = st.sampled_from([(), (), ((0, 1440),), ((0, 480), (480, 2400))])
+primed = st.sampled_from([0, 0, 1, 7, 30])  # words of a primer that no length counts
 habits = st.tuples(st.sampled_from([0, 1, 480, 3000]), st.integers(0, 4))
 
 
@@ -49,11 +54,14 @@ def vocabularies(words):
 def state_of(draft):
     """The fields of a piece and what sounds, as compiled rules hold them."""
     state = draft.rules
+    _, *asked, most = draft.bounds
     fields = [
         *(state.now, state.notes, state.tracks, draft.before, len(draft.ids), draft.ended),
+        *(*state.primed, draft.grammar.shortest if state.least is None else state.least),
+        *(state.bar, state.line, state.bars, draft.bars_before),
         *(getattr(state, name, 0) for name in ("begin", "length")),
         *(getattr(state, "kind", piece.NO_KIND), getattr(state, "number", 0)),
-        getattr(state, "heard", 0),
+        *(getattr(state, "heard", 0), *(-1 if n is None else n for n in asked), most),
     ]
     return fields, [state.sounding.get(pitch, piece.SILENT) for pitch in range(128)]
 
@@ -66,13 +74,17 @@ def words_of(draft):
     return found if found != START else []
 
 
-def walk(grammar, options, choose, steps=120):
+def walk(grammar, options, choose, steps=120, primer=()):
     """Take the words that choose names, given those allowed and all, and compare after each."""
-    draft = Draft(0, [], grammar, options, START)
+    draft = Draft(0, primer, grammar, options, START)
     compiled = rules.rules_of(grammar, options, START)
-    (own,), (sounding,) = piece.new_pieces(1)
+    (own,), (sounding,) = piece.new_pieces(compiled, [draft.bounds])
     longest = np.zeros(len(compiled.shortest), np.int64)
-    for _ in range(steps):
+    for id in primer:
+        draft.extend(None)
+        rules.extend(compiled, own, sounding, id)
+        assert (own.tolist(), sounding.tolist()) == state_of(draft)
+    for _ in range(steps if not draft.ended else 0):
         allowed = words_of(draft)
         rules.longest_deltas(compiled, own, sounding, longest)
         within = compiled.deltas <= longest[compiled.classes[compiled.ids]]
@@ -85,6 +97,18 @@ def walk(grammar, options, choose, steps=120):
         assert (own.tolist(), sounding.tolist()) == state_of(draft)
         if draft.ended:
             return
+
+
+def composed(grammar, random, n):
+    """Up to n words, as the rules allow them or not, that end no piece."""
+    draft, choose = Draft(0, [], grammar, Options(), START), drawn(random)
+    while len(draft.ids) < n and not draft.ended:
+        id = choose(words_of(draft), range(len(grammar.kind)))
+        draft.primer = [*draft.ids, id]
+        if id == START:
+            break
+        draft.extend(None)
+    return draft.ids
 
 
 def drawn(random):
@@ -104,9 +128,11 @@ def short():
 
 
 @settings(deadline=None, max_examples=400)
-@given(vocabularies(EVENTS), habits, lengths, randoms)
-def test_events_have_the_same_rules(vocabulary, habits, lengths, random):
-    walk(EventGrammar(vocabulary, *habits), Options(**lengths), drawn(random))
+@given(vocabularies(EVENTS), habits, lengths, primed, randoms)
+def test_events_have_the_same_rules(vocabulary, habits, lengths, primed, random):
+    grammar = EventGrammar(vocabulary, *habits)
+    primer = composed(grammar, random, primed)
+    walk(grammar, Options(**lengths, beyond=True), drawn(random), primer=primer)
 
 
 @settings(deadline=None, max_examples=200)
@@ -115,12 +141,16 @@ def test_events_have_the_same_rules(vocabulary, habits, lengths, random):
     st.sampled_from([MessageGrammar, FreeGrammar]),
     st.sampled_from(["flatten", "merge"]),
     habits,
-    lengths,
+    st.tuples(lengths, meters),
+    primed,
     randoms,
 )
-def test_messages_have_the_same_rules(vocabulary, kind, layout, habits, lengths, random):
-    longest, most = habits
-    walk(kind(vocabulary, layout, longest, 2, most), Options(**lengths), drawn(random))
+def test_messages_have_the_same_rules(vocabulary, kind, layout, habits, how, primed, random):
+    (longest, most), (lengths, meter) = habits, how
+    grammar = kind(vocabulary, layout, longest, 2, most)
+    primer = composed(grammar, random, primed)
+    options = Options(**lengths, beyond=True, meter=meter)
+    walk(grammar, options, drawn(random), primer=primer)
 
 
 def test_a_note_without_an_end_is_none_that_ends_at_the_limit():

@@ -41,9 +41,9 @@ def test_panels_are_the_product_and_each_row_alone(dtype, K, N):
 
     panels = pack(W)
     together = affine(x)
-    np.testing.assert_allclose(
-        together, x @ W + b, rtol=0, atol=1e-5 if dtype == "float32" else 1e-12
-    )
+    exact = x.astype(np.float64) @ W + b
+    rounded = (K + 1) * np.finfo(dtype).eps * (np.abs(x) @ np.abs(W) + np.abs(b))
+    assert (np.abs(together - exact) <= rounded).all()
     for n in range(1, len(x)):
         assert np.array_equal(affine(x[:n]), together[:n])  # the same bits
 
@@ -133,8 +133,9 @@ def short(monkeypatch):
     monkeypatch.setattr(compiled_sampling, "SHARED", 1)
 
 
-def model_for(vocabulary, dtype="float64", embedding=6, hidden=5, bias=0.0):
-    model = Model(Config(len(vocabulary), embedding, hidden, 2), get_ops("numba", dtype), seed=5)
+def model_for(vocabulary, sizes=(6, 5), bias=0.0):
+    """A model in float32, the only precision that anything is sampled in. sizes: E, H."""
+    model = Model(Config(len(vocabulary), *sizes, 2), get_ops("numba"), seed=5)
     model.parameters["head.W"] *= 8  # so that what is drawn depends on what is remembered
     model.parameters["head.b"][START] = bias
     return model
@@ -149,6 +150,10 @@ HOW = [
     {"limit": 5 * BAR, "seed": 3},
     {"limit": 3 * BAR, "greedy": True},
     {"length": 70, "temperature": 3.0, "top_k": 9, "top_p": 0.8, "seed": 2**40 + 1},
+    {"beyond": True},
+    {"beyond": True, "length": 25, "seed": 5},
+    {"beyond": True, "limit": 600, "seed": 6},
+    {"beyond": True, "bars": 3, "meter": ((0, 480), (480, 1440))},
 ]
 
 
@@ -157,8 +162,8 @@ def pieces_with_others(model, grammar, primers):
     several = 0
     for how in HOW:
         options = Options(**how)
-        some = [primer[: options.length] for primer in primers]
-        if options.limit is not None:
+        some = [primer[: None if options.beyond else options.length] for primer in primers]
+        if options.limit is not None and not options.beyond:
             some = [sampler.within(primer, grammar, None, options.limit) for primer in some]
         expected = sample(model, START, some, options, grammar)
         found = sample_on_cpu(model, START, some, options, grammar, lambda *_: None)
@@ -169,12 +174,12 @@ def pieces_with_others(model, grammar, primers):
     return several
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(6, 5), (4, 16)])
 @pytest.mark.parametrize(
     ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
 )
-def test_pieces_are_the_samplers(corpus, short, kind, narrow, dtype):
-    model = model_for(corpus.vocabulary, dtype, *((6, 5) if dtype == "float64" else (4, 16)))
+def test_pieces_are_the_samplers(corpus, short, kind, narrow, sizes):
+    model = model_for(corpus.vocabulary, sizes)
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
     grammar = kind(corpus.vocabulary, corpus.tokenizer.layout, *((300, 1, 2) if narrow else habits))
     ids = corpus.piece_ids(0).tolist()
@@ -183,10 +188,10 @@ def test_pieces_are_the_samplers(corpus, short, kind, narrow, dtype):
     assert several or corpus.tokenizer.layout == "flatten"
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("sizes", [(6, 5), (4, 16)])
 @pytest.mark.parametrize("narrow", [False, True])
-def test_events_are_the_samplers(events, short, narrow, dtype):
-    model = model_for(events.vocabulary, dtype, *((6, 5) if dtype == "float64" else (4, 16)))
+def test_events_are_the_samplers(events, short, narrow, sizes):
+    model = model_for(events.vocabulary, sizes)
     habits = (300, 1) if narrow else (events.longest_note, events.most_notes)
     grammar = EventGrammar(events.vocabulary, *habits)
     ids = events.piece_ids(0).tolist()
@@ -204,6 +209,8 @@ def test_chords_are_the_samplers(rolls, short, bias):
         {"limit": 480},
         {"limit": 11 * 480, "top_p": 0.9},
         {"limit": BAR, "greedy": True},
+        {"beyond": True},
+        {"beyond": True, "bars": 2, "meter": ((0, 1440),)},
     ):
         expected = sample(model, START, primers, Options(**how), grammar)
         assert (

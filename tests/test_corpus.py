@@ -543,21 +543,6 @@ def test_what_a_killed_preparation_left_is_removed_in_time(music, cache):
     assert [p.name for p in cache.glob(".*")] == [f"{prepared.MAKING}new"]
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.delenv("LSTM_MUSIC_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert prepared.cache_folder() == tmp_path / "lstm-music"
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert prepared.cache_folder() == tmp_path / ".cache" / "lstm-music"
-
-    def homeless():
-        raise RuntimeError("no home")
-
-    monkeypatch.setattr(Path, "home", homeless)
-    assert prepared.cache_folder().name == "lstm-music"
-
-
 # Counts -----------------------------------------------------------------------------------------
 
 

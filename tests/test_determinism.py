@@ -1,12 +1,16 @@
 """One seed, one machine, one number of threads: the same weights and samples, to the bit."""
 
+import importlib
 import os
+import pkgutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from numba.core.registry import CPUDispatcher
 
+import lstm_music
 from lstm_music.ops import get_ops
 from lstm_music.progress import Settings
 from lstm_music.trainer import Trainer
@@ -63,3 +67,41 @@ def test_two_runs_of_a_backend_end_alike(tmp_path, monkeypatch, backend):
         ends.append(trainer.model.parameters)
     for name, p in ends[0].items():
         np.testing.assert_array_equal(ends[1][name], p, name)
+
+
+# Compiled code ----------------------------------------------------------------------------------
+
+LOSSES = """
+import numpy as np
+from lstm_music.ops import get_ops
+
+ops, rng = get_ops("numba"), np.random.default_rng(0)
+for V, op in (200, ops.softmax_xent), (88, ops.sigmoid_xent):
+    logits = rng.normal(size=(30, V)).astype(np.float32)
+    targets = rng.integers(0, V, 30, np.int32) if V == 200 else (logits > 1).astype(np.uint8)
+    losses = np.empty(30, np.float32)
+    op(logits, targets, losses, 1 / 30)
+    print(losses.tobytes().hex(), logits.tobytes().hex())
+"""
+
+
+def test_code_just_compiled_computes_what_code_from_the_cache_does(tmp_path):
+    environment = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", LOSSES]
+    said = [subprocess.check_output(command, env=environment) for _ in range(2)]
+    assert list(tmp_path.rglob("*softmax*.nbc"))
+    assert said[0] == said[1]
+
+
+def test_no_compiled_function_leaves_the_order_of_its_sums_to_llvm():
+    """LLVM compiles a function alone and again in its callers; which code runs is chance."""
+    modules = pkgutil.walk_packages(lstm_music.__path__, "lstm_music.")
+    names = [module.name for module in modules if ".ops.cu" not in module.name]  # CuPy's
+    compiled = [
+        function
+        for module in map(importlib.import_module, names)
+        for function in vars(module).values()
+        if isinstance(function, CPUDispatcher)
+    ]
+    assert len(set(compiled)) > 60
+    assert [f.__name__ for f in compiled if f.targetoptions.get("fastmath")] == []

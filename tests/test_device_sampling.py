@@ -113,6 +113,7 @@ DRAWING_MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("name", DRAWING_MUTATIONS)
 def test_bugs_planted_in_drawing_are_caught(name):
     before, after = DRAWING_MUTATIONS[name]
@@ -154,6 +155,21 @@ def test_a_whole_piece_is_the_cpus(options):
     assert any(found)
 
 
+def test_a_captured_token_is_kernels_and_products_alone(monkeypatch):
+    ops, nodes, capture = CupyOps("float32", cupy=HostCupy()), [], device_sampling.captured
+
+    def noting(*args):
+        graph = capture(*args)
+        nodes.append(graph.nodes)
+        return graph
+
+    monkeypatch.setattr(device_sampling, "captured", noting)
+    model = Model(Config(vocabulary=23, embedding=4, hidden=5, layers=2), ops, seed=1)
+    DeviceSampler(model, 3, Options(seed=5), START).run(6)
+    layers = ["embedding_forward", "lstm_step_forward", "lstm_step_forward"]
+    assert nodes == [[*layers, "gemm", "add", "sample_forward", "sample_advance"]] * 2
+
+
 # With rules -------------------------------------------------------------------------------------
 
 
@@ -182,8 +198,7 @@ def short(monkeypatch):
     monkeypatch.setattr(grammars, "WHOLE_PIECE", 90)
     monkeypatch.setattr(grammars, "PER_QUARTER", 2)
     monkeypatch.setattr(grammars, "WITHIN_LIMIT", 70)
-    for module in (grammars, device_sampling):
-        monkeypatch.setattr(module, "SHORTEST", BAR)
+    monkeypatch.setattr(grammars, "SHORTEST", BAR)
     for module in (sampler, device_sampling):
         monkeypatch.setattr(module, "ROWS", 4)
     monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
@@ -209,9 +224,15 @@ LENGTHS = [
     Options(limit=BAR, temperature=2.0),
     Options(limit=5 * BAR, seed=3),
     Options(limit=3 * BAR, greedy=True),
+    Options(bars=3, seed=1),
+    Options(beyond=True),
+    Options(beyond=True, length=20, seed=1),
+    Options(beyond=True, limit=700),
+    Options(beyond=True, bars=2, seed=4, meter=((0, 1440),)),
 ]
 
 
+@pytest.mark.slow(keep=8)
 @pytest.mark.parametrize(
     ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
 )
@@ -239,7 +260,7 @@ def test_events_that_fit_no_limit_or_lack_words(short, without):
 def check_pieces(on_cpu, on_gpu, grammar, options):
     tried = sample(on_cpu, START, [()] * 6, Options(length=20, temperature=2.0, seed=9), grammar)
     lengths = (0, 3, 0, 20, 1, 12)
-    most = options.length or 20
+    most = 20 if options.beyond else options.length or 20
     primers = [ids[: min(n, most)] for ids, n in zip(tried, lengths, strict=True)]
     expected = sample(on_cpu, START, primers, options, grammar)
     shown = []
@@ -297,12 +318,14 @@ EVENT_MUTATIONS = {
 }
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("mutation", [None, *MUTATIONS.values()], ids=["none", *MUTATIONS])
 def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
     grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
     check_mutation(*models(corpus), grammar, mutation)
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize(
     "mutation", [None, *EVENT_MUTATIONS.values()], ids=["none", *EVENT_MUTATIONS]
 )
@@ -311,7 +334,34 @@ def test_bugs_planted_in_the_rules_of_events_are_caught(short, mutation):
     check_mutation(*models(corpus), grammar, mutation)
 
 
-def check_mutation(on_cpu, on_gpu, grammar, mutation):
+LENGTH_MUTATIONS = {
+    "a pickup that is a bar": ("missing = piece.length;", "missing = 0;"),
+    "a bar that is of 4/4": ("piece.length = piece.bar = length", "piece.length = length"),
+    "bars before that are forgotten": ("piece.asked_bars - piece.bars_before", "piece.asked_bars"),
+}
+
+
+@pytest.mark.parametrize(
+    "mutation", [None, *LENGTH_MUTATIONS.values()], ids=["none", *LENGTH_MUTATIONS]
+)
+def test_bugs_planted_in_bars_are_caught(short, mutation):
+    grammar, corpus = event_rules(EVENTS, 480, 2)
+    upbeat = ("bar-240", "at-0", "on-60", "bar-480", "at-0", "off-60", "on-61")
+    primers = [[corpus.vocabulary.id(word) for word in upbeat], *[()] * 7]
+    options = Options(bars=4, temperature=5.0, seed=4)
+    check_mutation(*models(corpus), grammar, mutation, options, primers)
+
+
+def test_a_bug_planted_in_primers_is_caught(corpus, short):
+    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 4)
+    options = Options(beyond=True, limit=240, temperature=5.0, seed=4)
+    on_cpu = models(corpus)[0]
+    primer = sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]
+    for mutation in (None, ("piece.notes == piece.primed_notes;", "piece.notes == 0;")):
+        check_mutation(*models(corpus), grammar, mutation, options, [primer] * 8)
+
+
+def check_mutation(on_cpu, on_gpu, grammar, mutation, options=None, primers=None):
     on_gpu.ops.xp.orders = ("ascending", "descending")
     planted = []
 
@@ -320,8 +370,8 @@ def check_mutation(on_cpu, on_gpu, grammar, mutation):
         return code.replace(*mutation) if planted[-1] else code
 
     on_gpu.ops.xp.mutate = mutate
-    options, primers = Options(length=120, temperature=5.0, seed=4), [(), ()]
-    primers[1] = sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]
+    options = options or Options(length=120, temperature=5.0, seed=4)
+    primers = primers or [(), sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]]
     expected = sample(on_cpu, START, primers, options, grammar)
     try:
         same = sample_on_device(on_gpu, START, primers, options, grammar) == expected

@@ -1,132 +1,250 @@
-"""benchmarks/gpu.py without a GPU: its sides at tiny sizes, its goals, and a whole run.
+"""benchmarks/gpu.py without a GPU: a whole run on the stand-in for CuPy, and its pieces.
 
-Figures here are made up; ours runs on the stand-in for CuPy, PyTorch's on the CPU.
+Figures here are made up. PyTorch's side runs on the CPU.
 """
 
-import importlib.util
+import inspect
 import json
 import os
 import sys
 import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from bare import bare_run
 from documentation import ROOT
-from host_cuda.compile import COMPILER
-from host_cuda.host_cupy import HostCupy, Pool
+from host_cuda.compile import COMPILER, KERNEL
+from host_cuda.host_cupy import RECORDER, HostCupy
+from lstm_music.ops import cuda_source
+from lstm_music.ops.lstm_sequence import sequence_plan
 
 # Behind all else: benchmarks/ has modules of common names.
 sys.path.append(str(ROOT / "benchmarks"))
 
+import faulty
 import gpu
 import gpu_cases as cases
 import gpu_checks
 import gpu_kernels
 import gpu_ours
+import gpu_parts
 import gpu_report as report
+import gpu_tools
 import kernel_model
 from gpu_cases import WITHOUT, Case
-from gpu_workers import NOT_RUN, Entry, Failed, Made, Server, Worker, first_line, interleaved
+from gpu_workers import NOT_RUN, Entry, Failed, Server, Worker, first_line, interleaved
 
 needs_compiler = pytest.mark.skipif(
     not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)"
 )
 TINY = Case("tiny", 31, 3, 4, 8, tokens=1200, epochs=2, seconds=30)
+# Modules that read or write files of music, sound or pictures.
+OF_FILES = """
+audio classical cli.figures cli.judging cli.music cli.report cli.reproduce figures listening.clips
+listening.making midi_writing notation
+"""
 
 
-class CountingPool(Pool):
-    def total_bytes(self):
-        return 300_000_000
+# A whole run --------------------------------------------------------------------------------------
 
 
-class TimedCupy(HostCupy):
-    """The stand-in with what gpu.py asks a device for beside the product."""
+def test_what_computes_is_imported_without_mido(tmp_path):
+    code = (
+        "import importlib, pkgutil, lstm_music\n"
+        "for found in pkgutil.walk_packages(lstm_music.__path__, 'lstm_music.'):\n"
+        "    try: importlib.import_module(found.name)\n"
+        "    except ImportError as error:\n"
+        "        if 'is blocked' in str(error): print(found.name)\n"
+    )
+    done = bare_run([sys.executable, "-c", code], tmp_path)
+    assert done.stdout.split() == [f"lstm_music.{name}" for name in OF_FILES.split()], done.stderr
 
-    __version__ = "stand-in"
 
-    def __init__(self):
-        super().__init__(orders=("ascending",))
-        self.cuda.MemoryPool = CountingPool
-        self.marks = []
-        properties = {"name": b"Stand-in", "major": 9, "minor": 0, "multiProcessorCount": 4}
-        properties |= {"l2CacheSize": 5e7, "totalGlobalMem": 8e10}
-        self.cuda.runtime = SimpleNamespace(
-            streamCaptureModeRelaxed=2,
-            deviceSynchronize=lambda: None,
-            memGetInfo=lambda: (1 << 30, 3 << 30),
-            getDeviceProperties=lambda device: properties,
-            runtimeGetVersion=lambda: 13000,
-            driverGetVersion=lambda: 13000,
-            profilerStart=lambda: self.marks.append("start"),
-            profilerStop=lambda: self.marks.append("stop"),
-        )
+@needs_compiler
+def test_a_smoke_run_on_the_stand_in_without_mido(tmp_path):
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--smoke", "--hidden", "16"]
+    command += ["--minutes", "60", "--out", tmp_path / "out"]
+    done = bare_run(command, tmp_path)
+    assert done.returncode == 0, done.stderr
+    files = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert len(files) <= 8 and all(name.startswith("stand-in-on-a-cpu") for name in files)
+    (path,) = (tmp_path / "out").glob("*.json")
+    found = json.loads(path.read_text())
+    assert found["errors"] == {"machine, gpu_rivals": "ImportError: torch is blocked"}
+    assert found["not run"] == [] and list(found["seconds"]) == ["machine", *gpu.LIMITS]
+    for table in report.TABLES:
+        ours = report.chosen(found[table], side="ours") or found[table]
+        assert ours and not [row for row in ours if "error" in row], table
+        rivals = report.chosen(found[table], side="torch")
+        assert {row["error"] for row in rivals} <= {"ImportError: torch is blocked"}
+    for name, errors in found["agreement"].items():
+        assert max(errors.values()) < (1e-2 if "bf16" in name else 1e-4), name
+    # Its kernels are for multiples of 64 units.
+    assert all(name.startswith("softmax_head") for name in found["checks"]["never launched"])
+    assert "2 passed" in found["checks"]["tests"]["summary"]
+    assert "isn't here" in found["checks"]["memcheck"] or found["checks"]["memcheck"]
+    taken, known = kernel_model.measured(path), found["ceilings"]
+    assert (taken.memory, taken.l2, taken.bf16) == (known["bytes"], known["l2"], known["bf16"])
+    page = path.with_suffix(".md").read_text()
+    assert "## recurrent" in page and "| Bach: 50 epochs |" in page
 
-    def get_default_memory_pool(self):
-        return SimpleNamespace(free_all_blocks=lambda: None)
+
+def test_without_a_gpu_one_line_and_status_2(tmp_path):
+    (tmp_path / "cupy.py").write_text("raise ImportError('there is none')")
+    command = [sys.executable, ROOT / "benchmarks" / "gpu.py", "--out", tmp_path]
+    done = bare_run(command, tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: UserError: the cupy backend needs CuPy (there is none)")
+    done = bare_run([*command, "--parts", "agree,x"], tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown part 'x'")
+
+
+PART = """import json, os, subprocess, sys, time
+name, file = sys.argv[1:3]
+with open(file, "w") as out:
+    json.dump({"loss": [{"who": name}], "checks": {name: 1}}, out)
+if name == "steps":
+    child = subprocess.Popen(["sleep", "60"], preexec_fn=os.setpgrp)
+    print(child.pid, flush=True)
+    time.sleep(60)
+if name == "rest":
+    os._exit(3)
+"""
 
 
 @pytest.fixture
-def ours():
-    return gpu_ours.Ours(TimedCupy(), gpu_ours.by_clock, most=2, launches=1, rounds=1)
+def run(tmp_path, monkeypatch):
+    """A run of 30 seconds whose parts are PART."""
+    (tmp_path / "part.py").write_text(PART)
+    monkeypatch.setattr(gpu, "PROGRAM", tmp_path / "part.py")
+    monkeypatch.setattr(gpu, "LEAST", 0.5)
+    monkeypatch.setattr(gpu, "LOOK", 0.2)
+    return gpu.Run(0.5, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def torch_side():
-    torch = pytest.importorskip("torch", reason="PyTorch, the rival, is not installed")
-    import gpu_rivals
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # so small: several would only wait for each other
-    yield gpu_rivals.Rivals("cpu")
-    torch.set_num_threads(before)
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
+def test_a_part_is_ended_at_its_limit_with_all_it_started_and_its_rows_are_kept(run):
+    begun = time.monotonic()
+    run.part("steps", 1.5)
+    assert time.monotonic() - begun < 20
+    (pid,) = (run.folder / "results-log.txt").read_text().split()
+    assert not alive(pid)
+    assert run.found["loss"] == [{"who": "steps"}]
+    assert run.found["errors"]["steps"].startswith("ended at its limit")
+    assert "| steps |" in (run.folder / "results.md").read_text()
+
+
+def test_parts_add_up_and_those_without_time_are_named(run):
+    shown = []
+    gpu.run_parts(run, ["agree", "rest"], shown.append)
+    assert run.found["loss"] == [{"who": "agree"}, {"who": "rest"}]
+    assert run.found["checks"] == {"agree": 1, "rest": 1}
+    assert run.found["errors"] == {"rest": "the process died with status 3"}
+    run.end = run.clock() + gpu.RESERVE + 0.4
+    gpu.run_parts(run, ["tests"], shown.append)
+    assert run.found["not run"] == ["tests"] and "tests: 0.0 s" in shown[-1]
+    assert json.loads((run.folder / "results.json").read_text()) == run.found
+    assert "- not run: tests" in (run.folder / "results.md").read_text()
+    assert any("| agree |" in text for text in shown)
+
+
+# Programs -----------------------------------------------------------------------------------------
+
+
+def test_programs_end_at_their_limit_with_what_they_started(tmp_path):
+    code = "import subprocess, sys; print('begun', flush=True); subprocess.run(['sleep', '60'])"
+    begun, file = time.monotonic(), tmp_path / "x.txt"
+    done = gpu_tools.limited([sys.executable, "-c", code], 2, file)
+    assert time.monotonic() - begun < 20
+    assert done == (None, ["begun"]) and done.said(2) == "not finished in 2 s: begun"
+    done = gpu_tools.limited([sys.executable, "-c", "print('a'); print('b')"], 30, file)
+    assert done.said(30) == "b" and file.read_text() == "begun\na\nb\n"
+    assert gpu.first_output(["no-such-program"]) == "unknown"
+    assert gpu.first_output([sys.executable, "-c", "print('580.1')"]) == "580.1"
+
+
+def test_tools_run_every_kernel_once_and_leave_the_clocks_alone(monkeypatch, tmp_path):
+    given = []
+    done = gpu_tools.Done(0, ["table", "end"])
+    monkeypatch.setattr(gpu_tools, "limited", lambda *args: given.append(args) or done)
+    monkeypatch.setattr(gpu_tools.shutil, "which", lambda name: None)
+    assert gpu_tools.run_sanitizer("memcheck", 1, tmp_path) == "compute-sanitizer isn't here"
+    assert gpu_tools.run_profiler("bf16", 1, tmp_path) == "ncu isn't here"
+    monkeypatch.setattr(gpu_tools.shutil, "which", lambda name: f"/bin/{name}")
+    assert gpu_tools.run_sanitizer("racecheck", 9, tmp_path) == "end"
+    assert gpu_tools.run_profiler("bf16", 9, tmp_path) == "end"
+    (sanitizer, *_), (profiler, *_) = given
+    assert sanitizer[:3] == ["/bin/compute-sanitizer", "--tool", "racecheck"]
+    assert sanitizer[-1] == "every" and profiler[-2:] == ["step", "bf16"]
+    assert profiler[:3] == ["/bin/ncu", "--clock-control", "none"]
 
 
 # Our side -----------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def ours():
+    xp = HostCupy(("ascending",))
+    return gpu_ours.Ours(xp, gpu_ours.by_events(xp), most=2, launches=1, rounds=1)
+
+
 @needs_compiler
-@pytest.mark.parametrize("variant", cases.VARIANTS)
-def test_our_side_measures_each_part(ours, variant):
-    for how in gpu.HOW:
-        assert ours.layers(variant, 8, 2, 3, 4, how).round() > 0
-        made = ours.loss(variant, 12, 31, 8, how)
-        assert made.round() > 0
-        assert made.known == {"bytes_over": 300_000_000 - 2 * 4 * (8 * 31 + 31)}
-    assert ours.sequences(variant, 8, 3, 4).round() > 0
-    assert ours.step(TINY, variant, 2).round() > 0
-    parts = ours.parts(TINY, variant)
-    assert list(parts) == ["step", "recurrent", "loss", "embedding", "optimizer"]
-    assert all(took > 0 for took in parts.values())
-    found = ours.differences(variant, 12, 31, 8, 3, 4)
-    assert set(found) >= {"losses", "dh", "dW", "db", "y", "dx", "layer.dWh"}
-    largest = max(found.values())
-    assert largest == 0 if variant == "fp32" else largest < 2e-2
+def test_every_kernel_is_launched_in_every_way_and_agrees(ours):
+    checks = gpu_checks.Checks(ours)
+    gpu_checks.every(checks, most=64)
+    assert checks.never_launched() == []
+    assert gpu_checks.kernels() == {
+        name for file in cuda_source.names() for name in KERNEL.findall(cuda_source.source(file))
+    }
+
+
+@needs_compiler
+@pytest.mark.parametrize(("variant", "bound"), [("fp32", 1e-5), ("bf16", 1e-2)])
+def test_bachs_plans_agree_with_the_cpu(variant, bound):
+    """A cluster of two blocks a row, and in bf16 two rows a block, at H=128 and B=50."""
+    xp = HostCupy(("ascending",), multiprocessors=132)
+    checks = gpu_checks.Checks(gpu_ours.Ours(xp, gpu_ours.by_events(xp)))
+    layer = gpu_checks.Layer(128, 50, variant)
+    assert layer in gpu_checks.LAYERS
+    errors = checks.layer(*layer, T=2)
+    assert 0 < max(errors.values()) < bound
+
+
+def way(H, B, clusters=True):
+    """How a layer runs on an H200."""
+    plan = sequence_plan(B, H, 4, 132, 227 << 10, clusters)
+    quads = -(-H // 4)
+    beyond = quads > plan.registers // 4 + plan.held
+    return plan.cluster, plan.rows, plan.bound, plan.held > 0, beyond
+
+
+def test_the_layers_checked_run_in_each_way_there_is():
+    rows = (1, 2, 7, 16, 25, 32, 50, 64, 66, 100, 128, 132, 133, 150, 200, 264, 265, 300, 400, 600)
+    there = {way(H, B) for H in range(1, 257) for B in rows}
+    fitting = [layer for layer in gpu_checks.LAYERS if layer.H <= 256]
+    taken = {way(layer.H, layer.B) for layer in fitting if layer.variant == "fp32"}
+    assert taken == there
+    assert way(128, 50, clusters=False) in {
+        way(layer.H, layer.B, clusters=False) for layer in fitting if layer.variant == WITHOUT
+    }
+    assert any(layer.H > 256 for layer in gpu_checks.LAYERS)
 
 
 @needs_compiler
 def test_a_variant_turns_our_matrix_kernels_off():
-    xp = HostCupy()
-    without = gpu_ours.ops_of(WITHOUT, xp)
+    without = gpu_ours.ops_of(WITHOUT, HostCupy())
     assert (without.tensor_cores, without.clusters) == (False, False)
-    assert gpu_ours.ops_of(WITHOUT, xp).precision == gpu_ours.ops_of("bf16", xp).precision
+    assert without.precision == gpu_ours.ops_of("bf16", HostCupy()).precision
     assert cases.precision_of(WITHOUT) == "bf16"
-
-
-@needs_compiler
-def test_ceilings_kernels_and_sampling_on_the_stand_in(ours):
-    assert ours.copy_rate(4096) > 0
-    for precision in cases.RIVAL_PRECISIONS:
-        assert ours.gemm_rate(precision, 16, copies=precision == "bf16") > 0
-        assert ours.head_rate(precision, 12, 31, 8) > 0
-    rows = ours.kernels(TINY, "fp32", {"bytes": 1e9, "fp32": 1e9})
-    assert len(rows) == 15
-    assert all(row["microseconds"] > 0 and row["share_of_bound"] > 0 for row in rows), rows
-    (row, *_) = ours.kernels(TINY, "fp32", {})
-    assert np.isnan(row["share_of_bound"])
-    assert ours.sampling(2, 31, 4, H=8).round() > 0
-    assert ours.machine()["gpu"] == "Stand-in" and ours.device_bytes() == 2 << 30
 
 
 @needs_compiler
@@ -143,16 +261,13 @@ def test_the_copy_copies_and_the_head_multiplies_what_it_says(ours):
 
 @needs_compiler
 def test_a_round_keeps_what_its_graph_reads_and_writes(ours):
-    made = [ours.layers("fp32", 8, 1, 3, 4, "graph") for _ in range(4)]
-    made += [ours.loss("fp32", 12, 31, 8, "graph") for _ in range(4)]
-    for each in made:  # guards around each array are looked at
+    made = [ours.layers("fp32", 8, 1, 3, 4, "graph"), ours.loss("fp32", 12, 31, 8, "graph")]
+    for each in made:  # the stand-in looks whether memory is still there
         assert each.round() > 0
 
 
 @needs_compiler
 def test_an_error_while_a_graph_is_captured_ends_the_capture(ours):
-    from host_cuda.host_cupy import RECORDER
-
     calls = []
 
     def fails_at_the_second():
@@ -166,86 +281,70 @@ def test_an_error_while_a_graph_is_captured_ends_the_capture(ours):
 
 
 @needs_compiler
-def test_a_step_whose_loss_is_no_number_is_an_error(ours, monkeypatch):
+@pytest.mark.parametrize("sent", [False, True])
+def test_a_step_whose_loss_is_no_number_is_an_error(ours, monkeypatch, sent):
+    assert ours.step(TINY, "fp32", 2, sent).round() > 0
     monkeypatch.setattr(gpu_ours, "LR", float("nan"))
     with pytest.raises(ArithmeticError, match="no finite number"):
-        ours.step(TINY, "fp32", 3)
-
-
-@needs_compiler
-def test_checks_hold_the_stand_in_to_the_cpu(ours):
-    checks = gpu_checks.Checks(ours)
-    for head in gpu_checks.HEADS:
-        found = checks.agreement(head, steps=3)
-        assert max(found.values()) < 1e-4
-    errors = {v: max(checks.precision_error(v).values()) for v in ("fp32", "bf16")}
-    assert errors["fp32"] < 1e-4 < errors["bf16"] < 3e-2
+        ours.step(TINY, "fp32", 3, sent)
 
 
 @needs_compiler
 def test_one_step_runs_between_the_profilers_marks(ours):
     before = dict(ours.xp.launches)
     gpu_checks.one_step(ours, TINY, "bf16")
-    assert ours.xp.marks == ["start", "stop"] and ours.xp.launches != before
-
-
-def test_programs_end_at_their_limit_with_what_they_started():
-    code = "import subprocess, sys; print('begun', flush=True); subprocess.run(['sleep', '60'])"
-    begun = time.monotonic()
-    done = gpu_checks.limited([sys.executable, "-c", code], 2)
-    assert time.monotonic() - begun < 20
-    assert done == (None, ["begun"]) and gpu_checks.said(done, 2) == "not finished in 2 s"
-    done = gpu_checks.limited([sys.executable, "-c", "print('a'); print('b')"], 30)
-    assert gpu_checks.said(done, 30) == "b"
-
-
-def test_tools_that_are_not_here_say_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(gpu_checks.shutil, "which", lambda name: None)
-    assert "isn't here" in gpu_checks.run_sanitizer("memcheck", 1)
-    assert "isn't here" in gpu_checks.run_profiler(tmp_path / "x", "bf16", 1)
-    assert gpu.first_output(["no-such-program"]) == "unknown"
-    assert gpu.first_output([sys.executable, "-c", "print('580.1')"]) == "580.1"
-
-
-def test_the_profiler_leaves_the_clocks_alone_and_writes_text(monkeypatch, tmp_path):
-    given = []
-    monkeypatch.setattr(gpu_checks.shutil, "which", lambda name: f"/bin/{name}")
-    done = gpu_checks.Done(0, ["table", "end"])
-    monkeypatch.setattr(gpu_checks, "limited", lambda *args: given.append(args) or done)
-    assert gpu_checks.run_profiler(tmp_path / "x.txt", "bf16", 90) == "end"
-    command, limit = given[0]
-    assert command[:3] == ["/bin/ncu", "--clock-control", "none"] and limit == 90
-    assert command[-2:] == ["--one-step", "bf16"]
-    assert (tmp_path / "x.txt").read_text() == "table\nend\n"
+    assert ours.xp.cuda.runtime.marks == ["start", "stop"] and ours.xp.launches != before
 
 
 # PyTorch's ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", cases.RIVAL_PRECISIONS)
-def test_pytorchs_side_measures_each_part(torch_side, precision):
-    for how in gpu.HOW:
-        made = torch_side.layers(precision, 8, 2, 3, 4, how, module=precision == "bf16")
-        assert made.round() > 0 and made.known["kernel"]
-        assert torch_side.loss(precision, 12, 31, 8, how).round() > 0
-    for mode in ("eager", "graph"):
-        assert torch_side.step(TINY, precision, mode, 2).round() > 0
-        assert torch_side.sampling(2, 31, 3, mode, H=8).round() > 0
+@pytest.fixture(scope="module")
+def torch_side():
+    torch = pytest.importorskip("torch", reason="PyTorch, the rival, is not installed")
+    import gpu_rivals
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # so small: several would only wait for each other
+    yield gpu_rivals.Rivals("cpu")
+    torch.set_num_threads(before)
+
+
+def test_pytorchs_side_measures_all_that_the_parts_ask_of_it(torch_side, tmp_path, monkeypatch):
+    session = gpu_parts.Session(tmp_path / "x.json", 60, cases.sizes_of(8), small=False)
+    asked = []
+    monkeypatch.setattr(session, "compare", lambda table, entries, columns: asked.extend(entries))
+    monkeypatch.setattr(session, "ask", lambda *given, **more: None)
+    for part in ("steps", "compiled", "recurrent", "loss", "sampling", "others"):
+        gpu_parts.PARTS[part](session)
+    rivals = [entry for entry in asked if entry.side is session.torch]
+    for entry in rivals:
+        method, given = getattr(torch_side, entry.given["method"]), dict(entry.given)
+        del given["method"]
+        if "compile" in given.get("mode", ""):
+            inspect.signature(method).bind(**given)
+            assert entry.limit == gpu_parts.COMPILE_LIMIT
+        else:
+            assert method(**given).round() > 0
+    asked_for = {entry.row["who"] for entry in rivals}
+    assert {"torch eager", "torch graph, V padded to 64, logits in bf16"} <= asked_for
     torch_side.check()
     torch_side.clean()
     assert torch_side.machine()["torch"]
 
 
 def test_pytorch_trains_and_keeps_its_state(torch_side):
-    step = torch_side.step_call(TINY, "fp32")
-    losses = [float(step().detach()) for _ in range(30)]
-    assert losses[-1] < losses[0] < 4
-    assert losses[0] == pytest.approx(np.log(TINY.V), abs=0.3)
+    for half in (False, True):
+        step = torch_side.step_call(TINY, "bf16" if half else "fp32", half=half)
+        losses = [float(step().detach()) for _ in range(30)]
+        assert losses[-1] < losses[0] < 4
+        assert losses[0] == pytest.approx(np.log(TINY.V), abs=0.3)
 
 
-def test_pytorch_without_a_gpu_is_an_error(torch_side, monkeypatch):
+def test_pytorch_pads_vocabularies_and_without_a_gpu_is_an_error(torch_side, monkeypatch):
     import gpu_rivals
 
+    assert [gpu_rivals.aligned(V) for V in (1, 64, 65)] == [64, 64, 128]
     monkeypatch.setattr(gpu_rivals.torch.cuda, "is_available", lambda: False)
     with pytest.raises(RuntimeError, match="no GPU"):
         gpu_rivals.start()
@@ -254,46 +353,9 @@ def test_pytorch_without_a_gpu_is_an_error(torch_side, monkeypatch):
 # Processes ----------------------------------------------------------------------------------------
 
 
-class Faulty:
-    """A side for tests of processes."""
-
-    def __init__(self):
-        self.broken = False
-
-    def check(self):
-        if self.broken:
-            raise RuntimeError("the device is gone")
-
-    def clean(self):
-        pass
-
-    def add(self, a, b):
-        return a + b
-
-    def fails(self, lasting=False):
-        self.broken = lasting
-        raise ValueError("a line\nand another")
-
-    def dies(self):
-        os._exit(3)
-
-    def sleeps(self):
-        time.sleep(60)
-
-    def number(self, x, fault=""):
-        def round():
-            return getattr(self, fault)() if fault else x
-
-        return Made(round, {"pid": os.getpid()})
-
-
-def start():
-    return Faulty()
-
-
 @pytest.fixture
 def worker():
-    made = Worker(__name__)
+    made = Worker("faulty", lambda: 60.0)
     yield made
     made.close()
 
@@ -372,16 +434,27 @@ class Local:
 
 
 def test_rounds_are_taken_in_turn_until_the_time_is_over():
-    side = Local(Faulty())
+    side, kept = Local(faulty.Faulty()), []
     entries = [Entry({}, side, {"method": "number", "x": x}) for x in (0.1, 0.2, 0.3)]
-    left = iter([9.0] * 6 + [9.0] * 6 * 2 + [0.0] * 100)
-    rows = interleaved(entries, lambda: next(left), rounds=9)
-    assert side.order[:6] == ["0", "1", "2"] * 2
+    left = iter([9.0] * 3 + [9.0] * 6 * 2 + [0.0] * 100)
+    rows = interleaved(entries, lambda: next(left), 9, kept.append)
+    assert side.order == ["0", "1", "2"] * 2
     assert [row["seconds"] for row in rows] == [0.1, 0.2, 0.3]
-    rows = interleaved(entries, lambda: 9.0, lambda: 0.0)
-    assert [row["error"] for row in rows] == [NOT_RUN] * 3
-    left = iter([9.0] * 6 + [0.0] * 100)
-    assert [row["error"] for row in interleaved(entries, lambda: next(left))] == [NOT_RUN] * 3
+    assert len(kept) == 9 and kept[0] == rows
+    left = iter([9.0] * 3 + [0.0] * 100)
+    assert [row["error"] for row in interleaved(entries, lambda: next(left), 3)] == [NOT_RUN] * 3
+
+
+def test_a_worker_without_time_does_nothing(worker):
+    worker.make("x", method="number", x=0.5)
+    worker.left = lambda: 0.0
+    with pytest.raises(Failed, match="no time was left"):
+        worker.call("add", a=2, b=3)
+    worker.process.kill()
+    worker.left = iter([60.0] + [0.0] * 9).__next__
+    with pytest.raises(Failed, match="died"):
+        worker.call("add", a=2, b=3)
+    assert worker.made == {}  # nothing is made again
 
 
 # Goals, of made-up figures ------------------------------------------------------------------------
@@ -397,6 +470,7 @@ def goals_by_name(found):
 
 def test_nothing_measured_reaches_nothing():
     found = report.goals({})
+    assert all("not run" in goal.measured for goal in report.goals({"hidden": 16}))
     assert len(found) == 3 + 12 + 4 + 4 + 8 + 8 + 12 + 2 + 12
     assert {goal.reached for goal in found} == {""}
     assert all("not run" in goal.measured for goal in found)
@@ -405,6 +479,7 @@ def test_nothing_measured_reaches_nothing():
 def test_epochs_and_ratios_take_the_best_of_each_side():
     rows = [
         row("ours", "ours", 0.8e-3, case="Bach"),
+        row("ours", "ours, batches sent", 0.75e-3, WITHOUT, case="Bach"),
         row("ours", "ours", 0.7e-3, WITHOUT, case="Bach"),
         row("torch", "torch eager", 4e-3, case="Bach"),
         row("torch", "torch graph", 1.5e-3, case="Bach"),
@@ -413,7 +488,7 @@ def test_epochs_and_ratios_take_the_best_of_each_side():
     ]
     goals = goals_by_name({"training": rows})
     epochs = goals["Bach: 50 epochs", WITHOUT]
-    assert epochs.reached == "yes" and epochs.measured == "23.2 s (0.700 ms a step)"
+    assert epochs.reached == "yes" and epochs.measured == "24.9 s (0.750 ms a step)"
     ratio = goals["Bach, a step", "bf16"]
     assert (ratio.measured, ratio.reached) == ("1.88x torch graph", "no")
     assert goals["Bach, a step", WITHOUT].reached == "yes"
@@ -461,114 +536,3 @@ def test_the_loss_layer_the_rest_and_sampling():
     rest = goals["Bach: everything else in a step", "bf16"]
     assert rest.reached == "no" and rest.measured == "20.0% (timed by itself: 10.0%)"
     assert goals["sampling, batch 1", "fp32"].reached == "no"
-
-
-# A run --------------------------------------------------------------------------------------------
-
-
-def new_run(path, minutes=8.0):
-    now = [0.0]
-    run = gpu.Run(minutes, path, lambda: now[0])
-    return run, now
-
-
-def test_a_part_that_fails_is_a_line_and_results_are_written_after_each(tmp_path):
-    run, now = new_run(tmp_path / "card", 2)
-    shown, seen = [], []
-
-    def fails(run):
-        now[0] += 50
-        raise ZeroDivisionError("by zero\nmore")
-
-    def works(run):
-        seen.append(json.loads((tmp_path / "card.json").read_text())["errors"])
-        assert run.kept_back == 30
-        now[0] += 68
-        run.add("loss", [{"who": "a|b", "seconds": 0.5}])
-
-    parts = (
-        gpu.Part("first", 1, fails),
-        gpu.Part("second", 1, works),
-        gpu.Part("third", 30, works),
-        gpu.Part("fourth", 90, works, goal=False),
-    )
-    gpu.run_parts(run, parts, shown.append)
-    assert seen == [{"first": "ZeroDivisionError: by zero"}]
-    found = json.loads((tmp_path / "card.json").read_text())
-    assert found["not run"] == ["third", "fourth"]
-    assert found["seconds"] == {"first": 50, "second": 68}
-    page = (tmp_path / "card.md").read_text()
-    assert "| a/b | 0.5 |" in page and "- not run: fourth" in page
-    assert "- first: error: ZeroDivisionError: by zero" in page
-    assert not list(tmp_path.glob("*.part"))
-    assert any("second: 68.0 s, 2 s left" in text for text in shown)
-    assert run.attempt("x", lambda: 1) == 1
-    now[0] += 10
-    assert run.attempt("late", lambda: 1) is None and "late" in run.found["not run"]
-
-
-def tiny_sizes(monkeypatch):
-    sizes = {"COPIED": 8192, "CACHED": 8192, "SQUARE": 16, "BATCH": 3, "LENGTH": 4, "NARROW": 8}
-    sizes |= {"WIDE": (12,), "LOSS_SIZES": ((12, 31), (9, 40)), "SAMPLING_WORDS": 31}
-    sizes |= {"SAMPLING_BATCHES": (1, 2), "SAMPLING_TOKENS": 4, "ROUNDS": 1}
-    both = ("fp32", "bf16")
-    sizes |= {"GOAL_CASES": (TINY,), "VARIANTS": both, "RIVAL_PRECISIONS": both}
-    sizes |= {"OTHER_CASES": (Case("notes", 5, 3, 4, 8, head="nade"),)}
-    for name, value in sizes.items():
-        monkeypatch.setattr(cases, name, value)
-
-
-@needs_compiler
-def test_a_whole_run_answers_every_goal(ours, torch_side, monkeypatch, tmp_path):
-    tiny_sizes(monkeypatch)
-    for side in (gpu_ours.Ours, type(torch_side)):
-        monkeypatch.setattr(side.step, "__defaults__", (1,))
-    monkeypatch.setattr(gpu_ours.Ours.sampling, "__defaults__", (8,))
-    monkeypatch.setattr(type(torch_side).sampling, "__defaults__", (8,))
-    monkeypatch.setattr(gpu_checks.Checks.agreement, "__defaults__", ("fp32", 2))
-    for name in ("run_tests", "run_sanitizer", "run_profiler"):
-        monkeypatch.setattr(gpu_checks, name, lambda *args, name=name: name)
-    few = gpu_kernels.kernel_calls
-    monkeypatch.setattr(gpu_ours, "kernel_calls", lambda ops, case: few(ops, case)[:2])
-    monkeypatch.setattr(gpu, "Worker", lambda module: Local(gpu_checks.Checks(ours)))
-    run, _ = new_run(tmp_path / "card")
-    run.ours, run.torch = Local(ours), Local(torch_side)
-    # Nothing is kept back for compilations: they are named as not run.
-    monkeypatch.setattr(gpu.Run, "spare", lambda self: 0.0)
-    gpu.run_parts(run, gpu.all_parts(), lambda text: None)
-    assert run.found["errors"] == {} and run.found["not run"] == []
-    goals = report.goals(run.found)
-    assert {goal.reached for goal in goals} <= {"yes", "no"}, goals
-    compiled = report.chosen(run.found["training"], who="torch compile and graph")
-    assert [row["error"] for row in compiled] == [NOT_RUN] * 2
-    for table in report.TABLES:
-        errors = [row for row in run.found[table] if row.get("error", NOT_RUN) != NOT_RUN]
-        assert run.found[table] and not errors
-    assert set(run.found["ceilings"]) >= {"bytes", "l2", "fp32", "bf16", "bf16, head"}
-    taken = kernel_model.measured(tmp_path / "card.json")
-    known = run.found["ceilings"]
-    assert (taken.memory, taken.l2, taken.bf16) == (known["bytes"], known["l2"], known["bf16"])
-    assert taken.clock == kernel_model.Ceilings().clock
-    assert "## recurrent" in (tmp_path / "card.md").read_text()
-
-
-def test_compilations_come_last_and_have_a_limit():
-    run, _ = new_run(ROOT / "x")
-    entries = gpu.compile_entries(run, TINY)
-    rivals = [entry for entry in entries if entry.side is run.torch]
-    assert {entry.limit for entry in rivals} == {gpu.COMPILE_LIMIT}
-    assert [entry.row["precision"] for entry in rivals[::2]] == ["bf16", "tf32", "fp32"]
-    assert all(entry.side is run.ours for entry in entries[: -len(rivals)])
-    assert {e.row["who"] for e in gpu.step_entries(run, TINY)} == {
-        "ours",
-        "torch eager",
-        "torch graph",
-    }
-
-
-def test_without_a_gpu_one_line_and_status_2(monkeypatch, capsys):
-    if importlib.util.find_spec("cupy"):
-        pytest.skip("CuPy is here")
-    monkeypatch.setattr(sys, "argv", ["gpu.py"])
-    assert gpu.main() == 2
-    assert capsys.readouterr().err.startswith("error: the cupy backend needs CuPy")

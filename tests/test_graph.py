@@ -112,7 +112,8 @@ def nodes(config, precision, T=50, B=50):
         model = Model(config, ops, seed=1, words=words_of(config))
         step = GraphStep(model, Optimizer(ops, "adam", model.parameters), 5.0)
         ids = np.zeros((T, B), np.int32)
-        return step._capture(Batch(ids, ids, None, T * B)).graph.nodes
+        with step.stream:
+            return step._capture(Batch(ids, ids, None, T * B)).graph.nodes
 
 
 OPENING = ["embedding_forward"]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lstm_music import midi_file
 from lstm_music.midi import (
+    HIT,
     REPAIRS,
     TICKS_PER_QUARTER,
     MidiError,
@@ -269,6 +270,41 @@ def test_drums_are_left_out_or_kept():
 
 
 @pytest.mark.parametrize(
+    ("rows", "notes", "kept"),
+    [
+        ("0+ 0-", [(0, HIT)], 1),
+        ("0+ 0- 99+ 99- 196+ 206-", [(0, HIT), (99, 99 + HIT), (196, 206)], 2),
+        ("0+ 0- 9+ 9- 40+ 90-", [(0, 9), (9, 40), (40, 90)], 2),  # up to the next
+        ("5+ 5- 5+ 5-", [(5, 5 + HIT)], 1),  # struck twice at once
+    ],
+)
+def test_a_drum_hit_that_ends_as_it_begins_is_kept(rows, notes, kept):
+    last, raw = 0, []
+    for tick, sign in ((int(row[:-1]), row[-1]) for row in rows.split()):
+        raw.append((tick - last, sign == "+", 36, 9))
+        last = tick
+    file = header(kind=1) + chunk(events(*raw))
+    tracks, repairs = read(file, drums=True)
+    assert tracks == [[[start, end, 36] for start, end in notes]]
+    assert repairs["drum hits of length zero"] == kept
+    with pytest.raises(MidiError, match=r"drum notes left out: .*--drums keeps"):
+        read(file)
+
+
+def test_a_track_is_drums_if_most_of_its_notes_are():
+    tracks = [note(36, channel=9), note(60), note(36, channel=9) * 2 + note(60)]
+    for kind, expected in ((1, (True, False, True)), (0, (False, True))):
+        data = header(len(tracks), kind) + b"".join(chunk(track + END) for track in tracks)
+        if kind == 0:  # of one track, the channels become tracks
+            data = header(1, 0) + chunk(b"".join(tracks) + END)
+        assert read_midi(data, "", drums=True).drums == expected
+        assert read_midi(data, "").drums == ()
+    rows = [(0, 1, 9), (5, 1, 3), (5, 0, 9), (5, 1, 9), (5, 0, 3), (5, 0, 9)]  # one voice of two
+    joined = chunk(events(*((wait, on, 36, channel) for wait, on, channel in rows)))
+    assert read_midi(header() + joined, "", drums=True).drums == (True,)
+
+
+@pytest.mark.parametrize(
     ("rows", "notes", "repairs"),
     [
         # Each off ends one note: the earlier is over when the next is struck.
@@ -353,6 +389,12 @@ def voices_slowly(rows, drums):
                 struck = tick
         if struck is not None:
             notes.append((struck, last if struck < last else last + TICKS_PER_QUARTER))
+        if voice[0] == 9:  # a hit of no length has one, up to the next
+            later = [start for start, _ in notes[1:]] + [notes[-1][0] + HIT] if notes else []
+            notes = [
+                (start, end if start < end else min(start + HIT, after))
+                for (start, end), after in zip(notes, later, strict=True)
+            ]
         notes = [(start, end) for start, end in notes if start < end]
         if notes:
             found[voice] = notes

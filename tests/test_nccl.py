@@ -1,11 +1,12 @@
 """Ranks on GPUs, whose sums NCCL makes: on stand-ins for both. Not run on a GPU yet."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fake_mpi import on_ranks
+from fake_mpi import World, on_ranks
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from host_cuda.host_nccl import HostNccl
@@ -27,12 +28,6 @@ def corpus(tmp_path_factory):
     return small_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def host_gpu(world):
-    cupy = HostCupy(("ascending",))
-    cupy.cuda.nccl = HostNccl(world)
-    return CupyOps("float64", cupy=cupy)
-
-
 def train(corpus, run, ops, ranks=ALONE, **chosen):
     chosen = Settings(batch=3, seq=5, early_stop=0, seed=1, lr=0.02, max_steps=20, **chosen)
     model = Model(Config(len(corpus.vocabulary), 8, 8, 2, 0.3), ops, 1)
@@ -45,17 +40,20 @@ def train(corpus, run, ops, ranks=ALONE, **chosen):
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_ranks_on_gpus_learn_what_one_process_learns(corpus, tmp_path, size):
+def test_ranks_on_gpus_learn_what_one_process_learns(corpus, tmp_path, size, monkeypatch):
     alone = train(corpus, tmp_path / "alone", NumpyOps("float64"))
+    world = World(size)
+    nccl = HostNccl(world)
+    monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", nccl)
 
     def work(ranks):
-        ops = host_gpu(ranks._comm.world)
+        ops = CupyOps("float64", cupy=HostCupy(("ascending",)))
         trainer = train(corpus, tmp_path / "ranks", ops, ranks)
         assert trainer._graph is None
-        assert set(ops.xp.cuda.nccl.calls) == {"allReduce", "allGather"}
         return {name: ops.to_numpy(p) for name, p in trainer.model.parameters.items()}
 
-    found = on_ranks(size, work)
+    found = on_ranks(size, work, world)
+    assert [set(each.calls) for each in nccl.made] == [{"allReduce", "allGather"}] * size
     for name, p in alone.model.parameters.items():
         np.testing.assert_allclose(found[0][name], p, rtol=1e-6, atol=1e-8, err_msg=name)
         assert all(each[name].tobytes() == found[0][name].tobytes() for each in found)
@@ -64,7 +62,12 @@ def test_ranks_on_gpus_learn_what_one_process_learns(corpus, tmp_path, size):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=2e-6)
 
 
-def test_a_cupy_without_nccl_is_one_line():
+def test_a_cupy_without_nccl_is_one_line(cupy_module):
+    """CuPy offers it only once it is imported, and then it may say that it isn't there."""
+    import cupy
+
+    assert not hasattr(cupy.cuda, "nccl")
+
     def work(ranks):
         ranks.connect(CupyOps("float64", cupy=HostCupy()))
 

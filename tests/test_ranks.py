@@ -22,13 +22,16 @@ from lstm_music.checkpoint import (
     read_meta,
     write_checkpoint,
 )
-from lstm_music.cli.common import fail
+from lstm_music.cli import sample as sample_command
+from lstm_music.cli import train as train_command
+from lstm_music.cli.common import check_ranks, fail
+from lstm_music.cli.train_options import make_parser
 from lstm_music.errors import UserError
 from lstm_music.evaluate import mean_nats
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.progress import Settings
-from lstm_music.ranks import ALONE, join, launched, own_gpu
+from lstm_music.ranks import ALONE, Alone, join, launched, own_gpu
 from lstm_music.run_folder import new_run
 from lstm_music.signals import Interrupted
 from lstm_music.trainer import Trainer
@@ -241,6 +244,35 @@ def test_ranks_compute_alike(corpus):
 
     with pytest.raises(UserError, match="computes with numpy and rank 1 with numba: choose"):
         on_ranks(2, work)
+
+
+def test_ranks_are_given_the_same_options():
+    options = [["bach", "--hidden", "8"], ["bach", "--hidden", "9", "--seed", "2"]]
+    own = ["--quiet", "--threads", "1"]
+
+    def work(*words):
+        def compare(ranks):
+            given = [*words[ranks.rank], *own * ranks.rank]
+            check_ranks(make_parser().parse_args(given), ranks)
+
+        return compare
+
+    told = r"rank 1 was given other options than rank 0 \(hidden 9, not 8, seed 2, not None\)"
+    with pytest.raises(UserError, match=told):
+        on_ranks(2, work(*options))
+    on_ranks(2, work(options[0], options[0]))
+    check_ranks(make_parser().parse_args([]), ALONE)
+
+
+@pytest.mark.parametrize("command", [train_command, sample_command])
+def test_commands_compare_the_options_of_ranks(monkeypatch, command):
+    class Others(Alone):
+        def check_alike(self, options):
+            raise UserError(f"{len(options) > 9}")
+
+    monkeypatch.setattr(command, "join", Others)
+    with pytest.raises(UserError, match="True"):
+        command.main(["nowhere"])
 
 
 def test_rank_0_is_first():

@@ -261,21 +261,27 @@ def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
 
 
 def test_bars_of_events_are_those_that_python_decodes(opened, checkpoints):
+    """Of a piece and of the next, which begins at a bar line of the first."""
     checkpoint = checkpoints["event"]
-    music = primer_of(checkpoint)
-    bars = opened.run(
+    music = [*primer_of(checkpoint), 0, *primer_of(checkpoint)]
+    bars, notes, data = opened.run(
         with_network(
             "event",
             f"""
             const composer = new Composer(network, {{ primer: {json.dumps(music)} }});
             {json.dumps(music)}.forEach(() => composer.step());
-            return composer.music.bars;
+            const {{ bars }} = composer.music;
+            composer.music.endPiece();
+            return [bars, composer.notes, [...midiFile(composer.notes, 90, bars)]];
             """,
         )
     )
     composer = composer_of(checkpoint, model(checkpoint, checkpoint.parameters))
-    meter = composer.piece(music, Options(), "opening").meter
-    assert len(bars) > 1 and bars == bars_of(meter, bars[-1])[0].tolist()
+    piece = composer.piece(music, Options(), "opening")
+    assert len(bars) > 1 and bars == bars_of(piece.meter, bars[-1])[0].tolist()
+    assert sorted(note[:3] for note in notes) == sorted(notes_of(piece.tracks[0]).tolist())
+    last = bars_of(read_midi(bytes(data), "page").meter, bars[-1])[0].tolist()
+    assert last == bars
 
 
 # Composing --------------------------------------------------------------------------------------
@@ -336,16 +342,18 @@ def test_temperature_tells_careful_from_bold(opened):
 
 
 def test_midi_of_the_page_is_read_back(opened):
-    notes, data = opened.run(
+    notes, data, drums = opened.run(
         with_network(
             "flatten",
             """
             const composer = new Composer(network, { seed: 3 });
             while (composer.notes.length < 200) composer.step();
-            return [composer.notes, [...midiFile(composer.notes, 77)]];
+            const { notes } = composer;
+            return [notes, [...midiFile(notes, 77)], [...midiFile(notes, 77, [], true)]];
             """,
         )
     )
+    assert all(read_midi(bytes(drums), "page", drums=True).drums)
     piece = read_midi(bytes(data), "page")
     tracks = sorted({note[3] for note in notes})
     assert len(piece.tracks) == len(tracks)

@@ -40,6 +40,7 @@ def smoke(tmp_path_factory):
 # All of it --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_page_has_every_experiment_question_and_figure(smoke):
     told = (smoke / "results.md").read_text("utf-8")
     for words in (
@@ -62,6 +63,7 @@ def test_the_page_has_every_experiment_question_and_figure(smoke):
     assert all((docs / link).exists() for link in re.findall(r"!\[[^]]*\]\(([^)]*)\)", text))
 
 
+@pytest.mark.slow
 def test_runs_are_ordinary_ones_with_the_papers_settings(smoke):
     config = read_json(smoke / "bach-midi-paper" / "config.json")
     assert config["tokenizer"]["layout"] == "flatten" and config["training"]["early_stop"] == 0
@@ -71,6 +73,7 @@ def test_runs_are_ordinary_ones_with_the_papers_settings(smoke):
     assert list((smoke / "muse-truncated-tuned" / "samples").glob("*.mid"))
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_done_again(smoke, monkeypatch):
     def forbidden(*_):
         raise AssertionError
@@ -84,6 +87,7 @@ def test_what_is_done_is_not_done_again(smoke, monkeypatch):
     assert (smoke / "results.md").read_text("utf-8") == before
 
 
+@pytest.mark.slow
 def test_a_better_checkpoint_is_judged_anew(smoke, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(smoke, out, symlinks=True)
@@ -99,6 +103,7 @@ def test_a_better_checkpoint_is_judged_anew(smoke, tmp_path, monkeypatch):
     assert judged == [str(out / "muse-truncated-tuned")] * 4
 
 
+@pytest.mark.slow
 def test_what_was_taken_away_is_made_again(smoke, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(smoke, out, symlinks=True)
@@ -285,8 +290,8 @@ def test_epochs_and_hours_of_a_run_that_was_stopped(tmp_path):
 
 
 def test_tokens_an_epoch_are_measured_once_one_has_ended():
-    rows = [{"epoch": "0", "tokens": "60"}, {"epoch": "0", "tokens": "101"},
-            {"epoch": "1", "tokens": "150"}]  # fmt: skip
+    rows = [{"epoch": 0, "tokens": 60}, {"epoch": 0, "tokens": 101},
+            {"epoch": 1, "tokens": 150}]  # fmt: skip
     assert tokens_an_epoch(rows, 1, 99) == 101
     assert tokens_an_epoch(rows[:1], 0, 99) == 99
 

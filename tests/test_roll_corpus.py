@@ -286,6 +286,7 @@ def test_the_second_load_is_from_the_cache(place, monkeypatch, reading):
     assert first.summary() == second.summary()
 
 
+@pytest.mark.slow(keep=4)
 @pytest.mark.parametrize(
     "file",
     ["packed.npy", "offsets.npy", "ids.npy", "unseen.npy", "shifts.npy", "corpus.json", "sha256"],

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
+from lstm_music.decoding import clipped, decode, decode_chords, length_in_frames
 from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.model import Batch, Config, Model
 from lstm_music.ops import get_ops
@@ -16,11 +17,7 @@ from lstm_music.sampler import (
     FreeGrammar,
     Options,
     choose,
-    clipped,
-    decode,
-    decode_chords,
     find,
-    length_in_frames,
     sample,
     within,
 )

@@ -536,14 +536,24 @@ def test_a_disk_full_when_interrupted_is_an_error(corpus, tmp_path, disk):
         trainer.train()
 
 
+def test_no_space_is_asked_for_where_that_is_not_what_is_missing(corpus, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    trainer = small_trainer(corpus, tmp_path / "run", max_steps=20)
+    monkeypatch.setattr(training, "write_checkpoint", refuse)
+    with pytest.raises(UserError, match=r"Input/output error.*: mend that, then go on with"):
+        trainer.train()
+
+
 def test_metrics_that_cant_be_written_are_a_warning(corpus, straight, tmp_path, monkeypatch):
     run = tmp_path / "run"
     real = append
 
-    def refuse(path, line):
+    def refuse(path, line, head):
         if line.startswith("18,"):
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, line)
+        real(path, line, head)
 
     monkeypatch.setattr(training, "append", refuse)
     trainer = small_trainer(corpus, run, max_steps=40)
@@ -627,6 +637,22 @@ def test_a_second_signal_stops_at_once(corpus, tmp_path, number):
         trainer.train()
     assert not checkpoints_of(tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="terminals don't close here")
+@pytest.mark.parametrize("first", ["SIGHUP", "SIGTERM"])
+def test_a_closed_terminal_is_no_second_signal(corpus, tmp_path, first):
+    """A shell says it after the system has, and a session's manager after SIGTERM."""
+
+    def twice():
+        signal.raise_signal(getattr(signal, first))
+        signal.raise_signal(signal.SIGHUP)
+
+    trainer = small_trainer(corpus, tmp_path / "run", show=stop_at(4, twice))
+    with pytest.raises(Interrupted) as stopped:
+        trainer.train()
+    assert stopped.value.number == getattr(signal, first)
+    assert target(tmp_path / "run", "latest") == "step-00000004"
 
 
 def test_a_second_signal_while_saving_leaves_no_half_checkpoint(corpus, tmp_path, monkeypatch):

@@ -14,7 +14,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lstm_music.checkpoint import CHECKPOINTS, META_FILE, MODEL_FILE, read_checkpoint, sealed
+from lstm_music.checkpoint import (
+    CHECKPOINTS,
+    META_FILE,
+    MODEL_FILE,
+    linked,
+    read_checkpoint,
+    sealed,
+)
 from lstm_music.cli.runs import BUNDLED
 from lstm_music.corpus import Reading, load_corpus
 
@@ -37,7 +44,8 @@ def main() -> None:
     parser.add_argument("name", choices=BUNDLED)
     parser.add_argument("--chorales", type=int, metavar="SEMITONES")
     args = parser.parse_args()
-    best = args.run / CHECKPOINTS / "best"
+    best = linked(args.run / CHECKPOINTS, "best")
+    assert best is not None, "the run has no best checkpoint"
     meta = json.loads((best / META_FILE).read_text("utf-8"))
     del meta["seal"]
     meta["sha256"] = {MODEL_FILE: meta["sha256"][MODEL_FILE]}

@@ -32,6 +32,8 @@ TESTS = {
     "checkpoint_meta.py": ("tests/test_forged_checkpoints.py",),
     "run_lock.py": ("tests/test_run_lock.py",),
     "health.py": ("tests/test_health.py",),
+    "compiled_sampling.py": ("tests/test_compiled_sampling.py",),
+    "compiled_choice.py": ("tests/test_compiled_sampling.py",),
 }
 SECONDS = 600  # a run of the tests that takes longer may have noticed something
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {

@@ -4,7 +4,10 @@ import os
 
 __version__ = "0.1.0"
 
-# The BLAS's threads and Numba's take turns within a training step. By default the BLAS's idle ones
-# spin on the cores that Numba's need; told to sleep, a step takes half the time, and a tenth on a
-# busy machine. OpenBLAS reads this when NumPy loads it, so it stands here.
+# Threads that wait for each other spin by default, OpenMP's for milliseconds, the BLAS's idle ones
+# longer: on a busy machine a thread then spins on the core that the awaited one needs, and a step
+# takes twenty times as long. Told to sleep soon they are as fast on an idle one. Libraries read
+# this when they are loaded, so it stands here: OpenBLAS's, GNU's and LLVM's OpenMP.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+os.environ.setdefault("KMP_BLOCKTIME", "0")

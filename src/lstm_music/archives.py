@@ -1,7 +1,8 @@
 """Zip and tar archives of MIDI files, read member by member and never unpacked beside the music.
 
-Nothing that an archive says of itself is believed: a member is read up to a size and no further, a
-packed tar up to many times its own size, and a path that climbs out of the archive is refused.
+Nothing that an archive says of itself is believed: a member is read up to a size and no further, an
+archive up to many times its own size, no byte of a zip twice, and a path that climbs out of the
+archive is refused.
 """
 
 import bz2
@@ -10,10 +11,11 @@ import lzma
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
-from typing import IO, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, NamedTuple, cast
 
+from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 from lstm_music.midi import MOST_BYTES, MidiError
 
@@ -24,9 +26,27 @@ PACKED: dict[bytes, Callable[[IO[bytes]], Any]] = {
     b"BZh": bz2.open,
     b"\xfd7zXZ\x00": lzma.open,
 }
-MOST_UNPACKED = 100  # times the size of a packed tar: MIDI files pack to a third or so
+MOST_UNPACKED = 100  # times the size of a packed archive: MIDI files pack to a third or so
 LEAST_UNPACKED = 2**24  # bytes that any may unpack to
+MOST_READ = 2**25  # bytes at once; a list of 178,561 files takes 20 MB of a zip
+LOCAL_HEADER = 30  # bytes before a member of a zip, without its name
 BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # the others unpack without a bound
+
+
+class Sips:
+    """A file of which no more is read at once than MOST_READ bytes, whatever it says of itself."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    def read(self, size: int = -1) -> bytes:
+        """Read so many bytes; raises OSError for too many."""
+        if size > MOST_READ:
+            raise OSError(f"it says that a part of it has {size:,} bytes")
+        return self.file.read(size if size >= 0 else MOST_READ)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
 
 
 class Member(NamedTuple):
@@ -45,8 +65,8 @@ def is_archive(name: str) -> bool:
 def members(path: Any, wanted: Callable[[str], bool]) -> list[Member]:
     """Return the files of an archive that are wanted by name, sorted by name.
 
-    path has a name and open("rb"). Raises UserError where the archive can't be read; a member's
-    read raises MidiError or OSError where that member can't.
+    path: a Path, or what has a name and open("rb"). Raises UserError where the archive can't be
+    read; a member's read raises MidiError or OSError where that member can't.
     """
     kind = "zip" if path.name.lower().endswith(ZIP_SUFFIXES) else "tar"
     try:
@@ -62,18 +82,47 @@ def members(path: Any, wanted: Callable[[str], bool]) -> list[Member]:
 
 def zip_members(path: Any, wanted: Callable[[str], bool]) -> Iterator[Member]:
     """Yield the wanted files of a zip."""
-    archive = zipfile.ZipFile(path.open("rb"))
-    for info in archive.infolist():
+    file = opened(path)
+    archive = zipfile.ZipFile(cast(IO[bytes], Sips(file)))
+    infos = archive.infolist()
+    refusals = zip_refusals(infos, most_unpacked(file))
+    for info in infos:
         if wanted(info.filename):
             mark = f"{info.header_offset} {info.file_size} {info.CRC}"
-            yield Member(info.filename, zip_reader(archive, info), mark)
+            read = zip_reader(archive, info, refusals.get(id(info)))
+            yield Member(info.filename, read, mark)
 
 
-def zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], bytes]:
-    """Return a function that reads one file of a zip."""
+def zip_refusals(infos: Iterable[zipfile.ZipInfo], most: int) -> dict[int, str]:
+    """Return why files of a zip are not read, by id of their entry.
+
+    Two entries could share bytes, so that a small zip unpacks without end; most: bytes in all.
+    """
+    refusals: dict[int, str] = {}
+    end = total = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        if info.header_offset < end:
+            refusals[id(info)] = "shares its bytes with another file of its archive"
+            continue
+        end = info.header_offset + LOCAL_HEADER + info.compress_size
+        if info.file_size > MOST_BYTES:
+            refusals[id(info)] = f"is larger than {MOST_BYTES:,} bytes"
+        elif total + info.file_size > most:
+            refusals[id(info)] = f"unpacks, with its archive, to {MOST_UNPACKED} times its size"
+        else:
+            total += info.file_size
+    return refusals
+
+
+def zip_reader(
+    archive: zipfile.ZipFile, info: zipfile.ZipInfo, refusal: str | None
+) -> Callable[[], bytes]:
+    """Return a function that reads one file of a zip, or raises MidiError for a refusal."""
 
     def read() -> bytes:
         refuse_climbing(info.filename)
+        if refusal:
+            raise MidiError(refusal)
         if info.compress_type not in BOUNDED:
             raise MidiError("is packed by a method other than Deflate: make the zip anew with that")
         try:
@@ -88,7 +137,7 @@ def zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[], 
 def tar_members(path: Any, wanted: Callable[[str], bool]) -> Iterator[Member]:
     """Yield the wanted files of a tar, packed or not."""
     file = unpacked(path)
-    with tarfile.open(fileobj=file, mode="r:") as archive:
+    with tarfile.open(fileobj=cast(IO[bytes], Sips(file)), mode="r:") as archive:
         for info in archive:
             if wanted(info.name) and not info.isdir():
                 mark = f"{info.offset_data} {info.size} {info.mtime}"
@@ -116,14 +165,13 @@ def tar_reader(file: IO[bytes], info: tarfile.TarInfo) -> Callable[[], bytes]:
 
 def unpacked(path: Any) -> IO[bytes]:
     """Return a tar's file, unpacked to a temporary one first where it is packed."""
-    file: IO[bytes] = path.open("rb")
+    file = opened(path)
     head = file.read(6)
     file.seek(0)
     unpack = next((unpack for magic, unpack in PACKED.items() if head.startswith(magic)), None)
     if unpack is None:
         return file
-    most = max(LEAST_UNPACKED, MOST_UNPACKED * file.seek(0, 2))
-    file.seek(0)
+    most = most_unpacked(file)
     plain = tempfile.TemporaryFile()  # noqa: SIM115 — the members read it later
     with file, unpack(file) as stream:
         while block := stream.read(2**20):
@@ -135,6 +183,19 @@ def unpacked(path: Any) -> IO[bytes]:
             plain.write(block)
     plain.seek(0)
     return plain
+
+
+def opened(path: Any) -> IO[bytes]:
+    """Open an archive. Raises OSError, or ValueError for a pipe or a device."""
+    file: IO[bytes] = open_plain(path) if isinstance(path, Path) else path.open("rb")
+    return file
+
+
+def most_unpacked(file: IO[bytes]) -> int:
+    """Return how many bytes an archive may unpack to, and go to its beginning."""
+    most = max(LEAST_UNPACKED, MOST_UNPACKED * file.seek(0, 2))
+    file.seek(0)
+    return most
 
 
 def refuse_climbing(name: str) -> None:

@@ -1,30 +1,59 @@
 """Reading files that may be anybody's: their size, structure and types checked first."""
 
+import errno
 import json
 import math
+import os
+import stat
+import sys
 import types
 import typing
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, NoReturn, TypeVar
 
 JSON_BYTES = 32 << 20  # the paper's vocabulary of 35,509 words takes 1 MB
+LEAST_READ = 1 << 20  # bytes to ask for: some files of the system's say that they have none
 JSON_VALUES = 2_000_000  # each costs up to some 70 bytes
 
 Data = TypeVar("Data")
 Range = tuple[float, float]
 
 
-def read_bounded(path: Path, most: int) -> bytes:
-    """Return a file's content. Raises OSError, or ValueError for more bytes or no plain file."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would be waited for
+class TooLarge(ValueError):
+    """A file has more bytes than what it should be ever needs."""
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file to read, without waiting for whoever would write into a pipe.
+
+    Raises OSError, or ValueError for a pipe, a device or a socket, wherever a link leads to it.
+    """
+    if stat.S_ISDIR(mode := path.stat().st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):  # merely to open some devices does something
         raise ValueError("it is no plain file")
-    with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
-    return data
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    file = os.fdopen(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # it has become another since
+        file.close()
+        raise ValueError("it is no plain file")
+    return file
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """Return a file's content. Raises OSError, or ValueError for no plain file.
+
+    Raises TooLarge for more than `most` bytes, of which then none are read.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size <= most:
+            data = file.read(min(most, max(size, LEAST_READ)) + 1)  # what is asked for is allocated
+            if len(data) <= most:
+                return data
+    raise TooLarge(f"it has more than {most:,} bytes")
 
 
 def parse_json(data: bytes) -> Any:
@@ -33,9 +62,14 @@ def parse_json(data: bytes) -> Any:
     if values > JSON_VALUES:
         raise ValueError(f"it holds more than {JSON_VALUES:,} values")
     try:
-        return json.loads(data)
+        return json.loads(data, parse_constant=no_number)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
+
+
+def no_number(name: str) -> NoReturn:
+    """Raise ValueError for NaN, Infinity or -Infinity, which Python takes for JSON."""
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_json(path: Path, most: int = JSON_BYTES) -> Any:
@@ -57,11 +91,26 @@ def whole_number(value: Any, what: str, low: int, high: int) -> int:
     return value
 
 
+def number(value: Any, what: str, low: float, high: float) -> float:
+    """Return a number from low to high, both finite. Raises ValueError for anything else."""
+    if type(value) not in (int, float) or not low <= value <= high:  # NaN is neither
+        raise ValueError(f"{what} is no number from {low:g} to {high:g}")
+    return float(value)
+
+
 def text(value: Any, what: str) -> str:
     """Return a string that has a UTF-8 encoding. Raises ValueError for anything else."""
     if not isinstance(value, str):
         raise ValueError(f"{what} is no text")
     value.encode()
+    return value
+
+
+def path_text(value: Any, what: str) -> str:
+    """Return a string that a file may be named by. Raises ValueError for anything else."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError(f"{what} is no path")
+    os.fsencode(value)
     return value
 
 
@@ -107,5 +156,5 @@ def is_of(value: Any, kind: Any) -> bool:
     if isinstance(value, bool):
         return False
     if kind is float:
-        return isinstance(value, int | float) and math.isfinite(value)
+        return isinstance(value, int | float) and abs(value) <= sys.float_info.max
     return kind in (int, str) and isinstance(value, kind)

@@ -5,6 +5,7 @@ meta.json) and train.safetensors (what resuming needs besides). Each file's SHA-
 meta.json, its own included. Nothing is ever pickled.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -23,6 +24,7 @@ from lstm_music.bounded import JSON_BYTES, read_bounded, read_json
 from lstm_music.checkpoint_meta import check_meta
 from lstm_music.errors import UserError
 from lstm_music.model import Config, parameter_shapes
+from lstm_music.names import typeable
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers.grammar import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -30,7 +32,10 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 FORMAT = 2
 MODEL_FILE, TRAIN_FILE, META_FILE = "model.safetensors", "train.safetensors", "meta.json"
 CHECKPOINTS = "checkpoints"  # the folder of a run that holds them
+LINKS = ("best", "latest")
 STEP = re.compile("step-[0-9]{1,18}")
+NAME_BYTES = 64  # of a file that stands for a link, at most
+CANT_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 HEADER_MOST = 1 << 20  # bytes of a safetensors header; one of 64 layers has a tenth
 ARRAYS_MOST = {MODEL_FILE: 1, TRAIN_FILE: 4}  # arrays of each parameter's shape
 
@@ -73,7 +78,8 @@ def write_checkpoint(
     final = folder / step_name(step)
     made = folder / f".{final.name}.{os.getpid()}.tmp"
     shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
+    folder.mkdir(exist_ok=True)  # but not the run's: one without its config.json can't go on
+    made.mkdir()
     try:
         files = {MODEL_FILE: save(model), TRAIN_FILE: save(train)}
         hashes = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
@@ -132,21 +138,33 @@ def put_in_place(made: Path, final: Path) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has a folder's entries."""
+    """Wait until the disk has a folder's entries, where the file system can say so."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in CANT_SYNC:
+            raise
     finally:
         os.close(handle)
 
 
 def point(folder: Path, link: str, name: str) -> None:
-    """Make the symbolic link folder/link point to name, atomically."""
-    if linked(folder, link) == folder / name:
+    """Make folder/link point to the checkpoint of a name, atomically.
+
+    It is a symbolic link, or, where the file system has none, a file that holds the name.
+    """
+    copied = is_copy(folder / link)
+    if linked(folder, link) == folder / name and not copied:
         return
     made = folder / f".{link}.{os.getpid()}.tmp"
     made.unlink(missing_ok=True)
-    made.symlink_to(name)
+    try:
+        os.symlink(name, made)
+    except (OSError, NotImplementedError):  # a disk that refuses everything refuses the file, too
+        write_synced(made, f"{name}\n".encode())
+    if copied:
+        shutil.rmtree(folder / link)
     made.replace(folder / link)
 
 
@@ -157,16 +175,24 @@ def point_best(run: Path, step: int | None) -> None:
     last checkpoint, and one that fell back to an older checkpoint forgets what came after.
     """
     folder = run / CHECKPOINTS
-    if step is None:
+    if step is not None:
+        if (folder / step_name(step)).is_dir():
+            point(folder, "best", step_name(step))
+    elif is_copy(folder / "best"):
+        shutil.rmtree(folder / "best")
+    else:
         (folder / "best").unlink(missing_ok=True)
-    elif (folder / step_name(step)).is_dir():
-        point(folder, "best", step_name(step))
+
+
+def is_copy(link: Path) -> bool:
+    """Return whether what should be a link is a folder: some programs copy what links point to."""
+    return link.is_dir() and not link.is_symlink()
 
 
 def prune(run: Path, keep: int) -> None:
     """Remove all but the best and the last `keep` checkpoints of a run, and what a crash left."""
     folder = run / CHECKPOINTS
-    kept = {path.name for path in (linked(folder, link) for link in ("latest", "best")) if path}
+    kept = {path.name for path in (linked(folder, link) for link in LINKS) if path}
     checkpoints = checkpoints_of(run)
     kept.update(path.name for path in checkpoints[:keep])
     for path in checkpoints:
@@ -263,16 +289,22 @@ def arrays_of(data: bytes) -> dict[str, Array]:
 
 
 def linked(folder: Path, link: str) -> Path | None:
-    """Return the checkpoint that a link points to, None where there is none.
+    """Return the checkpoint that a link, or what stands for one, points to; None where it's none.
 
     A link must name a checkpoint beside itself: a run of somebody else's could point anywhere.
     """
+    path = folder / link
     try:
-        name = os.readlink(folder / link)
-    except OSError:
+        if path.is_symlink():
+            name = os.readlink(path)
+        elif is_copy(path):
+            name = step_name(int(read_json(path / META_FILE)["step"]))
+        else:
+            name = read_bounded(path, NAME_BYTES).decode().strip()
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
-    path = folder / name
-    return path if STEP.fullmatch(name) and path.is_dir() and not path.is_symlink() else None
+    found = folder / name
+    return found if STEP.fullmatch(name) and found.is_dir() and not found.is_symlink() else None
 
 
 def in_order(run: Path, links: Sequence[str]) -> list[Path]:
@@ -286,7 +318,7 @@ def in_order(run: Path, links: Sequence[str]) -> list[Path]:
 def read_run(
     run: Path,
     warn: Callable[[str], None],
-    links: Sequence[str] = ("best", "latest"),
+    links: Sequence[str] = LINKS,
     train: bool = False,
 ) -> tuple[Checkpoint, dict[str, Array]]:
     """Read the first whole checkpoint of a run, and its training arrays if asked for.
@@ -296,11 +328,13 @@ def read_run(
     """
     paths = in_order(run, links)
     if not paths:
-        raise UserError(f"'{run}' has no checkpoint: train it first, with bin/train --run {run}")
+        raise UserError(
+            f"'{run}' has no checkpoint: train it first, with bin/train --run {typeable(run)}"
+        )
     reasons = [
         f"'{run / CHECKPOINTS / link}' points to no checkpoint beside it"
         for link in links
-        if (run / CHECKPOINTS / link).is_symlink() and linked(run / CHECKPOINTS, link) is None
+        if os.path.lexists(run / CHECKPOINTS / link) and linked(run / CHECKPOINTS, link) is None
     ]
     for path in paths:
         try:

@@ -3,13 +3,13 @@
 import math
 from typing import Any
 
-from lstm_music.bounded import dictionary, of_fields, text, whole_number
+from lstm_music.bounded import dictionary, of_fields, path_text, text, whole_number
 from lstm_music.model import HEADS_OF, Config
 from lstm_music.optim import OPTIMIZERS, Annealing
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES
 from lstm_music.progress import Progress, Settings
 from lstm_music.tokenizers import chords, events, messages
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.grammar import PITCHES, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 LAYERS, WIDTH, BATCH, COUNT = 64, 65536, 100_000, 2**62  # the most of each
@@ -46,9 +46,10 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     if config.head not in HEADS_OF.get(name, ()):
         raise ValueError(f"a {config.head} head can't predict {name[:40]!r}")
     corpus = dictionary(meta["corpus"], "corpus")
-    for key in ("name", "key"):
-        text(corpus[key], f"corpus.{key}")
+    path_text(corpus["name"], "corpus.name")
+    text(corpus["key"], "corpus.key")
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
+    check_drums(corpus.get("drums", []))
     if name in ("message", "event"):
         check_habits(corpus)
     if name == "message":
@@ -71,6 +72,14 @@ def check_habits(corpus: dict[str, Any]) -> None:
     """Raise ValueError where strict sampling has no habits to keep to."""
     for key in ("longest_note", "most_notes", "max_tracks"):
         whole_number(corpus[key], f"corpus.{key}", 0, LONGEST)
+
+
+def check_drums(pitches: Any) -> None:
+    """Raise ValueError unless the pitches of drums are some that there are."""
+    if not isinstance(pitches, list) or len(pitches) > PITCHES:
+        raise ValueError("corpus.drums is no list of pitches")
+    for pitch in pitches:
+        whole_number(pitch, "corpus.drums", 0, PITCHES - 1)
 
 
 def check_events(tokenizer: dict[str, Any], words: Vocabulary) -> None:

@@ -1,10 +1,8 @@
 """The corpus `classical`: the scores that music21 carries -> one zip of MIDI files."""
 
-import importlib
 import io
 import shutil
 import signal
-import subprocess
 import sys
 import zipfile
 from collections import Counter
@@ -20,6 +18,7 @@ from tqdm import tqdm
 
 from lstm_music.composers import composer_of
 from lstm_music.errors import UserError, pip_install
+from lstm_music.files import write_whole
 from lstm_music.notation import midi_of
 from lstm_music.sources import Skipped
 
@@ -53,17 +52,10 @@ class TooLong(BaseException):
     """A score takes longer than it may; no Exception, for music21 catches those here and there."""
 
 
-def install_music21() -> None:
-    """Install music21 with pip where it's missing. Raises UserError where that fails."""
-    if find_spec("music21"):
-        return
-    print(f"installing {REQUIREMENT}, which reads the scores", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check", REQUIREMENT]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = (done.stderr.strip() or done.stdout.strip() or "pip said nothing").splitlines()[-1]
-        raise UserError(f"can't install music21 ({said}): try {pip_install(REQUIREMENT)}")
-    importlib.invalidate_caches()
+def check_music21() -> None:
+    """Raise UserError where music21, which reads the scores, is missing."""
+    if not find_spec("music21"):
+        raise UserError(f"the scores need music21 to be read: {pip_install(REQUIREMENT)}")
 
 
 def build(out: Path, jobs: int, progress: bool, folder: Path | None = None) -> Built:
@@ -74,7 +66,7 @@ def build(out: Path, jobs: int, progress: bool, folder: Path | None = None) -> B
     scores, OSError where the disk refuses.
     """
     if folder is None:
-        install_music21()
+        check_music21()
         folder = corpus_folder()
     scores, skipped = find_scores(folder)
     if not scores:
@@ -90,9 +82,7 @@ def build(out: Path, jobs: int, progress: bool, folder: Path | None = None) -> B
             bar.update()
     files, left_out = gather(scores, kept)
     skipped = sorted(skipped + left_out)
-    made = out.with_name(f".{out.name}.tmp")
-    made.write_bytes(zip_files(files))
-    made.replace(out)
+    write_whole(zip_files(files), out)
     shutil.rmtree(kept)
     composers = Counter(composer_of(name) or "" for name, _ in files)
     return Built(dict(sorted(composers.items())), skipped)
@@ -153,7 +143,7 @@ def convert_all(
             try:
                 list(converted({name: waiting[name]}, kept, 2, read))
             except BrokenProcessPool:
-                finish(kept / f"{name}.reason", b"the process that reads it is killed")
+                write_whole(b"the process that reads it is killed", kept / f"{name}.reason")
             (kept / f"{name}.begun").unlink(missing_ok=True)
         # A pool that breaks also loses what it was about to report.
         for name in [name for name in waiting if is_done(kept, name)]:
@@ -195,17 +185,10 @@ def convert(name: str, path: Path, kept: Path, read: Callable[[Path], bytes]) ->
         except Exception as error:  # music21 raises whatever a broken score leads it to
             said = " ".join(str(error).split()) or type(error).__name__
             data = f"can't be read: {said}".encode()
-        finish(result, data)
+        write_whole(data, result)
     finally:
         begun.unlink()
     return name
-
-
-def finish(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    made = path.with_name(f"{path.name}.tmp")
-    made.write_bytes(data)
-    made.replace(path)
 
 
 @contextmanager

@@ -4,9 +4,10 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 
-from lstm_music.ops.numba_ops import FASTMATH, _philox_blocks
+from lstm_music.ops.arithmetic import fma, lane_sum
+from lstm_music.ops.jit import njit
+from lstm_music.ops.numba_ops import _philox_blocks
 from lstm_music.sampler import BLOCK, DRAWS
 
 FEW = 16  # words to sort outright
@@ -28,37 +29,34 @@ class Draw(NamedTuple):
     k1: int
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _exp(x, p):  # type: ignore[no-untyped-def]
     """Write exp(x) to p (n,), 0 below EXP_MIN; return the sum of each BLOCK, and of all."""
     sums = np.zeros(len(x) // BLOCK + 1)
     for first in range(0, len(x), BLOCK):
         some, out = x[first : first + BLOCK], p[first : first + BLOCK]
-        total = 0.0
         for j in range(len(some)):
             a = max(some[j], EXP_MIN)
-            n = math.floor(a * LOG2E + 0.5)
-            r = a - n * LN2_HIGH - n * LN2_LOW
+            n = float(math.floor(fma(a, LOG2E, 0.5)))
+            r = fma(-n, LN2_LOW, fma(-n, LN2_HIGH, a))
             y = TAYLOR[0]
-            y = y * r + TAYLOR[1]
-            y = y * r + TAYLOR[2]
-            y = y * r + TAYLOR[3]
-            y = y * r + TAYLOR[4]
-            y = y * r + TAYLOR[5]
-            y = y * r + TAYLOR[6]
-            y = y * r + TAYLOR[7]
-            y = y * r + TAYLOR[8]
-            y = y * r + TAYLOR[9]
-            y = y * r + TAYLOR[10]
-            y = y * r + TAYLOR[11]
-            y = y * r + TAYLOR[12]
-            y = y * r + TAYLOR[13]
+            y = fma(y, r, TAYLOR[1])
+            y = fma(y, r, TAYLOR[2])
+            y = fma(y, r, TAYLOR[3])
+            y = fma(y, r, TAYLOR[4])
+            y = fma(y, r, TAYLOR[5])
+            y = fma(y, r, TAYLOR[6])
+            y = fma(y, r, TAYLOR[7])
+            y = fma(y, r, TAYLOR[8])
+            y = fma(y, r, TAYLOR[9])
+            y = fma(y, r, TAYLOR[10])
+            y = fma(y, r, TAYLOR[11])
+            y = fma(y, r, TAYLOR[12])
+            y = fma(y, r, TAYLOR[13])
             power = np.int64(np.int64(np.int32(n) + np.int32(1023)) << np.int64(52))
-            e = y * power.view(np.float64) if some[j] >= EXP_MIN else 0.0
-            out[j] = e
-            total += e
-        sums[first // BLOCK] = total
-    return sums, sums.sum()
+            out[j] = y * power.view(np.float64) if some[j] >= EXP_MIN else 0.0
+        sums[first // BLOCK] = lane_sum(out)
+    return sums, lane_sum(sums)
 
 
 @njit(cache=True)

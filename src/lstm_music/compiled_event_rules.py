@@ -1,37 +1,39 @@
 """The rules of events for compiled code, as tokenizers/event_grammar.py has them."""
 
-from numba import njit
-
 from lstm_music.compiled_piece import (
-    BEFORE,
+    BAR_TICKS,
+    BARS_DONE,
     BEGIN,
     HEARD,
     KIND,
     LENGTH,
+    LINE,
     NOTES,
     NOW,
     NUMBER,
     SILENT,
+    is_empty,
     tidy,
 )
 from lstm_music.midi import LAST_TICK, NOTE_OFF, NOTE_ON, WHOLE_NOTE
+from lstm_music.ops.jit import njit
 from lstm_music.tokenizers.events import AT, BAR_LINE, SAME
 from lstm_music.tokenizers.grammar import FAR, NEVER, NONE, PITCHES
 from lstm_music.word_classes import BARS, END, ON, PLACES, SAID, UNSAID
 
 
 @njit(cache=True)
-def event_deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
-    """As EventGrammar.allowed, but for its way out."""
+def event_deltas(rules, piece, sounding, limit, may_end, longest):  # type: ignore[no-untyped-def]
+    """As EventGrammar.allowed, but for its way out; limit: -1 for none."""
     longest[:] = NEVER
-    limit = rules.limit - piece[BEFORE] if limited else FAR
+    limit = limit if limit >= 0 else FAR
     kind = piece[KIND]
     after_note = kind in (NOTE_OFF, NOTE_ON)
     if after_note or kind == AT:
         _notes(rules, piece, sounding, limit, longest)
     if kind != AT:
         _times(rules, piece, sounding, limit, longest)
-    if after_note and piece[NOTES] > 0 and may_end:
+    if after_note and not is_empty(piece) and may_end:
         longest[END] = 0
 
 
@@ -76,18 +78,27 @@ def _any_ends(rules, sounding, tick):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _open_bar(piece, length):  # type: ignore[no-untyped-def]
+    """As EventGrammar._open_bar."""
+    missing = piece[BEGIN] - piece[LINE]
+    if piece[BARS_DONE] == 0 and missing == 0 and length > piece[LENGTH]:
+        missing = piece[LENGTH]
+    else:
+        piece[BARS_DONE] += 1
+    piece[BEGIN] = min(max(piece[BEGIN] + piece[LENGTH], piece[NOW]), LAST_TICK)
+    piece[NOW] = piece[BEGIN]
+    piece[LINE], piece[LENGTH], piece[BAR_TICKS] = piece[BEGIN] - missing, length, length
+
+
+@njit(cache=True)
 def advance_event(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
     """As EventGrammar.advance, of a word that doesn't end the piece."""
     at, number = rules.classes[id], rules.steps[id]
     kind = AT if at >= PLACES else BAR_LINE if at == BARS else at // PITCHES
     piece[KIND], piece[NUMBER] = kind, number
     if kind == BAR_LINE:
-        piece[BEGIN] = min(max(piece[BEGIN] + piece[LENGTH], piece[NOW]), LAST_TICK)
-        piece[NOW] = piece[BEGIN]
-        if number != SAME:
-            piece[LENGTH] = number
-        elif piece[LENGTH] == 0:
-            piece[LENGTH] = WHOLE_NOTE
+        length = number if number != SAME else piece[LENGTH] if piece[LENGTH] > 0 else WHOLE_NOTE
+        _open_bar(piece, length)
     elif kind == AT:
         piece[NOW] = min(max(piece[BEGIN] + number, piece[NOW]), LAST_TICK)
     else:

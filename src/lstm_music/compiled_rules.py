@@ -7,27 +7,37 @@ tests compare the pieces.
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
 from lstm_music.compiled_event_rules import advance_event, event_deltas
 from lstm_music.compiled_piece import (
+    ASKED_BARS,
+    ASKED_TICKS,
+    ASKED_TOKENS,
+    BAR_TICKS,
+    BARS_BEFORE,
+    BARS_DONE,
     BEFORE,
+    BEGIN,
     ENDED,
+    LEAST,
+    LINE,
+    MOST,
     NOTES,
     NOW,
+    PRIMED_TRACKS,
     SILENT,
     TOKENS,
     TRACKS,
     Rules,
-    begin,
+    begin_another,
+    is_empty,
     tidy,
 )
-from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
+from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER, WHOLE_NOTE
+from lstm_music.ops.jit import njit
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.sampler import Options
-from lstm_music.tokenizers import grammar as grammars
 from lstm_music.tokenizers.grammar import (
-    BAR,
     FAR,
     NEVER,
     NONE,
@@ -57,10 +67,8 @@ def rules_of(grammar: Grammar, options: Options, start: int) -> Rules:
         max_tracks,
         longest_note,
         most_notes,
-        -1 if options.length is None else options.length,
-        -1 if options.limit is None else options.limit,
-        grammar.most(options.length, options.limit),
-        grammars.SHORTEST,
+        options.line_and_bar[1],
+        grammar.shortest,
         frame_ticks,
         words.classes,
         words.steps,
@@ -82,71 +90,91 @@ def primers_of(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
 
 
 @njit(cache=True)
-def _to_next_bar(tick):  # type: ignore[no-untyped-def]
-    return -(-tick // BAR) * BAR
+def _next_bar(piece):  # type: ignore[no-untyped-def]
+    """As Grammar.next_bar, from where the piece stands."""
+    return piece[LINE] - (piece[LINE] - piece[NOW]) // piece[BAR_TICKS] * piece[BAR_TICKS]
+
+
+@njit(cache=True)
+def _limit(rules, piece):  # type: ignore[no-untyped-def]
+    """Return the tick of the piece at which it is to end, as Draft.room; -1 where there is none."""
+    if piece[ASKED_BARS] < 0:
+        return max(piece[ASKED_TICKS] - piece[BEFORE], 0) if piece[ASKED_TICKS] >= 0 else -1
+    length = piece[BAR_TICKS]
+    if rules.kind == EVENTS and piece[BARS_DONE] == 0 and piece[LINE] == piece[BEGIN]:
+        length = max(length, WHOLE_NOTE)
+    bars = piece[ASKED_BARS] - piece[BARS_BEFORE] - piece[BARS_DONE]
+    return max(min(piece[LINE] + bars * length, FAR), 0)
+
+
+@njit(cache=True)
+def _is_early(piece):  # type: ignore[no-untyped-def]
+    return piece[TRACKS] == piece[PRIMED_TRACKS] and piece[NOW] < piece[LEAST]
 
 
 @njit(cache=True)
 def _may_end(rules, piece):  # type: ignore[no-untyped-def]
-    if rules.kind == CHORDS:
-        if rules.limit < 0:
-            return piece[NOW] >= rules.shortest_piece
-        return piece[NOTES] > 0 and _to_next_bar(piece[NOW]) < rules.limit - piece[BEFORE]
-    if rules.length >= 0:
-        return rules.length - piece[TOKENS] > 1
-    return not rules.merged or rules.limit >= 0 or piece[NOW] >= rules.shortest_piece
+    limit = _limit(rules, piece)
+    if rules.kind == CHORDS and limit >= 0:
+        return not is_empty(piece) and _next_bar(piece) < limit
+    if rules.kind != CHORDS and piece[ASKED_TOKENS] >= 0:
+        return piece[ASKED_TOKENS] - piece[TOKENS] > 1
+    return limit >= 0 or not _is_early(piece)
 
 
 @njit(cache=True)
 def _leaves_room(rules, piece):  # type: ignore[no-untyped-def]
-    left = rules.limit - piece[BEFORE] - _to_next_bar(piece[NOW])
+    limit = _limit(rules, piece)
+    left = limit - _next_bar(piece)
     if rules.kind == CHORDS:
-        return rules.limit >= 0 and left > 0
-    if rules.length >= 0:
-        return rules.length - piece[TOKENS] > 1
-    return rules.merged and rules.limit >= 0 and left >= BAR
+        return limit >= 0 and left > 0
+    if piece[ASKED_TOKENS] >= 0:
+        return piece[ASKED_TOKENS] - piece[TOKENS] > 1
+    return rules.merged and limit >= 0 and left >= piece[BAR_TICKS]
 
 
 @njit(cache=True)
 def _is_full(rules, piece):  # type: ignore[no-untyped-def]
+    limit = _limit(rules, piece)
     if rules.kind == CHORDS:
-        return rules.limit >= 0 and piece[NOW] >= rules.limit - piece[BEFORE]
-    return rules.length >= 0 and piece[TOKENS] == rules.length
+        return limit >= 0 and piece[NOW] >= limit
+    return piece[ASKED_TOKENS] >= 0 and piece[TOKENS] == piece[ASKED_TOKENS]
 
 
 @njit(cache=True)
-def _free_deltas(rules, piece, limited, may_end, longest):  # type: ignore[no-untyped-def]
+def _free_deltas(rules, piece, limit, may_end, longest):  # type: ignore[no-untyped-def]
     """As FreeGrammar.allowed."""
-    empty = piece[NOTES] == 0 and piece[TRACKS] == 0
-    left = rules.limit - piece[BEFORE] - piece[NOW] if limited else FAR
+    empty, limited = is_empty(piece), limit >= 0
+    left = limit - piece[NOW] if limited else FAR
     longest[:ON] = NEVER if empty else left
     longest[ON:END] = left - 1
-    held = limited and not rules.merged and left > TICKS_PER_QUARTER
+    far = limited and left > TICKS_PER_QUARTER and not rules.merged
     between_tracks = piece[TRACKS] > 0 and piece[NOW] == 0
-    longest[END] = NEVER if empty or not may_end or (held and not between_tracks) else 0
-    longest[TRACK] = NEVER if empty or rules.merged or held else 0
+    early = not rules.merged and _is_early(piece)
+    longest[END] = NEVER if empty or not may_end or early or (far and not between_tracks) else 0
+    longest[TRACK] = NEVER if empty or rules.merged or far or early else 0
 
 
 @njit(cache=True)
-def _strict_deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
+def _strict_deltas(rules, piece, sounding, limit, may_end, longest):  # type: ignore[no-untyped-def]
     """As MessageGrammar.allowed, but for its way out."""
     longest[:] = NEVER
     between_tracks = not rules.merged and piece[NOTES] == 0
-    left = rules.limit - piece[BEFORE] - piece[NOW] if limited else FAR
-    if not (between_tracks and may_end and piece[TRACKS] >= rules.max_tracks):
+    left = limit - piece[NOW] if limit >= 0 else FAR
+    full = piece[TRACKS] >= rules.max_tracks and not is_empty(piece)
+    if not (between_tracks and may_end and full):
         for pitch in range(PITCHES):
             began = sounding[pitch]
             if rules.shortest[pitch] < NONE and began != piece[NOW]:
                 longest[ON + pitch] = left - 1
             if began != SILENT:
                 longest[pitch] = min(left, began + rules.longest_note - piece[NOW])
-    if rules.merged:
-        if piece[NOTES] > 0 and may_end:
-            longest[END] = 0
-    elif piece[NOTES] == 0 and piece[TRACKS] > 0 and may_end:
-        longest[END] = 0
-    elif piece[NOTES] > 0 and not (limited and left > TICKS_PER_QUARTER):
-        longest[TRACK] = 0
+    if is_empty(piece):
+        return
+    if (piece[NOTES] > 0) == rules.merged:
+        longest[END] = 0 if may_end else NEVER
+    elif not rules.merged and not (limit >= 0 and left > TICKS_PER_QUARTER):
+        longest[TRACK] = NEVER if _is_early(piece) else 0
 
 
 @njit(cache=True)
@@ -155,15 +183,15 @@ def _any_within(rules, longest, first, stop):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _deltas(rules, piece, sounding, limited, may_end, longest):  # type: ignore[no-untyped-def]
+def _deltas(rules, piece, sounding, limit, may_end, longest):  # type: ignore[no-untyped-def]
     """As TokenGrammar.allowed: where the rules leave nothing, the end comes."""
     if rules.kind == FREE:
-        _free_deltas(rules, piece, limited, may_end, longest)
+        _free_deltas(rules, piece, limit, may_end, longest)
         return
     if rules.kind == EVENTS:
-        event_deltas(rules, piece, sounding, limited, may_end, longest)
+        event_deltas(rules, piece, sounding, limit, may_end, longest)
     else:
-        _strict_deltas(rules, piece, sounding, limited, may_end, longest)
+        _strict_deltas(rules, piece, sounding, limit, may_end, longest)
     if not _any_within(rules, longest, 0, len(longest)):
         longest[:] = NEVER
         in_track = not rules.merged and piece[NOTES] > 0 and rules.shortest[TRACK] < NONE
@@ -186,10 +214,9 @@ def longest_deltas(rules, piece, sounding, longest):  # type: ignore[no-untyped-
         longest[ON] = 0
         longest[END] = 0 if may_end else NEVER
         return
-    _deltas(rules, piece, sounding, rules.limit >= 0, may_end, longest)
-    empty = piece[NOTES] == 0 and piece[TRACKS] == 0
-    if empty and not _any_begins(rules, longest):  # better too long than empty
-        _deltas(rules, piece, sounding, False, may_end, longest)
+    _deltas(rules, piece, sounding, _limit(rules, piece), may_end, longest)
+    if is_empty(piece) and not _any_begins(rules, longest):  # better too long than empty
+        _deltas(rules, piece, sounding, -1, may_end, longest)
 
 
 @njit(cache=True)
@@ -222,11 +249,14 @@ def extend(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
     if id != rules.start:
         _advance(rules, piece, sounding, id)
     elif _leaves_room(rules, piece):
-        piece[BEFORE] += _to_next_bar(piece[NOW])
-        begin(piece, sounding)
+        piece[BEFORE] += _next_bar(piece)
+        piece[BARS_BEFORE] += (
+            piece[BARS_DONE] + (_next_bar(piece) - piece[LINE]) // piece[BAR_TICKS]
+        )
+        begin_another(rules, piece, sounding)
     else:
         taken = False
     piece[TOKENS] += taken
-    if not taken or _is_full(rules, piece) or piece[TOKENS] == rules.most:
+    if not taken or _is_full(rules, piece) or piece[TOKENS] == piece[MOST]:
         piece[ENDED] = 1
     return taken

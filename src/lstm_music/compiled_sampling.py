@@ -10,18 +10,19 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import get_num_threads, njit, prange
+from numba import get_num_threads
 
 from lstm_music.compiled_choice import Draw, choose, uniform
 from lstm_music.compiled_piece import ENDED, new_pieces
 from lstm_music.compiled_rules import extend, longest_deltas, primers_of, rules_of
 from lstm_music.model import Model
+from lstm_music.ops.jit import njit, prange
 from lstm_music.ops.numba_ops import _cell_forward
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS as TOGETHER
-from lstm_music.sampler import Options
+from lstm_music.sampler import Options, bounds_of
 from lstm_music.tokenizers.grammar import NEVER, Grammar
 
 AT_ONCE = 64  # tokens, between which progress is shown
@@ -53,6 +54,7 @@ def sample_compiled(
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the numba backend."""
     rules = rules_of(grammar, options, start)
+    most = max(bounds_of(grammar, options, primer).most for primer in primers)
     weights = weights_of(model, rules.ids)
     draw = Draw(
         options.temperature, options.top_k, options.top_p, options.greedy, *split_seed(options.seed)
@@ -61,9 +63,11 @@ def sample_compiled(
     pieces: list[list[int]] = []
     for group in range(groups):
         first = group * TOGETHER
-        held, lengths = primers_of(primers[first : first + TOGETHER])
+        some = primers[first : first + TOGETHER]
+        held, lengths = primers_of(some)
         B = len(held)
-        drafts, sounding = new_pieces(B)
+        bounds = [bounds_of(grammar, options, primer) for primer in some]
+        drafts, sounding = new_pieces(rules, bounds)
         x = np.full(B, start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
         ids: list[list[int]] = [[] for _ in range(B)]
@@ -78,10 +82,10 @@ def sample_compiled(
                 x, h, c, out,
                 parts if alone else threads,
             )  # fmt: skip
-            for row, some in zip(ids, out, strict=True):
-                row += some[some >= 0].tolist()
+            for row, new in zip(ids, out, strict=True):
+                row += new[new >= 0].tolist()
             done += AT_ONCE if not drafts[:, ENDED].all() else steps_of(out)
-            show(group * rules.most + min(done, rules.most), groups * rules.most)
+            show(group * most + min(done, most), groups * most)
         pieces += ids
     return pieces
 

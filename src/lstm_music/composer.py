@@ -1,5 +1,6 @@
 """From a checkpoint to pieces: openings to continue, sampling and decoding, by representation."""
 
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,6 +11,13 @@ import numpy as np
 
 from lstm_music.baselines import Baseline
 from lstm_music.checkpoint import Checkpoint
+from lstm_music.decoding import (
+    decode_chords,
+    length_in_frames,
+    rows_of,
+    with_drums,
+    without_silence,
+)
 from lstm_music.errors import UserError
 from lstm_music.frame_sampler import BARS, check_options, fit_thresholds, sample_frames
 from lstm_music.heads import SigmoidHead
@@ -25,15 +33,9 @@ from lstm_music.piano_roll import (
     ticks_per_step,
 )
 from lstm_music.roll_corpus import RollCorpus, RollReading, chord_ids
-from lstm_music.sampler import (
-    Options,
-    decode_chords,
-    length_in_frames,
-    sample,
-    within,
-)
+from lstm_music.sampler import Options, sample, within
 from lstm_music.tokenizers.chords import chord_words
-from lstm_music.tokenizers.grammar import ChordGrammar, Grammar
+from lstm_music.tokenizers.grammar import ChordGrammar, Grammar, line_after
 from lstm_music.tokenizers.messages import PIECE_END
 
 Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
@@ -43,17 +45,19 @@ Warn = Callable[[str], None]
 
 
 class Opening(NamedTuple):
-    """How a piece begins: its name, and ids or frames."""
+    """How a piece begins: its name, ids or frames, and its meter, if those don't tell it."""
 
     name: str
     music: Any
+    meter: tuple[tuple[int, int], ...] = ()
 
 
 class Composer(ABC, Generic[Music]):
-    """What composes. unit: of its lengths; top_p: its default."""
+    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums."""
 
     unit: str
     top_p: float
+    drums: list[int] | None = None
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:
@@ -76,12 +80,18 @@ class Composer(ABC, Generic[Music]):
         """Return one piece for each primer; see `sampler.sample`."""
 
     @abstractmethod
-    def size(self, music: Music) -> int:
-        """Return the length in units."""
+    def size(self, music: Music, options: Options) -> int:
+        """Return the length in units of what it composed with these options."""
 
     @abstractmethod
-    def piece(self, music: Music, options: Options, name: str) -> Piece:
-        """Decode what it composed with these options."""
+    def ticks(self, music: Music) -> int:
+        """Return how long music that no piece's end is in lasts."""
+
+    @abstractmethod
+    def piece(
+        self, music: Music, options: Options, name: str, primer: Music | None = None
+    ) -> Piece:
+        """Decode what it composed with these options after a primer (default: none)."""
 
 
 class ChordComposer(Composer[Ids]):
@@ -94,12 +104,15 @@ class ChordComposer(Composer[Ids]):
         self.vocabulary = checkpoint.vocabulary
         self.reading = reading_of(checkpoint)
         self.grammar = ChordGrammar(self.vocabulary, ticks_per_step(self.reading.grid))
+        self.drums = drums_of(checkpoint)
 
     def fitted(self, options: Options) -> Options:
-        """As Composer.fitted: a length is one in ticks."""
+        """As Composer.fitted: a length is one in ticks, or after a primer in bars."""
         frames = frames_asked(options, self.reading.grid)
+        if options.bars is not None and options.beyond:
+            return options
         limit = None if frames is None else frames * self.grammar.frame_ticks
-        return replace(options, length=None, limit=limit)
+        return replace(options, length=None, limit=limit, bars=None)
 
     def openings(self) -> list[Opening]:
         """As Composer.openings."""
@@ -109,14 +122,15 @@ class ChordComposer(Composer[Ids]):
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen chords replaced by the nearest seen."""
-        frames = frames_of_primer(path, self.reading, warn)
+        piece = read_primer(path, warn, self.drums is not None)
+        frames, meter = frames_of_primer(piece, path, self.reading, warn)
         ids, unseen = chord_ids([chord_words(frames)], self.vocabulary)
         if unseen.any():
             warn(
                 f"{int(unseen.sum())} of {len(frames)} chords of {path} are new to the model: "
                 "its nearest ones stand in"
             )
-        return Opening(str(path), ids[:-1].tolist())
+        return Opening(str(path), ids[:-1].tolist(), meter)
 
     def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
         """As Composer.cut."""
@@ -124,16 +138,24 @@ class ChordComposer(Composer[Ids]):
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose."""
+        for n in {len(primer) for primer in primers}:
+            frames_asked(options, self.reading.grid, n)
         start = self.vocabulary.id(PIECE_END)
         return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
 
-    def size(self, music: Ids) -> int:
+    def size(self, music: Ids, options: Options) -> int:
         """As Composer.size: the rests before bar lines count."""
-        return length_in_frames(music, self.grammar)
+        return length_in_frames(music, self.grammar, options)
 
-    def piece(self, music: Ids, options: Options, name: str) -> Piece:
+    def ticks(self, music: Ids) -> int:
+        """As Composer.ticks."""
+        return len(music) * self.grammar.frame_ticks
+
+    def piece(self, music: Ids, options: Options, name: str, primer: Ids | None = None) -> Piece:
         """As Composer.piece."""
-        return decode_chords(music, self.vocabulary, self.reading.grid, name, self.restrike)
+        grid = self.reading.grid
+        piece = decode_chords(music, self.vocabulary, grid, name, self.restrike, options)
+        return with_drums(piece, self.drums)
 
 
 class FrameComposer(Composer[Frames]):
@@ -145,21 +167,37 @@ class FrameComposer(Composer[Frames]):
         self.grid, self.restrike = grid, restrike
 
     def fitted(self, options: Options) -> Options:
-        """As Composer.fitted: the sampler counts frames, and there must be a length."""
-        frames = frames_asked(options, self.grid) or BARS * self.grid
-        return replace(options, length=frames, limit=None)
+        """As Composer.fitted: there must be a length, and without a primer it is one in frames."""
+        if (options.length, options.limit, options.bars) == (None, None, None):
+            options = replace(options, bars=BARS)
+        frames = frames_asked(options, self.grid)
+        if options.beyond:
+            return options
+        return replace(options, length=frames, limit=None, bars=None)
+
+    def lengths(self, primers: Sequence[Frames], options: Options) -> list[int]:
+        """Return how many frames each piece is to have."""
+        asked = (frames_asked(options, self.grid, len(primer)) for primer in primers)
+        return [frames for frames in asked if frames is not None]
 
     def cut(self, music: Frames, n: int, limit: int | None) -> Frames:
         """As Composer.cut: a length in ticks is one in frames already."""
         return music[:n]
 
-    def size(self, music: Frames) -> int:
+    def size(self, music: Frames, options: Options) -> int:
         """As Composer.size."""
         return len(music)
 
-    def piece(self, music: Frames, options: Options, name: str) -> Piece:
+    def ticks(self, music: Frames) -> int:
+        """As Composer.ticks."""
+        return len(music) * ticks_per_step(self.grid)
+
+    def piece(
+        self, music: Frames, options: Options, name: str, primer: Frames | None = None
+    ) -> Piece:
         """As Composer.piece."""
-        return piece_of_frames(music, self.grid, name, self.restrike)
+        piece = piece_of_frames(music, self.grid, name, self.restrike)
+        return with_drums(replace(piece, meter=rows_of(options.meter)), self.drums)
 
 
 class NoteComposer(FrameComposer):
@@ -168,7 +206,7 @@ class NoteComposer(FrameComposer):
     def __init__(self, checkpoint: Checkpoint, model: Model, restrike: bool = False) -> None:
         self.reading = reading_of(checkpoint)
         super().__init__(self.reading.grid, restrike)
-        self.checkpoint, self.model = checkpoint, model
+        self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
 
     def fitted(self, options: Options) -> Options:
         """As FrameComposer.fitted. Raises UserError for what the model's head can't do."""
@@ -182,7 +220,8 @@ class NoteComposer(FrameComposer):
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of."""
-        return Opening(str(path), frames_of_primer(path, self.reading, warn))
+        piece = read_primer(path, warn, self.drums is not None)
+        return Opening(str(path), *frames_of_primer(piece, path, self.reading, warn))
 
     def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
         """As Composer.compose."""
@@ -190,15 +229,22 @@ class NoteComposer(FrameComposer):
         if options.greedy and isinstance(self.model.head, SigmoidHead):
             known = [opening.music for opening in self.openings()]
             thresholds = fit_thresholds(self.model, known)
-        return sample_frames(self.model, primers, options, thresholds, show)
+        lengths = self.lengths(primers, options)
+        return sample_frames(self.model, primers, options, thresholds, show, lengths)
 
 
 class FrequencyComposer(FrameComposer):
     """Draws each frame by itself from a baseline, as the paper's section 5.1 does with chords."""
 
-    def __init__(self, baseline: Baseline, grid: int, restrike: bool = False) -> None:
+    def __init__(
+        self,
+        baseline: Baseline,
+        grid: int,
+        restrike: bool = False,
+        drums: list[int] | None = None,
+    ) -> None:
         super().__init__(grid, restrike)
-        self.baseline = baseline
+        self.baseline, self.drums = baseline, drums
 
     def openings(self) -> list[Opening]:
         """Return none: what was before makes no difference."""
@@ -210,10 +256,9 @@ class FrequencyComposer(FrameComposer):
 
     def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
         """As Composer.compose; primers only say how many pieces to draw."""
-        assert options.length is not None
-        numbers = range(options.first, options.first + len(primers))
-        rngs = (np.random.default_rng([options.seed, k]) for k in numbers)
-        return [self.baseline.draw(options.length, rng) for rng in rngs]
+        lengths = self.lengths(primers, options)
+        rngs = (np.random.default_rng([options.seed, options.first + k]) for k in itertools.count())
+        return [self.baseline.draw(n, rng) for n, rng in zip(lengths, rngs, strict=False)]
 
 
 def sample_on_cpu(
@@ -290,16 +335,24 @@ def reading_of(checkpoint: Checkpoint) -> RollReading:
 # Lengths and primers ----------------------------------------------------------------------------
 
 
-def frames_asked(options: Options, grid: int) -> int | None:
-    """Return a length in frames or ticks in frames, at least one; None where none was asked.
+def frames_asked(options: Options, grid: int, primed: int = 0) -> int | None:
+    """Return how many frames a piece is to have whose primer has so many; None where any will do.
 
     Raises UserError for more than a MIDI file holds.
     """
     ticks = ticks_per_step(grid)
-    frames = options.length
-    if options.limit is not None:
-        frames = max(1, round(options.limit / ticks))
-    if frames is not None and frames > LAST_TICK // ticks:
+    line, bar = options.line_and_bar
+    begin = primed if options.beyond else 0
+    if options.length is not None:
+        frames = begin + options.length
+    elif options.bars is not None:
+        end = line_after(begin * ticks, bar, line) + options.bars * bar
+        frames = max(begin + 1, round(end / ticks))
+    elif options.limit is not None:
+        frames = begin + max(1, round(options.limit / ticks))
+    else:
+        return None
+    if frames > LAST_TICK // ticks:
         raise UserError(
             f"a MIDI file holds at most {LAST_TICK // ticks} frames of this grid, not {frames}: "
             "ask for fewer"
@@ -307,19 +360,41 @@ def frames_asked(options: Options, grid: int) -> int | None:
     return frames
 
 
-def read_primer(path: Path) -> Piece:
-    """Return the piece of a MIDI file; raises UserError where there is none."""
+def drums_of(checkpoint: Checkpoint) -> list[int] | None:
+    """Return Corpus.drums of what a checkpoint was trained on."""
+    pitches: list[int] | None = checkpoint.meta.get("corpus", {}).get("drums")
+    return pitches
+
+
+def read_primer(path: Path, warn: Warn, drums: bool) -> Piece:
+    """Return the piece of a MIDI file, from its first note's bar on.
+
+    drums: whether they are kept. Raises UserError where there is none.
+    """
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        return read_midi(path, path.name)
+        piece, silent = without_silence(read_midi(path, path.name, drums))
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    if silent:
+        warn(f"{path} begins with {bars_in_words(silent)} of silence: left out")
+    return piece
 
 
-def frames_of_primer(path: Path, reading: RollReading, warn: Warn) -> Frames:
-    """Return a MIDI file's frames as a model read its corpus; raises UserError for silence."""
-    frames, out_of_range = frames_of(read_primer(path), reading.grid)
+def bars_in_words(bars: int) -> str:
+    """Return so many bars in words."""
+    return "a bar" if bars == 1 else f"{bars} bars"
+
+
+def frames_of_primer(
+    piece: Piece, path: Path, reading: RollReading, warn: Warn
+) -> tuple[Frames, tuple[tuple[int, int], ...]]:
+    """Return a MIDI file's frames as a model read its corpus, and its meter.
+
+    Raises UserError for silence.
+    """
+    frames, out_of_range = frames_of(piece, reading.grid)
     if not frames.any():
         raise UserError(
             f"no note in '{path}' sounds on the model's grid of {reading.grid} frames a whole "
@@ -327,7 +402,12 @@ def frames_of_primer(path: Path, reading: RollReading, warn: Warn) -> Frames:
         )
     if out_of_range:
         warn(f"notes of {path} that a piano lacks are left out ({out_of_range})")
-    return reading.prepared(frames, 0)
+    return reading.prepared(frames, 0), meter_of(piece)
+
+
+def meter_of(piece: Piece) -> tuple[tuple[int, int], ...]:
+    """Return a piece's meter as options have it."""
+    return tuple((tick, length) for tick, length in piece.meter.tolist())
 
 
 def frames_of_pitches(pitches: Sequence[Sequence[int]]) -> Frames:

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from lstm_music.cache import cache_folder
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import (
     MessageCorpus,
@@ -24,7 +25,7 @@ from lstm_music.message_corpus import (
 from lstm_music.midi import Piece
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piece_store import PieceStore
-from lstm_music.prepared import Corpus, cache_folder, places, read_cache, write_cache
+from lstm_music.prepared import OUTSIDE, Corpus, places, read_cache, write_cache
 from lstm_music.reading import Digests, Workers, digests_of, pieces_of
 from lstm_music.roll_corpus import (
     RollCorpus,
@@ -33,10 +34,11 @@ from lstm_music.roll_corpus import (
     prepare_rolls,
     rolls_from_disk,
 )
+from lstm_music.roll_files import file_of_rolls
 from lstm_music.sources import ROLLS, Skipped, Source, find_rolls, find_sources
 from lstm_music.tokenizers.messages import Layout
 
-FORMAT = 4  # of prepared corpora; a new number makes old caches unused
+FORMAT = 5  # of prepared corpora; a new number makes old caches unused
 MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
 MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
 CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is built
@@ -158,9 +160,11 @@ def key_of(key: str, meta: Mapping[str, Any]) -> str:
     It stays where no file had to be mended and none is a copy of another: such a corpus is the
     same by the rules of every version, so that its runs go on.
     """
-    if not meta["mended"] and not meta["copies"]:
+    mended = {kind for file in meta["mended"] for kind in file["repairs"]} - {OUTSIDE}
+    if not mended and not meta["copies"]:
         return key
-    return hashlib.sha256(f"{key} {MENDING_RULES}".encode()).hexdigest()[:32]
+    hits = " hits" * ("drum hits of length zero" in mended)
+    return hashlib.sha256(f"{key} {MENDING_RULES}{hits}".encode()).hexdigest()[:32]
 
 
 def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus:
@@ -170,7 +174,7 @@ def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus
             f"'{path}' holds piano rolls, which have no MIDI messages: "
             "read it with --representation chord or note"
         )
-    source = Source(path.suffix.lower(), path.read_bytes)
+    source = Source(path.suffix.lower(), lambda: file_of_rolls(path))
     key = content_key([source], digests_of([source]), reading.to_text())
     return kept_or_made(
         key,

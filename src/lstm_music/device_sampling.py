@@ -17,9 +17,9 @@ from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps, apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import ROWS, Options
+from lstm_music.sampler import ROWS, Bounds, Options, bounds_of
 from lstm_music.tokenizers.event_grammar import END as NO_KIND
-from lstm_music.tokenizers.grammar import BAR, FAR, PITCHES, SHORTEST, TokenGrammar
+from lstm_music.tokenizers.grammar import FAR, PITCHES, TokenGrammar
 from lstm_music.word_classes import words_of
 
 STATIC_SHARED = 8 << 10  # bytes that sample.cu declares itself, and some
@@ -36,7 +36,7 @@ def sample_on_device(
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
     pieces: list[list[int]] = []
-    most = grammar.most(options.length, options.limit)
+    most = max(bounds_of(grammar, options, primer).most for primer in primers)
     all_most = most * -(-len(primers) // ROWS)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
@@ -51,6 +51,15 @@ def sample_on_device(
 def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> None:
     """Show t tokens more than those before."""
     show(before + t, most)
+
+
+def fields_of(bounds: Bounds, grammar: TokenGrammar) -> list[int]:
+    """Return the fields of a Piece in grammar.cu before its first word."""
+    start, *asked, most = bounds
+    least = grammar.shortest if start.least is None else start.least
+    begun = *start.primed, least, start.bar, start.line, start.bars, 0
+    binds = (-1 if n is None else n for n in (*asked, most))
+    return [*[0] * 5, *begun, 0, 0, NO_KIND, 0, 0, *binds]
 
 
 class DeviceRules:
@@ -74,9 +83,8 @@ class DeviceRules:
         rules = (
             words.kind, grammar.layout == "merge", start,
             grammar.max_tracks, grammar.longest_note, grammar.most_notes,
-            -1 if options.length is None else options.length,
-            -1 if options.limit is None else options.limit,
-            BAR, TICKS_PER_QUARTER, SHORTEST, LAST_TICK, words.places.min(initial=FAR),
+            options.line_and_bar[1], TICKS_PER_QUARTER, grammar.shortest, LAST_TICK,
+            words.places.min(initial=FAR),
         )  # fmt: skip
         self.primed = np.zeros(N, np.int32)
         self.primed[: len(primers)] = [len(primer) for primer in primers]
@@ -84,8 +92,10 @@ class DeviceRules:
         for row, primer in zip(held, primers, strict=False):
             row[: len(primer)] = primer
         self.ended = np.arange(N) >= len(primers)
-        pieces = np.zeros((N, 10), np.int32)  # the fields of Piece
-        pieces[:, 4], pieces[:, 7] = self.ended, NO_KIND
+        pieces = np.zeros((N, 21), np.int32)  # the fields of Piece in grammar.cu
+        for piece, primer in zip(pieces, primers, strict=False):
+            piece[:] = fields_of(bounds_of(grammar, options, primer), grammar)
+        pieces[:, 4] = self.ended
         self.rules, self.primers, self.lengths = (
             ops.asarray(np.array(a), np.int32) for a in (rules, held, self.primed)
         )
@@ -149,7 +159,8 @@ class DeviceSampler:
         self.shared = size if size + STATIC_SHARED <= self.ops.shared_bytes else 0
         kind = np.uint32 if self.ops.dtype == np.float32 else np.uint64
         self.shares = None if self.shared else xp.empty((N, V), kind)
-        self.state = model.zero_state(N)
+        # A token reads one and writes the other, so that neither has to be copied.
+        self.states = model.zero_state(N), model.zero_state(N)
         self.rules: DeviceRules | None = None
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
@@ -168,29 +179,28 @@ class DeviceSampler:
         # Memory of its own: what the captured step frees, nobody else may get.
         with self.stream, self.ops.xp.cuda.using_allocator(Allocator(self.ops.xp, self.pool)):
             # Once outside the graph, so that everything is compiled and allocated.
-            self._token(out)
-            graph: Any = None
+            self._token(out, 0)
+            graphs: list[Any] = []
             for t in range(1, most):
                 if t % LOOK_EVERY == 0:
                     if self.ops.to_numpy(self.done).all():
                         break
                     show(t)
-                if graph is None:
-                    graph = captured(self.ops.xp, self.stream, lambda: self._token(out))
-                graph.launch(self.stream)
+                if len(graphs) < 2:
+                    token = partial(self._token, out, t % 2)
+                    graphs.append(captured(self.ops.xp, self.stream, token))
+                graphs[(t - 1) % 2].launch(self.stream)
             ids = self.ops.to_numpy(out)
         return [[int(id) for id in column if id >= 0] for column in ids.T]
 
-    def _token(self, out: Array) -> None:
-        """Read the last token of each piece, draw the next."""
-        logits, state = self.model.step(self.next, self.state)
-        self.state.h[...] = state.h
-        self.state.c[...] = state.c
+    def _token(self, out: Array, turn: int) -> None:
+        """Read the last token of each piece, draw the next; turn: which state is there."""
+        logits, state = self.model.step(self.next, self.states[turn], self.states[1 - turn])
         if self.rules is not None:
             self.rules.mask(self.position)
         self.draw(logits, out)
         if self.rules is not None:
-            self.rules.advance(self.position, self.next, out, self.done, self.state)
+            self.rules.advance(self.position, self.next, out, self.done, state)
         self.ops.launch("sample", "sample_advance", (1,), (1,), self.position)
 
     def draw(self, logits: Array, out: Array, draws: Array | None = None) -> None:

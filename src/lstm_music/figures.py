@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.embeddings import (
@@ -26,6 +27,7 @@ from lstm_music.embeddings import (
 from lstm_music.message_corpus import MessageCorpus
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.music_report import Judgement
+from lstm_music.names import printable
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import unpack
 from lstm_music.prepared import Corpus
@@ -310,9 +312,19 @@ def embedding_map(
 # Files ------------------------------------------------------------------------------------------
 
 
+def names_in(figure: Figure) -> list[Text]:
+    """Return the texts of a figure that may be names: its titles and legends."""
+    legends = [axes.get_legend() for axes in figure.axes]
+    texts = [text for legend in legends if legend is not None for text in legend.get_texts()]
+    return texts + [axes.title for axes in figure.axes]
+
+
 def save(figure: Figure, axes: Axes, path: Path) -> None:
     """Write a figure as a PNG file, without the box around its axes."""
     axes.set_axisbelow(True)
+    for text in names_in(figure):
+        text.set_text(printable(text.get_text()))
+        text.set_parse_math(False)  # a $ is a $
     axes.spines[["top", "right"]].set_visible(False)
     FigureCanvasAgg(figure)
     figure.savefig(path, format="png", dpi=DPI)

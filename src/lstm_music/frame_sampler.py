@@ -26,26 +26,28 @@ def sample_frames(
     options: Options,
     thresholds: Array | None = None,
     show: Callable[[int, int], None] = lambda done, most: None,
+    lengths: Sequence[int] = (),
 ) -> list[Frames]:
-    """Draw one piece of options.length frames for each primer (n, 88), n perhaps 0.
+    """Draw one piece for each primer (n, 88), n perhaps 0.
 
     thresholds (88,): the log-odds from which each note sounds where a sigmoid head is greedy, see
-    `fit_thresholds`. show is called with the frames drawn and how many there will be. Returns
-    the frames (length, 88) of each, its primer included. Raises UserError for options that don't
-    fit the model.
+    `fit_thresholds`. show is called with the frames drawn and how many there will be. lengths: how
+    many frames each piece has (default: options.length). Returns them (length, 88), primers
+    included. Raises UserError for options that don't fit the model.
     """
     check_options(model, options)
-    assert options.length is not None
+    lengths = lengths or [options.length or 0] * len(primers)
+    longest = max(lengths)
     pieces: list[Frames] = []
     groups = -(-len(primers) // ROWS)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
-        written = np.zeros((options.length, len(some), NOTES), np.uint8)
-        before = first // ROWS * options.length
+        written = np.zeros((longest, len(some), NOTES), np.uint8)
+        before = first // ROWS * longest
         for done in _write(model, some, first, options, thresholds, written):
-            show(before + done, groups * options.length)
+            show(before + done, groups * longest)
         pieces += list(written.swapaxes(0, 1))
-    return pieces
+    return [piece[:n] for piece, n in zip(pieces, lengths, strict=True)]
 
 
 def check_options(model: Model, options: Options) -> None:

@@ -37,7 +37,7 @@ def all_finite(ops: NumpyOps, a: Array) -> bool:
 
 def largest(ops: NumpyOps, arrays: Mapping[str, Array]) -> str:
     """Name the array with the largest element."""
-    return max(arrays, key=lambda name: float(abs(arrays[name]).max(initial=0)))
+    return max(arrays, key=lambda name: float(abs(arrays[name]).max()) if arrays[name].size else 0)
 
 
 def named(loss: float) -> str:

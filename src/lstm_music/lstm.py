@@ -84,7 +84,8 @@ def lstm_backward(
 ) -> tuple[Array, tuple[Array, Array], dict[str, Array]]:
     """Go back over a sequence (back-propagation through time; Werbos 1990).
 
-    dy (T, B, H); dhT, dcT (B, H) gradients of the final state, None for zero.
+    dy (T, B, H); dhT, dcT (B, H) gradients of the final state, None for zero. What forward
+    returned is overwritten: y is 0 before a reset.
     Returns dx (T, B, E), (dh0, dc0), and the gradients {"Wx", "Wh", "b"}.
     """
     work = work or ops.workspace()

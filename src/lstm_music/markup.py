@@ -3,6 +3,8 @@
 import base64
 import html
 
+from lstm_music.names import printable
+
 
 class Html(str):
     """Text that is markup: `tag` leaves it as it is, and escapes any other string."""
@@ -26,12 +28,17 @@ def attribute(key: str, value: str | int | float | bool) -> str:
     name = key.rstrip("_").replace("_", "-")
     if value is True or value is False:
         return f" {name}" if value else ""
-    return f' {name}="{html.escape(str(value))}"'
+    return f' {name}="{escaped(str(value))}"'
 
 
 def joined(*parts: str) -> Html:
     """Return parts one after the other, escaped where they are no markup."""
-    return Html("".join(part if isinstance(part, Html) else html.escape(part) for part in parts))
+    return Html("".join(part if isinstance(part, Html) else escaped(part) for part in parts))
+
+
+def escaped(text: str) -> str:
+    """Return a text, which may be a file's name, as HTML has it."""
+    return html.escape(printable(text))
 
 
 def data_url(kind: str, content: bytes) -> str:

@@ -7,19 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
-import mido
 import numpy as np
 import numpy.typing as npt
 
 from lstm_music import midi_file
 from lstm_music.midi_file import Meter, Rows
+from lstm_music.names import printable
 
 TICKS_PER_QUARTER = 480
 WHOLE_NOTE = 4 * TICKS_PER_QUARTER
 LAST_TICK = midi_file.MOST_QUARTERS * TICKS_PER_QUARTER  # nothing lies later
 MOST_TRACKS = 2**15 - 2  # a MIDI file counts its tracks in 15 bits; one holds the tempo
-BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
-LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
 MOST_BYTES, REPAIRS = midi_file.MOST_BYTES, midi_file.REPAIRS
 
 TICK, KIND, PITCH = range(3)  # the columns of Messages
@@ -29,6 +27,7 @@ NOTE_OFF, NOTE_ON = range(2)  # the values of KIND
 NO_CHANNEL = np.array([1, 1, 1, 0, 1, 1], np.int32)  # times a row: that on channel 0
 
 DRUMS = 9  # a channel
+HIT = TICKS_PER_QUARTER // 8  # ticks of a drum hit that ends as it begins: a 32nd note
 CHANNELS = tuple(channel for channel in range(16) if channel != DRUMS)
 
 Messages: TypeAlias = npt.NDArray[np.int32]
@@ -45,6 +44,10 @@ Notes: TypeAlias = npt.NDArray[np.int32]
 MidiError = midi_file.MidiError
 
 
+class DrumsAlone(MidiError):
+    """This MIDI file has notes, but no others than drums, which are left out."""
+
+
 def no_meter() -> Meter:
     """Return the meter of a piece that says nothing of it: 4/4 from its beginning."""
     return np.zeros((0, 2), np.int32)
@@ -55,13 +58,18 @@ class Piece:
     """A piece of music: its tracks play together, and each holds at least one note.
 
     meter: its bars, of 4/4 where it says nothing else. repairs: what was mended as it was read,
-    kind of repair -> how often; the kinds are in REPAIRS.
+    kind of repair -> how often; the kinds are in REPAIRS. drums: which tracks are drums; none is
+    where it is empty.
     """
 
     name: str
     tracks: list[Messages]
     repairs: dict[str, int] = field(default_factory=dict)
     meter: Meter = field(default_factory=no_meter)
+    drums: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
 
 # Reading ----------------------------------------------------------------------------------------
@@ -70,11 +78,23 @@ class Piece:
 def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
     """Read a MIDI file, given by its path or its content, and repair its tracks.
 
-    drums: whether the notes of the drum channel are kept. Tracks without a note are dropped; no
-    note is of length zero. Raises MidiError where the file can't be used.
+    drums: whether the notes of the drum channel are kept; a track is drums if most of its notes
+    are. Tracks without a note are dropped; no note is of length zero. Raises MidiError where the
+    file can't be used.
     """
-    rows, repairs, meter = _read(source, drums)
-    return Piece(name, _by_track(_messages(rows), rows), dict(repairs), meter)
+    rows, repairs, meter, kinds = _read(source, drums)
+    return Piece(name, _by_track(_messages(rows), rows), dict(repairs), meter, kinds)
+
+
+def read_any(source: Path | bytes, name: str) -> tuple[Piece, bool]:
+    """Read a MIDI file as read_midi does, with its drums where it has nothing else.
+
+    Returns also whether it has.
+    """
+    try:
+        return read_midi(source, name), False
+    except DrumsAlone:
+        return read_midi(source, name, drums=True), True
 
 
 def velocities_of(source: Path | bytes, drums: bool = False) -> list[npt.NDArray[np.int32]]:
@@ -109,30 +129,38 @@ def _messages(rows: Rows) -> Messages:
     return np.ascontiguousarray(rows[:, : PITCH + 1])
 
 
-def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter]:
-    """Return a file's repaired tracks, what was repaired, and its meter."""
+def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter, tuple[bool, ...]]:
+    """Return a file's repaired tracks, what was repaired, its meter, and which tracks are drums."""
     file = midi_file.read_file(source, TICKS_PER_QUARTER)
     rows, repairs = file.rows, file.repairs
     if not drums:
         drum = rows[:, CHANNEL] == DRUMS
         repairs["drum notes left out"] += int(np.count_nonzero(drum & (rows[:, KIND] == NOTE_ON)))
         rows = rows[~drum] if drum.any() else rows
-    rows = _sounding(_repaired(rows, repairs), repairs)
+    rows = _repaired(rows, repairs)
+    rows = _sounding(_with_hits(rows, repairs) if drums else rows, repairs)
     if not len(rows):
-        raise MidiError(_no_notes(repairs))
+        raise _no_notes(repairs)
     meter = file.meter
     if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
         rows, meter = _end_to_end(rows, repairs), no_meter()
     if file.kind != 1 and rows[0, TRACK] == rows[-1, TRACK]:
         rows = _by_channel(rows, repairs)
-    return _one_a_pitch(rows, repairs), +repairs, meter
+    single = _one_a_pitch(rows, repairs)
+    if not drums:
+        return single, +repairs, meter, ()
+    kinds = np.bincount(rows[:, TRACK], 2.0 * (rows[:, CHANNEL] == DRUMS) - 1) > 0
+    return single, +repairs, meter, tuple(kinds[np.unique(single[:, TRACK])].tolist())
 
 
-def _no_notes(repairs: Counter[str]) -> str:
+def _no_notes(repairs: Counter[str]) -> MidiError:
     """Return why a file has no notes, from what was left out of it."""
     kinds = ("drum notes left out", "notes of length zero", "tracks cut off", "damaged tracks")
     found = [f"{kind}: {repairs[kind]}" for kind in kinds if repairs[kind]]
-    return f"has no notes ({', '.join(found)})" if found else "has no notes"
+    if repairs[kinds[0]]:
+        found[0] += ", which bin/train --drums keeps"
+    kind = DrumsAlone if repairs[kinds[0]] else MidiError
+    return kind(f"has no notes ({', '.join(found)})" if found else "has no notes")
 
 
 def _voices(rows: Rows) -> npt.NDArray[np.int32]:
@@ -153,6 +181,26 @@ def _repaired(rows: Rows, repairs: Counter[str]) -> Rows:
     ends = np.searchsorted(rows[:, TRACK], hanging[:, TRACK], side="right") - 1
     closed = np.concatenate([alternating, _closing(hanging, rows[ends, TICK])])
     return closed[np.argsort(closed[:, TRACK], kind="stable")]
+
+
+def _with_hits(rows: Rows, repairs: Counter[str]) -> Rows:
+    """Return tracks of repaired voices in which a drum hit of length zero lasts HIT ticks.
+
+    Sooner the next hit of its voice ends it.
+    """
+    voices = _voices(rows)
+    order = np.argsort(voices, kind="stable")
+    ons, offs = order[0::2], order[1::2]  # within a voice they alternate
+    start, voice = rows[ons, TICK], voices[ons]
+    hits = (start == rows[offs, TICK]) & (rows[ons, CHANNEL] == DRUMS)
+    if not hits.any():
+        return rows
+    end = np.minimum(start + HIT, LAST_TICK)
+    end[:-1] = np.where(voice[1:] == voice[:-1], np.minimum(end[:-1], start[1:]), end[:-1])
+    longer = rows.copy()
+    longer[offs[hits], TICK] = end[hits]
+    repairs["drum hits of length zero"] += int(np.count_nonzero(hits & (start < end)))
+    return longer[np.lexsort((longer[:, TICK], longer[:, TRACK]))]
 
 
 def _sounding(rows: Rows, repairs: Counter[str]) -> Rows:
@@ -346,50 +394,17 @@ def write_midi(
     """Write a type 1 MIDI file: a track with the tempo and the meter, then the piece's tracks.
 
     tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127; each
-    track has a channel of its own while there are any, and none is on the drum channel. Raises
+    track has a channel of its own while there are any, and drums, which have no program, alone
+    are on the drum channel. Raises
     ValueError for a number out of its range, OSError where the file can't be written.
     """
     if not 1 <= velocity <= 127:  # a note-on of velocity 0 would be a note-off
         raise ValueError(f"velocity must be between 1 and 127, not {velocity}")
-    midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(_tempo_track(tempo, piece.meter))
-    for index, track in enumerate(piece.tracks):
-        channel = CHANNELS[index % len(CHANNELS)]
-        midi.tracks.append(_mido_track(track, channel, program, velocity))
+    # mido, without which a network trains and draws.
+    from lstm_music.midi_writing import as_midi
+
+    midi = as_midi(piece, tempo, program, velocity)
     if isinstance(path_or_file, (str, Path)):
         midi.save(filename=path_or_file)
     else:
         midi.save(file=path_or_file)
-
-
-def _tempo_track(tempo: float, meter: Meter) -> mido.MidiTrack:
-    slowest = 60e6 / LONGEST_QUARTER
-    if not slowest <= tempo <= 60e6:
-        raise ValueError(f"tempo must be between {slowest:.2f} and 60000000, not {tempo}")
-    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))])
-    last_tick = 0
-    four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
-    for tick, length in four_four + meter.tolist():
-        beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
-        number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
-        signature = {"numerator": number, "denominator": beats}
-        track.append(mido.MetaMessage("time_signature", **signature, time=tick - last_tick))
-        last_tick = tick
-    return track
-
-
-def _mido_track(messages: Messages, channel: int, program: int, velocity: int) -> mido.MidiTrack:
-    track = mido.MidiTrack([mido.Message("program_change", channel=channel, program=program)])
-    last_tick = 0
-    for tick, kind, pitch in messages.tolist():
-        track.append(
-            mido.Message(
-                "note_on" if kind == NOTE_ON else "note_off",
-                channel=channel,
-                note=pitch,
-                velocity=velocity,
-                time=tick - last_tick,
-            )
-        )
-        last_tick = tick
-    return track

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
-import mido
 import numpy as np
 import numpy.typing as npt
 
+from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 
 MOST_BYTES = 2**23  # of a file; the biggest of 3,871 real ones holds 487,212
@@ -53,6 +53,8 @@ REPAIRS = {
     "hanging notes": "a note without an end: ended with its track",
     "notes struck while sounding": "a pitch struck again before its end: one note ends, one begins",
     "notes struck on two channels": "one pitch of a track sounds on two channels: joined",
+    "drum hits of length zero": "a drum hit that ends as it begins: kept, a 32nd note long",
+    "notes outside the piano": "of piano rolls: notes that its 88 keys lack, left out",
     "notes of length zero": "a note that ends as it begins, or is struck twice at once: dropped",
 }
 """What is mended in files and their notes, as Piece.repairs counts it: what was done."""
@@ -150,9 +152,9 @@ def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:
 def _bytes_of(source: Path | bytes) -> bytes:
     try:
         if not isinstance(source, bytes):
-            with source.open("rb") as file:
+            with open_plain(source) as file:
                 source = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, a pipe
         raise MidiError(f"can't be read: {' '.join(str(error).split())}") from error
     if len(source) > MOST_BYTES:
         raise MidiError(f"is larger than {MOST_BYTES:,} bytes")
@@ -314,6 +316,8 @@ class _Reader:
             self._refuse(f"{MOST_MESSAGES:,} messages")
         if self._bytes_left <= 0:
             self._refuse(f"{MOST_EVENT_BYTES:,} bytes of events")
+        import mido  # only here: what reads no file needs none
+
         self._body.seek(at)
         segment = _Segment(self._body, stop, status)
         failed: Ending | None = None

@@ -233,13 +233,14 @@ class Model:
         y, _, final = self._forward(batch, state, 0, 0, train=False)
         return y, final
 
-    def step(self, x: Array, state: State) -> tuple[Array, State]:
+    def step(self, x: Array, state: State, after: State | None = None) -> tuple[Array, State]:
         """Read one token or note vector of each piece, and say what may come next.
 
         x (B,) ids or (B, D + 1) notes -> logits (B, V) of tokens or (B, D) of notes, next state.
+        after: where to write the next state, another than state.
         Of a NADE, whose notes have no logits before those below are known, ask `step_and_draw`.
         """
-        out, after = self._step(x, state)
+        out, after = self._step(x, state, after)
         assert not isinstance(self.head, NadeHead)
         p = part(self.parameters, "head")
         if isinstance(self.head, FactoredHead):
@@ -261,7 +262,7 @@ class Model:
         assert isinstance(self.head, SigmoidHead | NadeHead)
         return self.head.draw(self.ops, part(self.parameters, "head"), h, draws, temperature)
 
-    def _step(self, x: Array, state: State) -> tuple[Array, State]:
+    def _step(self, x: Array, state: State, after: State | None = None) -> tuple[Array, State]:
         """Return the last layer's output (B, H) after one input, and the next state."""
         ops, p = self.ops, self.parameters
         out = ops.xp.empty((len(x), self.config.embedding), ops.dtype)
@@ -269,12 +270,11 @@ class Model:
             ops.affine(ops.asarray(x), p["embedding.W"], None, out)
         else:
             self._embed(x, out)
-        h, c = ops.xp.empty_like(state.h), ops.xp.empty_like(state.c)
+        after = after or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         for layer in range(self.config.layers):
-            own = part(p, f"lstm.{layer}")
-            after = h[layer], c[layer]
-            out, _ = lstm_step(ops, own, out, state.h[layer], state.c[layer], after)
-        return out, State(h, c)
+            own, to = part(p, f"lstm.{layer}"), (after.h[layer], after.c[layer])
+            out, _ = lstm_step(ops, own, out, state.h[layer], state.c[layer], to)
+        return out, after
 
     def _forward(
         self,

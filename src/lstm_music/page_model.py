@@ -11,7 +11,7 @@ from lstm_music.model import Config, parameter_shapes
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.event_grammar import END
-from lstm_music.tokenizers.grammar import SPECIAL
+from lstm_music.tokenizers.grammar import PITCHES, SPECIAL
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 LARGEST = float(np.finfo(np.float16).max)
@@ -54,6 +54,7 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "grid": tokenizer.get("grid"),
         "words": words_of(checkpoint.vocabulary, tokenizer["name"]),
         **{habit: corpus[habit] for habit in habits if habit in corpus},
+        "drums": len(corpus.get("drums") or ()) == PITCHES,  # and nothing else
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
         "head": config.head,

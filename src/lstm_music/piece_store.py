@@ -7,7 +7,6 @@ work is spread by joblib: workers get bytes and give arrays, and this process al
 
 import hashlib
 import json
-import os
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ from joblib import Parallel, delayed, parallel_config
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from lstm_music.files import write_whole
 from lstm_music.midi import KIND, PITCH, TICK, MidiError, Piece, no_meter, read_midi
 from lstm_music.ops.numpy_ops import Array
 
@@ -42,13 +42,14 @@ class File(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a MIDI file: its tracks, meter and what was mended, or why it's of no use."""
+    """What became of a MIDI file: as in Piece, or why it's of no use."""
 
     digest: str
     tracks: list[Array]
     meter: Array
     repairs: dict[str, int]
     reason: str | None
+    drums: tuple[bool, ...] = ()
 
 
 class PieceStore:
@@ -58,7 +59,7 @@ class PieceStore:
     """
 
     def __init__(self, folder: Path, drums: bool) -> None:
-        self.folder = folder / f"pieces-{FORMAT}{'-drums' * drums}"
+        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}"
         self.drums = drums
         self._where: dict[str, tuple[Path, int]] = {}
         self._open: OrderedDict[Path, list[Read]] = OrderedDict()
@@ -76,14 +77,7 @@ class PieceStore:
         """Keep what became of some files as one shard. Raises OSError where the disk refuses."""
         name = hashlib.sha256("".join(file.digest for file in read).encode()).hexdigest()[:32]
         path = self.folder / f"{name}{SUFFIX}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        made = path.with_name(f".{name}.{os.getpid()}.tmp")
-        try:
-            made.write_bytes(packed(read))
-            made.replace(path)
-        finally:
-            with suppress(OSError):
-                made.unlink()
+        write_whole(packed(read), path)
         self._enter(path, (file.digest for file in read))
 
     def get(self, digest: str) -> Read:
@@ -172,12 +166,12 @@ def read_one(file: File, drums: bool) -> Read:
         piece = read_midi(file.data, "", drums)
     except MidiError as error:
         return Read(file.digest, [], no_meter(), {}, str(error))
-    return Read(file.digest, piece.tracks, piece.meter, piece.repairs, None)
+    return Read(file.digest, piece.tracks, piece.meter, piece.repairs, None, piece.drums)
 
 
 def piece_of(read: Read, name: str) -> Piece:
     """Return what was read as a piece of that name."""
-    return Piece(name, read.tracks, read.repairs, read.meter)
+    return Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
 
 
 # A shard ----------------------------------------------------------------------------------------
@@ -204,6 +198,7 @@ def packed(read: list[Read]) -> bytes:
         "digests": json.dumps([file.digest for file in read]),
         "repairs": json.dumps([file.repairs for file in read]),
         "reasons": json.dumps([file.reason for file in read]),
+        "drums": json.dumps([file.drums for file in read]),
         "sha256": hash_of(arrays),
     }
     return bytes(save(arrays, about))
@@ -222,9 +217,10 @@ def unpacked(path: Path) -> list[Read]:
     meters = np.split(arrays["meters"], arrays["bars"][1:-1])
     ends = arrays["files"].tolist()
     fields: list[Any] = [json.loads(about[key]) for key in ("digests", "repairs", "reasons")]
+    fields.append(json.loads(about.get("drums", "null")) or [[]] * len(meters))
     return [
-        Read(digest, tracks[first:stop], meter, repairs, reason)
-        for first, stop, meter, digest, repairs, reason in zip(
+        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums))
+        for first, stop, meter, digest, repairs, reason, drums in zip(
             ends[:-1], ends[1:], meters, *fields, strict=True
         )
     ]

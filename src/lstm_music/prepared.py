@@ -3,7 +3,6 @@
 import atexit
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -19,15 +18,17 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_music.batches import Batches, Source, cut_streams, openings, whole_streams
+from lstm_music.cache import cache_folder
 from lstm_music.composers import composer_of
 from lstm_music.errors import UserError
-from lstm_music.midi import Piece
+from lstm_music.midi import KIND, NOTE_ON, PITCH, Piece
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.sources import Mended, Skipped
+from lstm_music.sources import Mended, Skipped, is_leftover
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
 HELD_OUT = 0.1  # share of pieces in each of valid and test
+OUTSIDE = "notes outside the piano"  # a kind of repair, which changes no corpus of an older version
 RARE = 10  # occurrences: a token with fewer is rare
 PRIMERS = 32  # openings of validation pieces that a checkpoint carries
 MAKING, LEFT_SECONDS = ".making-", 86_400.0  # folders of unfinished corpora, and their age at most
@@ -40,9 +41,11 @@ class Corpus(ABC):
 
     key: a hash of content and settings; pieces: names; splits: train, valid, test -> piece
     numbers; skipped: files that can't be used; mended: files that were repaired; copies: pieces
-    left out of a split because another holds the same music; shifts (pieces, 2): by how many
+    left out of a split because another holds the same music; ignored: how many files of a system's
+    own are no music and no loss; shifts (pieces, 2): by how many
     semitones a piece may be transposed, at least and at most; augment: semitones by which training
-    pieces are; notes: of each piece, all tracks merged, or of frames, the held ones joined.
+    pieces are; notes: of each piece, all tracks merged, or of frames, the held ones joined; drums:
+    pitches that are commoner in tracks of drums than in others, where drums are read.
     """
 
     name: str
@@ -56,6 +59,8 @@ class Corpus(ABC):
     shifts: Array
     augment: int
     notes: Sequence[int]
+    drums: list[int] | None
+    ignored: int
 
     @property
     @abstractmethod
@@ -151,6 +156,7 @@ class Corpus(ABC):
             "skipped": [s._asdict() for s in self.skipped],
             "mended": [m._asdict() for m in self.mended],
             "copies": [self.pieces[p] for p in self.copies],
+            "ignored": self.ignored,
             "splits": {split: self.count(self.splits[split]) for split in SPLITS},
             "composers": {name: self.count(own) for name, own in self.composers().items()},
         }
@@ -195,17 +201,38 @@ class Gathered:
     contents: list[bytes] = field(default_factory=list)
     notes: list[int] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
+    ignored: list[Skipped] = field(default_factory=list)
     mended: list[Mended] = field(default_factory=list)
+    _struck: Array | None = None
 
     def usable(self, found: Iterable[Piece | Skipped]) -> Iterator[Piece]:
         """Yield the pieces among what was found, and note what was skipped or mended."""
         for piece in found:
             if isinstance(piece, Skipped):
-                self.skipped.append(piece)
-            else:
-                yield piece
-                if piece.repairs and self.names and self.names[-1] == piece.name:
-                    self.mended.append(Mended(piece.name, dict(piece.repairs)))
+                (self.ignored if is_leftover(piece.file) else self.skipped).append(piece)
+                continue
+            yield piece
+            if not self.names or self.names[-1] != piece.name:
+                continue
+            if piece.repairs:
+                self.mended.append(Mended(piece.name, dict(piece.repairs)))
+            if piece.drums:
+                self._count(piece)
+
+    def _count(self, piece: Piece) -> None:
+        """Count how often each pitch is struck in tracks of drums, and in others."""
+        if self._struck is None:
+            self._struck = np.zeros((2, 128), np.int64)
+        for track, drums in zip(piece.tracks, piece.drums, strict=True):
+            pitches = track[track[:, KIND] == NOTE_ON, PITCH]
+            self._struck[int(drums)] += np.bincount(pitches, minlength=128)
+
+    def drums(self) -> list[int] | None:
+        """As Corpus.drums: all pitches, where there is nothing but drums."""
+        if self._struck is None:
+            return None
+        others, drums = self._struck / np.maximum(self._struck.sum(axis=1, keepdims=True), 1)
+        return [int(pitch) for pitch in np.flatnonzero((drums > others) | (others.sum() == 0))]
 
     def add(
         self, name: str, length: int, shifts: tuple[int, int], content: bytes, notes: int
@@ -223,9 +250,10 @@ class Gathered:
         Raises UserError where no file can be used.
         """
         if not self.names:
+            unusable = self.skipped + self.ignored
             raise UserError(
-                f"no usable MIDI file among {len(self.skipped)} in '{self.corpus}', choose "
-                f"another, for example {self.skipped[0].file}: {self.skipped[0].reason}"
+                f"no usable MIDI file among {len(unusable)} in '{self.corpus}', choose "
+                f"another, for example {unusable[0].file}: {unusable[0].reason}"
             )
         return without_copies(split_pieces(self.names), self.contents)
 
@@ -241,6 +269,8 @@ class Gathered:
             "copies": copies,
             "skipped": [s._asdict() for s in self.skipped],
             "mended": [m._asdict() for m in self.mended],
+            "drums": self.drums(),
+            "ignored": len(self.ignored),
         }
 
     def save(self, folder: Path) -> None:
@@ -271,18 +301,6 @@ def without_copies(
 
 
 # On disk ----------------------------------------------------------------------------------------
-
-
-def cache_folder() -> Path:
-    """Return the folder of prepared corpora: $LSTM_MUSIC_CACHE, else the user's cache folder."""
-    own = os.environ.get("LSTM_MUSIC_CACHE")
-    if own:
-        return Path(own)
-    base = os.environ.get("XDG_CACHE_HOME")
-    try:
-        return (Path(base) if base else Path.home() / ".cache") / "lstm-music"
-    except RuntimeError:  # a user without a home
-        return Path(tempfile.gettempdir()) / "lstm-music"
 
 
 def places() -> Iterator[Path]:
@@ -373,6 +391,8 @@ def common_fields(
         "skipped": [Skipped(**s) for s in meta["skipped"]],
         "mended": [Mended(**m) for m in meta["mended"]],
         "copies": meta["copies"],
+        "drums": meta["drums"],
+        "ignored": meta["ignored"],
         "shifts": arrays["shifts"],
         "augment": augment,
     }

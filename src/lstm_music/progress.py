@@ -79,6 +79,20 @@ class Report:
     validated: bool
 
 
+def limit_reached(at: Progress, settings: Settings, elapsed: float) -> str:
+    """Return the option whose limit is reached, or "" while none is; elapsed: as in `outlook`."""
+    s = settings
+    if s.epochs is not None and at.epoch >= s.epochs:
+        return f"--epochs {s.epochs}"
+    if s.max_steps is not None and at.step >= s.max_steps:
+        return f"--max-steps {s.max_steps}"
+    if s.max_minutes is not None and elapsed >= s.max_minutes * 60:
+        return f"--max-minutes {s.max_minutes:g}"
+    if s.early_stop and at.since_best >= s.early_stop:
+        return f"--early-stop {s.early_stop}"
+    return ""
+
+
 def outlook(
     at: Progress, settings: Settings, windows: int, pace: float, elapsed: float
 ) -> tuple[float, float]:

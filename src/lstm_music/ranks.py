@@ -8,7 +8,7 @@ launcher sees that it never finalized MPI, and ends them.
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -54,6 +54,9 @@ class Alone:
 
     def connect(self, ops: NumpyOps) -> None:
         """Say which backend the gradients will be on. Raises UserError where ranks differ."""
+
+    def check_alike(self, options: Mapping[str, Any]) -> None:
+        """Raise UserError where a rank was given other options than rank 0, whose alone count."""
 
     def from_first(self, make: Callable[[], T]) -> T:
         """Return what rank 0 makes; the others call nothing."""
@@ -131,6 +134,17 @@ class Ranks(Alone):
                     "choose one for all with --backend"
                 )
         self._sums = sums_of(ops, self._comm, self._in_place)
+
+    def check_alike(self, options: Mapping[str, Any]) -> None:
+        """As Alone.check_alike; options: by name, compared as they are written."""
+        first, *others = self._comm.allgather({name: str(v) for name, v in options.items()})
+        for rank, given in enumerate(others, 1):
+            differ = [name for name in first if given.get(name) != first[name]]
+            if differ:
+                said = ", ".join(f"{name} {given.get(name)}, not {first[name]}" for name in differ)
+                raise UserError(
+                    f"rank {rank} was given other options than rank 0 ({said}): give all the same"
+                )
 
     def from_first(self, make: Callable[[], T]) -> T:
         """As Alone.from_first."""

@@ -12,6 +12,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
+from lstm_music.files import write_whole
 from lstm_music.midi import MidiError, Piece
 from lstm_music.piece_store import BATCH_FILES, LOST, File, PieceStore, piece_of
 from lstm_music.sources import Skipped, Source
@@ -87,10 +88,7 @@ def write_memo(path: Path, known: dict[bytes, str]) -> None:
     """Remember hashes for the next run; where the disk refuses, it reads the files again."""
     body = b"".join(stamp + bytes.fromhex(digest) for stamp, digest in known.items())
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made = path.with_suffix(".tmp")
-        made.write_bytes(body + hashlib.sha256(body).digest())
-        made.replace(path)
+        write_whole(body + hashlib.sha256(body).digest(), path)
 
 
 # Pieces -----------------------------------------------------------------------------------------

@@ -6,9 +6,7 @@ and the scripts. Every name and word goes through `markup.tag`, which escapes it
 
 import base64
 import hashlib
-import html
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import resources
@@ -21,9 +19,10 @@ import numpy as np
 from lstm_music import __version__
 from lstm_music.charts import Curve, curves, legend
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.markup import Html, data_url, joined, tag
+from lstm_music.markup import Html, data_url, escaped, joined, tag
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.model import parameter_shapes
+from lstm_music.names import typeable
 from lstm_music.page_model import page_model, weights_size
 from lstm_music.tokenizers.events import bars_of
 
@@ -118,8 +117,8 @@ def shell(runs: Sequence[RunReport], top: Html, main: Sequence[Html], data: Any)
     """Return the template, filled."""
     scripts = "\n".join(page_file(name) for name in SCRIPTS)
     return Template(page_file("page.html")).substitute(
-        title=html.escape(f"{title_of(runs)} – lstm-music"),
-        policy=html.escape(policy(scripts)),
+        title=escaped(f"{title_of(runs)} – lstm-music"),
+        policy=escaped(policy(scripts)),
         version=__version__,
         style=page_file("page.css"),
         header=top,
@@ -230,7 +229,7 @@ def compose_section(
         tag(
             "p",
             f"The network of “{run.name}” {why_not(run)}. To compose with it: ",
-            tag("code", f"bin/sample {shlex.quote(run.name)}"),
+            tag("code", f"bin/sample {typeable(run.name)}"),
             class_="note",
         )
         for run in too_large

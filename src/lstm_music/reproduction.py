@@ -5,14 +5,15 @@ and from what `bin/reproduce` puts there: evaluation-valid.json, evaluation-test
 embedding.json, figures/.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstm_music.checkpoint import CHECKPOINTS, META_FILE, write_synced
-from lstm_music.run_folder import CONFIG
+from lstm_music import bounded
+from lstm_music.checkpoint import CHECKPOINTS, META_FILE, linked, write_synced
+from lstm_music.files import beside
+from lstm_music.run_folder import CONFIG, METRICS, read_metrics
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]  # epochs, nats
@@ -65,17 +66,16 @@ class Outcome(NamedTuple):
 def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome | None:
     """Return what came of a run, None where there is no run with a checkpoint."""
     config = read_json(folder / CONFIG)
-    meta = read_json(folder / CHECKPOINTS / "latest" / META_FILE)
+    latest = linked(folder / CHECKPOINTS, "latest")
+    meta = read_json(latest / META_FILE) if latest else None
     if config is None or meta is None:
         return None
     at = meta["progress"]
-    rows = metrics(folder / "metrics.csv")
+    rows = read_metrics(folder / METRICS)
     epoch_tokens = tokens_an_epoch(rows, at["epoch"], config["corpus"]["splits"]["train"]["tokens"])
     curves = {
         split: [
-            (int(row["tokens"]) / epoch_tokens, float(row["loss"]))
-            for row in rows
-            if row["split"] == split
+            (row["tokens"] / epoch_tokens, row["loss"]) for row in rows if row["split"] == split
         ]
         for split in ("train", "valid")
     }
@@ -116,10 +116,13 @@ class Ledger:
         """Write down facts beside those that are known. Raises OSError where the disk refuses."""
         found = self.all()
         found[name] = found.get(name, {}) | facts
-        made = self.path.with_name(f".{self.path.name}.tmp")
+        made = beside(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(made, (json.dumps(found, indent=2) + "\n").encode())
-        made.replace(self.path)
+        try:
+            write_synced(made, (json.dumps(found, indent=2) + "\n").encode())
+            made.replace(self.path)
+        finally:
+            made.unlink(missing_ok=True)
 
 
 def tokens_an_epoch(rows: Sequence[Row], whole: int, counted: int) -> float:
@@ -127,21 +130,13 @@ def tokens_an_epoch(rows: Sequence[Row], whole: int, counted: int) -> float:
 
     The corpus's count leaves out the end symbols, of which there are few.
     """
-    ended = [int(row["tokens"]) for row in rows if int(row["epoch"]) == whole - 1]
+    ended = [row["tokens"] for row in rows if row["epoch"] == whole - 1]
     return max(ended) / whole if ended else max(counted, 1)
-
-
-def metrics(path: Path) -> list[Row]:
-    """Return the rows of metrics.csv."""
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds, None where there is none that can be read."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        return bounded.read_json(path)
     except (OSError, ValueError):
         return None

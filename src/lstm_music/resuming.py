@@ -52,7 +52,8 @@ def described(
         "tokenizer": corpus.tokenizer_json(),
         "vocabulary": corpus.vocabulary.to_json(),
         "corpus": {"name": corpus.name, "key": corpus.key, "augment": corpus.augment}
-        | corpus.habits(),
+        | corpus.habits()
+        | ({} if corpus.drums is None else {"drums": corpus.drums}),
         "primers": corpus.primers(),
         "settings": asdict(settings),
         "progress": progress.to_json(),

@@ -29,7 +29,7 @@ from lstm_music.piano_roll import (
     to_common_key,
     unpack,
 )
-from lstm_music.prepared import HELD_OUT, Corpus, Gathered, common_fields
+from lstm_music.prepared import HELD_OUT, OUTSIDE, Corpus, Gathered, common_fields
 from lstm_music.roll_files import read_rolls
 from lstm_music.sources import Skipped
 from lstm_music.tokenizers.chords import (
@@ -73,10 +73,13 @@ class RollReading:
         settings = (f"{name}={value}" for name, value in sorted(asdict(self).items()))
         return f"1 rolls {HELD_OUT} {' '.join(settings)}"
 
+    def in_key(self, frames: Frames) -> Frames:
+        """Return frames in the common key, if there is to be one."""
+        return to_common_key(frames, self.common_key)[0] if self.common_key else frames
+
     def prepared(self, frames: Frames, piece: int) -> Frames:
         """Return a piece's frames as they are to be learnt; piece is its number."""
-        if self.common_key:
-            frames, _ = to_common_key(frames, self.common_key)
+        frames = self.in_key(frames)
         if self.max_polyphony:
             rng = np.random.default_rng([self.seed, piece])
             frames = thin(frames, self.max_polyphony, max(1, self.max_polyphony - 1), rng)
@@ -218,6 +221,10 @@ def prepare_rolls(
             gathered.skipped.append(Skipped(piece.name, reason))
             continue
         gather(gathered, pieces, piece.name, frames, reading)
+        if reading.common_key:  # which may move notes out of the piano
+            out_of_range += notes_in(frames) - notes_in(reading.in_key(frames))
+        if out_of_range:
+            piece.repairs[OUTSIDE] = out_of_range
     splits, copies = gathered.splits()
     return assemble(folder, reading, gathered, pieces, splits, copies)
 

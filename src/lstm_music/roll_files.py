@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_music.bounded import read_bounded
+from lstm_music.bounded import TooLarge, read_bounded
 from lstm_music.errors import UserError
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES, Frames
 from lstm_music.prepared import SPLITS
@@ -57,18 +57,25 @@ def rolls_in(path: Path) -> dict[str, list[Frames]]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise UserError(f"'{path}' is not a .mat, .pickle or .pkl file: choose another")
-    try:
-        data = read_bounded(path, LARGEST)
-    except ValueError:
-        raise unusable(path, f"it has more than {LARGEST >> 20} MB, or is no file") from None
-    except OSError as error:
-        raise UserError(f"can't read '{path}' ({error.strerror or error}): check it") from error
+    data = file_of_rolls(path)
     try:
         return reader(data)
     except MemoryError:
         raise unusable(path, "it asks for far more memory than a file of its size needs") from None
     except Exception as error:  # rubbish leads the parsers to whatever it leads them to
         raise unusable(path, " ".join(str(error).split()) or type(error).__name__) from error
+
+
+def file_of_rolls(path: Path) -> bytes:
+    """Return a file's content. Raises UserError where it can't be read, or is far too large."""
+    try:
+        return read_bounded(path, LARGEST)
+    except TooLarge:
+        raise unusable(path, f"it has more than {LARGEST >> 20} MB") from None
+    except ValueError as error:
+        raise unusable(path, str(error)) from None
+    except OSError as error:
+        raise UserError(f"can't read '{path}' ({error.strerror or error}): check it") from error
 
 
 def unusable(path: Path, reason: str) -> UserError:

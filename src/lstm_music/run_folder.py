@@ -2,28 +2,45 @@
 
 import csv
 import errno
+import io
 import json
+import math
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from lstm_music.bounded import dictionary, of_fields, read_json, text, whole_number
+from lstm_music.bounded import (
+    dictionary,
+    of_fields,
+    open_plain,
+    path_text,
+    read_bounded,
+    read_json,
+    whole_number,
+)
 from lstm_music.checkpoint import CHECKPOINTS, checkpoints_of, write_synced
 from lstm_music.checkpoint_meta import SETTINGS_RANGES, SHAPE_RANGES
 from lstm_music.corpus import Reading
 from lstm_music.errors import UserError
+from lstm_music.files import beside, move_new
 from lstm_music.model import Config
+from lstm_music.names import typeable
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Settings
 
 FORMAT = 1  # of config.json
 CONFIG = "config.json"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 SHAPE = (
     "layers", "hidden", "embedding", "dropout", "input_dropout", "output_dropout", "head", "nade",
 )  # fmt: skip
+METRICS = "metrics.csv"
+METRICS_BYTES, METRICS_ROWS = 32 << 20, 500_000  # the most that is drawn; 80 bytes are a row
+LINE_BYTES = 1000  # of metrics.csv, at most
 HEADER = "step,epoch,tokens,seconds,split,loss,learning_rate,grad_norm,tokens_per_second"
 
 
@@ -34,26 +51,24 @@ def new_run(
     settings: Settings,
     source: dict[str, Any],
     reading: dict[str, Any],
-) -> None:
-    """Make a run's folder; source and reading say where the corpus came from and how it was read.
+    again: bool = False,
+) -> Path:
+    """Make a run's folder and return it; source and reading say where the corpus came from and how.
 
-    Raises UserError where the folder exists or can't be made.
+    again: whether a name with a number appended will do where run is taken. Raises UserError where
+    it won't, and where the folder can't be made.
     """
-    made = run.with_name(f".new-run.{os.getpid()}.tmp")
+    made = beside(run.with_name("new-run"))  # a run's own name may be too long for more
     try:
-        if run.exists():
-            raise FileExistsError
         made.mkdir(parents=True)
         describe_run(made, config, corpus, settings, source, reading)
-        made.rename(run)  # a run that is killed here leaves no half of one
+        return move_new(made, run, again)  # a run that is killed before leaves no half of one
     except FileExistsError as error:
-        shutil.rmtree(made, ignore_errors=True)
         raise run_exists(run) from error
     except OSError as error:
-        shutil.rmtree(made, ignore_errors=True)
-        if run.is_dir():  # another process was quicker
-            raise run_exists(run) from error
         raise not_writable(run, error) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
 
 
 def run_exists(run: Path) -> UserError:
@@ -68,13 +83,25 @@ def not_writable(run: Path, error: OSError) -> UserError:
     )
 
 
-def unsaved(run: Path, line: str) -> UserError:
+def no_run(run: Path) -> UserError:
+    """Return the error for a run that isn't there."""
+    return UserError(f"no run at '{run}': begin it without --resume")
+
+
+def unsaved(run: Path, line: str, error: BaseException) -> UserError:
     """Return the error for a run whose last checkpoint can't be written; line says why."""
     before = checkpoints_of(run)
     there = f"{before[0].name} is whole" if before else "nothing of this run is saved"
+    full = isinstance(error, OSError) and error.errno in FULL
     return UserError(
-        f"{line}; {there}: free some space, then go on with bin/train --resume --run {run}"
+        f"{line}; {there}: {'free some space' if full else 'mend that'}, then go on with "
+        f"bin/train --resume --run {typeable(run)}"
     )
+
+
+def reason_of(error: BaseException) -> str:
+    """Return in words why something couldn't be written."""
+    return getattr(error, "strerror", None) or str(error) or "not enough memory"
 
 
 def describe_run(
@@ -101,7 +128,7 @@ def describe_run(
     write_synced(run / CONFIG, (json.dumps(described, indent=2) + "\n").encode())
     vocabulary = json.dumps(corpus.vocabulary.to_json(), indent=0)
     (run / "vocabulary.json").write_text(vocabulary + "\n", "utf-8")
-    (run / "metrics.csv").write_text(HEADER + "\n", "utf-8")
+    (run / METRICS).write_text(HEADER + "\n", "utf-8")
     write_table(run / "skipped.csv", ("file", "reason"), corpus.skipped)
     mended = [(file, kind, n) for file, kinds in corpus.mended for kind, n in kinds.items()]
     write_table(run / "mended.csv", ("file", "repair", "times"), mended)
@@ -138,11 +165,11 @@ def described_options(run: Path) -> dict[str, Any]:
             **asdict(reading),
             **asdict(settings),
             **{name: value for name, value in config.to_json().items() if name in SHAPE},
-            "corpus": text(source["corpus"], "corpus"),
-            "data": None if data is None else text(data, "data"),
+            "corpus": path_text(source["corpus"], "corpus"),
+            "data": None if data is None else path_text(data, "data"),
         }
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"no run at '{run}': begin it without --resume") from error
+        raise no_run(run) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"'{path}' is damaged: train a new run with another --run") from error
 
@@ -171,11 +198,14 @@ def metrics_row(
     return ",".join(map(str, row)) + "\n"
 
 
-def append(path: Path, line: str) -> None:
-    """Append a line to a file. Raises OSError, with the file as it was, where the disk refuses."""
+def append(path: Path, line: str, head: str = "") -> None:
+    """Append a line to a file, of which head is the first one.
+
+    Raises OSError, with the file as it was, where the disk refuses.
+    """
     with path.open("ab", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
-        data = line.encode()
+        data = (line if size else head + line).encode()
         if file.write(data) != len(data):  # a full disk takes what fits
             file.truncate(size)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -186,8 +216,9 @@ def cut_metrics(path: Path, rows: int) -> int:
 
     What a run wrote after the checkpoint it resumes from, it writes again.
     """
-    text = path.read_text("utf-8", errors="replace") if path.exists() else ""
-    lines = text.splitlines()[1 : rows + 1]
+    lines = []
+    with suppress(OSError, ValueError):  # what is no plain file makes room for one
+        lines = list(first_lines(path, rows + 1))[1:]
     made = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         write_synced(made, ("\n".join([HEADER, *lines]) + "\n").encode())
@@ -195,6 +226,56 @@ def cut_metrics(path: Path, rows: int) -> int:
     finally:
         made.unlink(missing_ok=True)
     return len(lines)
+
+
+def first_lines(path: Path, n: int) -> Iterator[str]:
+    """Yield the first n lines of a text file, none longer than LINE_BYTES. Raises as open_plain."""
+    with open_plain(path) as file:
+        for _ in range(n):
+            line = file.readline(LINE_BYTES)
+            if not line:
+                return
+            yield line.decode("utf-8", "replace").rstrip("\r\n")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of metrics.csv that can be read; none where there is no such file.
+
+    Each has step, epoch, tokens (int), split, loss and learning_rate (finite). Raises UserError for
+    no plain file, and for more than METRICS_BYTES or METRICS_ROWS.
+    """
+    try:
+        data = read_bounded(path, METRICS_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise no_metrics(path, error) from error
+    rows = []
+    with suppress(csv.Error):
+        for row in csv.DictReader(io.StringIO(data.decode("utf-8", "replace"), newline="")):
+            with suppress(KeyError, TypeError, ValueError):
+                rows.append(numbers_of(row))
+            if len(rows) > METRICS_ROWS:
+                raise no_metrics(path, f"it has more than {METRICS_ROWS:,} rows")
+    return rows
+
+
+def no_metrics(path: Path, reason: object) -> UserError:
+    """Return the error for a metrics.csv that is something else."""
+    said = getattr(reason, "strerror", None) or reason
+    return UserError(f"can't read '{path}' ({said}): move it away to go on without its losses")
+
+
+def numbers_of(row: dict[str, str]) -> dict[str, Any]:
+    """Return a row of metrics.csv with its numbers as such. Raises ValueError, among others."""
+    read: dict[str, Any] = {"split": row["split"]}
+    for name in ("step", "epoch", "tokens"):
+        read[name] = whole_number(int(row[name]), name, 0, 2**62)
+    for name in ("loss", "learning_rate"):
+        read[name] = float(row[name])
+        if not math.isfinite(read[name]):
+            raise ValueError(f"{name} is no number")
+    return read
 
 
 def sync(path: Path) -> None:

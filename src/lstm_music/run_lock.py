@@ -20,8 +20,8 @@ from lstm_music.run_folder import not_writable
 NAME = "lock"
 LOCKED_BYTE = 1 << 30  # on Windows, whose locks are of bytes that nobody else may read
 LARGEST = 4096  # bytes of what a lock file says
-# A link could have this process empty a file elsewhere.
-FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+# A link could have this process empty a file elsewhere, and a pipe have it wait.
+FLAGS = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 

@@ -1,4 +1,4 @@
-"""Sampling: prime the network, draw token after token, decode to a piece.
+"""Sampling: prime the network, draw token after token; `decoding.py` makes a piece of them.
 
 Each piece draws from its own counter-based random numbers, and `ops.affine` computes each row alike
 in any company, so that piece k of a seed is the same music whatever the number drawn beside it.
@@ -6,40 +6,26 @@ in any company, so that piece k of a seed is the same music whatever the number 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, groupby
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.midi import (
-    KIND,
-    NOTE_OFF,
-    NOTE_ON,
-    TICK,
-    TICKS_PER_QUARTER,
-    Messages,
-    Piece,
-    no_meter,
-    repaired_tracks,
-    tidy_track,
-)
+from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER
 from lstm_music.model import Model
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import uniform
-from lstm_music.piano_roll import Frames, piece_of_frames, ticks_per_step
-from lstm_music.tokenizers.chords import frames_of_words
+from lstm_music.tokenizers import grammar as grammars
 from lstm_music.tokenizers.grammar import (
+    BAR,
     SPECIAL,
-    ChordGrammar,
     Grammar,
     GrammarState,
     Mask,
     MessageGrammar,
     Room,
-    TokenGrammar,
-    to_next_bar,
 )
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, MessageTokenizer
-from lstm_music.tokenizers.vocabulary import Vocabulary
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS
 
 ROWS = 64  # pieces computed at once, at most
 MANY, FEW = 4096, 256  # tokens from which sorting all is slow; tokens tried first for a share top_p
@@ -54,6 +40,9 @@ class Options:
     length: exactly so many tokens, or None for a whole piece; limit: a length in ticks, or None.
     top_k 0 and top_p 1 keep every token. greedy takes the likeliest token instead of drawing.
     first: the number of the first piece of those asked for; a piece's number chooses its draws.
+    bars: a length in bars, or None; beyond: a length counts what follows the primer. meter: of
+    messages and piano rolls, which don't tell it, the ticks from which on bars have a length, and
+    that length; 4/4 without any.
     """
 
     length: int | None = None
@@ -64,6 +53,58 @@ class Options:
     greedy: bool = False
     seed: int = 0
     first: int = 0
+    bars: int | None = None
+    beyond: bool = False
+    meter: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def line_and_bar(self) -> tuple[int, int]:
+        """A tick at which a bar begins, and the ticks of bars from there on."""
+        return self.meter[-1] if self.meter else (0, BAR)
+
+
+class Bounds(NamedTuple):
+    """What binds a piece; None for what wasn't asked.
+
+    start: the state in which it begins. tokens and bars of it, with its primer, and the tick at
+    which it ends; most: tokens at most.
+    """
+
+    start: GrammarState
+    tokens: int | None
+    ticks: int | None
+    bars: int | None
+    most: int
+
+
+def bounds_of(grammar: Grammar, options: Options, primer: Sequence[int]) -> Bounds:
+    """Return what binds a piece that begins with a primer."""
+    start, end, n = begun(grammar, options), begun(grammar, options), 0
+    if options.beyond and len(primer):
+        for id in primer:
+            grammar.advance(end, id)
+        n, start.primed = len(primer), (end.tracks, end.notes)
+    tokens, ticks, bars = options.length, options.limit, options.bars
+    asked = ticks if bars is None else (bars + options.beyond) * start.bar
+    most = grammar.most(tokens, asked, start.bar) + n
+    if n and (tokens, ticks, bars) == (None, None, None):
+        start.least = end.now + grammars.SHORTEST
+    return Bounds(
+        start,
+        None if tokens is None else tokens + n,
+        None if ticks is None else ticks + end.now,
+        None if bars is None else bars + grammar.bars_begun(end),
+        most,
+    )
+
+
+def begun(grammar: Grammar, options: Options, after: bool = False) -> GrammarState:
+    """Return the state in which a piece begins; after: others."""
+    state = grammar.start()
+    state.line, state.bar = options.line_and_bar
+    if after:
+        state.line = 0
+    return state
 
 
 class FreeGrammar(MessageGrammar):
@@ -85,6 +126,8 @@ class FreeGrammar(MessageGrammar):
             mask = ~is_piece_end
         if self.layout == "merge":
             mask &= ~is_end | is_piece_end  # there is but one track
+        elif self.is_early(state):
+            mask &= ~is_end
         if limit is not None:
             left = limit - state.now
             if left > TICKS_PER_QUARTER and self.layout == "flatten":
@@ -113,11 +156,11 @@ class Draft:
     ) -> None:
         self.number, self.primer, self.grammar = number, primer, grammar
         self.options, self.start = options, start
-        self.most = grammar.most(options.length, options.limit)
-        self.rules = grammar.start()
+        self.bounds = bounds_of(grammar, options, primer)
+        self.rules = self.bounds.start
         self.ids: list[int] = []
         self.ended = False
-        self.before = 0  # ticks of the pieces before this one
+        self.before = self.bars_before = 0  # ticks and bars of the pieces before this one
         self._draws: Array = np.empty(0)
 
     @property
@@ -128,11 +171,12 @@ class Draft:
     @property
     def room(self) -> Room:
         """What is left of the length that was asked for."""
-        length, limit = self.options.length, self.options.limit
-        return Room(
-            None if length is None else length - len(self.ids),
-            None if limit is None else limit - self.before,
-        )
+        _, tokens, ticks, bars, _ = self.bounds
+        if bars is not None:
+            ticks = self.grammar.end_of(self.rules, bars - self.bars_before)
+        elif ticks is not None:
+            ticks = max(ticks - self.before, 0)
+        return Room(None if tokens is None else tokens - len(self.ids), ticks)
 
     def extend(self, logits: Array) -> None:
         """Take the primer's next id, or one by the logits (V,) where the primer is over."""
@@ -143,12 +187,13 @@ class Draft:
             self.grammar.advance(self.rules, id)
         elif self.grammar.leaves_room(self.rules, self.room):
             self.ids.append(id)
-            self.before += to_next_bar(self.rules.now)
-            self.rules = self.grammar.start()
+            self.before += self.grammar.next_bar(self.rules, self.rules.now)
+            self.bars_before += self.grammar.bars_in(self.rules)
+            self.rules = begun(self.grammar, self.options, after=True)
         else:
             self.ended = True
         full = self.grammar.is_full(self.rules, self.room)
-        self.ended = self.ended or full or len(self.ids) == self.most
+        self.ended = self.ended or full or len(self.ids) == self.bounds.most
 
     def _drawn(self, logits: Array) -> int:
         """Draw an id among those that the rules allow; the end of the piece where they allow none.
@@ -190,7 +235,7 @@ def sample(
     piece ends and another follows.
     """
     pieces: list[list[int]] = []
-    most = grammar.most(options.length, options.limit)
+    most = max(bounds_of(grammar, options, primer).most for primer in primers)
     for first in range(0, len(primers), ROWS):
         drafts = [
             Draft(options.first + first + k, primer, grammar, options, start)
@@ -229,78 +274,6 @@ def rows_for(model: Model, pieces: int) -> int:
     return ROWS if model.ops.name == "cupy" else pieces
 
 
-def decode(
-    ids: Sequence[int],
-    vocabulary: Vocabulary,
-    tokenizer: MessageTokenizer,
-    grammar: TokenGrammar,
-    name: str,
-) -> Piece:
-    """Turn what `sample` returned into one piece, tidied to the habits that the grammar keeps.
-
-    Pieces that follow one another begin at bar lines, their tracks in the same order.
-    """
-    start = vocabulary.id(PIECE_END)
-    tracks: list[list[Messages]] = []
-    meters = [no_meter()]
-    offset = 0
-    for begins, group in groupby(ids, lambda id: id == start):
-        if begins:
-            continue
-        piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
-        end = 0
-        for number, track in enumerate(piece.tracks):
-            tidied = tidy_track(track, grammar.longest_note, grammar.most_notes)
-            end = max(end, int(tidied[-1, TICK]))
-            if number == len(tracks):
-                tracks.append([])
-            tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
-        meters.append(piece.meter + np.array([offset, 0], np.int32))
-        offset += to_next_bar(end)
-    whole = [np.concatenate(parts) for parts in tracks]
-    return Piece(name, whole, meter=np.concatenate(meters))
-
-
-def decode_chords(
-    ids: Sequence[int], vocabulary: Vocabulary, grid: int, name: str, restrike: bool = False
-) -> Piece:
-    """Turn what `sample` returned of chords into one piece of one track, or none of silence.
-
-    Pieces that follow one another begin at bar lines. grid: chords a whole note; restrike: held
-    notes are struck anew with each chord.
-    """
-    parts: list[Messages] = []
-    offset = 0
-    for frames in chord_frames(ids, vocabulary):
-        piece = piece_of_frames(frames, grid, name, restrike)
-        parts += [track + np.array([offset, 0, 0], np.int32) for track in piece.tracks]
-        offset += to_next_bar(len(frames) * ticks_per_step(grid))
-    return Piece(name, [np.concatenate(parts)] if parts else [])
-
-
-def chord_frames(ids: Sequence[int], vocabulary: Vocabulary) -> list[Frames]:
-    """Return the frames (n, 88) of each of the pieces that follow one another in sampled chords."""
-    start = vocabulary.id(PIECE_END)
-    groups = groupby(ids, lambda id: id == start)
-    return [
-        frames_of_words([vocabulary.word(id) for id in group])
-        for begins, group in groups
-        if not begins
-    ]
-
-
-def length_in_frames(ids: Sequence[int], grammar: ChordGrammar) -> int:
-    """Return how many frames sampled chords last, with the rests before bar lines."""
-    state, before = grammar.start(), 0
-    for id in ids:
-        if id == grammar.end:
-            before += to_next_bar(state.now)
-            state = grammar.start()
-        else:
-            grammar.advance(state, id)
-    return (before + state.now) // grammar.frame_ticks
-
-
 def within(
     primer: Sequence[int], grammar: Grammar, length: int | None, limit: int | None
 ) -> list[int]:
@@ -312,20 +285,6 @@ def within(
         if limit is not None and state.now > limit:
             return cut[:n]
     return cut
-
-
-def clipped(piece: Piece, limit: int) -> Piece:
-    """End a piece at a limit in ticks, past which a note rings on that no token could end sooner.
-
-    A piece that begins only then stays as it is: better too long than empty.
-    """
-    shorter = []
-    for track in piece.tracks:
-        kept = track[(track[:, KIND] == NOTE_OFF) | (track[:, TICK] < limit)]
-        kept[:, TICK] = np.minimum(kept[:, TICK], limit)
-        shorter.append(kept)
-    tracks = repaired_tracks(shorter)
-    return Piece(piece.name, tracks, meter=piece.meter) if tracks else piece
 
 
 def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> int:

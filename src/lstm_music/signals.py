@@ -9,6 +9,8 @@ STOPPING = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 )
 
+HANGUP = getattr(signal, "SIGHUP", None)
+
 
 class Interrupted(Exception):
     """The signal of this number asked training to stop; the run is saved."""
@@ -21,8 +23,9 @@ class Interrupted(Exception):
 class StopWish:
     """While entered, the first signal that stops a program is a wish; the second stops at once.
 
-    number: of the signal, 0 while there was none. Only the main thread may handle signals: in
-    another this does nothing.
+    A closed terminal is never the second one: the system, the shell and the session's manager may
+    each say it. number: of the first signal, 0 while there was none. Only the main thread may
+    handle signals: in another this does nothing.
     """
 
     def __init__(self) -> None:
@@ -51,6 +54,7 @@ class StopWish:
         return [n for n in STOPPING if n == signal.SIGINT or signal.getsignal(n) != signal.SIG_IGN]
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.number:
+        if not self.number:
+            self.number = number
+        elif number != HANGUP:
             raise KeyboardInterrupt
-        self.number = number

@@ -4,12 +4,14 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from importlib import resources
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from lstm_music.archives import is_archive, members
+from lstm_music.bounded import open_plain
 from lstm_music.errors import UserError
 from lstm_music.midi import MOST_BYTES, MidiError
+from lstm_music.names import printable
 
 MIDI_SUFFIXES = (".mid", ".midi", ".kar", ".rmi")
 ROLLS = {
@@ -49,6 +51,17 @@ class Mended(NamedTuple):
     repairs: dict[str, int]
 
 
+def namesake(name: str) -> str | None:
+    """Return what to type for a file or folder that has the name of a corpus, if one is here."""
+    return os.path.join(".", name) if name in NAMED and Path(name).exists() else None
+
+
+def or_namesake(name: str) -> str:
+    """Return how an error about a named corpus goes on where a file or folder has its name."""
+    own = namesake(name)
+    return f", or write {own} for what lies here" if own else ""
+
+
 def find_sources(name: str, data: Path | None = None, built: Path | None = None) -> list[Source]:
     """List the MIDI files of a corpus in a fixed order.
 
@@ -63,12 +76,12 @@ def find_sources(name: str, data: Path | None = None, built: Path | None = None)
             return archived(built)
         raise UserError(
             "the corpus 'classical' isn't built yet: build it with bin/corpus classical --build, "
-            "or say where yours is with --data FILE"
+            f"or say where yours is with --data FILE{or_namesake(name)}"
         )
     if name in ROLLS:
         raise UserError(
             f"'{name}' holds piano rolls, which have no MIDI messages: "
-            "read it with --representation chord or note"
+            f"read it with --representation chord or note{or_namesake(name)}"
         )
     if name and Path(name).exists():
         return files_at(Path(name))
@@ -93,12 +106,13 @@ def find_rolls(name: str, data: Path | None = None) -> Path | None:
     wanted = {letters(stem), letters(f"{stem}.de"), letters(name)}  # Piano-midi.de.pickle
     named = data is not None or bool(os.environ.get("LSTM_MUSIC_DATA"))
     for file in sorted(folder.rglob("*")) if named else ():
-        if file.suffix.lower() in ROLL_SUFFIXES and letters(file.stem) in wanted:
+        kind = file.suffix.lower() in ROLL_SUFFIXES and not is_leftover(file.as_posix())
+        if kind and letters(file.stem) in wanted:
             return file
     raise UserError(
         f"no {stem}.mat or {stem}.pickle in "
         + (f"'{folder}'" if named else "the folder that LSTM_MUSIC_DATA should name")
-        + f": say where it is, with --data {stem}.mat"
+        + f": say where it is, with --data {stem}.mat{'' if data else or_namesake(name)}"
     )
 
 
@@ -129,9 +143,10 @@ def is_midi(name: str) -> bool:
     return name.lower().endswith(MIDI_SUFFIXES)
 
 
-def printable(name: str) -> str:
-    """Return a file's name as UTF-8 can hold it: not every name on a disk is text."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def is_leftover(name: str) -> bool:
+    """Return whether a file of this name is one of those that macOS puts beside others."""
+    path = PurePosixPath(name)
+    return path.name.startswith("._") or "__MACOSX" in path.parts
 
 
 def in_folder(top: Path) -> Iterator[Source]:
@@ -175,8 +190,11 @@ def file_source(path: Path, name: str) -> Source:
         return refused(name, "is no plain file")  # reading a pipe would never end
 
     def read() -> bytes:
-        with path.open("rb") as file:
-            return file.read(MOST_BYTES + 1)
+        try:
+            with open_plain(path) as file:
+                return file.read(MOST_BYTES + 1)
+        except ValueError as error:  # it has become a pipe since
+            raise MidiError("is no plain file") from error
 
     return Source(printable(name), read, stamp_of(path, status))
 

@@ -1,5 +1,7 @@
 """Adding up gradients over ranks during the backward pass: a CPU's by MPI, a GPU's by NCCL."""
 
+import warnings
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -100,14 +102,8 @@ class NcclSums:
     """
 
     def __init__(self, cupy: Any, comm: Any) -> None:
-        try:
-            nccl = self._nccl = cupy.cuda.nccl
-            known = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)
-        except (AttributeError, ImportError) as error:
-            raise UserError(
-                f"several GPUs need NCCL, which CuPy can't load here ({error}): "
-                "pip install nvidia-nccl-cu12, or -cu13, whichever CUDA CuPy is for"
-            ) from error
+        nccl = self._nccl = usable_nccl()
+        known = comm.bcast(nccl.get_unique_id() if comm.rank == 0 else None)
         self._cuda, self._xp = cupy.cuda, cupy
         self._world = nccl.NcclCommunicator(comm.size, known, comm.rank)
         self._stream = cupy.cuda.Stream(non_blocking=True)
@@ -160,3 +156,19 @@ class NcclSums:
         """As Sums.finish: on the device, nothing waits on the host."""
         self._wait()
         self._held = []
+
+
+def usable_nccl() -> Any:
+    """Return CuPy's NCCL; raises UserError where the library isn't there.
+
+    CuPy imports it only when asked to, and without the library it is a module that says so.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what we say in one line
+        nccl = import_module("cupy.cuda.nccl")
+    if not nccl.available:
+        raise UserError(
+            "several GPUs need NCCL, which CuPy can't load here: "
+            "pip install nvidia-nccl-cu12, or -cu13, whichever CUDA CuPy is for"
+        )
+    return nccl

@@ -4,15 +4,33 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.composer import Composer, Ids, Opening, Show, Warn, read_primer, sample_on_cpu
+from lstm_music.composer import (
+    Composer,
+    Ids,
+    Opening,
+    Show,
+    Warn,
+    drums_of,
+    meter_of,
+    read_primer,
+    sample_on_cpu,
+)
+from lstm_music.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
 from lstm_music.model import Model
-from lstm_music.sampler import FreeGrammar, Options, clipped, decode, within
+from lstm_music.sampler import FreeGrammar, Options, within
 from lstm_music.tokenizers.event_grammar import EventGrammar
 from lstm_music.tokenizers.events import EventTokenizer, NearestEvent
 from lstm_music.tokenizers.grammar import MessageGrammar, TokenGrammar
-from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, NearestWord, parse, spell
+from lstm_music.tokenizers.messages import (
+    PIECE_END,
+    TRACK_END,
+    MessageTokenizer,
+    NearestWord,
+    parse,
+    spell,
+)
 
 
 class TokenComposer(Composer[Ids]):
@@ -23,7 +41,7 @@ class TokenComposer(Composer[Ids]):
     grammar: TokenGrammar
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
-        self.checkpoint, self.model = checkpoint, model
+        self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
         self.vocabulary = checkpoint.vocabulary
 
     def fitted(self, options: Options) -> Options:
@@ -49,14 +67,25 @@ class TokenComposer(Composer[Ids]):
 
         return sample_on_device(self.model, start, primers, options, self.grammar, show)
 
-    def size(self, music: Ids) -> int:
+    def size(self, music: Ids, options: Options) -> int:
         """As Composer.size."""
         return len(music)
 
-    def piece(self, music: Ids, options: Options, name: str) -> Piece:
+    def ticks(self, music: Ids) -> int:
+        """As Composer.ticks: of several tracks, the longest."""
+        state, latest = self.grammar.start(), 0
+        for id in music:
+            self.grammar.advance(state, id)
+            latest = max(latest, state.now)
+        return latest
+
+    def piece(self, music: Ids, options: Options, name: str, primer: Ids | None = None) -> Piece:
         """As Composer.piece."""
-        piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name)
-        return piece if options.limit is None else clipped(piece, options.limit)
+        piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name, options)
+        start = self.vocabulary.id(PIECE_END)
+        end = end_asked(music, primer or [], self.grammar, options, start)
+        piece = piece if end is None else clipped(piece, end)
+        return with_drums(piece, self.drums, self.tokenizer.layout == "flatten")
 
 
 class MessageComposer(TokenComposer):
@@ -75,7 +104,8 @@ class MessageComposer(TokenComposer):
 
         The time that a note left out would have taken goes to the next one of its track.
         """
-        words = [word for word in self.tokenizer.words(read_primer(path)) if word != PIECE_END]
+        piece = read_primer(path, warn, self.drums is not None)
+        words = [word for word in self.tokenizer.words(piece) if word != PIECE_END]
         nearest = NearestWord(self.vocabulary)
         ids: Ids = []
         changed, owed, notes, notes_in_track = 0, 0, 0, 0
@@ -95,12 +125,14 @@ class MessageComposer(TokenComposer):
                 ids.append(self.vocabulary.id(found))
         if not notes:
             raise no_known_notes(path)
+        if ids[-1] == self.vocabulary.get(TRACK_END):  # the last track goes on
+            ids.pop()
         if changed:
             warn(
                 f"{changed} of {len(words)} tokens of {path} are new to the model: "
                 "its nearest ones stand in, or they are left out"
             )
-        return Opening(str(path), ids)
+        return Opening(str(path), ids, meter_of(piece))
 
 
 class EventComposer(TokenComposer):
@@ -119,7 +151,7 @@ class EventComposer(TokenComposer):
 
         What they make of the piece is written anew, so that it is in order.
         """
-        piece = read_primer(path)
+        piece = read_primer(path, warn, self.drums is not None)
         words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))

@@ -3,15 +3,17 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lstm_music.batches import Batches, on_device
 from lstm_music.checkpoint import (
     CHECKPOINTS,
     Checkpoint,
     checkpoints_of,
+    linked,
     point,
     prune,
     write_checkpoint,
@@ -26,12 +28,23 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Annealing, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.prepared import Corpus
-from lstm_music.progress import Progress, Report, Settings, outlook
+from lstm_music.progress import Progress, Report, Settings, limit_reached, outlook
 from lstm_music.ranks import ALONE, Alone
 from lstm_music.resuming import described, read_back, state_of, take_up, training_arrays
-from lstm_music.run_folder import append, cut_metrics, metrics_row, sync, unsaved
+from lstm_music.run_folder import (
+    HEADER,
+    append,
+    cut_metrics,
+    metrics_row,
+    no_run,
+    reason_of,
+    sync,
+    unsaved,
+)
+from lstm_music.run_home import RunHome
 from lstm_music.signals import Interrupted, StopWish
 
+T = TypeVar("T")
 LEAST_GAIN = 5e-4  # share of the validation loss whose fall counts as none to --early-stop
 READ_STEPS = 32  # on a GPU, between reads of the losses: a read waits for the device
 VALIDATE_STEPS = 1000  # at least this often, and at the end of each epoch
@@ -42,7 +55,8 @@ class Trainer:
     """One run: a model, a corpus, and the folder that records them.
 
     show is called with a Report after each step; warn with a line of text. ranks: who shares the
-    work; each has a trainer, and they decide alike, by what rank 0's clock says.
+    work; each has a trainer, and they decide alike, by what rank 0's clock says. home: keeps the
+    run's folder, for whoever writes; without it, the folder is taken to stay where it is.
     """
 
     corpus: Corpus
@@ -53,6 +67,7 @@ class Trainer:
     warn: Callable[[str], None] = lambda line: None
     started: float = field(default_factory=time.monotonic)
     ranks: Alone = ALONE
+    home: RunHome | None = None
 
     def __post_init__(self) -> None:
         s = self.settings
@@ -115,8 +130,7 @@ class Trainer:
             if self.state.h.shape[1] != len(batches.streams):
                 raise UserError(f"the state in '{self.run}' is of another batch: train a new run")
             while at.window < len(batches):
-                reason = self._limit()
-                if reason:
+                if reason := limit_reached(at, s, self._now - self.started):
                     return reason
                 self._advance(batches)
             at.epoch, at.window, self.state = at.epoch + 1, 0, None
@@ -132,19 +146,6 @@ class Trainer:
         self._show(loss, len(batches), ended)
         self._agree()
         self._save_if_due()
-
-    def _limit(self) -> str:
-        """Return the option whose limit is reached, or "" while none is."""
-        s, at = self.settings, self.progress
-        if s.epochs is not None and at.epoch >= s.epochs:
-            return f"--epochs {s.epochs}"
-        if s.max_steps is not None and at.step >= s.max_steps:
-            return f"--max-steps {s.max_steps}"
-        if s.max_minutes is not None and self._now - self.started >= s.max_minutes * 60:
-            return f"--max-minutes {s.max_minutes:g}"
-        if s.early_stop and at.since_best >= s.early_stop:
-            return f"--early-stop {s.early_stop}"
-        return ""
 
     def _step(self, batch: Batch) -> float:
         """Take one optimiser step; return the loss."""
@@ -267,6 +268,7 @@ class Trainer:
             at.to_beat, at.since_best = self.valid * (1 - LEAST_GAIN), 0
         else:
             at.since_best += 1
+        self._forget_lost()
         if self.valid < at.best:
             before = at.best, at.best_step
             at.best, at.best_step = self.valid, at.step
@@ -278,7 +280,10 @@ class Trainer:
         self.valid = self.validate()
         self._record("valid", self.valid, self.annealing.lr, None, None)
         if self.valid < self.progress.best and self.ranks.leads:
-            point(self.run / CHECKPOINTS, "best", path.name)
+            try:
+                self._writing(lambda: point(self.run / CHECKPOINTS, "best", path.name))
+            except OSError as error:
+                self.warn(f"can't mark the best checkpoint ({reason_of(error)})")
 
     def validate(self) -> float:
         """Return the mean nats per token (or frame) of (a part of) the validation split.
@@ -296,10 +301,10 @@ class Trainer:
         line = metrics_row(self.progress, split, loss, lr, norm, speed)
         try:
             if self.ranks.leads:
-                append(self.run / "metrics.csv", line)
+                self._writing(lambda: append(self.run / "metrics.csv", line, f"{HEADER}\n"))
             self.progress.rows += 1
         except OSError as error:
-            self.warn(f"can't write metrics.csv ({error.strerror}): training goes on without")
+            self.warn(f"can't write metrics.csv ({reason_of(error)}): training goes on without")
 
     def _show(self, loss: float, windows: int, validated: bool) -> None:
         at = self.progress
@@ -325,6 +330,7 @@ class Trainer:
         """
         self._read_graph()
         self._saved = self._now
+        self._forget_lost()
         if self._last is not None and self._last[0] == self.progress.step:
             return self._last[1]
         state = self.ranks.whole_state(self.state, self.ops)
@@ -336,25 +342,54 @@ class Trainer:
     def _write(self, state: State | None, best: bool, final: bool) -> Path | None:
         """As `save`, with the state of all streams."""
         try:
-            sync(self.run / "metrics.csv")  # whose rows the checkpoint counts
-            path = write_checkpoint(
-                self.run,
-                self.progress.step,
-                self._model_arrays(),
-                self._train_arrays(state),
-                self._meta(),
-            )
-            if best:
-                point(self.run / CHECKPOINTS, "best", path.name)
-            prune(self.run, self.settings.keep)
+            return self._writing(lambda: self._checkpoint(state, best))
         except (OSError, MemoryError) as error:
-            reason = getattr(error, "strerror", None) or str(error) or "not enough memory"
-            line = f"can't write a checkpoint in '{self.run}' ({reason})"
+            line = f"can't write a checkpoint in '{self.run}' ({reason_of(error)})"
             if final:
-                raise unsaved(self.run, line) from error
+                raise unsaved(self.run, line, error) from error
             self.warn(f"{line}: training goes on and tries again later")
             return None
+
+    def _checkpoint(self, state: State | None, best: bool) -> Path:
+        sync(self.run / "metrics.csv")  # whose rows the checkpoint counts
+        arrays = self._model_arrays(), self._train_arrays(state)
+        path = write_checkpoint(self.run, self.progress.step, *arrays, self._meta())
+        if best:
+            point(self.run / CHECKPOINTS, "best", path.name)
+        prune(self.run, self.settings.keep)
         return path
+
+    def _writing(self, write: Callable[[], T]) -> T:
+        """Call what writes into the run's folder; once more where that was moved meanwhile."""
+        try:
+            self._settle()
+            return write()
+        except FileNotFoundError:
+            self._settle()
+            return write()
+
+    def _settle(self) -> None:
+        """Learn where the run's folder is; of a new one, that no row is in its metrics.csv."""
+        if self.home is not None:
+            if self.home.settle():
+                self.progress.rows = 0
+            self.run = self.home.run
+
+    def _forget_lost(self) -> None:
+        """Forget checkpoints that somebody removed: the next ones are saved in their place."""
+        lost_last, lost_best = self.ranks.from_first(self._lost)
+        if lost_last:
+            self._last = None
+        if lost_best:
+            self.progress.best, self.progress.best_step = math.inf, 0
+
+    def _lost(self) -> tuple[bool, bool]:
+        """Return whether the last checkpoint was removed, and with it the best one."""
+        with suppress(OSError):  # whoever writes will say so
+            self._settle()
+        folder = self.run / CHECKPOINTS
+        last = self._last is not None and not (folder / self._last[1].name).is_dir()
+        return last, last and linked(folder, "best") is None
 
     def _model_arrays(self) -> dict[str, Any]:
         """Return the parameters that sampling uses: the averages, where there are any."""
@@ -373,6 +408,9 @@ class Trainer:
 
         Rank 0 alone reads it, and tells the others.
         """
+        if self.home is not None and self.home.follow() is None:
+            raise no_run(self.run)
+        self._settle()
         whose = self.run, self.corpus.key, self.model, self.optimizer, self.averages
         found = self.ranks.from_first(lambda: read_back(*whose, self.warn))
         if found is not None:

@@ -2,6 +2,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from lstm_music import score
 from lstm_music.cli import corpus, evaluate, figures, report, sample, train
 from lstm_music.cli.common import run
 from small import COMPUTE, SMALL, write_music
@@ -63,6 +64,19 @@ def fails(command):
         (line,) = done.err
         assert line.startswith("error: ")
         return line.removeprefix("error: ")
+
+    return call
+
+
+@pytest.fixture
+def draw(command):
+    """Draw figures; return the lines, and those on standard error but that there are no scores."""
+
+    def call(*words):
+        done = command("figures", *words, "--bars", 2)
+        assert done.status == 0
+        here = score.is_available()
+        return done.out, [line for line in done.err if here or "no scores" not in line]
 
     return call
 

@@ -1,18 +1,24 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 
 from lstm_music import classical
 from lstm_music.classical import Built
+from lstm_music.corpus import Reading, key_of, load_corpus
+from lstm_music.listening.making import files_in
+from lstm_music.midi import Piece, write_midi
 from lstm_music.piano_roll import frames_of
-from lstm_music.sources import Skipped
-from small import piece_of, write_music
+from lstm_music.prepared import OUTSIDE
+from lstm_music.sources import Skipped, find_rolls
+from small import piece_of, track_of, write_music
 
 COUNTS = ["pieces", "tokens", "unique_tokens"]
 
@@ -189,3 +195,76 @@ def test_a_reader_that_is_gone_is_no_error(folder):
     )
     os.close(write_end)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+# What is no loss, and what is ---------------------------------------------------------------------
+
+TWIN = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        "  # AppleDouble, as macOS writes it
+
+
+@pytest.mark.parametrize("place", ["folder", "zip"])
+def test_what_macos_puts_beside_music_is_ignored(folder, ok, place):
+    top = folder / "mac"
+    shutil.copytree(folder / "music", top)
+    beside = top / "__MACOSX" if place == "zip" else top
+    beside.mkdir(exist_ok=True)
+    for path in sorted((folder / "music").iterdir()):
+        (beside / f"._{path.name}").write_bytes(TWIN)
+    (top / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (top / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (top / "really-broken.mid").write_bytes(b"rubbish")
+    name = "mac" if place == "folder" else shutil.make_archive("mac", "zip", top)
+    lines = ok("corpus", name, "--json", "x.json", "--skipped", "x.csv")
+    said = [line for line in lines if line.startswith(("ignored", "skipped"))]
+    assert said[0] == "ignored: 8 files that macOS put beside others (._*): no music"
+    assert len(said) == 2 and said[1].startswith("skipped really-broken.mid: is no MIDI file")
+    found = json.loads(Path("x.json").read_text())
+    assert [row["file"] for row in found["skipped"]] == ["really-broken.mid"]
+    assert (found["ignored"], found["pieces"]) == (8, 8)
+    assert Path("x.csv").read_text().count("\n") == 2
+    # Real music of such a name is music.
+    shutil.copy(folder / "music" / "0.mid", folder / "music" / "._9.mid")
+    ok("corpus", "music", "--json", "x.json")
+    assert json.loads(Path("x.json").read_text())["pieces"] == 9
+
+
+def test_a_folder_of_leftovers_alone_is_one_line(folder, fails):
+    (folder / "left").mkdir()
+    (folder / "left" / "._a.mid").write_bytes(TWIN)
+    assert "no usable MIDI file among 1 in 'left', choose another" in fails("corpus", "left")
+
+
+@pytest.mark.parametrize("kind", ["chord", "note"])
+def test_notes_outside_the_piano_are_counted(folder, ok, kind):
+    """Below A0 and above C8; and those that a common key moves out of it."""
+    notes = [(0, 480, 20), (0, 480, 60), (480, 960, 109), (480, 960, 127), (480, 960, 64)]
+    write_midi(Piece("", [track_of(notes)]), "music/3.mid")
+    how = ("--representation", kind)
+    lines = ok("corpus", "music", *how, "--json", "x.json")
+    assert "mended: notes outside the piano, 3 in 1 of the files" in lines
+    found = json.loads(Path("x.json").read_text())["mended"]
+    assert found == [{"file": "3.mid", "repairs": {"notes outside the piano": 3}}]
+    assert not any(line.startswith("mended") for line in ok("corpus", "music"))  # messages have all
+    wide = [(480 * n, 480 * n + 480, p) for n, p in enumerate((21, 108, 61, 65, 68, 61))]
+    write_midi(Piece("", [track_of(wide)]), "music/3.mid")  # in D flat major
+    lines = ok("corpus", "music", *how, "--common-key", "C")
+    assert "mended: notes outside the piano, 1 in 1 of the files" in lines
+
+
+def test_counting_them_changes_no_corpus_of_an_older_version(folder):
+    reading = Reading("note")
+    before = load_corpus("music", reading=reading)
+    assert key_of(before.key, {"mended": [], "copies": []}) == before.key
+    counted = [{"file": "", "repairs": {OUTSIDE: 3}}]
+    assert key_of(before.key, {"mended": counted, "copies": []}) == before.key
+    other = [{"file": "", "repairs": {OUTSIDE: 3, "hanging notes": 1}}]
+    alone = [{"file": "", "repairs": {"hanging notes": 1}}]
+    keys = [key_of("k", {"mended": some, "copies": []}) for some in (other, alone)]
+    assert keys[0] == keys[1] != "k"
+
+
+def test_leftovers_are_no_piano_rolls_and_no_clips(folder):
+    for name in ("._JSB_Chorales.mat", "JSB_Chorales.mat", "._a.wav", "a.wav", "._b.mid"):
+        (folder / name).write_bytes(TWIN)
+    assert find_rolls("jsb", folder) == folder / "JSB_Chorales.mat"
+    assert files_in(folder) == [folder / "a.wav"]

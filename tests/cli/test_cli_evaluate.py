@@ -147,12 +147,13 @@ def test_bad_input_is_one_line(run, fails, folder, words, says):
 
 
 def test_results_that_cant_be_written_are_printed_all_the_same(run, command):
-    done = command("evaluate", "a", "--json", "no/such/folder.json")
+    done = command("evaluate", "a", "--json", "music/0.mid/a.json")
     assert done.status == 2
     assert len(done.out) == 4
     (line,) = done.err
     assert line == (
-        "error: No such file or directory 'no/such/folder.json': check the path and the free space"
+        "error: can't write 'music/0.mid/a.json' (Not a directory): choose another place, "
+        "or free some space"
     )
 
 

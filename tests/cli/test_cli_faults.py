@@ -1,6 +1,5 @@
 """Kills, second processes, disks, memory and clocks that go wrong: one line, and nothing lost."""
 
-import ctypes
 import resource
 import signal
 import subprocess
@@ -14,12 +13,11 @@ from lstm_music import trainer
 from lstm_music.checkpoint import checkpoints_of, read_run
 from lstm_music.cli import train
 from lstm_music.trainer import Trainer
-from small import COMPUTE, SMALL, heed_signals, metrics, target
+from small import COMPUTE, SMALL, heed_signals, metrics, target, without_override
 
 REPO = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
 ENDLESS = ("--early-stop", 0, "--max-steps", 10**6)
-DROP_CAPABILITY, OVERRIDE = 24, 1  # prctl's PR_CAPBSET_DROP, CAP_DAC_OVERRIDE
 
 
 def start(*words, **options):
@@ -128,11 +126,6 @@ def test_nothing_saved_at_all_is_said(folder):
     assert [line.startswith("warning: can't write a checkpoint") for line in warnings]
     assert error.startswith("error: can't write a checkpoint in 'runs/a' (File too large)")
     assert "; nothing of this run is saved: free some space" in error
-
-
-def without_override():
-    """Have the superuser, too, obey permissions."""
-    ctypes.CDLL(None).prctl(DROP_CAPABILITY, OVERRIDE, 0, 0, 0)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="drops the superuser's powers, Linux's way")

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from matplotlib.image import imread
 
-from lstm_music import score
+from lstm_music import audio, score
 from lstm_music.cli import common
+from lstm_music.errors import UserError
 from small import COMPUTE
 
 FREQUENCY = ("--baseline", "chord-frequency", "--corpus", "music", "--bars", 2)
@@ -73,10 +74,25 @@ def test_a_score_of_so_many_pages_stands_beside_the_midi_file(ok):
         assert len(root.findall("{http://www.w3.org/2000/svg}svg")) == pages
 
 
-def test_without_the_extra_a_score_is_refused_before_anything_is_composed(fails, monkeypatch):
+def test_what_cannot_be_made_keeps_nothing_else_from_being_written(command, monkeypatch):
     monkeypatch.setattr(score, "find_spec", lambda name: None)
-    assert "pip install music21 verovio" in fails("sample", *FREQUENCY, "--svg")
-    assert not Path("samples").exists()
+    done = command("sample", *FREQUENCY, "--num", 2, "--wav", "--png", "--svg", "--quiet")
+    assert done.status == 2
+    assert done.out == [
+        f"samples/sample-000{n}.{kind}" for n in (1, 2) for kind in ("mid", "wav", "png")
+    ]
+    assert all(Path(line).stat().st_size for line in done.out)
+    (line,) = done.err
+    assert line.startswith("error: a score needs music21 and verovio: ")
+    assert line.endswith("pip install music21 verovio")
+
+    def refuse(*_):
+        raise UserError("nothing here can make sound")
+
+    monkeypatch.setattr(audio, "wav_bytes", refuse)
+    done = command("sample", *FREQUENCY, "--wav", "--png", "--svg", "--out", "new.mid")
+    assert done.status == 2 and Path("new.png").exists()
+    assert done.err == [f"error: nothing here can make sound; {line.removeprefix('error: ')}"]
 
 
 def test_a_disk_that_refuses_leaves_what_was_there(ok, fails, command):

@@ -25,8 +25,18 @@ SECONDS = 60  # in which a job that waits for ever is ended
 AS_ROOT = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
 
-def begin(ranks, name, *words, **given):
-    line = [MPIRUN, "-n", ranks, sys.executable, "-m", f"lstm_music.cli.{name}", *words, *COMPUTE]
+def begin(ranks, name, *words, after=(), **given):
+    line = [
+        MPIRUN,
+        "-n",
+        ranks,
+        sys.executable,
+        "-m",
+        f"lstm_music.cli.{name}",
+        *words,
+        *COMPUTE,
+        *after,
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     env = os.environ | AS_ROOT
     return subprocess.Popen([str(word) for word in line], env=env, **pipes, **given)
@@ -109,6 +119,18 @@ def test_a_signal_to_the_launcher_saves_once(folder, number):
     step = int(line.split()[3])
     assert checkpoints_of(Path("runs/stopped"))[0].name == f"step-{step:08d}"
     assert Path("runs/stopped/lock").read_text() == ""
+
+
+def test_ranks_that_were_given_other_options_say_which(folder):
+    program = [sys.executable, "-m", "lstm_music.cli.train", "music", *COMPUTE]
+    other = [":", "-n", 1, *program, "--hidden", 9]
+    done = ended(begin(1, "train", "music", "--hidden", 8, after=other))
+    assert done.status == 2
+    lines = [line for line in done.err if "error:" in line]
+    assert [line.partition(" (")[0] for line in lines] == [
+        "error: rank 1 was given other options than rank 0"
+    ]
+    assert "(hidden 9, not 8)" in lines[0] and not Path("runs").exists()
 
 
 def test_what_is_wrong_for_all_is_said_once(folder):

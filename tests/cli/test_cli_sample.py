@@ -8,7 +8,7 @@ import mido
 import numpy as np
 import pytest
 
-from lstm_music import composer, sampler
+from lstm_music import composer, decoding, sampler
 from lstm_music.baselines import fit_baseline
 from lstm_music.checkpoint import FORMAT, read_run
 from lstm_music.cli import runs, sample
@@ -142,7 +142,7 @@ def test_the_drawing_options_reach_the_sampler(compose, monkeypatch):
     compose("--temperature", 2, "--top-k", 1, "--top-p", 1, "--greedy", "--seconds", 4)
     assert seen == [
         sampler.Options(9, None, 0.7, 3, 0.8, False, 8),
-        sampler.Options(None, 2 * BAR, 1.0, 0, 1.0, False, 0),
+        sampler.Options(None, None, 1.0, 0, 1.0, False, 0, bars=2),
         sampler.Options(None, 6 * TICKS_PER_QUARTER, 2.0, 1, 1.0, True, 0),  # 90 a minute
     ]
 
@@ -200,13 +200,17 @@ def words_of(run, tokens):
 
 
 def test_a_primer_begins_every_piece(compose, run, layout, tokens):
+    """All of it but the end of its last track, which goes on."""
     piece = piece_of(3)
     write_midi(piece, "primer.mid")
     compose("--primer", "primer.mid", "--num", 2, "--length", 300)
     expected = [w for w in MessageTokenizer(layout).words(piece) if w != PIECE_END]
+    if layout == "flatten":
+        assert expected.pop() == TRACK_END
     first, second = words_of(run, tokens)
-    n = min(len(expected), 64)
-    assert first[:n] == second[:n] == expected[:n]
+    n = len(expected)
+    assert n <= 64 and len(first) == n + 300
+    assert first[:n] == second[:n] == expected
     assert (TRACK_END in first[:n]) == (layout == "flatten")
     assert first != second
     tokens.clear()
@@ -216,12 +220,17 @@ def test_a_primer_begins_every_piece(compose, run, layout, tokens):
     assert words[7:20] != expected[7:20]
 
 
-def test_a_primer_takes_at_most_half_unless_told(ok, run):
+def test_a_length_counts_what_follows_the_primer_that_was_asked_for(ok, run):
     write_midi(piece_of(3), "primer.mid")
-    (line,) = ok("sample", "a", "--primer", "primer.mid", "--length", 21)
-    assert "21 tokens, primed with the first 10 tokens of primer.mid" in line
-    (line,) = ok("sample", "a", "--primer", "primer.mid", "--length", 21, "--primer-length", 30)
-    assert "21 tokens, primed with the first 21 tokens of primer.mid" in line
+    primer = ("--primer", "primer.mid")
+    for words, says in (
+        ((*primer, "--length", 21), "21 tokens, primed with the first 4[01] tokens of primer.mid"),
+        ((*primer, "--length", 21, "--primer-length", 30), "21 tokens, primed with the first 30"),
+        (("--length", 21, "--primer-length", 30), "21 tokens, primed with the first 30"),
+        (("--length", 21), "21 tokens, primed with the first 10"),  # its own choice counts
+        (("--length", 1), "1 tokens\\)"),
+    ):
+        assert re.search(says, ok("sample", "a", *words)[0])
 
 
 def test_durations_are_the_nearest_that_the_model_knows(command, run, layout, tokens):
@@ -248,6 +257,29 @@ def test_primers_of_the_corpus_come_from_held_out_pieces(compose, run, tokens):
     assert any(ids[:16] not in known for ids in tokens)
 
 
+def test_a_whole_piece_goes_on(ok, run, layout, backend):
+    """Whatever is asked for, as long as it may be: no end comes before something was composed."""
+    piece = piece_of(3, tracks=2)
+    write_midi(piece, "primer.mid")
+    given = ("--primer", "primer.mid", "--primer-length", 5000, "--backend", backend)
+    end = max(track[-1, 0] for track in piece.tracks)
+    for words in ([], ["--length", 50], ["--bars", 2], ["--seconds", 0.1], ["--seconds", 9]):
+        lines = ok("sample", "a", *given, *words, "--num", 4, "--out", "here")
+        made = [read_midi(Path(line.split("  (")[0]), "x") for line in lines]
+        notes = sum(len(track) // 2 for track in piece.tracks)
+        for line, one in zip(lines, made, strict=True):
+            assert int(re.search(r"\((\d+) notes", line)[1]) > notes
+            assert int(re.search(r"(\d+) tokens, primed", line)[1]) > 0
+            if not words:
+                assert max(track[-1, 0] for track in one.tracks) >= end
+        assert len({tuple(map(bytes, one.tracks)) for one in made}) > 1
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def backend(request):
+    return request.param
+
+
 # Bad input --------------------------------------------------------------------------------------
 
 
@@ -269,7 +301,7 @@ def test_primers_of_the_corpus_come_from_held_out_pieces(compose, run, tokens):
         (["a", "--free", "--strict"], "not allowed with argument"),
         (["a", "--restrike"], "--restrike is only for piano-roll models, and this one writes"),
         (["a", "--out", "text.mid/x"], "can't write"),
-        (["a", "--out", "text.mid/x.mid"], "choose another place with --out"),
+        (["a", "--out", "text.mid/x.mid"], "choose another place"),
     ],
 )
 def test_bad_input_is_one_line(fails, run, words, says):
@@ -373,7 +405,7 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
     grammar = composer.composer_of(checkpoint, None).grammar
-    piece = sampler.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), grammar, "x")
+    piece = decoding.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), grammar, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)
     for a, b in zip(found.tracks, piece.tracks, strict=True):
@@ -470,10 +502,11 @@ def test_restriking_only_cuts_notes_into_frames(roll_run, rolls):
 def test_a_file_begins_a_roll_at_the_models_grid(roll_run, rolls):
     write_midi(piece_of(3), "primer.mid")
     expected = frames_of(piece_of(3))[0]
-    for words, n in (([], 20), (["--primer-length", 7], 7), (["--primer-length", 99], 40)):
+    assert len(expected) < 40
+    for words, n in (([], 64), (["--primer-length", 7], 7), (["--primer-length", 99], 99)):
         (data,) = rolls("--primer", "primer.mid", "--length", 40, *words)
         n = min(n, len(expected))
-        assert np.array_equal(padded(frames_in(data), 40)[:n], expected[:n])
+        assert np.array_equal(padded(frames_in(data), n + 40)[:n], expected[:n])
     (other,) = rolls("--primer", "primer.mid", "--length", 40, "--primer-length", 0)
     assert not np.array_equal(padded(frames_in(other), 40)[:20], expected[:20])
 

@@ -5,6 +5,7 @@ import ctypes
 import numpy as np
 
 NCCL_INT32, NCCL_INT64, NCCL_FLOAT32, NCCL_FLOAT64, NCCL_SUM = 2, 4, 7, 8, 0
+UNIQUE_ID = bytes(range(128))
 TYPES = {NCCL_INT32: np.int32, NCCL_INT64: np.int64, NCCL_FLOAT32: np.float32, NCCL_FLOAT64: float}
 
 
@@ -14,44 +15,48 @@ def array_at(address, count, kind):
 
 
 class HostNccl:
-    """The module, for the ranks of a world of fake_mpi. calls: what each rank asked for."""
+    """The module, for the ranks of a world of fake_mpi. made: their communicators."""
 
+    available = True
     NCCL_INT32, NCCL_INT64, NCCL_SUM = NCCL_INT32, NCCL_INT64, NCCL_SUM
     NCCL_FLOAT32, NCCL_FLOAT64 = NCCL_FLOAT32, NCCL_FLOAT64
 
     def __init__(self, world):
-        self.world, self.calls, self.grouped = world, [], False
+        self.world, self.made = world, []
 
     def get_unique_id(self):
-        return ("id", 7)
+        return UNIQUE_ID
 
     def groupStart(self):
-        self.grouped = True
+        pass
 
     def groupEnd(self):
-        self.grouped = False
+        pass
 
-    def NcclCommunicator(self, size, known, rank):
-        assert (size, known) == (self.world.size, ("id", 7))
-        return Communicator(self, rank)
+    def NcclCommunicator(self, ndev, commId, rank):
+        assert (ndev, commId) == (self.world.size, UNIQUE_ID)
+        self.made.append(Communicator(self.world, rank))
+        return self.made[-1]
 
 
 class Communicator:
-    def __init__(self, nccl, rank):
-        self.nccl, self.rank = nccl, rank
+    """A rank's. calls: what it asked for."""
 
-    def _everyones(self, name, sent):
-        key = ("nccl", name, len(self.nccl.calls))
-        self.nccl.calls.append(name)
-        self.nccl.world.give(key, self.rank, sent.copy())
-        return self.nccl.world.take(key)
+    def __init__(self, world, rank):
+        self.world, self.rank, self.calls = world, rank, []
 
-    def allReduce(self, sent, received, count, kind, op, stream):
-        assert (op, stream) == (NCCL_SUM, 77)
-        given = self._everyones("allReduce", array_at(sent, count, kind))
-        array_at(received, count, kind)[...] = sum(given[1:], given[0])
+    def _everyones(self, name, sent, stream):
+        assert stream, "the default stream would wait for all others"
+        key = ("nccl", name, len(self.calls))
+        self.calls.append(name)
+        self.world.give(key, self.rank, sent.copy())
+        return self.world.take(key)
 
-    def allGather(self, sent, received, count, kind, stream):
-        assert stream == 77
-        given = self._everyones("allGather", array_at(sent, count, kind))
-        array_at(received, count * len(given), kind)[...] = np.concatenate(given)
+    def allReduce(self, sendbuf, recvbuf, count, datatype, op, stream):
+        assert op == NCCL_SUM
+        given = self._everyones("allReduce", array_at(sendbuf, count, datatype), stream)
+        array_at(recvbuf, count, datatype)[...] = sum(given[1:], given[0])
+
+    def allGather(self, sendbuf, recvbuf, count, datatype, stream):
+        given = self._everyones("allGather", array_at(sendbuf, count, datatype), stream)
+        array_at(recvbuf, count * len(given), datatype)[...] = np.concatenate(given)

@@ -1,27 +1,52 @@
-"""NVRTC from its pip wheel, through ctypes: compiles for a GPU where there is none."""
+"""NVRTC from its pip wheel, through ctypes: compiles as CuPy does, where there is no GPU."""
 
 import ctypes
 import importlib.util
+import os
 from functools import cache
 from pathlib import Path
 
+MORE = "LSTM_MUSIC_NVRTC"  # in the environment: a folder with another version of the wheel
+# What CuPy 14.2 adds to a RawModule's options (cupy/cuda/compiler.py), but for include paths.
+BY_CUPY = ("-ftz=true", "--device-as-default-execution-space")
 
-@cache
-def library() -> ctypes.CDLL | None:
-    """Return NVRTC, None where its wheel (the extra `nvrtc`) isn't installed."""
+
+def folders() -> list[Path]:
+    """Return where the libraries of wheels may lie: those installed, then another version's."""
+    found = []
     for package in ("nvidia.cu13", "nvidia.cuda_nvrtc"):
         try:
             spec = importlib.util.find_spec(package)
         except ModuleNotFoundError:
             spec = None
-        for folder in spec.submodule_search_locations or () if spec else ():
-            lib = Path(folder) / "lib"
-            for path in sorted(lib.glob("libnvrtc.so*")):
-                # Loaded first, so that NVRTC finds it wherever it lies.
-                for builtins in sorted(lib.glob("libnvrtc-builtins.so*")):
-                    ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)
-                return ctypes.CDLL(str(path))
-    return None
+        found += [Path(f) / "lib" for f in spec.submodule_search_locations or ()] if spec else []
+    more = os.environ.get(MORE)
+    return [*found, *sorted(Path(more).glob("nvidia/*/lib"))] if more else found
+
+
+@cache
+def libraries() -> tuple[ctypes.CDLL, ...]:
+    """Return each version of NVRTC that is here, the installed one first."""
+    found = []
+    for folder in folders():
+        for path in sorted(folder.glob("libnvrtc.so*")):
+            # Loaded first, so that NVRTC finds it wherever it lies.
+            for builtins in sorted(folder.glob("libnvrtc-builtins.so*")):
+                ctypes.CDLL(str(builtins), ctypes.RTLD_GLOBAL)
+            found.append(ctypes.CDLL(str(path)))
+    return tuple(found)
+
+
+def library() -> ctypes.CDLL | None:
+    """Return NVRTC, None where its wheel isn't installed."""
+    return next(iter(libraries()), None)
+
+
+def version_of(lib: ctypes.CDLL) -> str:
+    """Return a library's version, such as 13.0."""
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    lib.nvrtcVersion(ctypes.byref(major), ctypes.byref(minor))
+    return f"{major.value}.{minor.value}"
 
 
 class CompileError(AssertionError):
@@ -36,13 +61,18 @@ def _text(lib: ctypes.CDLL, program: ctypes.c_void_p, what: str) -> bytes:
     return buffer.raw
 
 
-def compile_cubin(source: str, arch: str, options: tuple[str, ...] = ()) -> tuple[bytes, str]:
-    """Return the machine code for an architecture such as sm_90, and the compiler's log."""
-    lib = library()
+def compile_cubin(
+    source: str, arch: str, options: tuple[str, ...] = (), lib: ctypes.CDLL | None = None
+) -> tuple[bytes, str]:
+    """Return the machine code for an architecture such as sm_90, and the compiler's log.
+
+    Compiled as CuPy would, by lib or the version that is installed.
+    """
+    lib = lib or library()
     assert lib is not None
     program = ctypes.c_void_p()
     lib.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None)
-    flags = [f"-arch={arch}", "-std=c++17", *options]
+    flags = [*options, "-std=c++17", *BY_CUPY, f"-arch={arch}"]
     array = (ctypes.c_char_p * len(flags))(*(f.encode() for f in flags))
     failed = lib.nvrtcCompileProgram(program, len(flags), array)
     log = _text(lib, program, "ProgramLog").rstrip(b"\0").decode()

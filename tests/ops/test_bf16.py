@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from host_cuda.compile import COMPILER
-from host_cuda.host_cupy import HostCupy, from_bf16
+from host_cuda.host_cublas import from_bf16
+from host_cuda.host_cupy import HostCupy
 from lstm_music.ops import NumpyOps, cupy_ops, numpy_ops
 from lstm_music.ops.cupy_ops import CupyOps
 

@@ -276,6 +276,7 @@ def test_the_checks_pass_without_a_mutation(op):
     check(op, lambda code: code)
 
 
+@pytest.mark.slow(keep=3)
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
 def test_mutations_are_caught(mutation):
     planted = []

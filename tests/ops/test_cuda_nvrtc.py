@@ -21,24 +21,27 @@ from lstm_music.ops.lstm_sequence import (
 pytestmark = pytest.mark.skipif(
     nvrtc.library() is None, reason="NVRTC isn't here: pip install nvidia-cuda-nvrtc"
 )
+every_version = pytest.mark.parametrize("lib", nvrtc.libraries(), ids=nvrtc.version_of)
 ARCHITECTURES = ("sm_75", "sm_80", "sm_90")
 SHARED = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 
 
-def compiled(name, arch, dtype, options=()):
+def compiled(name, arch, dtype, options=(), lib=None):
     """Return stack and spill bytes of each kernel of a source."""
     flags = (cuda_source.real_option(dtype), "--ptxas-options=-v", *options)
-    cubin, log = nvrtc.compile_cubin(cuda_source.source(name), arch, flags)
+    cubin, log = nvrtc.compile_cubin(cuda_source.source(name), arch, flags, lib)
     assert cubin
     return [tuple(map(int, found)) for found in SPILLS.findall(log)]
 
 
+@pytest.mark.slow(keep=2)
+@every_version
 @pytest.mark.parametrize("name", [n for n in cuda_source.names() if n != "lstm_sequence"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_compiles_without_spills(name, arch):
+def test_compiles_without_spills(name, arch, lib):
     for dtype in ("float32", "float64"):
-        found = compiled(name, arch, dtype)
+        found = compiled(name, arch, dtype, lib=lib)
         assert found
         assert set(found) == {(0, 0, 0)}
 
@@ -54,13 +57,15 @@ def plans(arch):
                     yield dtype, plan._replace(exchange=exchange)
 
 
+@pytest.mark.slow
+@every_version
 @pytest.mark.parametrize("arch", ARCHITECTURES)
-def test_the_persistent_kernel_compiles_without_spills(arch):
+def test_the_persistent_kernel_compiles_without_spills(arch, lib):
     found = {}
     for dtype, plan in plans(arch):
         options = sequence_options(plan)
         if (dtype, options) not in found:
-            found[dtype, options] = compiled("lstm_sequence", arch, dtype, options)
+            found[dtype, options] = compiled("lstm_sequence", arch, dtype, options, lib)
             assert len(found[dtype, options]) == 2
             if (dtype, plan.bound) != ("float64", 1024):
                 assert found[dtype, options] == [(0, 0, 0)] * 2, options

@@ -113,6 +113,7 @@ def note_cases(rng, N, D, K, share):
     }  # fmt: skip
 
 
+@pytest.mark.slow(keep=3)
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("shape", NOTE_SHAPES, ids=str)
 def test_notes_of_every_size(cuda_ops, shape, share):
@@ -213,6 +214,7 @@ def dense_on_host(ops, grads, parameters):
     return found
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("head", HEADS)
 def test_gradients_of_a_whole_model(head):
     ops = CupyOps("float64", cupy=HostCupy(("shuffled",)))

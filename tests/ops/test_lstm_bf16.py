@@ -115,6 +115,7 @@ def check(ops, op, T, B, H, keep):
     return case, found
 
 
+@pytest.mark.slow(keep=2)
 @on_cpu
 @pytest.mark.parametrize("op", STEPS)
 @pytest.mark.parametrize("keep", [False, True])
@@ -327,6 +328,7 @@ def test_the_checks_pass_without_a_mutation(op):
     check_all(op, lambda code: code)
 
 
+@pytest.mark.slow(keep=2)
 @on_cpu
 @pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
 def test_mutations_are_caught(mutation):
@@ -347,12 +349,14 @@ SIZES = [(H, 2) for H in range(16, LARGEST_H + 1, 16)]
 SIZES += [(H, rows) for H in (16, 112, 128) for rows in (4, 8)]
 
 
+@pytest.mark.slow
 @with_nvrtc
+@test_cuda_nvrtc.every_version
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-def test_compiles_without_spills_at_each_size(arch):
+def test_compiles_without_spills_at_each_size(arch, lib):
     for H, rows in SIZES:
         options = bf16_sequence_options(rows, H)
-        found = test_cuda_nvrtc.compiled("lstm_sequence_bf16", arch, "float32", options)
+        found = test_cuda_nvrtc.compiled("lstm_sequence_bf16", arch, "float32", options, lib)
         assert found == [(0, 0, 0)] * 2, (H, rows)
 
 

@@ -71,6 +71,7 @@ SHAPES = [
 ]
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_the_whole_sequence_in_one_launch(shape, dtype):
@@ -152,6 +153,7 @@ def clustered(ops, cluster, rows, H, exchange="mbarrier"):
 CLUSTERS = [(2, 13), (2, 20), (2, 32), (4, 32), (4, 90), (4, 100)]
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize(("cluster", "H"), CLUSTERS)
@@ -227,6 +229,7 @@ def check_cluster(exchange, mutate):
         compare(ops, 5, 5, H)
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize(
     ("exchange", "name"),
     [(e, n) for e in EXCHANGES for n in BUGS]

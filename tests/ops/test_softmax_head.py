@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from test_bf16 import head, problem, rounded
-from test_cuda_nvrtc import SPILLS, sass
+from test_cuda_nvrtc import SPILLS, every_version, sass
 
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
@@ -46,6 +46,7 @@ def assert_near(found, expected):
         assert np.linalg.norm(found[name] - expected[name]) <= 1e-4 * size + 1e-6, name
 
 
+@pytest.mark.slow(keep=2)
 @here
 @pytest.mark.parametrize("shape", SHAPES + SEGMENTS)
 def test_a_head_is_that_of_rounded_factors(shape):
@@ -121,6 +122,7 @@ MUTATIONS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=1)
 @here
 @pytest.mark.parametrize("name", MUTATIONS)
 def test_planted_bugs_are_caught(name, monkeypatch):
@@ -175,12 +177,14 @@ def test_chunks_cover_the_words_and_have_room(N, V):
     assert needed <= softmax_head.GRADIENT_BYTES or words <= softmax_head.TILE
 
 
+@pytest.mark.slow
 @with_nvrtc
+@every_version
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
 @pytest.mark.parametrize("H", [64, 128, 192, 256])
-def test_it_compiles_without_spills(arch, H):
+def test_it_compiles_without_spills(arch, H, lib):
     flags = ("-DREAL=float", "--ptxas-options=-v", *softmax_head.options(H))
-    cubin, log = nvrtc.compile_cubin(cuda_source.source("softmax_head"), arch, flags)
+    cubin, log = nvrtc.compile_cubin(cuda_source.source("softmax_head"), arch, flags, lib)
     assert [tuple(map(int, found)) for found in SPILLS.findall(log)] == [(0, 0, 0)] * 4
     if sass().disassembler() is None:
         return

@@ -165,8 +165,8 @@ def test_lengths_are_those_of_merged_messages():
     assert not grammar.may_end(state, Room(None, None))
     state.now = SHORTEST
     assert grammar.may_end(state, Room(None, None))
-    assert grammar.leaves_room(state, Room(None, SHORTEST + 1920))
-    assert not grammar.leaves_room(state, Room(None, SHORTEST + 1919))
+    assert grammar.leaves_room(state, Room(None, SHORTEST + 960))  # a bar of its own meter
+    assert not grammar.leaves_room(state, Room(None, SHORTEST + 959))
 
 
 @settings(deadline=None, max_examples=100)

@@ -2,6 +2,9 @@
 
 import importlib
 import sys
+from collections.abc import Sequence
+
+from lstm_music.errors import UserError
 
 COMMANDS = (
     "train",
@@ -14,16 +17,23 @@ COMMANDS = (
     "reproduce",
     "completion",
 )
+LONG = ("train", "reproduce")  # which are run for what they keep, not for what they print
 
 
 def main() -> int:
     """Run the command that the first argument names, and return its exit status."""
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        wants_help = len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help")
-        usage = f"usage: lstm-music {{{','.join(COMMANDS)}}} …"
-        print(usage if wants_help else f"error: {usage}", file=None if wants_help else sys.stderr)
-        return 0 if wants_help else 2
     from lstm_music.cli.common import run
 
+    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
+        return run(usage, sys.argv[1:])
     command = importlib.import_module(f"lstm_music.cli.{sys.argv[1]}")
-    return run(command.main, sys.argv[2:])
+    return run(command.main, sys.argv[2:], told=sys.argv[1] not in LONG)
+
+
+def usage(argv: Sequence[str]) -> int:
+    """Print the commands, where that is asked for; raise UserError where it isn't."""
+    line = f"usage: lstm-music {{{','.join(COMMANDS)}}} …"
+    if argv[:1] not in (["-h"], ["--help"]):
+        raise UserError(line)
+    print(line)
+    return 0

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,16 +16,21 @@ from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from lstm_music.cli import COMMANDS
+from lstm_music.cli.printing import shown, unfailing
 from lstm_music.corpus import REPRESENTATIONS, Reading
 from lstm_music.errors import UserError
+from lstm_music.files import write_new, write_whole
 from lstm_music.ops import BACKENDS
-from lstm_music.ranks import abandon, launched
+from lstm_music.ranks import Alone, abandon, launched
 from lstm_music.reading import Workers
+from lstm_music.sources import namesake
 
+T = TypeVar("T")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
+OWN = ("jobs", "open", "quiet", "threads")  # options that each rank may have of its own
 PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
 OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
@@ -225,60 +231,90 @@ def limit_threads(threads: int | None, backend: str) -> None:
 
     threadpoolctl.threadpool_limits(threads)
     if backend != "numpy":
-        import numba
+        from lstm_music.ops.jit import limit_threads as limit_numba
 
-        numba.set_num_threads(min(threads, numba.get_num_threads()))
+        limit_numba(threads)
 
 
 # Running ----------------------------------------------------------------------------------------
 
 
-def run(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+def run(main: Callable[[Sequence[str]], int], argv: Sequence[str], told: bool = True) -> int:
     """Run a command: one line `error: …` and status 2 for bad input, 130 after Ctrl-C.
 
-    After SIGTERM it is 143, and processes that the command began end with it.
+    After SIGTERM it is 143, after a closed terminal 129, and processes that the command began end
+    with it. What can't be printed ends nothing; told: whether the command is run for what it
+    prints, so that its status says if something of that is missing.
     """
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        for number in ends_by():
+            signal.signal(number, lambda given, _: sys.exit(128 + given))
         forks_end_at_once()
+    with unfailing() as out:
+        status = status_of(main, argv)
+        out.flush()
+        if out.error is not None:
+            status = status or unprinted(out.error, told)
+        if status:
+            abandon(status)
+    return status
+
+
+def status_of(main: Callable[[Sequence[str]], int], argv: Sequence[str]) -> int:
+    """Return a command's exit status, its errors told."""
     try:
-        status = main(argv)
-        sys.stdout.flush()  # here a broken pipe can still be caught
+        return main(argv)
     except UserError as error:
-        status = fail(str(error))
+        return fail(str(error))
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        status = 130
-    except BrokenPipeError:
-        # Nobody reads on: whatever Python still has to flush goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 141
+        return 130
     except MemoryError:
-        status = fail(
+        return fail(
             "not enough memory: close other programs, or train with a lower --hidden, "
             "--embedding, --batch or --seq"
         )
     except OSError as error:
         where = f" '{error.filename}'" if error.filename else ""
-        status = fail(f"{error.strerror or error}{where}: check the path and the free space")
-    if status:
-        abandon(status)
-    return status
+        return fail(f"{error.strerror or error}{where}: check the path and the free space")
+
+
+def unprinted(error: OSError, told: bool) -> int:
+    """Return the status of a command that did all but print it, and say why it couldn't."""
+    if isinstance(error, BrokenPipeError):  # nobody reads on, nor wants to know
+        return 141 if told else 0
+    line = f"can't print all ({error.strerror}), the rest is done: print to another place"
+    if told:
+        return fail(line)
+    warn(line)
+    return 0
+
+
+def ends_by() -> list[int]:
+    """Return the signals that end a command; nohup has a closed terminal ignored: so it stays."""
+    every = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    return [number for number in every if signal.getsignal(number) != signal.SIG_IGN]
 
 
 @cache
 def forks_end_at_once() -> None:
-    """Have processes forked from this one end by SIGTERM itself, not by Python's handler.
+    """Have processes forked from this one end by signals themselves, not by Python's handler.
 
     A worker that is still starting, or waits for a lock, would miss it and be waited for for ever.
     """
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=plain_sigterm)
+        os.register_at_fork(after_in_child=plain_signals)
 
 
-def plain_sigterm() -> None:
-    """Leave SIGTERM to the system."""
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+def plain_signals() -> None:
+    """Leave the signals that end a command to the system."""
+    for number in ends_by():
+        signal.signal(number, signal.SIG_DFL)
+
+
+def check_ranks(args: argparse.Namespace, ranks: Alone) -> None:
+    """Raise UserError where ranks were given different options, but for those of each machine."""
+    ranks.check_alike({name: v for name, v in vars(args).items() if name not in OWN})
 
 
 def fail(message: str) -> int:
@@ -291,7 +327,7 @@ def fail(message: str) -> int:
     if rank:
         time.sleep(PATIENCE)
         message = f"rank {rank}: {message}"
-    print("error:", as_typed(" ".join(message.split())), file=sys.stderr, flush=True)
+    print("error:", shown(as_typed(" ".join(message.split()))), file=sys.stderr, flush=True)
     return 2
 
 
@@ -306,32 +342,14 @@ def warn(line: str) -> None:
     """Print a line on standard error without breaking a progress bar."""
     from tqdm import tqdm
 
-    tqdm.write(as_typed(f"warning: {' '.join(line.split())}"), file=sys.stderr)
+    tqdm.write(shown(as_typed(f"warning: {' '.join(line.split())}")), file=sys.stderr)
 
 
-class Bar:
-    """A progress bar that appears after two seconds, on a terminal."""
-
-    def __init__(self, quiet: bool, units: str) -> None:
-        from tqdm import tqdm
-
-        hide = quiet or not sys.stderr.isatty()
-        self.bar: Any = tqdm(unit=f" {units}", delay=2, leave=False, disable=hide)
-
-    def __enter__(self) -> "Bar":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.close()
-
-    def show(self, done: int, most: int) -> None:
-        """Show how many units are done, of how many at most."""
-        self.bar.total = most
-        self.bar.update(done - self.bar.n)
-
-    def print(self, line: object) -> None:
-        """Print a line on standard output without breaking the bar."""
-        self.bar.write(str(line))
+def warn_of_namesake(name: str | None, data: Path | None) -> None:
+    """Say which is taken where a corpus and something here have the name that was given."""
+    own = namesake(name) if name and data is None else None
+    if own:
+        warn(f"'{name}' is the corpus of that name, not what lies here: write {own} for that")
 
 
 def check_opener() -> None:
@@ -366,17 +384,35 @@ def open_file(path: Path) -> None:
             raise UserError(f"{opener()} knows no program for '{path}': open it yourself")
 
 
-def write(content: bytes, path: Path) -> None:
-    """Write a file; where the disk refuses, what was there stays."""
-    made = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write(content: bytes, path: Path, new: bool = False) -> Path:
+    """Write a file and return its path; where the disk refuses, what was there stays.
+
+    new: whether it replaces none, and gets the next free number where there is one.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        made.write_bytes(content)
-        made.replace(path)
+        if new:
+            return write_new(content, path)
+        write_whole(content, path)
     except OSError as error:
-        with suppress(OSError):
-            made.unlink()
         raise UserError(
-            f"can't write '{path}' ({error.strerror}): choose another place with --out, "
-            "or free some space"
+            f"can't write '{path}' ({error.strerror}): choose another place, or free some space"
         ) from error
+    return path
+
+
+def put(draw: Callable[[Path], T], path: Path) -> T:
+    """Have a file drawn, then write it; return what draw returns.
+
+    What has that name is replaced, whether it's a file, a pipe or a link to elsewhere.
+    """
+    content, drawn = content_of(draw)
+    write(content, path)
+    return drawn
+
+
+def content_of(draw: Callable[[Path], T]) -> tuple[bytes, T]:
+    """Return the file that draw writes to a path, and what it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure"
+        drawn = draw(path)
+        return path.read_bytes(), drawn

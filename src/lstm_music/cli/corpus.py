@@ -8,19 +8,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lstm_music.cache import cache_folder
 from lstm_music.cli.common import (
     Parser,
     add_reading_options,
     add_worker_options,
     reading_from,
     run,
+    warn_of_namesake,
     whole,
     workers_from,
+    write,
 )
+from lstm_music.cli.printing import shown
 from lstm_music.corpus import CLASSICAL, Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.message_corpus import MessageCorpus
-from lstm_music.prepared import RARE, SPLITS, Corpus, cache_folder
+from lstm_music.prepared import RARE, SPLITS, Corpus
 from lstm_music.run_folder import write_table
 from lstm_music.sources import NAMED, Skipped
 
@@ -42,6 +46,7 @@ def main(argv: Sequence[str]) -> int:
     if args.build:
         build_classical(args.corpus, args.jobs)
     corpus = load_corpus(args.corpus, args.data, reading, sys.stderr.isatty(), workers_from(args))
+    warn_of_namesake(args.corpus, args.data)
     summary = corpus.summary()
     print_table(f"{args.corpus}, {title_of(reading)}", summary)
     print_notes(corpus)
@@ -53,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
 
         token_frequency(corpus, args.figure)
     if args.json:
-        args.json.write_text(json.dumps(summary, indent=2) + "\n", "utf-8")
+        write((json.dumps(summary, indent=2) + "\n").encode(), args.json)
     return 0
 
 
@@ -81,7 +86,7 @@ def title_of(reading: Reading) -> str:
 
 def print_table(title: str, summary: Mapping[str, Any]) -> None:
     """Print the counts of splits, of everything, and of each composer."""
-    print(title)
+    print(shown(title))
     rare, unseen = f"under {RARE}", "unseen"
     print(f"{'':20}{'pieces':>9}{'tokens':>13}{'unique':>10}{rare:>10}{unseen:>9}")
     for split in SPLITS:
@@ -102,7 +107,9 @@ def print_table(title: str, summary: Mapping[str, Any]) -> None:
 def print_row(name: str, counts: Mapping[str, float]) -> None:
     """Print one row of the table."""
     whole_numbers = f"{counts['pieces']:9,}{counts['tokens']:13,}{counts['unique_tokens']:10,}"
-    print(f"{name:20}{whole_numbers}{counts['rare_share']:10.1%}{counts['unseen_share']:9.2%}")
+    print(
+        f"{shown(name):20}{whole_numbers}{counts['rare_share']:10.1%}{counts['unseen_share']:9.2%}"
+    )
 
 
 def print_notes(corpus: Corpus) -> None:
@@ -114,6 +121,8 @@ def print_notes(corpus: Corpus) -> None:
         files.update(mended.repairs.keys())
     for repair, times in repairs.most_common():
         print(f"mended: {repair}, {times:,} in {files[repair]:,} of the files")
+    if corpus.ignored:
+        print(f"ignored: {corpus.ignored:,} files that macOS put beside others (._*): no music")
     if corpus.copies:
         print(
             f"copies: {len(corpus.copies):,} pieces are left out of a split because another "
@@ -130,7 +139,7 @@ def print_notes(corpus: Corpus) -> None:
 def print_skipped(skipped: Sequence[Skipped], full: Path | None) -> None:
     """Print how many files were skipped, and the first of them."""
     for file, reason in skipped[:SHOWN]:
-        print(f"skipped {file}: {reason}")
+        print(shown(f"skipped {file}: {reason}"))
     if len(skipped) > SHOWN:
         where = full or "--skipped FILE.csv has them all"
         print(f"skipped {len(skipped):,} files in all: {where}")
@@ -151,7 +160,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--build",
         action="store_true",
-        help="make the corpus 'classical' from music21's scores (installs music21, takes minutes)",
+        help="make the corpus 'classical' of music21's scores (which it installs; takes minutes)",
     )
     add_reading_options(parser, vars(Reading()))
     parser.add_argument(

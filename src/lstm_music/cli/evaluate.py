@@ -11,7 +11,16 @@ from typing import Any
 
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole
+from lstm_music.cli.common import (
+    Parser,
+    add_backend_options,
+    limit_threads,
+    run,
+    warn_of_namesake,
+    whole,
+    write,
+)
+from lstm_music.cli.printing import shown
 from lstm_music.cli.runs import open_run
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
@@ -28,6 +37,7 @@ from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.prepared import SPLITS, Corpus
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.run_folder import CONFIG, described_options
 from lstm_music.sources import NAMED
 
 Row = dict[str, Any]
@@ -72,12 +82,13 @@ def main(argv: Sequence[str]) -> int:
         rows += evaluate(name, checkpoint, corpus, args.split, get_ops(args.backend))
         if isinstance(corpus, RollCorpus):
             published |= published_rows(corpus, args.split)
+    warn_of_namesake(args.corpus, args.data)
     print_table(rows, args.split)
     for name, others in published.items():
         print(f"\npublished for {name}, test:")
         print_rows(others, width_of([*rows, *others]))
     if args.json:
-        args.json.write_text(json.dumps(rows, indent=2) + "\n", "utf-8")
+        write((json.dumps(rows, indent=2) + "\n").encode(), args.json)
     return 0
 
 
@@ -225,15 +236,16 @@ def reading_of(checkpoint: Checkpoint, folder: Path | None) -> Reading:
     """Return how a checkpoint's corpus was read, for which a run's folder knows most."""
     tokenizer = dict(checkpoint.meta["tokenizer"])
     name, layout = tokenizer.pop("name"), tokenizer.pop("layout", Reading.tracks)
-    augment = int(checkpoint.meta["corpus"].get("augment", 0))
-    reading = Reading(name, tracks=layout, transpose_augment=augment, **tokenizer)
+    corpus = checkpoint.meta["corpus"]
+    augment, drums = int(corpus.get("augment", 0)), corpus.get("drums") is not None
+    reading = Reading(name, tracks=layout, transpose_augment=augment, drums=drums, **tokenizer)
     if folder is None:
         return reading
     try:
-        own = json.loads((folder / "config.json").read_text("utf-8"))["reading"]
-        return replace(reading, **{name: own[name] for name in FILES_READING})
-    except (OSError, ValueError, KeyError, TypeError):  # a run of before these options
+        own = described_options(folder)
+    except UserError:
         return reading
+    return replace(reading, **{name: own[name] for name in FILES_READING})
 
 
 def source_of(name: str, checkpoint: Checkpoint, folder: Path | None) -> dict[str, Any]:
@@ -243,14 +255,13 @@ def source_of(name: str, checkpoint: Checkpoint, folder: Path | None) -> dict[st
         return {"corpus": own, "data": None}
     if folder is None:
         raise UserError(f"'{name}' is not in a run's folder: say what to evaluate on with --corpus")
-    path = folder / "config.json"
     try:
-        source = json.loads(path.read_text("utf-8"))["source"]
-        return {"corpus": str(source["corpus"]), "data": source["data"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        own = described_options(folder)
+    except UserError as error:
         raise UserError(
-            f"'{path}' is missing or damaged: say what to evaluate on with --corpus"
+            f"'{folder / CONFIG}' is missing or damaged: say what to evaluate on with --corpus"
         ) from error
+    return {name: own[name] for name in ("corpus", "data")}
 
 
 def print_table(rows: list[Row], split: str) -> None:
@@ -268,7 +279,7 @@ def print_rows(rows: list[Row], width: int) -> None:
             f"{format(row[key], form) if row.get(key) is not None else '-':>{len(title)}}"
             for title, key, form in columns(rows)
         ]
-        print("  ".join([f"{row['name']:{width}}", *cells]))
+        print(shown("  ".join([f"{row['name']:{width}}", *cells])))
 
 
 def columns(rows: list[Row]) -> list[tuple[str, str, str]]:

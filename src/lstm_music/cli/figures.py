@@ -1,7 +1,6 @@
 """bin/figures: every figure of a run, a checkpoint, or a MIDI file, as PNG and SVG files."""
 
 import argparse
-import csv
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,28 +10,30 @@ from lstm_music import figures, score
 from lstm_music.baselines import chord_frequency
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     limit_threads,
     number,
+    put,
     run,
     warn,
     whole,
 )
 from lstm_music.cli.evaluate import reading_of, source_of
+from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import without_silence
 from lstm_music.embeddings import PERPLEXITY, pitch_points, separation_of
 from lstm_music.errors import UserError
-from lstm_music.midi import MidiError, Piece, read_midi, velocities_of
+from lstm_music.midi import MidiError, Piece, read_any, velocities_of
 from lstm_music.model import Model
 from lstm_music.prepared import Corpus
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.run_folder import METRICS, read_metrics
 from lstm_music.sampler import Options
-from lstm_music.tokenizers.grammar import BAR
 
 FOLDER = "figures"
 MIDI = (".mid", ".midi")
@@ -65,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
     with Bar(args.quiet, "figures") as bar:
         for n, (name, draw) in enumerate(made):
             try:
-                remark = draw(folder / name)
+                remark = put(draw, folder / name)
                 done = f"{folder / name}  ({remark})" if remark else folder / name
                 bar.print(folder / name if args.quiet else done)
             except UserError as error:
@@ -82,7 +83,8 @@ def of_file(path: Path) -> list[Figure]:
     if not path.is_file():
         raise UserError(f"no file '{path}': give a MIDI file, or a run")
     try:
-        piece, velocities = read_midi(path, path.stem), velocities_of(path)
+        piece, drums = read_any(path, path.stem)
+        velocities = velocities_of(path, drums)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give another MIDI file") from error
 
@@ -110,11 +112,13 @@ def of_run(args: argparse.Namespace) -> tuple[list[Figure], Path]:
 
 def losses(checkpoint: Checkpoint, run_folder: Path | None) -> list[Figure]:
     """Return the figure of the losses, where there is a run that has any."""
-    path = run_folder and run_folder / "metrics.csv"
-    if run_folder is None or path is None or not path.is_file():
+    if run_folder is None or not (run_folder / METRICS).exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        rows = read_metrics(run_folder / METRICS)
+    except UserError as error:
+        warn(str(error))
+        return []
     unit = "frame" if checkpoint.config.reads_notes else "token"
     title = run_folder.resolve().name
 
@@ -155,10 +159,11 @@ def composers(
 
     def frequency() -> Composer[Any]:
         grid = checkpoint.meta["tokenizer"].get("grid")
-        rolls = corpus_of(name, checkpoint, run_folder, Reading("note", grid=grid))
+        drums = reading_of(checkpoint, run_folder).drums
+        rolls = corpus_of(name, checkpoint, run_folder, Reading("note", grid=grid, drums=drums))
         assert isinstance(rolls, RollCorpus)
         baseline = chord_frequency(rolls.split_frames("train"), rolls.split_frames("valid"))
-        return FrequencyComposer(baseline, rolls.reading.grid)
+        return FrequencyComposer(baseline, rolls.reading.grid, drums=rolls.drums)
 
     def untrained() -> Composer[Any]:
         seed = checkpoint.meta["settings"]["seed"]
@@ -204,11 +209,11 @@ def music(
 
 def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> Piece:
     """Compose a piece of --bars."""
-    asked = Options(None, args.bars * BAR, top_p=composer.top_p, seed=args.seed)
+    asked = Options(bars=args.bars, top_p=composer.top_p, seed=args.seed)
     options = composer.fitted(asked)
     opening = (composer.openings() or [Opening("", [])])[0]
     (made,) = composer.compose([composer.cut(opening.music, 0, None)], options, lambda *_: None)
-    return composer.piece(made, options, title)
+    return without_silence(composer.piece(made, options, title))[0]
 
 
 def scores(title: str, piece: Callable[[], Piece]) -> list[Figure]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from lstm_music.baselines import BASELINES as FREQUENCIES
-from lstm_music.checkpoint import CHECKPOINTS
+from lstm_music.checkpoint import CHECKPOINTS, LINKS, linked
 from lstm_music.cli import evaluate, figures, music
 from lstm_music.cli.common import warn, write
 from lstm_music.cli.runs import open_run
@@ -65,8 +65,8 @@ def judge(one: Subject, args: argparse.Namespace, ledger: Ledger) -> int:
 
 def checkpoint_name(source: Path) -> str:
     """Return the name of the checkpoint that a run is judged by."""
-    links = [source / CHECKPOINTS / name for name in ("best", "latest")]
-    return next((link.resolve().name for link in links if link.exists()), source.name)
+    found = [linked(source / CHECKPOINTS, link) for link in LINKS]
+    return next((path.name for path in found if path is not None), source.name)
 
 
 def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], object]]:

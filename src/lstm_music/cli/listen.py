@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     as_typed,
@@ -17,11 +16,15 @@ from lstm_music.cli.common import (
     number,
     open_file,
     run,
+    warn,
+    warn_of_namesake,
     whole,
     write,
 )
+from lstm_music.cli.printing import Bar, shown
 from lstm_music.errors import UserError, pip_install
 from lstm_music.listening.study import Study, Wanted, create
+from lstm_music.names import typeable
 
 HUMAN = "people"
 DEFAULT_DB = Path("listening.sqlite")
@@ -92,6 +95,7 @@ def find_study(args: argparse.Namespace) -> Study:
     if args.control is not None:
         system, _, source = args.control.rpartition("=")
         wanted.append(Wanted(system or HUMAN, source, True))
+        warn_of_namesake(source, None)
     if not wanted:
         if not args.db.is_file():
             raise UserError(
@@ -100,8 +104,8 @@ def find_study(args: argparse.Namespace) -> Study:
         return Study(args.db)
     if args.db.exists():
         raise UserError(
-            f"'{args.db}' holds a study already: 'bin/listen --db {args.db}' goes on with it, "
-            "another --db makes a new one"
+            f"'{args.db}' holds a study already: bin/listen --db {typeable(args.db)} goes on with "
+            "it, another --db makes a new one"
         )
     from lstm_music.listening import making  # what plays and measures takes seconds to load
 
@@ -133,7 +137,7 @@ def serve(study: Study, args: argparse.Namespace) -> int:
     from lstm_music.listening import server
 
     local = args.host in LOOPBACK
-    app = server.make_app(study, args.token, LOOPBACK if local else ())
+    app = server.make_app(study, args.token, LOOPBACK if local else (), warn)
 
     def ready(address: str) -> None:
         print(address, flush=True)
@@ -155,7 +159,7 @@ def export(study: Study, args: argparse.Namespace) -> int:
     content = static_page(study).encode()
     path = args.export / "index.html"
     write(content, path)
-    back = as_typed(f"bin/listen --db {study.path} --import FILE.json…")
+    back = as_typed(f"bin/listen --db {typeable(study.path)} --import FILE.json…")
     more = f"  ({len(content) / 1e6:.1f} MB); ratings that people send back: {back}"
     print(f"{path}{'' if args.quiet else more}")
     return 0
@@ -185,7 +189,7 @@ def show_results(args: argparse.Namespace) -> int:
     content = json.dumps(told.as_json(study, results), indent=2, ensure_ascii=False)
     write((content + "\n").encode(), table)
     if not args.quiet:
-        print("\n".join(told.lines(results)))
+        print("\n".join(shown(line) for line in told.lines(results)))
     print(page)
     print(table)
     if args.open:

@@ -10,18 +10,19 @@ from typing import Any
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     limit_threads,
     number,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
 from lstm_music.cli.evaluate import reading_of
 from lstm_music.cli.figures import corpus_of
+from lstm_music.cli.printing import Bar, shown
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, ops_of
 from lstm_music.composer import Composer, FrequencyComposer, composer_of
@@ -67,13 +68,13 @@ def main(argv: Sequence[str]) -> int:
     if not args.quiet:
         print_tables(judged, args)
     for line in in_words(judged, judged[0]):
-        print(line)
+        print(shown(line))
     if args.json:
         content = {
             "bars": args.bars, "seed": args.seed, "reference": judged[0].name,
             "sets": [as_json(one, judged[0].memory) for one in judged],
         }  # fmt: skip
-        write((json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode(), args.json)
+        write((json.dumps(content, indent=2) + "\n").encode(), args.json)
     if args.figure:
         from lstm_music.figures import self_similarity
 
@@ -114,8 +115,9 @@ def reference_of(
     """Return the corpus to judge against: --reference, or the first run's own."""
     if args.reference is None:
         return own
-    reading = reading_of(*first[1:])
-    return load_corpus(args.reference, args.data, reading, sys.stderr.isatty())
+    corpus = load_corpus(args.reference, args.data, reading_of(*first[1:]), sys.stderr.isatty())
+    warn_of_namesake(args.reference, args.data)
+    return corpus
 
 
 def sets_of(
@@ -189,7 +191,7 @@ def rolls_of(
     """Return the first run's corpus as frames, for the baselines that draw them."""
     if isinstance(own, RollCorpus):
         return own
-    corpus = corpus_for(*first, Reading("note"), args)
+    corpus = corpus_for(*first, Reading("note", drums=own.drums is not None), args)
     assert isinstance(corpus, RollCorpus)
     return corpus
 
@@ -285,7 +287,7 @@ def print_table(title: str, judged: Sequence[Judgement], rows: Sequence[tuple[st
     first = max(len(title), *(len(name) for name, _ in rows))
     widths = [max(9, len(one.name)) for one in judged]
     heads = (f"{one.name:>{w}}" for one, w in zip(judged, widths, strict=True))
-    print("  ".join([f"{title:{first}}", *heads]))
+    print(shown("  ".join([f"{title:{first}}", *heads])))
     for name, cell in rows:
         cells = (f"{cell(one):>{w}}" for one, w in zip(judged, widths, strict=True))
         print("  ".join([f"{name:{first}}", *cells]))

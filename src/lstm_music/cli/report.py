@@ -1,14 +1,11 @@
 """bin/report: one HTML page about runs, with everything inside."""
 
 import argparse
-import csv
 import io
 import sys
-import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from lstm_music import score
 from lstm_music.audio import wav_bytes
@@ -18,16 +15,19 @@ from lstm_music.cli.common import (
     Parser,
     add_backend_options,
     check_opener,
+    content_of,
     limit_threads,
     open_file,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
 from lstm_music.cli.sample import model_of, primers_of
 from lstm_music.composer import Composer, composer_of
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, write_midi
 from lstm_music.ops import get_ops
@@ -45,6 +45,7 @@ from lstm_music.report import (
     page,
 )
 from lstm_music.roll_corpus import RollCorpus
+from lstm_music.run_folder import METRICS, read_metrics
 from lstm_music.sampler import Options
 from lstm_music.sources import NAMED
 from lstm_music.tokenizers.grammar import BAR
@@ -54,7 +55,6 @@ BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at TEMPO, or fewer where there are
 SOUND_SHARE, SCORE_SHARE = 0.6, 0.2  # of a page, for its sounds and scores
 IN_BASE64 = 4 / 3  # characters a byte
 RINGING = 3.0  # seconds that the last notes of a sample ring, about
-Drawn = TypeVar("Drawn")
 EXAMPLES = """examples:
   bin/report my-run                        writes runs/my-run/report.html
   bin/report my-run --open                 and shows it
@@ -135,22 +135,18 @@ def report_of(
         for temperature in TEMPERATURES
         for sample in compose(composer, temperature, room, args, steps)
     ]
-    metrics = read_metrics(folder / "metrics.csv") if folder else []
+    metrics = losses_of(folder) if folder else []
     return RunReport(name, checkpoint, metrics, composer.top_p, samples, pictures)
 
 
-def read_metrics(path: Path) -> list[Row]:
-    """Return the rows of metrics.csv that can be read; none where there is no such file."""
-    rows = []
+def losses_of(folder: Path) -> list[Row]:
+    """Return what metrics.csv of a run says; a warning and none where it can't be read."""
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                with suppress(KeyError, TypeError, ValueError):
-                    numbers = int(row["step"]), float(row["loss"]), float(row["learning_rate"])
-                    rows.append(Row(numbers[0], row["split"], *numbers[1:]))
-    except OSError:
+        rows = read_metrics(folder / METRICS)
+    except UserError as error:
+        warn(str(error))
         return []
-    return rows
+    return [Row(r["step"], r["split"], r["loss"], r["learning_rate"]) for r in rows]
 
 
 # Likelihood -------------------------------------------------------------------------------------
@@ -161,6 +157,7 @@ def corpora_of(
 ) -> dict[str, Corpus]:
     """Return by run the corpus to evaluate it on, where it can be read; a warning where not."""
     corpora = {}
+    warn_of_namesake(args.corpus, args.data)
     for name, checkpoint, folder in chosen:
         steps.show(f"{name}: corpus")
         try:
@@ -288,7 +285,7 @@ def frequency_picture(corpus: Corpus) -> Picture:
     )
     caption = "How often each token of the corpus occurs, the commonest first."
     return Picture(
-        "Token frequency", png_of(lambda path: token_frequency(corpus, path))[0], alt, caption
+        "Token frequency", content_of(lambda path: token_frequency(corpus, path))[0], alt, caption
     )
 
 
@@ -296,7 +293,7 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
     """Return the map of the embedding. Raises UserError where it holds too few pitches."""
     from lstm_music.figures import embedding_map
 
-    png, order = png_of(lambda path: embedding_map(checkpoint, path, seed))
+    png, order = content_of(lambda path: embedding_map(checkpoint, path, seed))
     caption = (
         "What the network learnt of pitch, from music alone: notes that it treats alike are near. "
         f"The rank correlation of their distance with the interval is {order.rho:.2f}; with "
@@ -304,14 +301,6 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
     )
     alt = "A map of notes by t-SNE, coloured by pitch from blue to red"
     return Picture("Embedding", png, alt, caption)
-
-
-def png_of(draw: Callable[[Path], Drawn]) -> tuple[bytes, Drawn]:
-    """Return the PNG that draw writes to a path, and what it returns."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figure.png"
-        drawn = draw(path)
-        return path.read_bytes(), drawn
 
 
 # Samples ----------------------------------------------------------------------------------------
@@ -341,16 +330,13 @@ def compose(
         limit=room.bars * BAR, temperature=temperature, top_p=composer.top_p, seed=args.seed
     )
     options = composer.fitted(drawing)
-    given = argparse.Namespace(
-        primer=None, primer_length=PRIMER_LENGTH, seed=args.seed, num=args.num
-    )
-    primers, origins = primers_of(given, composer, options)
+    primers, origins = primers_of(composer, options, args.num, PRIMER_LENGTH)
     samples = []
     for music, origin in zip(
         composer.compose(primers, options, lambda done, most: None), origins, strict=True
     ):
         steps.show(f"temperature {temperature:g}")
-        piece = composer.piece(music, options, f"temperature {temperature:g}")
+        piece, _ = without_silence(composer.piece(music, options, f"temperature {temperature:g}"))
         content = io.BytesIO()
         write_midi(piece, content, TEMPO)
         midi = content.getvalue()

@@ -5,7 +5,6 @@ import contextlib
 import math
 import os
 import platform
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from lstm_music.cli.judging import (
 from lstm_music.cli.runs import RUNS, bundled_model
 from lstm_music.errors import UserError
 from lstm_music.experiments import BASELINES, EXPERIMENTS, MUSE, NAMES
+from lstm_music.names import typeable
 from lstm_music.ops import get_ops
 from lstm_music.reproduction import Ledger, read_outcome
 from lstm_music.reproduction_page import BUNDLED, page
@@ -90,7 +90,7 @@ def main(argv: Sequence[str]) -> int:
 
 def repeat(argv: Sequence[str]) -> str:
     """Return the command that was typed."""
-    return " ".join(["bin/reproduce", *map(shlex.quote, argv)])
+    return " ".join(["bin/reproduce", *map(typeable, argv)])
 
 
 def time_left(took: Sequence[float], parts: int, args: argparse.Namespace) -> str:
@@ -300,4 +300,4 @@ def make_parser() -> Parser:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, sys.argv[1:]))
+    sys.exit(run(main, sys.argv[1:], told=False))

@@ -1,13 +1,21 @@
 """Where runs are, and the models that come with the package: what a command's RUN names."""
 
 import os
-import shlex
 from importlib import resources
 from pathlib import Path
 
-from lstm_music.checkpoint import CHECKPOINTS, META_FILE, Checkpoint, read_checkpoint, read_run
+from lstm_music.checkpoint import (
+    CHECKPOINTS,
+    LINKS,
+    META_FILE,
+    Checkpoint,
+    linked,
+    read_checkpoint,
+    read_run,
+)
 from lstm_music.cli.common import warn
 from lstm_music.errors import UserError
+from lstm_music.names import typeable
 
 RUNS = Path("runs")
 BUNDLED = ("bach", "jsb", "muse")  # the models that come with the package, the usual one first
@@ -44,6 +52,8 @@ def open_run(name: str) -> tuple[Checkpoint, Path | None]:
     name, one of BUNDLED.
     """
     path = Path(name)
+    if path.name in LINKS and path.parent.name == CHECKPOINTS:
+        path = linked(path.parent, path.name) or path
     if (path / META_FILE).is_file() or path.parent.name == CHECKPOINTS:
         place = path.resolve().parent
         return read_checkpoint(path), place.parent if place.name == CHECKPOINTS else None
@@ -51,7 +61,7 @@ def open_run(name: str) -> tuple[Checkpoint, Path | None]:
     if name in BUNDLED and not run.exists():
         return read_checkpoint(bundled_model(name)), None
     if not run.is_dir():
-        train = f"bin/train bach --run {shlex.quote(name)}"
+        train = f"bin/train bach --run {typeable(name)}"
         raise UserError(f"no run or checkpoint '{name}': train one with {train}")
     return read_run(run, warn)[0], run
 

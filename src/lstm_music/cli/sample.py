@@ -14,35 +14,47 @@ import numpy as np
 from lstm_music.baselines import BASELINES, fit_baseline
 from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
-    Bar,
     Parser,
     add_backend_options,
     check_opener,
+    check_ranks,
     limit_threads,
     number,
     open_file,
+    put,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
+from lstm_music.cli.printing import Bar
 from lstm_music.cli.runs import bundled_model, newest_run, open_run
-from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of, untrained
+from lstm_music.composer import (
+    Composer,
+    FrequencyComposer,
+    Opening,
+    bars_in_words,
+    composer_of,
+    untrained,
+)
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
+from lstm_music.files import free_number, numbered
 from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
 from lstm_music.model import Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ranks import Alone, join
 from lstm_music.roll_corpus import RollCorpus
 from lstm_music.sampler import Options
-from lstm_music.tokenizers.grammar import BAR
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
 USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
 MANY_TOKENS = 40_000  # of few words, from which Numba's start pays: NumPy draws 6,000 a second
 WORDS_A_STEP = 1500  # words of a vocabulary that cost NumPy as much as all else of a token
 UNTRAINED = "untrained"
+SAMPLE = "sample"  # the name of a file's, before its number
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
@@ -61,24 +73,31 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
     ranks = join() if ranks is None else ranks
     parser = make_parser()
     args = parser.parse_args(argv)
+    check_ranks(args, ranks)
     check_baseline(args, parser)
-    check_programs(args)
+    if args.open:
+        check_opener()
     limit_threads(args.threads or ranks.threads, args.backend)
     composer, folder = ranks.first_alone(lambda: find_composer(args))
-    options = composer.fitted(options_of(args, composer.top_p))
-    primers, origins = primers_of(args, composer, options)
+    options, primers, origins = begin(args, composer)
     own = slice(*ranks.share_of(args.num))
     options = replace(options, first=own.start)
     with Bar(args.quiet or not ranks.leads, composer.unit) as bar:
         pieces = composer.compose(primers[own], options, bar.show)
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
+    unmade: list[str] = []
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
-        for n, (path, origin, music) in enumerate(zip(paths, origins[own], pieces, strict=True)):
-            piece = composer.piece(music, options, path.stem)
-            write(midi_of(piece, args), path)
-            length = f"{composer.size(music)} {composer.unit}"
-            bar.print(path if args.quiet else describe(piece, path, length, origin, args))
-            made = companions(piece, path, args)
+        made_of = zip(paths, origins[own], primers[own], pieces, strict=True)
+        for n, (path, origin, primer, music) in enumerate(made_of):
+            piece, silent = without_silence(composer.piece(music, options, path.stem, primer))
+            path = write(midi_of(piece, args), path, new=not names_file(args))
+            piece = replace(piece, name=path.stem)
+            uncounted = composer.size(primer, options) if options.beyond else 0
+            what = f"{composer.size(music, options) - uncounted} {composer.unit}"
+            what += f", primed with {origin}" if origin else ""
+            what += f"; silent at first, {bars_in_words(silent)} left out" if silent else ""
+            bar.print(path if args.quiet else describe(piece, path, what, args))
+            made = companions(piece, path, args, unmade)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
             bar.show(n + 1, len(pieces))
@@ -86,6 +105,8 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
                 for other, _ in made or [(path, "")]:
                     open_file(other)
     ranks.leave()
+    if unmade:
+        raise UserError("; ".join(dict.fromkeys(unmade)))
     return 0
 
 
@@ -145,6 +166,7 @@ def rolls_of(args: argparse.Namespace, reading: Reading) -> RollCorpus:
     """Return the piano rolls of --corpus and --data."""
     progress = not args.quiet and sys.stderr.isatty()
     corpus = load_corpus(args.corpus, args.data, reading, progress)
+    warn_of_namesake(args.corpus, args.data)
     assert isinstance(corpus, RollCorpus)
     return corpus
 
@@ -186,34 +208,60 @@ def model_of(checkpoint: Checkpoint, backend: str, tokens: int = 0) -> Model:
 def options_of(args: argparse.Namespace, top_p: float) -> Options:
     """Return the sampler's options; top_p where none is given."""
     limit = None
-    if args.bars is not None:
-        limit = args.bars * BAR
-    elif args.seconds is not None:
+    if args.seconds is not None:
         limit = max(1, round(args.seconds * args.tempo / 60 * TICKS_PER_QUARTER))
     if args.top_p is not None:
         top_p = args.top_p
-    return Options(args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed)
+    return Options(
+        args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed,
+        bars=args.bars, beyond=args.primer is not None or args.primer_length is not None,
+    )  # fmt: skip
+
+
+def begin(
+    args: argparse.Namespace, composer: Composer[Any]
+) -> tuple[Options, list[Any], list[str]]:
+    """Return how to draw, the primer of each piece, and where it comes from in words."""
+    options, usual = options_of(args, composer.top_p), PRIMER_FROM_CORPUS
+    openings = None
+    if args.primer:
+        openings, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
+    n = usual if args.primer_length is None else args.primer_length
+    if openings:
+        end = composer.ticks(composer.cut(openings[0].music, n, None))
+        meter = tuple(row for row in openings[0].meter if row[0] < end)
+        options = replace(options, meter=meter)
+    options = composer.fitted(options)
+    primers, origins = primers_of(composer, options, args.num, n, openings)
+    return options, primers, origins
 
 
 def primers_of(
-    args: argparse.Namespace, composer: Composer[Any], options: Options
+    composer: Composer[Any],
+    options: Options,
+    num: int,
+    n: int,
+    openings: Sequence[Opening] | None = None,
 ) -> tuple[list[Any], list[str]]:
-    """Return the primer of each piece, and where it comes from in words."""
-    if args.primer:
-        candidates, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
-    else:
-        candidates, usual = composer.openings() or [Opening("", [])], PRIMER_FROM_CORPUS
-    length, limit, n = options.length, options.limit, args.primer_length
-    if n is None:  # then the model composes at least half of what was asked for
-        n = usual
-        length, limit = length and length // 2, limit and limit // 2
+    """Return the primers of so many pieces, at most n tokens or frames of openings, and of which.
+
+    openings: to draw among (default: the composer's own). A primer that the length counts is at
+    most half of it, so that something is composed.
+    """
+    length, limit = options.length, options.limit
+    if options.bars is not None:
+        limit = options.bars * options.line_and_bar[1]
+    length, limit = length and length // 2, limit and limit // 2
+    if options.beyond:
+        length = limit = None
     n = n if length is None else min(n, length)
-    chosen = np.random.default_rng(args.seed).integers(len(candidates), size=args.num)
+    candidates = openings or composer.openings() or [Opening("", [])]
+    chosen = np.random.default_rng(options.seed).integers(len(candidates), size=num)
     primers, origins = [], []
-    for name, music in (candidates[k] for k in chosen):
+    for name, music, _ in (candidates[k] for k in chosen):
         primer = composer.cut(music, n, limit)
         primers.append(primer)
-        first = f"the first {composer.size(primer)} {composer.unit} of {name}"
+        first = f"the first {composer.size(primer, options)} {composer.unit} of {name}"
         origins.append(first if len(primer) else "")
     return primers, origins
 
@@ -221,16 +269,20 @@ def primers_of(
 # What comes out ---------------------------------------------------------------------------------
 
 
+def names_file(args: argparse.Namespace) -> bool:
+    """Return whether --out names a file, which is the only one that is ever replaced."""
+    return args.out is not None and args.out.suffix.lower() in (".mid", ".midi")
+
+
 def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """Return where to write each piece; only a file that --out names is ever replaced."""
-    if args.out is not None and args.out.suffix.lower() in (".mid", ".midi"):
+    """Return where each piece is to go; a name that another process takes first is its own."""
+    if names_file(args):
         if args.num == 1:
             return [args.out]
         return [args.out.with_stem(f"{args.out.stem}-{k + 1}") for k in range(args.num)]
     folder = args.out or folder
-    taken = [p.stem.rsplit("-", 1)[-1] for p in folder.glob("sample-*.mid")]
-    first = 1 + max((int(t) for t in taken if t.isdecimal()), default=0)
-    return [folder / f"sample-{first + k:04d}.mid" for k in range(args.num)]
+    first = free_number(folder, SAMPLE)
+    return [numbered(folder, SAMPLE, ".mid", first + k) for k in range(args.num)]
 
 
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
@@ -240,58 +292,68 @@ def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     return content.getvalue()
 
 
-def check_programs(args: argparse.Namespace) -> None:
-    """Raise UserError where what --svg or --open needs is missing, before any work is done."""
-    if args.svg:
-        from lstm_music.score import check_available
-
-        check_available()
-    if args.open:
-        check_opener()
-
-
-def companions(piece: Piece, path: Path, args: argparse.Namespace) -> list[tuple[Path, str]]:
+def companions(
+    piece: Piece, path: Path, args: argparse.Namespace, unmade: list[str]
+) -> list[tuple[Path, str]]:
     """Write what --wav, --png and --svg ask for beside a MIDI file; return paths and remarks.
 
-    Each module is loaded only where it's asked for: some take longer to load than to draw.
+    unmade: gets why one can't be made; the others, and those of other pieces, still are.
     """
     made = []
-    if args.wav:
-        from lstm_music.audio import wav_bytes
-
-        content, sound = wav_bytes(midi_of(piece, args))
-        write(content, path.with_suffix(".wav"))
-        if sound.remark and not args.quiet:
-            warn(sound.remark)
-        level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
-        remark = f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
-        made.append((path.with_suffix(".wav"), remark))
-    if args.png:
-        from lstm_music.figures import piano_roll
-
-        piano_roll(piece, path.with_suffix(".png"))
-        made.append((path.with_suffix(".png"), "piano roll"))
-    if args.svg and not piece.tracks:
-        warn(f"{path} is silent: there is no score to engrave")
-    elif args.svg:
-        from lstm_music.score import engrave, stacked
-
-        pages = engrave(piece, args.pages)
-        write(stacked(pages).encode(), path.with_suffix(".svg"))
-        many = f"{len(pages)} page{'s' * (len(pages) > 1)}"
-        made.append((path.with_suffix(".svg"), f"score, {many}"))
+    for kind, make in (("wav", play), ("png", draw), ("svg", engrave)):
+        if getattr(args, kind):
+            beside = path.with_suffix(f".{kind}")
+            try:
+                if remark := make(piece, beside, args):
+                    made.append((beside, remark))
+            except UserError as error:
+                unmade.append(str(error))
     return made
 
 
-def describe(piece: Piece, path: Path, length: str, origin: str, args: argparse.Namespace) -> str:
-    """Return one line on a piece that was written."""
+# Each of these loads its module only when it's called: some take longer to load than to draw.
+
+
+def play(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Write a piece's sound as a WAV file; return a remark."""
+    from lstm_music.audio import wav_bytes
+
+    content, sound = wav_bytes(midi_of(piece, args))
+    write(content, path)
+    if sound.remark and not args.quiet:
+        warn(sound.remark)
+    level = f"{sound.loudness:.1f} LUFS, peak {sound.peak:.1f} dBFS"
+    return f"{sound.seconds:.0f} s, {level}, {sound.instruments}"
+
+
+def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Draw a piece's piano roll; return a remark."""
+    from lstm_music.figures import piano_roll
+
+    put(lambda to: piano_roll(piece, to), path)
+    return "piano roll"
+
+
+def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Engrave a piece's score; return a remark, "" where there is nothing to engrave."""
+    if not piece.tracks:
+        warn(f"{path.with_suffix('.mid')} is silent: there is no score to engrave")
+        return ""
+    from lstm_music import score
+
+    pages = score.engrave(piece, args.pages)
+    write(score.stacked(pages).encode(), path)
+    return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
+
+
+def describe(piece: Piece, path: Path, what: str, args: argparse.Namespace) -> str:
+    """Return one line on a piece that was written; what: how much of what it is."""
     notes = [notes_of(track) for track in piece.tracks]
     end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
     seconds = end / TICKS_PER_QUARTER * 60 / args.tempo
-    primed = f", primed with {origin}" if origin else ""
     return (
         f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
-        f"{length}{primed})"
+        f"{what})"
     )
 
 
@@ -323,10 +385,16 @@ def add_length_options(parser: Parser) -> None:
         "--length",
         type=whole(1, 1_000_000),
         metavar="N",
-        help="exactly N tokens a piece, or frames of a piano roll (default: to its end, at most "
-        "2000; note models, which know no end, and baselines 16 bars)",
+        help="exactly N tokens a piece, or frames of a piano roll, after the primer that was asked "
+        "for (default: to its end, at most 2000; note models, which know no end, and baselines "
+        "16 bars)",
     )
-    add("--bars", type=whole(1, 10_000), metavar="N", help="N bars of 4/4")
+    add(
+        "--bars",
+        type=whole(1, 10_000),
+        metavar="N",
+        help="N bars of the piece's own meter, of 4/4 where nothing tells of one",
+    )
     add("--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo")
 
 
@@ -374,8 +442,8 @@ def add_primer_options(parser: Parser) -> None:
         "--primer-length",
         type=whole(0),
         metavar="N",
-        help="tokens or frames to take of it, 0 for none (default: 16 of a held-out piece, 64 of "
-        "a file, but at most half of the length asked for)",
+        help="tokens or frames to take of it, 0 for none (default: 64 of a file; 16 of a held-out "
+        "piece, but at most half of the length asked for, which then counts them)",
     )
 
 
@@ -425,7 +493,7 @@ def add_file_options(parser: Parser) -> None:
     add(
         "--svg",
         action="store_true",
-        help="engrave the score beside each MIDI file (needs music21 and verovio)",
+        help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
     )
     add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
     add(

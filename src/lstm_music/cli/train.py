@@ -2,12 +2,10 @@
 
 import argparse
 import math
-import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,15 @@ from typing import Any
 from tqdm import tqdm
 
 from lstm_music.checkpoint import checkpoints_of
-from lstm_music.cli.common import as_typed, limit_threads, run, warn, workers_from
+from lstm_music.cli.common import (
+    as_typed,
+    check_ranks,
+    limit_threads,
+    run,
+    warn,
+    warn_of_namesake,
+    workers_from,
+)
 from lstm_music.cli.runs import typed
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
@@ -30,6 +36,7 @@ from lstm_music.cli.train_options import (
 from lstm_music.corpus import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
+from lstm_music.names import typeable
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import default_lr
@@ -37,9 +44,9 @@ from lstm_music.prepared import Corpus
 from lstm_music.progress import Report, Settings
 from lstm_music.ranks import ALONE, Alone, join
 from lstm_music.run_folder import SHAPE, new_run
-from lstm_music.run_lock import RunLock
+from lstm_music.run_home import RunHome
 from lstm_music.signals import Interrupted
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.grammar import PITCHES, word_parts
 from lstm_music.trainer import Trainer
 
 SKIPPED_SHOWN = 5  # files that a warning names one by one
@@ -50,59 +57,90 @@ def main(argv: Sequence[str]) -> int:
     started = time.monotonic()
     ranks = join()
     args = make_parser().parse_args(argv)
+    check_ranks(args, ranks)
     args.quiet = args.quiet or not ranks.leads
     limit_threads(args.threads or ranks.threads, args.backend)
     choose = resumed_options if args.resume else new_options
     folder, options = ranks.from_first(lambda: choose(args))
     # Before anything is read: the one who has the lock goes on writing.
-    with locked(folder, ranks) if args.resume else nullcontext():
-        status = train(args, folder, options, started, ranks)
+    with RunHome(warn) as home:
+        if args.resume and ranks.leads:
+            home.enter(folder)
+        status = train(args, folder, options, started, ranks, home)
     ranks.leave()
     return status
 
 
-def locked(folder: Path, ranks: Alone) -> AbstractContextManager[Any]:
-    """Keep a run's folder from other commands; of several ranks, the first one does."""
-    return RunLock(folder, warn) if ranks.leads else nullcontext()
-
-
 def train(
-    args: argparse.Namespace, folder: Path, options: dict[str, Any], started: float, ranks: Alone
+    args: argparse.Namespace,
+    folder: Path,
+    options: dict[str, Any],
+    started: float,
+    ranks: Alone,
+    home: RunHome,
 ) -> int:
-    """Train by the options, in a folder that is this process's; return the exit status."""
+    """Train by the options, in a folder that home keeps; return the exit status."""
     ops = ops_of(args)
     ranks.connect(ops)
-    reading = Reading(**{name: options[name] for name in READING})
     corpus = ranks.first_alone(
         lambda: load_corpus(
             options["corpus"],
             Path(options["data"]) if options["data"] else None,
-            reading,
+            reading_of(options),
             progress=not args.quiet and sys.stderr.isatty(),
             workers=workers_from(args),
         )
     )
     check_same(corpus, ranks)
     if not args.quiet:
-        warn_of_skipped(corpus, folder)
+        warn_of_namesake(args.corpus, args.data)
+    screen = Screen(args.quiet)
+    told = warn if ranks.leads else silent
+    trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
+    described = description(trainer, options)
+    home.make = lambda run: new_run(run, *described, again=True)
+    trainer.home = home if ranks.leads else None
+    if args.resume:
+        trainer.resume()
+    else:
+        trainer.run = ranks.from_first(lambda: new_run(folder, *described, again=not args.run))
+        if ranks.leads:
+            home.enter(trainer.run)
+    return to_the_end(trainer, screen, args)
+
+
+def reading_of(options: dict[str, Any]) -> Reading:
+    """Return how a corpus is read by the options of a run."""
+    return Reading(**{name: options[name] for name in READING})
+
+
+def trainer_of(
+    options: dict[str, Any],
+    corpus: Corpus,
+    ops: NumpyOps,
+    folder: Path,
+    show: Callable[[Report], None],
+    told: Callable[[str], None],
+    started: float,
+    ranks: Alone = ALONE,
+) -> Trainer:
+    """Return the trainer of a run's options, whose head and learning rate suit the corpus."""
     words = len(corpus.vocabulary)
-    options["head"] = options["head"] or suiting_head(reading.representation, words)
+    options["head"] = options["head"] or suiting_head(options["representation"], words)
     options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
     parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
-    config = config_of(options, words, parts)
-    model = Model(config, ops, settings.seed, words=parts)
-    screen = Screen(args.quiet)
-    told = warn if ranks.leads else silent
-    trainer = Trainer(corpus, model, settings, folder, screen.show, told, started, ranks)
-    if args.resume:
-        trainer.resume()
-        return to_the_end(trainer, screen, args)
+    model = Model(config_of(options, words, parts), ops, settings.seed, words=parts)
+    return Trainer(corpus, model, settings, folder, show, told, started, ranks)
+
+
+def description(
+    trainer: Trainer, options: dict[str, Any]
+) -> tuple[Config, Corpus, Settings, dict[str, Any], dict[str, Any]]:
+    """Return what describes a new run, as run_folder.new_run takes it."""
     source = {name: options[name] for name in ("corpus", "data")}
-    if ranks.leads:
-        new_run(folder, config, corpus, settings, source, asdict(reading))
-    with locked(folder, ranks):
-        return to_the_end(trainer, screen, args)
+    reading = asdict(reading_of(options))
+    return trainer.model.config, trainer.corpus, trainer.settings, source, reading
 
 
 def config_of(options: dict[str, Any], V: int, words: tuple[Array, Array] | None) -> Config:
@@ -138,29 +176,32 @@ def ops_of(args: argparse.Namespace) -> NumpyOps:
 
 def to_the_end(trainer: Trainer, screen: "Screen", args: argparse.Namespace) -> int:
     """Run a trainer to its end, write a sample, and return the exit status."""
-    at, folder, ranks = trainer.progress, trainer.run, trainer.ranks
+    at, ranks = trainer.progress, trainer.ranks
+    if not args.quiet:
+        warn_of_skipped(trainer.corpus, trainer.run)
     say(args.quiet, describe(trainer))
     try:
         with screen:
             reason = trainer.train()
     except Interrupted as stopped:
-        again = go_on(folder, limits_of(trainer.settings))
+        again = go_on(trainer.run, limits_of(trainer.settings))
         if ranks.leads:
             print(f"stopped at step {at.step} and saved; go on with {again}", file=sys.stderr)
         return 128 + stopped.number
     except BaseException as error:
         if not args.resume and not at.step and ranks.leads:
-            shutil.rmtree(folder, ignore_errors=True)  # a run that never began: nothing is lost
+            shutil.rmtree(trainer.run, ignore_errors=True)  # a run that never began
         elif isinstance(error, MemoryError):
             raise out_of_memory(trainer) from error
         raise
     say(args.quiet, f"stopped by {reason}: {standing(trainer)}")
+    folder = typed(trainer.run)
     if ranks.leads:
-        sample([typed(folder), "--backend", args.backend, *["--quiet"] * args.quiet], ALONE)
+        sample([folder, "--backend", args.backend, *["--quiet"] * args.quiet], ALONE)
     limits = {"max_minutes": 30, **({"early_stop": 0} if "early-stop" in reason else {})}
-    more = as_typed(f"bin/sample {shlex.quote(typed(folder))} --num 4 --temperature 0.9")
+    more = as_typed(f"bin/sample {typeable(folder)} --num 4 --temperature 0.9")
     say(args.quiet, f"more:  {more}")
-    say(args.quiet, f"go on: {go_on(folder, limits)}")
+    say(args.quiet, f"go on: {go_on(trainer.run, limits)}")
     return 0
 
 
@@ -206,6 +247,12 @@ def warn_of_skipped(corpus: Corpus, folder: Path) -> None:
         warn(f"skipped {skipped.file}: {skipped.reason}")
     if len(corpus.skipped) > SKIPPED_SHOWN:
         warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
+    apart = corpus.tokenizer_json().get("layout") == "flatten"
+    if corpus.drums and len(corpus.drums) < PITCHES and not apart:
+        warn(
+            "drums and other notes share one track, which samples play as one instrument: "
+            "--tracks flatten keeps them apart"
+        )
     if corpus.mended:
         mended = f"mended {len(corpus.mended):,} of the {len(corpus.pieces):,} files"
         warn(f"{mended}: see {folder / 'mended.csv'}")
@@ -223,7 +270,7 @@ def standing(trainer: Trainer) -> str:
 
 def go_on(folder: Path, limits: dict[str, Any]) -> str:
     """Return the command that goes on with a run to new limits."""
-    words = ["bin/train", "--resume", "--run", shlex.quote(typed(folder))]
+    words = ["bin/train", "--resume", "--run", typeable(typed(folder))]
     words += [f"{flag_of(name)} {value}" for name, value in limits.items()]
     return as_typed(" ".join(words))
 
@@ -278,4 +325,4 @@ def line_of(report: Report) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, sys.argv[1:]))
+    sys.exit(run(main, sys.argv[1:], told=False))

@@ -73,7 +73,10 @@ The defaults of `bin/train bach`, unless options ask for another representation,
 
 
 def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the full options of a new run."""
+    """Return the folder and the full options of a new run.
+
+    A folder that isn't named by --run may be taken when it's made: `new_run` finds another name.
+    """
     if args.corpus is None:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
     given = {name: getattr(args, name) for name in DEFAULTS}
@@ -85,7 +88,7 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         options["max_minutes"] = MINUTES
     if not args.run:
         stem = Path(options["corpus"]).stem or "run"
-        return free_name(RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"), options
+        return RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}", options
     folder = run_folder(args.run)
     if folder.exists():
         raise run_exists(folder)
@@ -133,14 +136,6 @@ def source_of(args: argparse.Namespace) -> dict[str, Any]:
     if corpus not in NAMED and corpus and Path(corpus).exists():
         corpus = str(Path(corpus).resolve())
     return {"corpus": corpus, "data": str(args.data.resolve()) if args.data else None}
-
-
-def free_name(folder: Path) -> Path:
-    """Return a folder's path, with a number appended where it is taken."""
-    path, n = folder, 2
-    while path.exists():
-        path, n = folder.with_name(f"{folder.name}-{n}"), n + 1
-    return path
 
 
 def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:

@@ -4,11 +4,11 @@ import base64
 import hashlib
 import html
 import json
-import math
 from pathlib import Path
 from string import Template
 from typing import Any
 
+from lstm_music.bounded import number, read_json
 from lstm_music.errors import UserError
 from lstm_music.listening import page_file
 from lstm_music.listening.study import (
@@ -67,13 +67,12 @@ def read_back(study: Study, path: Path) -> bool:
 
     Raises UserError where it is no such file, of another study, or contradicts what was added.
     """
-    if path.stat().st_size > MOST_FILE:
-        raise UserError(f"'{path}' is too large to hold one rater's ratings")
     try:
-        given = checked(study, json.loads(path.read_text("utf-8")))
+        given = checked(study, read_json(path, MOST_FILE))
         return study.add(given)
-    except (ValueError, RecursionError, Refused) as error:
-        raise UserError(f"'{path}' can't be added: {error}") from error
+    except (OSError, ValueError, Refused) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"'{path}' can't be added: {reason}") from error
 
 
 def checked(study: Study, given: Any) -> dict[str, Any]:
@@ -98,24 +97,16 @@ def checked(study: Study, given: Any) -> dict[str, Any]:
         raise ValueError("its order is none of the study's")
     order = rows[row] + rows[row][: study.repeats]
     made = []
-    for rating, number in zip(ratings, order, strict=False):
-        if not isinstance(rating, dict) or rating.get("clip") != study.clips[number].id:
+    for rating, clip in zip(ratings, (study.clips[n] for n in order), strict=False):
+        if not isinstance(rating, dict) or rating.get("clip") != clip.id:
             raise ValueError("its clips are not in the study's order")
         score, heard, at = (rating.get(name) for name in ("score", "heard", "at"))
         if type(score) is not int or not LOWEST <= score <= HIGHEST:
             raise ValueError(f"a rating is not a whole number from {LOWEST} to {HIGHEST}")
-        if bounded(heard, 86_400) < HEARD * study.seconds:
+        if number(heard, "heard", 0, 86_400) < HEARD * study.seconds:
             raise ValueError("a clip was not heard to its end")
-        made.append(
-            {"clip": rating["clip"], "score": score, "heard": heard, "at": bounded(at, LATEST)}
-        )
-    begun = bounded(given.get("begun"), LATEST)
+        at = number(at, "at", 0, LATEST)
+        made.append({"clip": rating["clip"], "score": score, "heard": heard, "at": at})
+    begun = number(given.get("begun"), "begun", 0, LATEST)
     said = printable(comment)
     return {"rater": rater, "begun": begun, "comment": said, "ratings": made}
-
-
-def bounded(value: Any, most: float) -> float:
-    """Return a number from 0 to most; raises ValueError for anything else."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= most:
-        raise ValueError("a time in it is no number of seconds")
-    return float(value)

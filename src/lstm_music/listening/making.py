@@ -2,21 +2,25 @@
 
 import io
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from lstm_music.bounded import read_bounded
 from lstm_music.cli.figures import composers
 from lstm_music.cli.runs import open_run
+from lstm_music.composer import drums_of
 from lstm_music.corpus import Reading, load_corpus
+from lstm_music.decoding import with_drums, without_silence
 from lstm_music.errors import UserError
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
-from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_midi, write_midi
+from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_any, write_midi
 from lstm_music.music_pieces import from_silence, piece_of_music, split_music
 from lstm_music.sampler import Options
-from lstm_music.sources import ROLL_SUFFIXES, ROLLS
+from lstm_music.sources import NAMED, ROLL_SUFFIXES, ROLLS, is_leftover
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
 TEMPO = 90.0  # quarter notes a minute, of all that is not a file of its own
@@ -40,8 +44,9 @@ def clips_of(
     """Return the clips of all systems, their seconds, and their loudness in LUFS."""
     sounds: list[clips.Sound] = []
     controls: list[bool] = []
+    drums = any(drums_of(open_run(one.source)[0]) for one in wanted if is_run(one))
     for n, one in enumerate(wanted):
-        made = sounds_of(one, asked)
+        made = sounds_of(one, asked, drums)
         sounds += made
         controls += [one.control] * len(made)
         show(n + 1, len(wanted))
@@ -53,15 +58,25 @@ def clips_of(
     return rows, seconds, level
 
 
-def sounds_of(one: Wanted, asked: Asked) -> list[clips.Sound]:
-    """Return a system's clips, played. Raises UserError where there is nothing to play."""
+def is_run(one: Wanted) -> bool:
+    """Return whether something is a run, or a baseline of one."""
+    path = Path(one.source)
+    files = path.suffix.lower() in MIDI + WAV or (path.is_dir() and files_in(path))
+    return not one.control and (bool(one.baseline) or not files)
+
+
+def sounds_of(one: Wanted, asked: Asked, drums: bool) -> list[clips.Sound]:
+    """Return a system's clips, played. Raises UserError where there is nothing to play.
+
+    drums: whether a corpus may be of drums alone.
+    """
     if one.baseline:
         return [sound_of_piece(one.system, piece) for piece in composed(one, asked)]
     path = Path(one.source)
     if path.is_file() and path.suffix.lower() in MIDI + WAV:
         return [sound_of_file(one.system, path)]
-    if one.control and not (path.is_dir() and files_in(path)):
-        return [sound_of_piece(one.system, piece) for piece in human(one.source, asked)]
+    if one.control and (one.source in NAMED or not (path.is_dir() and files_in(path))):
+        return [sound_of_piece(one.system, piece) for piece in human(one.source, asked, drums)]
     if path.is_dir() and files_in(path):
         files = files_in(path)
         chosen = np.random.default_rng(asked.seed).permutation(len(files))[: asked.num]
@@ -75,16 +90,21 @@ def files_in(folder: Path) -> list[Path]:
     """Return the MIDI and WAV files of a folder that is no run."""
     if (folder / "checkpoints").is_dir() or (folder / "meta.json").is_file():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in MIDI + WAV and p.is_file())
+    files = (p for p in folder.iterdir() if p.suffix.lower() in MIDI + WAV and p.is_file())
+    return sorted(p for p in files if not is_leftover(p.name))
 
 
 def sound_of_file(system: str, path: Path) -> clips.Sound:
     """Return a MIDI or WAV file, played."""
-    content = path.read_bytes()
+    try:
+        content = read_bounded(path, clips.MOST_WAV)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"can't read '{path}' ({reason}): give another file") from error
     if path.suffix.lower() in WAV:
         return clips.from_wav(system, path.name, content)
     try:
-        read_midi(content, path.name)
+        read_any(content, path.name)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give another MIDI file") from error
     return clips.from_midi(system, path.name, content)
@@ -103,17 +123,26 @@ def composed(one: Wanted, asked: Asked) -> list[Piece]:
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
     ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
-    pieces = from_silence(composer, asked.num, drawing)
+    pieces = [without_silence(piece)[0] for piece in from_silence(composer, asked.num, drawing)]
     if not all(piece.tracks for piece in pieces):
         what = one.baseline or f"'{one.source}'"
         raise UserError(f"{what} composed silence: give another --seed, or train it for longer")
     return pieces
 
 
-def human(name: str, asked: Asked) -> list[Piece]:
-    """Return held-out pieces of a corpus, to be played as everything else is."""
+def human(name: str, asked: Asked, drums: bool = False) -> list[Piece]:
+    """Return held-out pieces of a corpus, to be played as everything else is.
+
+    drums: whether it may be of drums alone.
+    """
     rolls = name in ROLLS or Path(name).suffix.lower() in ROLL_SUFFIXES
-    corpus = load_corpus(name, None, Reading("note") if rolls else Reading())
+    reading = Reading("note") if rolls else Reading()
+    try:
+        corpus = load_corpus(name, None, reading)
+    except UserError:
+        if not drums:
+            raise
+        corpus = load_corpus(name, None, replace(reading, drums=True))
     held_out = split_music(corpus, "test")
     chosen = np.random.default_rng(asked.seed).permutation(len(held_out))[: asked.num]
-    return [piece_of_music(held_out[n]) for n in chosen.tolist()]
+    return [with_drums(piece_of_music(held_out[n]), corpus.drums) for n in chosen.tolist()]

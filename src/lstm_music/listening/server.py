@@ -2,20 +2,23 @@
 
 import hmac
 import logging
-import math
-import socket
-import sqlite3
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from string import Template
 from typing import Any
 
 from flask import Flask, Response, jsonify, request
-from waitress.server import create_server
+from waitress.adjustments import Adjustments
+from waitress.channel import HTTPChannel
+from waitress.server import MultiSocketServer, TcpWSGIServer
+from waitress.task import ThreadedTaskDispatcher
 from werkzeug.exceptions import HTTPException
 
+from lstm_music.bounded import dictionary, number, parse_json, whole_number
 from lstm_music.errors import UserError
 from lstm_music.listening import page_file
 from lstm_music.listening.study import (
@@ -30,7 +33,9 @@ from lstm_music.listening.study import (
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MOST_BODY = 16_384  # bytes
+MOST_HEARD = 1e6  # seconds
 THREADS, CONNECTIONS = 16, 1000
+A_CONNECTION, RESERVE = 2, 64  # open files: its socket, what waits to be sent; and all the rest
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; media-src blob:; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -103,7 +108,7 @@ class Door:
         """Return the key, number and scores of the rater who asks."""
         key = self.key()
         try:
-            rater, _, scores = self.study.rater(key)
+            rater, scores = self.study.rater(key)
         except Refused:
             self.stranger()
             raise
@@ -130,16 +135,23 @@ class Door:
             raise Refused(429, TOO_MANY)
 
 
-def make_app(study: Study, token: str | None = None, hosts: tuple[str, ...] = LOOPBACK) -> Flask:
+def make_app(
+    study: Study,
+    token: str | None = None,
+    hosts: tuple[str, ...] = LOOPBACK,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Flask:
     """Return the web application.
 
     token: as of Door; hosts: the names by which it may be called, empty for any, so that no
-    foreign name that leads here (DNS rebinding) opens the study.
+    foreign name that leads here (DNS rebinding) opens the study; tell: called, once while that
+    lasts, with why nothing can be kept.
     """
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MOST_BODY
     door = Door(study, token)
     add_guards(app, door, hosts)
+    add_failures(app, tell)
     for path, (name, kind) in FILES.items():
         app.add_url_rule(path, name, file_view(name, kind))
     add_api(app, study, door)
@@ -164,6 +176,11 @@ def add_guards(app: Flask, door: Door, hosts: tuple[str, ...]) -> None:
             response.headers["Retry-After"] = "1"
         return response
 
+
+def add_failures(app: Flask, tell: Callable[[str], None]) -> None:
+    """Add what answers where something can't be done."""
+    told: list[str] = []
+
     @app.errorhandler(Refused)
     def refused(error: Refused) -> Response:
         return refusal(error.status, str(error))
@@ -172,9 +189,18 @@ def add_guards(app: Flask, door: Door, hosts: tuple[str, ...]) -> None:
     def failed(error: HTTPException) -> Response:
         return refusal(error.code or 500, error.name)
 
-    @app.errorhandler(sqlite3.OperationalError)
-    def not_kept(error: sqlite3.OperationalError) -> Response:
+    @app.errorhandler(UserError)
+    def not_kept(error: UserError) -> Response:
+        if told != [str(error)]:
+            told[:] = [str(error)]
+            tell(str(error))
         return refusal(503, "can't write to the disk now")
+
+    @app.after_request
+    def kept(response: Response) -> Response:
+        if request.method == "POST" and response.status_code == 200:
+            told.clear()
+        return response
 
 
 def add_api(app: Flask, study: Study, door: Door) -> None:
@@ -208,9 +234,13 @@ def add_api(app: Flask, study: Study, door: Door) -> None:
     @app.post("/api/rate")
     def rate() -> Response:
         (key, _, _), given = door.known(), body()
-        place = whole(given.get("place"), 0, study.places - 1)
-        score = whole(given.get("score"), LOWEST, HIGHEST)
-        return jsonify({"scores": study.rate(key, place, score, positive(given.get("heard")))})
+        try:
+            place = whole_number(given.get("place"), "place", 0, study.places - 1)
+            score = whole_number(given.get("score"), "score", LOWEST, HIGHEST)
+            heard = number(given.get("heard"), "heard", 0, MOST_HEARD)
+        except ValueError as error:
+            raise Refused(400, str(error)) from error
+        return jsonify({"scores": study.rate(key, place, score, heard)})
 
     @app.post("/api/comment")
     def comment() -> Response:
@@ -251,30 +281,73 @@ def host_of(host: str) -> str:
 
 def body() -> dict[str, Any]:
     """Return the JSON object that was sent. Raises Refused for anything else."""
-    try:
-        given = request.get_json(silent=True)  # only as application/json: no foreign form sends it
-    except RecursionError:
-        given = None
-    if not isinstance(given, dict):
-        raise Refused(400, "not a JSON object")
-    return given
-
-
-def whole(value: Any, low: int, high: int) -> int:
-    """Return a whole number of JSON within bounds. Raises Refused for anything else."""
-    if type(value) is not int or not low <= value <= high:
-        raise Refused(400, f"not a whole number from {low} to {high}")
-    return value
-
-
-def positive(value: Any) -> float:
-    """Return a number of seconds of JSON. Raises Refused for anything else."""
-    if type(value) not in (int, float) or not math.isfinite(value) or not 0 <= value <= 1e6:
-        raise Refused(400, "not a number of seconds")
-    return float(value)
+    try:  # only as application/json: no foreign form sends it
+        return dictionary(parse_json(request.get_data() if request.is_json else b""), "it")
+    except ValueError as error:
+        raise Refused(400, "not a JSON object") from error
 
 
 # Serving ----------------------------------------------------------------------------------------
+
+
+class Listener(TcpWSGIServer):  # type: ignore[misc]  # waitress has no types
+    """Waitress, which would let nobody in while it has all the connections that it may have."""
+
+    most = CONNECTIONS
+
+    def idle(self) -> list[Any]:
+        """Return the connections that ask for nothing, the oldest first."""
+        channels = [one for one in self._map.values() if isinstance(one, HTTPChannel)]
+        return [one for one in channels if not (one.requests or one.will_close)]
+
+    def readable(self) -> bool:
+        """Return whether there is room for another, or can be made."""
+        return bool(super().readable() and (len(self._map) < self.most or self.idle()))
+
+    def handle_accept(self) -> None:
+        """Let a connection in, where there are too many in place of the oldest that is idle."""
+        if len(self._map) >= self.most:
+            idle = self.idle()
+            for oldest in ([one for one in idle if not one.total_outbufs_len] or idle)[:1]:
+                oldest.will_close = True
+        super().handle_accept()
+
+
+def connections() -> int:
+    """Return how many connections there may be; let this process open files for so many."""
+    if sys.platform == "win32":
+        return CONNECTIONS
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = CONNECTIONS * A_CONNECTION + RESERVE
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(OSError, ValueError):  # some systems say more than they give
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if soft == resource.RLIM_INFINITY:
+        return CONNECTIONS
+    return max(1, min(CONNECTIONS, (soft - RESERVE) // A_CONNECTION))
+
+
+def listen(app: Flask, host: str, port: int) -> MultiSocketServer:
+    """Return what serves on all addresses of a host. Raises OSError or ValueError."""
+    settings = Adjustments(
+        host=host, port=port, threads=THREADS, connection_limit=sys.maxsize, channel_timeout=60,
+        max_request_body_size=MOST_BODY, max_request_header_size=MOST_BODY, ident=None,
+        clear_untrusted_proxy_headers=True, asyncore_use_poll=True,
+    )  # fmt: skip
+    most = connections()
+    work = ThreadedTaskDispatcher()
+    work.set_thread_count(THREADS)
+    sockets: dict[int, Any] = {}
+    places = []
+    for address in settings.listen:
+        made = Listener(app, sockets, dispatcher=work, adj=settings, sockinfo=address)
+        made.most = most
+        places.append((made.effective_host, made.effective_port))
+    return MultiSocketServer(sockets, settings, places, work)
 
 
 def serve(app: Flask, host: str, port: int, ready: Callable[[str], None]) -> None:
@@ -284,18 +357,14 @@ def serve(app: Flask, host: str, port: int, ready: Callable[[str], None]) -> Non
     """
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
-        server = create_server(
-            app, host=host, port=port, threads=THREADS, connection_limit=CONNECTIONS,
-            max_request_body_size=MOST_BODY, max_request_header_size=MOST_BODY, ident=None,
-            channel_timeout=60, clear_untrusted_proxy_headers=True,
-        )  # fmt: skip
-    except (OSError, socket.gaierror, ValueError) as error:
+        server = listen(app, host, port)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(
             f"can't serve on {host}, port {port} ({reason}): try another --port"
         ) from error
     shown = f"[{host}]" if ":" in host else host
-    ready(f"http://{shown}:{server.effective_port}/")
+    ready(f"http://{shown}:{server.effective_listen[0][1]}/")
     try:
         server.run()
     finally:

@@ -1,21 +1,26 @@
 """A study on disk: its clips, who rates them in which order, and every rating.
 
 One SQLite file holds all of it, sounds too, so that a study goes on from its file alone. Every
-change is written through to the disk before it is acknowledged (write-ahead log, synchronous=FULL).
+change is in that file, and on the disk, before it is acknowledged (a rollback journal that is gone
+again, synchronous=EXTRA).
 """
 
 import hashlib
 import json
+import math
 import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lstm_music.bounded import number, parse_json, text, whole_number
 from lstm_music.errors import UserError
+from lstm_music.files import beside, move_in
+from lstm_music.names import printable as printable_name
 
 FORMAT = 1
 LOWEST, HIGHEST = 1, 10
@@ -25,6 +30,7 @@ ANCHORS = {  # the paper's
     10: "composed by a novice composer",
 }
 MOST_CLIPS, MOST_RATERS, MOST_COMMENT = 60, 100_000, 1000
+MOST_SECONDS, MOST_SOUND = 3600.0, 1 << 25  # of a clip, and its bytes: 120 s have 5.8 MB
 HEARD = 0.95  # share of a clip to be heard before it can be rated
 BUSY = 30.0  # seconds to wait for another writer
 
@@ -116,64 +122,93 @@ def create(
             "give others, or another --num"
         )
     if path.exists():
-        raise UserError(f"'{path}' holds a study already: name another --db")
+        raise holds_study(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f".{path.name}.new")
-    made.unlink(missing_ok=True)
+    made = beside(path)
     numbered = [
-        (secrets.token_hex(8), n, system, name, int(control), sound)
+        (secrets.token_hex(8), n, printable_name(system), printable_name(name), int(control), sound)
         for n, (system, name, control, sound) in enumerate(sounds)
     ]
-    about = {
-        "format": FORMAT, "id": secrets.token_hex(8), "title": title, "seconds": seconds,
-        "repeats": repeats, "made": time.time(),
+    facts = {
+        "format": FORMAT, "id": secrets.token_hex(8), "title": printable_name(title),
+        "seconds": seconds, "repeats": repeats, "made": time.time(),
     }  # fmt: skip
-    with sqlite3.connect(made) as db:
-        db.execute("PRAGMA journal_mode=DELETE")
-        db.executescript(SCHEMA)
-        db.executemany("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?)", numbered)
-        rows = [(key, json.dumps(value)) for key, value in about.items()]
-        db.executemany("INSERT INTO study VALUES (?, ?)", rows)
-    db.close()
-    made.replace(path)
+    try:
+        with closing(sqlite3.connect(made)) as db, db:
+            db.executescript(SCHEMA)
+            db.executemany("INSERT INTO clips VALUES (?, ?, ?, ?, ?, ?)", numbered)
+            rows = [(key, json.dumps(value)) for key, value in facts.items()]
+            db.executemany("INSERT INTO study VALUES (?, ?)", rows)
+        if not move_in(made, path):  # another process was quicker
+            raise holds_study(path)
+    except sqlite3.Error as error:
+        raise UserError(
+            f"can't write '{path}' ({error}): choose another place with --db"
+        ) from error
+    finally:
+        made.unlink(missing_ok=True)
     return Study(path)
+
+
+def holds_study(path: Path) -> UserError:
+    """Return the error for a new study in the place of another."""
+    return UserError(f"'{path}' holds a study already: name another --db")
 
 
 class Study:
     """A study opened from its file; raises UserError where there is none in it.
 
-    Each thread has a connection of its own, so that any may call.
+    One connection serves all threads, one at a time, and leaves no journal behind: what was kept is
+    in the file that has the study's name, or the call fails. clock: seconds that only ever grow.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.opened = threading.local()
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self.path, self.clock = path, clock
+        self.lock = threading.RLock()
+        self.steps: dict[int, float] = {}  # rater -> clock of their last step, of those seen here
         if not path.is_file():
             raise UserError(f"no study '{path}': make one with bin/listen FILE_OR_RUN…")
         try:
-            with self.connected() as db:
-                about = {k: json.loads(v) for k, v in db.execute("SELECT key, value FROM study")}
-                rows = db.execute("SELECT id, system, name, control FROM clips ORDER BY number")
-                self.clips = [Clip(id, system, name, bool(c)) for id, system, name, c in rows]
-            self.id, self.title = str(about["id"]), str(about["title"])
-            self.seconds, self.repeats = float(about["seconds"]), int(about["repeats"])
-        except (sqlite3.Error, KeyError, ValueError, TypeError) as error:
+            self.file = self._named()
+            self.db = sqlite3.connect(path, BUSY, isolation_level=None, check_same_thread=False)
+            check_tables(self.db)
+            self.db.execute("PRAGMA journal_mode=DELETE")
+            self.db.execute("PRAGMA synchronous=EXTRA")  # no journal comes back and undoes a rating
+            self.db.execute("PRAGMA foreign_keys=ON")
+            self.id, self.title, self.seconds, self.repeats = about(self.db)
+            self.clips = clips_of(self.db)
+            whole_number(self.repeats, "repeats", 0, len(self.clips))
+        except (sqlite3.Error, OSError, KeyError, ValueError) as error:
             raise UserError(f"'{path}' holds no study that can be read ({error})") from error
-        if about["format"] != FORMAT:
-            raise UserError(f"'{path}' is of another version of bin/listen")
         self.places = len(self.clips) + self.repeats
+
+    def _named(self) -> tuple[int, int]:
+        """Return which file has the study's name. Raises OSError where none has."""
+        status = self.path.stat()
+        return status.st_dev, status.st_ino
+
+    def _check_place(self) -> None:
+        """Raise UserError where the file that is open no longer has the study's name."""
+        with suppress(OSError):
+            if self._named() == self.file:
+                return
+        raise UserError(
+            f"'{self.path}' was moved, replaced or deleted: put it back, or end this and begin it "
+            "again; raters wait till then"
+        )
 
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
-        """Give this thread's connection, opened the first time."""
-        db = getattr(self.opened, "db", None)
-        if db is None:
-            db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA foreign_keys=ON")
-            self.opened.db = db
-        yield db
+        """Give the connection to one thread; raises UserError where the file can't be used."""
+        with self.lock:
+            self._check_place()
+            try:
+                yield self.db
+            except sqlite3.Error as error:
+                raise UserError(
+                    f"can't keep ratings in '{self.path}' ({error}): free some space, or see who "
+                    "else has it open"
+                ) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -184,8 +219,10 @@ class Study:
                 yield db
                 db.execute("COMMIT")
             except BaseException:
-                db.execute("ROLLBACK")
+                if db.in_transaction:  # a full disk has undone it already
+                    db.execute("ROLLBACK")
                 raise
+            self._check_place()  # else what was kept isn't acknowledged
 
     def sound(self, clip: str) -> bytes:
         """Return a clip's WAV file. Raises Refused where there is no such clip."""
@@ -208,53 +245,55 @@ class Study:
                 raise Refused(503, "this study has all the raters that it can hold")
             row = (rater, digest(key), time.time())
             db.execute("INSERT INTO raters (rater, key, begun) VALUES (?, ?, ?)", row)
+        self.steps[rater] = self.clock()
         return key
 
-    def rater(self, key: str) -> tuple[int, float, list[int]]:
-        """Return whose key it is, the time of their last step, and their scores by place.
+    def rater(self, key: str) -> tuple[int, list[int]]:
+        """Return whose key it is, and their scores by place.
 
         Raises Refused for a key that was never given out.
         """
         with self.connected() as db:
             return self.known(db, key)
 
-    def known(self, db: sqlite3.Connection, key: str) -> tuple[int, float, list[int]]:
+    def known(self, db: sqlite3.Connection, key: str) -> tuple[int, list[int]]:
         """As rater, on an open connection."""
-        found = db.execute("SELECT rater, begun FROM raters WHERE key = ?", (digest(key),))
+        found = db.execute("SELECT rater FROM raters WHERE key = ?", (digest(key),))
         row = found.fetchone()
         if row is None:
             raise Refused(401, "this study doesn't know you: begin anew")
-        asked = "SELECT score, at FROM ratings WHERE rater = ? ORDER BY place"
-        ratings = db.execute(asked, (row[0],)).fetchall()
-        last = max([row[1], *(at for _, at in ratings)])
-        return int(row[0]), float(last), [int(score) for score, _ in ratings]
+        asked = "SELECT score FROM ratings WHERE rater = ? ORDER BY place"
+        return int(row[0]), [int(score) for (score,) in db.execute(asked, row)]
 
     def rate(self, key: str, place: int, score: int, heard: float) -> list[int]:
         """Keep a rating and return the rater's scores by place; on the disk when this returns.
 
         The same rating sent again changes nothing. Raises Refused for another one of a place that
-        is rated, for a place whose turn it isn't, and for a clip that can't have been heard.
+        is rated, for a place whose turn it isn't, and for a clip that can't have been heard since
+        the rater's last step. Of a step before this process began, `heard` alone is believed.
         """
-        now = time.time()
+        now = self.clock()
         with self.writing() as db:
-            rater, last, scores = self.known(db, key)
+            rater, scores = self.known(db, key)
             if place < len(scores):
                 if scores[place] != score:
                     raise Refused(409, "this clip is rated already")
                 return scores
             if place != len(scores) or place >= self.places:
                 raise Refused(409, "it is another clip's turn")
-            if heard < HEARD * self.seconds or now - last < HEARD * self.seconds:
+            since = now - self.steps.get(rater, -math.inf)
+            if min(heard, since) < HEARD * self.seconds:
                 raise Refused(425, "listen to the whole clip before you rate it")
             clip = self.order(rater)[place].id
-            row = (rater, place, clip, score, round(min(heard, 86_400.0), 3), now)
+            row = (rater, place, clip, score, round(min(heard, 86_400.0), 3), time.time())
             db.execute("INSERT INTO ratings VALUES (?, ?, ?, ?, ?, ?)", row)
+        self.steps[rater] = now
         return [*scores, score]
 
     def comment(self, key: str, text: str) -> None:
         """Keep what a rater has to say, in place of what they said before."""
         with self.writing() as db:
-            rater, _, _ = self.known(db, key)
+            rater, _ = self.known(db, key)
             row = (text[:MOST_COMMENT], rater)
             db.execute("UPDATE raters SET comment = ? WHERE rater = ?", row)
 
@@ -292,6 +331,47 @@ class Study:
         """Return every rater: number, when they began (Unix time), their comment."""
         with self.connected() as db:
             return list(db.execute("SELECT rater, begun, comment FROM raters ORDER BY rater"))
+
+
+def check_tables(db: sqlite3.Connection) -> None:
+    """Raise ValueError where a file has not the tables of a study, or what would act by itself."""
+    made = {words.split()[2]: words.strip() for words in SCHEMA.split(";") if words.strip()}
+    found = db.execute("SELECT name, type, sql FROM sqlite_master WHERE sql NOT NULL").fetchall()
+    if {name: sql for name, _, sql in found if name in made} != made:
+        raise ValueError("it has not a study's tables")
+    if any(kind != "table" for _, kind, _ in found):  # a view could last for ever
+        raise ValueError("it has a view, an index or a trigger that no study has")
+    (said,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if said != "ok":
+        raise ValueError(f"it is damaged: {said}")
+
+
+def about(db: sqlite3.Connection) -> tuple[str, str, float, int]:
+    """Return a study's id, title, seconds of each clip, and how many are heard twice.
+
+    Raises ValueError or KeyError for anything else, and for another version's.
+    """
+    asked = "SELECT value FROM study WHERE key = ?"
+    read = {
+        key: parse_json(str(value).encode())
+        for key in ("format", "id", "title", "seconds", "repeats")
+        for (value,) in db.execute(asked, (key,))
+    }
+    if read["format"] != FORMAT:
+        raise ValueError("it is of another version of bin/listen")
+    seconds = number(read["seconds"], "seconds", 0.01, MOST_SECONDS)
+    repeats = whole_number(read["repeats"], "repeats", 0, MOST_CLIPS)
+    return text(read["id"], "id"), text(read["title"], "title"), seconds, repeats
+
+
+def clips_of(db: sqlite3.Connection) -> list[Clip]:
+    """Return a study's clips. Raises ValueError where they are too few, too many or too large."""
+    asked = "SELECT id, system, name, control, length(sound) FROM clips ORDER BY number LIMIT ?"
+    rows = db.execute(asked, (MOST_CLIPS + 1,)).fetchall()
+    whole_number(len(rows), "the number of its clips", 2, MOST_CLIPS)
+    for *_, size in rows:
+        whole_number(size, "the size of a clip", 0, MOST_SOUND)
+    return [Clip(id, system, name, bool(control)) for id, system, name, control, _ in rows]
 
 
 def digest(key: str) -> str:

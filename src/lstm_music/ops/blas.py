@@ -9,9 +9,11 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 import scipy.linalg  # noqa: F401  (loads the BLAS that threadpoolctl is to limit)
-from numba import njit, prange, types
+from numba import types
 from numba.extending import get_cython_function_address, overload
 from threadpoolctl import ThreadpoolController
+
+from lstm_music.ops.jit import njit, prange
 
 # Registered by name, so that compiled code can be cached on disk.
 for _name in ("sgemm", "dgemm"):

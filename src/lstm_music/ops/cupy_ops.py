@@ -6,14 +6,17 @@ array of unknown length (`embedding_backward`); inside `recording` not even thes
 whole training step can be captured as one CUDA graph (lstm_music/graph.py).
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from lstm_music.cache import cache_folder, can_write
 from lstm_music.errors import UserError
 from lstm_music.ops import cuda_source, lstm_sequence, philox, softmax_head
 from lstm_music.ops.cublas import Cublas
@@ -895,8 +898,16 @@ def usable_cupy() -> Any:
         raise UserError(driver_message(str(error))) from error
     if not count:
         raise UserError("there is no CUDA device here: use --backend numba")
+    keep_kernels()
     cupy.cuda.set_allocator(Allocator(cupy, cupy.get_default_memory_pool()))
     return cupy
+
+
+def keep_kernels() -> None:
+    """Have CuPy keep compiled kernels in our cache, where its own can't be written."""
+    own = Path(os.path.expanduser("~/.cupy/kernel_cache"))  # as CuPy finds it
+    if "CUPY_CACHE_DIR" not in os.environ and not can_write(own):
+        os.environ["CUPY_CACHE_DIR"] = str(cache_folder() / "cupy")
 
 
 def driver_message(what: str) -> str:

@@ -10,12 +10,22 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import config, get_num_threads, njit, prange, types
-from numba.extending import overload
+from numba import get_num_threads
 from numpy.typing import DTypeLike
 
 from lstm_music.ops import philox
+from lstm_music.ops.arithmetic import (
+    dot,
+    fast_exp,
+    fast_sigmoid,
+    fast_tanh,
+    fma,
+    lane_max,
+    lane_product,
+    lane_sum,
+)
 from lstm_music.ops.blas import parallel_gemm, single_threaded_blas
+from lstm_music.ops.jit import njit, prange
 from lstm_music.ops.numpy_ops import (
     NO_NOTES,
     Array,
@@ -28,75 +38,11 @@ from lstm_music.ops.numpy_ops import (
 )
 from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, small_product, wide_product
 
-# Numba's own pool of threads sleeps between calls; OpenMP's spins beside the BLAS's threads.
-config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
-
-# Sums may be reordered and multiply-adds contracted; NaN and infinity keep their meaning.
-FASTMATH = {"reassoc", "contract", "arcp", "nsz"}
-
-LOG2E = np.float32(1.44269504088896341)
-LN2_HIGH = np.float32(0.693359375)
-LN2_LOW = np.float32(-2.12194440e-4)
-EXP_MIN = np.float32(-87.0)
-EXP_MAX = np.float32(88.0)
-# exp(r) = 1 + r + r²·P(r) for |r| <= ln(2)/2; coefficients of the Cephes library's expf.
-P0, P1, P2 = np.float32(1.9875691500e-4), np.float32(1.3981999507e-3), np.float32(8.3334519073e-3)
-P3, P4, P5 = np.float32(4.1665795894e-2), np.float32(1.6666665459e-1), np.float32(5.0000001201e-1)
-ONE, HALF, TWO = np.float32(1), np.float32(0.5), np.float32(2)
-BIAS, MANTISSA = np.int32(127), np.int32(23)
-
-
-def fast_exp(x: Any) -> Any:
-    """Return exp(x) in x's own type; compiled by `_fast_exp`."""
-    raise NotImplementedError
-
-
-@njit(inline="always", error_model="numpy", fastmath=FASTMATH)
-def _exp_float32(x):  # type: ignore[no-untyped-def]
-    x = min(max(x, EXP_MIN), EXP_MAX)
-    n = np.float32(math.floor(x * LOG2E + HALF))
-    r = x - n * LN2_HIGH
-    r = r - n * LN2_LOW
-    y = P0
-    y = y * r + P1
-    y = y * r + P2
-    y = y * r + P3
-    y = y * r + P4
-    y = y * r + P5
-    y = y * (r * r) + r + ONE
-    power = np.int32((np.int32(n) + BIAS) << MANTISSA)
-    return y * power.view(np.float32)
-
-
-@overload(fast_exp, inline="always")
-def _fast_exp(x):  # type: ignore[no-untyped-def]
-    if x == types.float32:
-        return lambda x: _exp_float32(x)
-    return lambda x: math.exp(x)
-
-
-def fast_tanh(x: Any) -> Any:
-    """Return tanh(x) in x's own type; compiled by `_fast_tanh`."""
-    raise NotImplementedError
-
-
-@njit(inline="always", error_model="numpy", fastmath=FASTMATH)
-def _tanh_float32(x):  # type: ignore[no-untyped-def]
-    return ONE - TWO / (ONE + _exp_float32(TWO * x))
-
-
-@overload(fast_tanh, inline="always")
-def _fast_tanh(x):  # type: ignore[no-untyped-def]
-    if x == types.float32:
-        return lambda x: _tanh_float32(x)
-    return lambda x: math.tanh(x)
-
-
 LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _affine_columns(x, W, b, out, first, stop):  # type: ignore[no-untyped-def]
     """Compute the columns first … stop-1 of x·W + b, four rows of W a pass."""
     K = len(W)
@@ -111,11 +57,11 @@ def _affine_columns(x, W, b, out, first, stop):  # type: ignore[no-untyped-def]
             w0, w1 = W[k, first:stop], W[k + 1, first:stop]
             w2, w3 = W[k + 2, first:stop], W[k + 3, first:stop]
             for j in range(len(y)):
-                y[j] += x0 * w0[j] + x1 * w1[j] + x2 * w2[j] + x3 * w3[j]
+                y[j] = fma(x3, w3[j], fma(x2, w2[j], fma(x1, w1[j], fma(x0, w0[j], y[j]))))
         for k in range(K - K % 4, K):
             x0, w0 = xs[k], W[k, first:stop]
             for j in range(len(y)):
-                y[j] += x0 * w0[j]
+                y[j] = fma(x0, w0[j], y[j])
 
 
 @njit(cache=True)
@@ -125,28 +71,27 @@ def _affine(x, W, b, out):  # type: ignore[no-untyped-def]
         _affine_columns(x, W, b, out, first, min(first + COLUMNS, N))
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _cell_forward(x, before, k, after, out):  # type: ignore[no-untyped-def]
     """Take one LSTM step of one row: x (4H,) pre-activations -> activations, c and h (H,).
 
     Rows are one-dimensional and loops are short: the form that LLVM vectorises.
     """
     H = len(before)
-    half = x.dtype.type(0.5)
     i, f, g, o = x[:H], x[H : 2 * H], x[2 * H : 3 * H], x[3 * H :]
     for j in range(2 * H):
-        x[j] = half + half * fast_tanh(half * x[j])
+        x[j] = fast_sigmoid(x[j])
     for j in range(H):
         g[j] = fast_tanh(g[j])
     for j in range(H):
-        o[j] = half + half * fast_tanh(half * o[j])
+        o[j] = fast_sigmoid(o[j])
     for j in range(H):
-        after[j] = f[j] * k * before[j] + i[j] * g[j]
+        after[j] = fma(i[j], g[j], f[j] * k * before[j])
     for j in range(H):
         out[j] = o[j] * fast_tanh(after[j])
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _cell_backward(x, before, k, after, dout, dcell, scratch):  # type: ignore[no-untyped-def]
     """Go back over one LSTM step of one row; scratch (2, H)."""
     H = len(before)
@@ -156,7 +101,7 @@ def _cell_backward(x, before, k, after, dout, dcell, scratch):  # type: ignore[n
     for j in range(H):
         tanh_c[j] = fast_tanh(after[j])
     for j in range(H):
-        d[j] = dcell[j] + dout[j] * o[j] * (one - tanh_c[j] * tanh_c[j])
+        d[j] = fma(dout[j] * o[j], fma(-tanh_c[j], tanh_c[j], one), dcell[j])
     for j in range(H):
         o[j] = dout[j] * tanh_c[j] * o[j] * (one - o[j])
     for j in range(H):
@@ -164,7 +109,7 @@ def _cell_backward(x, before, k, after, dout, dcell, scratch):  # type: ignore[n
     for j in range(H):
         f[j] = d[j] * k * before[j] * f[j] * (one - f[j])
     for j in range(H):
-        tanh_c[j] = d[j] * i[j] * (one - g[j] * g[j])
+        tanh_c[j] = d[j] * i[j] * fma(-g[j], g[j], one)
     for j in range(H):
         i[j] = d[j] * g[j] * i[j] * (one - i[j])
     for j in range(H):
@@ -177,7 +122,7 @@ def _lstm_cell_forward(gates, recurrent, keep, c_prev, c, h):  # type: ignore[no
         k = keep[n] if len(keep) > 0 else gates.dtype.type(1)
         x, r = gates[n], recurrent[n]
         for j in range(len(x)):
-            x[j] += k * r[j]
+            x[j] = fma(k, r[j], x[j])
         _cell_forward(x, c_prev[n], k, c[n], h[n])
 
 
@@ -204,7 +149,7 @@ def _lstm_sequence_forward(gates, Wh, b, keep, c, h, parts):  # type: ignore[no-
                 k = keep[t, n] if len(keep) > 0 else gates.dtype.type(1)
                 x, from_h = gates[t, n], recurrent[r]
                 for j in range(H4):
-                    x[j] += b[j] + k * from_h[j]
+                    x[j] = fma(k, from_h[j], x[j] + b[j])
                 _cell_forward(x, c[t, n], k, c[t + 1, n], h[t + 1, n])
 
 
@@ -231,48 +176,29 @@ def _lstm_sequence_backward(gates, Wh, keep, c, dy, dh, dc, parts):  # type: ign
                         dout[j] *= k
 
 
-LANES = 64  # running maxima side by side: LLVM vectorises them, and not a single one
-
-
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH | {"nnan"})
-def _add_bias_and_max(x, b):  # type: ignore[no-untyped-def]
-    """Add b to x; return the largest. (A NaN may be missed here; the sum that follows has it.)"""
-    whole = len(x) - len(x) % LANES
-    tops = np.full(LANES, x[0] + b[0])
-    for first in range(0, whole, LANES):
-        some, bias = x[first : first + LANES], b[first : first + LANES]
-        for j in range(LANES):
-            a = some[j] + bias[j]
-            some[j] = a
-            tops[j] = a if a > tops[j] else tops[j]
-    top = tops[0]
-    for j in range(LANES):
-        top = max(top, tops[j])
-    for v in range(whole, len(x)):
-        x[v] += b[v]
-        top = max(top, x[v])
-    return top
-
-
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _softmax_row(logits, b, target, floor):  # type: ignore[no-untyped-def]
     """Turn one row of logits into exp(logit + b - max); return the sum and the loss.
 
     What lies below max + floor counts as lying there: its gradient would be a denormal number,
-    and those slow the GEMMs tenfold.
+    and those slow the GEMMs tenfold. (The maximum may miss a NaN, the sum has it.)
     """
-    V = len(logits)
-    top = _add_bias_and_max(logits, b)
+    top, total = logits.dtype.type(-np.inf), logits.dtype.type(0)
+    for first in range(0, len(logits), COLUMNS):
+        some, bias = logits[first : first + COLUMNS], b[first : first + COLUMNS]
+        for j in range(len(some)):
+            some[j] += bias[j]
+        top = max(top, lane_max(some))
     at_target = logits[max(target, 0)] - top
-    total = logits.dtype.type(0)
-    for v in range(V):
-        e = fast_exp(max(logits[v] - top, floor))
-        logits[v] = e
-        total += e
+    for first in range(0, len(logits), COLUMNS):
+        some = logits[first : first + COLUMNS]
+        for j in range(len(some)):
+            some[j] = fast_exp(max(some[j] - top, floor))
+        total += lane_sum(some)
     return total, math.log(total) - at_target
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _bias_softmax_xent(logits, b, targets, losses, scale, floor, dbs):  # type: ignore[no-untyped-def]
     """Add the bias, compute losses and gradients in one visit of each row.
 
@@ -300,13 +226,13 @@ def _bias_softmax_xent(logits, b, targets, losses, scale, floor, dbs):  # type: 
             db[target] -= scale
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _bias_softmax_nll(logits, b, targets, losses, floor):  # type: ignore[no-untyped-def]
     for n in prange(len(logits)):
         losses[n] = _softmax_row(logits[n], b, targets[n], floor)[1]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _embedding_backward(ids, order, dx, rows, values):  # type: ignore[no-untyped-def]
     """Sum dx by id, in the order of sorted ids; return the number of different ids."""
     E = dx.shape[1]
@@ -322,7 +248,7 @@ def _embedding_backward(ids, order, dx, rows, values):  # type: ignore[no-untype
     return n + 1
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _add_rows(W, x, y):  # type: ignore[no-untyped-def]
     """Write the sum of the rows of W (D, E) that sound in x (D,) to y (E,)."""
     y[:] = 0
@@ -341,7 +267,7 @@ def _note_embedding_forward(W, x, out, parts):  # type: ignore[no-untyped-def]
             _add_rows(W, x[n], out[n])
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _note_embedding_backward(x, dx, dWs):  # type: ignore[no-untyped-def]
     """Add each part's rows of dx to its own copy of the gradient: dWs (parts, D, E)."""
     N, D = x.shape
@@ -356,58 +282,49 @@ def _note_embedding_backward(x, dx, dWs):  # type: ignore[no-untyped-def]
                         dw[j] += dy[j]
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH, inline="always")
+@njit(cache=True, error_model="numpy", inline="always")
 def _sigmoids(a, s):  # type: ignore[no-untyped-def]
-    half = a.dtype.type(0.5)
     for j in range(len(a)):
-        s[j] = half + half * fast_tanh(half * a[j])
-
-
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
-def _add_dot(u, s, z):  # type: ignore[no-untyped-def]
-    for j in range(len(s)):
-        z += u[j] * s[j]
-    return z
+        s[j] = fast_sigmoid(a[j])
 
 
 FACTORS = 64  # numbers between 1 and 2 whose product no float overflows
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
-def _sigmoid_row(z, y, scale):  # type: ignore[no-untyped-def]
+@njit(cache=True, error_model="numpy")
+def _sigmoid_row(z, y, scale, scratch):  # type: ignore[no-untyped-def]
     """Turn logits z (D,) into scale · (sigmoid - y); return the nats. As NumpyOps.sigmoid_xent.
 
-    log(1 + e^x) - y·x without overflow; the sum of logs is the log of a product.
+    log(1 + e^x) - y·x without overflow; the sum of logs is the log of a product. scratch (2, D).
     """
     zero, one = z.dtype.type(0), z.dtype.type(1)
-    total = zero
+    terms, factors = scratch[0], scratch[1]
+    for d in range(len(z)):
+        x, t = z[d], z.dtype.type(y[d])
+        e = fast_exp(-abs(x))
+        terms[d] = fma(-t, x, max(x, zero))
+        factors[d] = one + e
+        z[d] = scale * ((one if x >= 0 else e) / (one + e) - t)
+    total = lane_sum(terms)
     for first in range(0, len(z), FACTORS):
-        some, target = z[first : first + FACTORS], y[first : first + FACTORS]
-        product = one
-        for d in range(len(some)):
-            x, t = some[d], z.dtype.type(target[d])
-            e = fast_exp(-abs(x))
-            total += max(x, zero) - t * x
-            product *= one + e
-            p = (one if x >= 0 else e) / (one + e)
-            some[d] = scale * (p - t)
-        total += math.log(product)
+        total += math.log(lane_product(factors[first : first + FACTORS]))
     return total
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _sigmoid_xent(logits, targets, losses, scale, parts):  # type: ignore[no-untyped-def]
     N = len(logits)
     for part in prange(parts):
+        scratch = np.empty((2, logits.shape[1]), logits.dtype)
         for n in range(part * N // parts, (part + 1) * N // parts):
             if targets[n, 0] == NO_NOTES:
                 losses[n] = 0
                 logits[n] = 0
             else:
-                losses[n] = _sigmoid_row(logits[n], targets[n], scale)
+                losses[n] = _sigmoid_row(logits[n], targets[n], scale, scratch)
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _nade_row_forward(z, a, x, W, U, s):  # type: ignore[no-untyped-def]
     """Add U·s to the visible biases z (D,), s anew after each note that is on; return their number.
 
@@ -417,7 +334,7 @@ def _nade_row_forward(z, a, x, W, U, s):  # type: ignore[no-untyped-def]
     count = 0
     _sigmoids(a, s[0])
     for d in range(len(z)):
-        z[d] = _add_dot(U[d], s[count], z[d])
+        z[d] += dot(U[d], s[count])
         if x[d]:
             w = W[d]
             for j in range(len(a)):
@@ -427,7 +344,7 @@ def _nade_row_forward(z, a, x, W, U, s):  # type: ignore[no-untyped-def]
     return count
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _nade_row_backward(dz, da, x, U, s, count, dW, dU, ds):  # type: ignore[no-untyped-def]
     """Go back from dz (D,): add to dW, dU (D, K) and write da (K,). ds (K,) is scratch."""
     K = len(da)
@@ -439,7 +356,7 @@ def _nade_row_backward(dz, da, x, U, s, count, dW, dU, ds):  # type: ignore[no-u
         now = s[count]
         if x[d]:
             for j in range(K):
-                da[j] += ds[j] * now[j] * (one - now[j])
+                da[j] = fma(ds[j] * now[j], one - now[j], da[j])
                 ds[j] = 0
             dw = dW[d]
             for j in range(K):
@@ -448,15 +365,15 @@ def _nade_row_backward(dz, da, x, U, s, count, dW, dU, ds):  # type: ignore[no-u
             now = s[count]
         g, u, du = dz[d], U[d], dU[d]
         for j in range(K):
-            ds[j] += g * u[j]
+            ds[j] = fma(g, u[j], ds[j])
         for j in range(K):
-            du[j] += g * now[j]
+            du[j] = fma(g, now[j], du[j])
     now = s[0]
     for j in range(K):
-        da[j] += ds[j] * now[j] * (one - now[j])
+        da[j] = fma(ds[j] * now[j], one - now[j], da[j])
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _nade_xent(  # type: ignore[no-untyped-def]
     visible, hidden, targets, W, U, scale, losses, grads
 ):
@@ -465,6 +382,7 @@ def _nade_xent(  # type: ignore[no-untyped-def]
     parts, K = grads.shape[1], grads.shape[3]
     for part in prange(parts):
         s, ds = np.empty((D + 1, K), visible.dtype), np.empty(K, visible.dtype)
+        scratch = np.empty((2, D), visible.dtype)
         dW, dU = grads[0, part], grads[1, part]
         for n in range(part * N // parts, (part + 1) * N // parts):
             z, a, x = visible[n], hidden[n], targets[n]
@@ -474,32 +392,33 @@ def _nade_xent(  # type: ignore[no-untyped-def]
                 a[:] = 0
                 continue
             count = _nade_row_forward(z, a, x, W, U, s)
-            losses[n] = _sigmoid_row(z, x, scale)
+            losses[n] = _sigmoid_row(z, x, scale, scratch)
             _nade_row_backward(z, a, x, U, s, count, dW, dU, ds)
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _nade_nll(visible, hidden, targets, W, U, losses, parts):  # type: ignore[no-untyped-def]
     N, D = visible.shape
     for part in prange(parts):
         s = np.empty((D + 1, hidden.shape[1]), visible.dtype)
+        scratch, one = np.empty((2, D), visible.dtype), visible.dtype.type(1)
         for n in range(part * N // parts, (part + 1) * N // parts):
             if targets[n, 0] == NO_NOTES:
                 losses[n] = 0
             else:
                 _nade_row_forward(visible[n], hidden[n], targets[n], W, U, s)
-                losses[n] = _sigmoid_row(visible[n], targets[n], visible.dtype.type(1))
+                losses[n] = _sigmoid_row(visible[n], targets[n], one, scratch)
 
 
-@njit(cache=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, error_model="numpy")
 def _nade_sample(visible, hidden, W, U, draws, inverse, out):  # type: ignore[no-untyped-def]
     one = visible.dtype.type(1)
+    s = np.empty(hidden.shape[1], hidden.dtype)
     for n in range(len(visible)):
         a = hidden[n]
-        s = np.empty_like(a)
         _sigmoids(a, s)
         for d in range(visible.shape[1]):
-            z = _add_dot(U[d], s, visible[n, d]) * inverse
+            z = (visible[n, d] + dot(U[d], s)) * inverse
             e = fast_exp(-abs(z))
             p = (one if z >= 0 else e) / (one + e)
             out[n, d] = draws[n, d] < p
@@ -509,10 +428,10 @@ def _nade_sample(visible, hidden, W, U, draws, inverse, out):  # type: ignore[no
                 _sigmoids(a, s)
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _average_step(p, mean, rate):  # type: ignore[no-untyped-def]
     for k in prange(len(p)):
-        mean[k] += rate * (p[k] - mean[k])
+        mean[k] = fma(rate, p[k] - mean[k], mean[k])
 
 
 @njit(cache=True, error_model="numpy")
@@ -569,17 +488,17 @@ def _dropout(x, first, whole, threshold, scale, stream, step, k0, k1, parts):  #
                 some[j] *= flat[low - start + j]
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _adam_step(p, g, m, v, rate, beta1, beta2, eps, correct2, scale, shrink):  # type: ignore[no-untyped-def]
     one = p.dtype.type(1)
     for k in prange(len(p)):
         d = scale * g[k]
-        m[k] = beta1 * m[k] + (one - beta1) * d
-        v[k] = beta2 * v[k] + (one - beta2) * d * d
+        m[k] = fma(beta1, m[k], (one - beta1) * d)
+        v[k] = fma(beta2, v[k], (one - beta2) * d * d)
         p[k] = shrink * p[k] - rate * m[k] / (math.sqrt(v[k] * correct2) + eps)
 
 
-@njit(cache=True, parallel=True, error_model="numpy", fastmath=FASTMATH)
+@njit(cache=True, parallel=True, error_model="numpy")
 def _adam_step_rows(  # type: ignore[no-untyped-def]
     p, where, values, m, v, rate, beta1, beta2, eps, correct2, scale, shrink
 ):
@@ -591,8 +510,8 @@ def _adam_step_rows(  # type: ignore[no-untyped-def]
         if n >= 0:
             for j in range(E):
                 d = scale * values[n, j]
-                m[r, j] = beta1 * m[r, j] + (one - beta1) * d
-                v[r, j] = beta2 * v[r, j] + (one - beta2) * d * d
+                m[r, j] = fma(beta1, m[r, j], (one - beta1) * d)
+                v[r, j] = fma(beta2, v[r, j], (one - beta2) * d * d)
                 p[r, j] = shrink * p[r, j] - rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
         else:
             for j in range(E):

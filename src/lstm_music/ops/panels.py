@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding, ir
-from numba import njit, prange, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
 from lstm_music.ops.blas import gemm
+from lstm_music.ops.jit import njit, prange
 from lstm_music.ops.numpy_ops import Array
 
 PANEL = 64  # columns of a panel

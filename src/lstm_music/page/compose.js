@@ -43,7 +43,6 @@ function randomNumbers(seed) {
 }
 
 const sigmoid = (x) => Math.tanh(x / 2) / 2 + 0.5;
-const toNextBar = (tick) => Math.ceil(tick / BAR) * BAR;
 
 /** Add x·W to out. x (K), W (K, N) by rows, out (N). */
 function addProduct(x, W, out) {
@@ -210,6 +209,12 @@ class Music {
     this.tracks = 0; // that are finished
     this.tokens = 0;
     this.end = 0; // of the last note so far
+    [this.line, this.measure] = [0, BAR]; // where a bar began, and how long they are from there on
+  }
+
+  /** Return the first bar line at or after a tick of the piece. */
+  nextBar(tick) {
+    return this.line + Math.ceil((tick - this.line) / this.measure) * this.measure;
   }
 
   /** End a pitch that sounds, at a tick: now the note is known. */
@@ -277,7 +282,7 @@ class WordMusic extends Music {
 
   endPiece() {
     if (this.struck) this.endTrack();
-    this.begin(this.offset + toNextBar(this.end));
+    this.begin(this.offset + this.nextBar(this.end));
   }
 }
 
@@ -360,16 +365,24 @@ class EventMusic extends WordMusic {
     return !(after === BAR_LINE && silent) && (number || this.length) > this.firstPlace;
   }
 
+  /** Begin a bar. A first one that is shorter is a pickup, which completes the piece's last bar. */
+  openBar(length) {
+    let missing = this.bar - this.line;
+    if (this.onlyOne && missing === 0 && length > this.length) missing = this.length;
+    this.onlyOne = this.length === 0;
+    this.bar = this.now = Math.max(this.bar + this.length, this.now);
+    this.length = this.measure = length;
+    this.line = this.bar - missing;
+    this.bars.push(this.offset + this.bar);
+  }
+
   /** Take a token that is no end of a piece. */
   add(id) {
     const [kind, number] = this.words[id];
     [this.kind, this.number] = [kind, number];
     this.tokens++;
-    if (kind === BAR_LINE) {
-      this.bar = this.now = Math.max(this.bar + this.length, this.now);
-      this.length = number || this.length || BAR;
-      this.bars.push(this.offset + this.bar);
-    } else if (kind === AT) this.now = Math.max(this.bar + number, this.now);
+    if (kind === BAR_LINE) this.openBar(number || this.length || BAR);
+    else if (kind === AT) this.now = Math.max(this.bar + number, this.now);
     else {
       this.stop(number, Math.min(this.now, (this.sounding.get(number) ?? 0) + this.longest));
       this.heard = this.now;
@@ -409,7 +422,7 @@ class FrameMusic extends Music {
 
   endPiece() {
     for (const pitch of [...this.sounding.keys()]) this.stop(pitch, this.now);
-    this.begin(this.offset + toNextBar(this.now));
+    this.begin(this.offset + this.nextBar(this.now));
   }
 }
 

@@ -2,6 +2,7 @@
 // The page: a voice, piano rolls that move with the sound, and what the buttons do.
 
 const LOOK_AHEAD = 1.5; // seconds: timers of a page in the background may sleep for one
+const DRUMS = 9; // MIDI's channel of them
 const DRAW_AHEAD = BAR; // ticks composed beyond what is heard, to be seen coming
 const BUSY = 30; // milliseconds composed at a time, so that the page stays awake
 
@@ -337,7 +338,8 @@ class Player {
 
   /** Download what was composed so far. */
   save() {
-    const bytes = midiFile(this.composer.notes, this.tempo);
+    const { notes, music, model } = this.composer;
+    const bytes = midiFile(notes, this.tempo, music.bars, model.drums);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([bytes], { type: "audio/midi" }));
     link.download = `composed-${byId("compose-seed").value || 0}.mid`;
@@ -348,17 +350,32 @@ class Player {
 
 // ---- MIDI ----
 
-/** Return the bytes of a MIDI file: a track with the tempo, then those of the notes. */
-function midiFile(notes, tempo) {
+/** Return the meter of bars, by where they begin: the ticks at which lengths change, and those. */
+function meterOf(bars) {
+  const lengths = bars.slice(1).map((tick, n) => [bars[n], tick - bars[n]]);
+  const changes = lengths.filter(([, length], n) => length !== lengths[n - 1]?.[1]);
+  return changes[0]?.[0] === 0 ? changes : [[0, BAR], ...changes];
+}
+
+/** Return the bytes of a MIDI file: a track with the tempo and the meter, then those of the notes. */
+function midiFile(notes, tempo, bars = [], drums = false) {
   const number = (n, size) => [24, 16, 8, 0].slice(4 - size).map((shift) => (n >>> shift) & 255);
   const delta = (n) => (n < 128 ? [n] : [...delta(n >>> 7).map((byte) => byte | 128), n & 127]);
   const chunk = (name, bytes) =>
     [...[...name].map((letter) => letter.charCodeAt(0)), ...number(bytes.length, 4)].concat(bytes);
   const ending = [0, 0xff, 0x2f, 0];
   const microseconds = number(Math.round(60e6 / tempo), 3);
-  const tracks = [[0, 0xff, 0x51, 3, ...microseconds, 0, 0xff, 0x58, 4, 4, 2, 24, 8, ...ending]];
+  const first = [0, 0xff, 0x51, 3, ...microseconds];
+  let last = 0;
+  for (const [tick, length] of meterOf(bars)) {
+    const power = [2, 3, 4, 5, 6].find((n) => (length * 2 ** n) % BAR === 0) ?? 6;
+    const beats = Math.min(Math.max(Math.round((length * 2 ** power) / BAR), 1), 255);
+    first.push(...delta(tick - last), 0xff, 0x58, 4, beats, power, 24, 8);
+    last = tick;
+  }
+  const tracks = [first.concat(ending)];
   for (const track of new Set(notes.map((note) => note[3]))) {
-    const channel = (track % 15) + (track % 15 > 8); // the one of number 9 plays drums
+    const channel = drums ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
     const events = notes
       .filter((note) => note[3] === track)
       .flatMap(([start, end, pitch]) => [[start, ON, pitch], [end, OFF, pitch]])

@@ -60,6 +60,18 @@ class EventGrammar(TokenGrammar):
         """As Grammar.start."""
         return EventState()
 
+    def bars_begun(self, state: GrammarState) -> int:
+        """As Grammar.bars_begun: those that the words say, in which something was."""
+        assert isinstance(state, EventState)
+        return state.bars + (state.now > state.begin)
+
+    def end_of(self, state: GrammarState, bars: int) -> int:
+        """As Grammar.end_of. The first bar may be a pickup: until there are two, it is of 4/4."""
+        assert isinstance(state, EventState)
+        if not state.bars and state.line == state.begin and state.bar < WHOLE_NOTE:
+            return min(state.line + bars * WHOLE_NOTE, FAR)
+        return super().end_of(state, bars)
+
     def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
         """Return which of the V words may come next, (V,) bool.
 
@@ -70,7 +82,7 @@ class EventGrammar(TokenGrammar):
         if state.finished:
             return np.zeros(len(self.kind), np.bool_)
         mask = self._notes(state, limit) | self._times(state, limit)
-        if state.kind in (NOTE_OFF, NOTE_ON) and state.notes > 0 and may_end:
+        if state.kind in (NOTE_OFF, NOTE_ON) and not self.is_empty(state) and may_end:
             mask |= self._is_end
         if not mask.any():
             mask = self._is_end.copy()
@@ -86,8 +98,7 @@ class EventGrammar(TokenGrammar):
             return
         state.kind, state.number = kind, number
         if kind == BAR_LINE:
-            state.begin = state.now = min(max(state.begin + state.length, state.now), LAST_TICK)
-            state.length = number or state.length or WHOLE_NOTE
+            self._open_bar(state, number or state.length or WHOLE_NOTE)
         elif kind == AT:
             state.now = min(max(state.begin + number, state.now), LAST_TICK)
         else:
@@ -97,6 +108,20 @@ class EventGrammar(TokenGrammar):
             state.sounding[number] = state.now
             state.notes += 1
         self._tidy(state, self.longest_note + 1)  # at that age they may still end by their word
+
+    @staticmethod
+    def _open_bar(state: EventState, length: int) -> None:
+        """Begin a bar of so many ticks. A pickup, a first bar that is shorter, completes the last.
+
+        So bars are counted from before it.
+        """
+        missing = state.begin - state.line
+        if not state.bars and not missing and length > state.length:
+            missing = state.length
+        else:
+            state.bars += 1
+        state.begin = state.now = min(max(state.begin + state.length, state.now), LAST_TICK)
+        state.line, state.length, state.bar = state.begin - missing, length, length
 
     def _notes(self, state: EventState, limit: int | None) -> Mask:
         """Return which notes may end or begin where the piece stands, (V,) bool."""

@@ -28,7 +28,7 @@ NONE = 2**31 - 1  # as the shortest delta of a class: it has no words
 FAR = LAST_TICK + 1  # further than any delta
 
 BAR = 4 * TICKS_PER_QUARTER
-SHORTEST = 8 * BAR  # least time of a piece without a length: an early cadence is no end
+SHORTEST = 8 * BAR  # of a piece without a length
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
 WITHIN_LIMIT = 20_000  # messages at most where a length in ticks is, or
 PER_QUARTER = 128  # so many for each quarter note of it
@@ -47,9 +47,9 @@ def word_parts(vocabulary: Vocabulary) -> tuple[Ticks, Ticks]:
     return classes.astype(np.int32), numbers.astype(np.int32)
 
 
-def to_next_bar(tick: int) -> int:
-    """Return the first bar line at or after a tick."""
-    return -(-tick // BAR) * BAR
+def line_after(tick: int, bar: int, line: int = 0) -> int:
+    """Return the first bar line at or after a tick: they lie a bar apart, and one at a line."""
+    return line - (line - tick) // bar * bar
 
 
 class Room(NamedTuple):
@@ -76,6 +76,17 @@ class GrammarState:
     """Tracks finished."""
     finished: bool = False
     """Whether nothing may follow."""
+    primed: tuple[int, int] = (0, 0)
+    """Tracks and notes of a primer whose length doesn't count: what is beyond them is composed."""
+    least: int | None = None
+    """The tick before which the piece, or the track that a primer began, isn't to end, if no other
+    than its Grammar.shortest."""
+    bar: int = BAR
+    """Ticks of a bar."""
+    line: int = 0
+    """The tick at which a bar began, from which on all have that length."""
+    bars: int = 0
+    """Bars before the line."""
 
     def copy(self) -> "GrammarState":
         """Return a state that changes independently of this one."""
@@ -94,9 +105,35 @@ class Grammar(ABC):
         """Return the state in which a piece begins."""
         return GrammarState()
 
+    @property
+    def shortest(self) -> int:
+        """The least time of a piece without a length, in ticks: an early cadence is no end."""
+        return SHORTEST
+
     def is_empty(self, state: GrammarState) -> bool:
-        """Return whether nothing of the piece is written yet."""
-        return not state.notes and not state.tracks
+        """Return whether nothing is written yet, beyond a primer that doesn't count."""
+        return (state.tracks, state.notes) == state.primed
+
+    def is_early(self, state: GrammarState) -> bool:
+        """Return whether less is written than a piece without a length has at least."""
+        least = self.shortest if state.least is None else state.least
+        return state.tracks == state.primed[0] and state.now < least
+
+    def next_bar(self, state: GrammarState, tick: int) -> int:
+        """Return the first bar line at or after a tick of the piece."""
+        return line_after(tick, state.bar, state.line)
+
+    def bars_in(self, state: GrammarState) -> int:
+        """Return how many bars the piece has, the one in which it stands among them."""
+        return state.bars + (self.next_bar(state, state.now) - state.line) // state.bar
+
+    def bars_begun(self, state: GrammarState) -> int:
+        """Return how many bars have begun, of a piece that goes on."""
+        return self.bars_in(state)
+
+    def end_of(self, state: GrammarState, bars: int) -> int:
+        """Return the tick at which so many bars of the piece end."""
+        return max(min(state.line + (bars - state.bars) * state.bar, FAR), 0)
 
     @abstractmethod
     def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
@@ -122,8 +159,11 @@ class Grammar(ABC):
         """Return whether nothing is left of the length that was asked for."""
 
     @abstractmethod
-    def most(self, length: int | None, limit: int | None) -> int:
-        """Return the largest number of tokens in a length in tokens, in ticks, or in neither."""
+    def most(self, length: int | None, limit: int | None, bar: int = BAR) -> int:
+        """Return the largest number of tokens in a length in tokens, in ticks, or in neither.
+
+        bar: ticks of a bar.
+        """
 
 
 class TokenGrammar(Grammar):
@@ -138,24 +178,30 @@ class TokenGrammar(Grammar):
         self.max_tracks = max_tracks
         self.most_notes = most_notes
 
+    @property
+    def shortest(self) -> int:
+        """As Grammar.shortest: none of a piece whose tracks follow one another."""
+        return SHORTEST if self.layout == "merge" else 0
+
     def may_end(self, state: GrammarState, room: Room) -> bool:
         """As Grammar.may_end: the last of a given number of tokens is no end."""
         if room.tokens is not None:
             return room.tokens > 1
-        return self.layout == "flatten" or room.ticks is not None or state.now >= SHORTEST
+        return room.ticks is not None or not self.is_early(state)
 
     def leaves_room(self, state: GrammarState, room: Room) -> bool:
         """As Grammar.leaves_room: for a token, or of merged tracks for a bar."""
         if room.tokens is not None:
             return room.tokens > 1
-        merged = self.layout == "merge"
-        return merged and room.ticks is not None and room.ticks - to_next_bar(state.now) >= BAR
+        if room.ticks is None or self.layout == "flatten":
+            return False
+        return room.ticks - self.next_bar(state, state.now) >= state.bar
 
     def is_full(self, state: GrammarState, room: Room) -> bool:
         """As Grammar.is_full: a track may go on to its limit and end there."""
         return room.tokens == 0
 
-    def most(self, length: int | None, limit: int | None) -> int:
+    def most(self, length: int | None, limit: int | None, bar: int = BAR) -> int:
         """As Grammar.most: time passes with few messages, so there is a bound."""
         if length is not None:
             return length
@@ -256,7 +302,8 @@ class MessageGrammar(TokenGrammar):
         """Return the longest delta allowed by class, (CLASSES,) int32: NEVER for the specials."""
         longest = np.full(CLASSES, NEVER, dtype=np.int32)
         between_tracks = self.layout == "flatten" and state.notes == 0
-        if between_tracks and may_end and state.tracks >= self.max_tracks:
+        full = state.tracks >= self.max_tracks and not self.is_empty(state)
+        if between_tracks and may_end and full:
             return longest
         to_limit = FAR if limit is None else limit - state.now
         longest[ONS] = np.where(self._can_end, _clip(to_limit - 1), NEVER)
@@ -269,11 +316,11 @@ class MessageGrammar(TokenGrammar):
     def _ends(self, state: GrammarState, limit: int | None, may_end: bool) -> list[str]:
         """Return the special words that the rules allow; where no note fits, see _way_out."""
         early = limit is not None and state.now < limit - TICKS_PER_QUARTER
-        if self.layout == "merge":
-            return [PIECE_END] if state.notes > 0 and may_end else []
-        if state.notes == 0 and state.tracks > 0 and may_end:
-            return [PIECE_END]
-        return [TRACK_END] if state.notes > 0 and not early else []
+        if self.is_empty(state):
+            return []
+        if (state.notes > 0) == (self.layout == "merge"):
+            return [PIECE_END] if may_end else []
+        return [] if self.layout == "merge" or early or self.is_early(state) else [TRACK_END]
 
     def _way_out(self, state: GrammarState) -> Ticks:
         """Return the longest delta by class, (CLASSES,), of the words that lead on regardless."""
@@ -317,20 +364,20 @@ class ChordGrammar(Grammar):
     def may_end(self, state: GrammarState, room: Room) -> bool:
         """As Grammar.may_end: not before anything sounded, and of no length not too early."""
         if room.ticks is None:
-            return state.now >= SHORTEST
+            return not self.is_early(state)
         return not self.is_empty(state) and self.leaves_room(state, room)
 
     def leaves_room(self, state: GrammarState, room: Room) -> bool:
         """As Grammar.leaves_room."""
-        return room.ticks is not None and to_next_bar(state.now) < room.ticks
+        return room.ticks is not None and self.next_bar(state, state.now) < room.ticks
 
     def is_full(self, state: GrammarState, room: Room) -> bool:
         """As Grammar.is_full."""
         return room.ticks is not None and state.now >= room.ticks
 
-    def most(self, length: int | None, limit: int | None) -> int:
+    def most(self, length: int | None, limit: int | None, bar: int = BAR) -> int:
         """As Grammar.most: a token a frame, and one for each bar line at which a piece ends."""
-        return WHOLE_PIECE if limit is None else limit // self.frame_ticks + limit // BAR
+        return WHOLE_PIECE if limit is None else limit // self.frame_ticks + limit // bar
 
 
 def _row(word: str) -> tuple[int, int, int]:
