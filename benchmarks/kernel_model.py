@@ -207,7 +207,7 @@ def fused_loss(case: Case) -> list[Part]:
     return [
         Part("copies in bf16", 6 * (H * V + N * H), launches=2, group="loss"),
         Part("softmax_head_forward", 2 * H * V, passes, exponentials=1.125 * N * V, **ours),
-        Part("softmax_head_join", 2 * H * N, 16 * N * 26, clocks=4 * FROM_MEMORY, group="loss"),
+        Part("softmax_head_merge", 2 * H * N, 16 * N * 26, clocks=4 * FROM_MEMORY, group="loss"),
         Part("softmax_head_backward", 2 * H * V, passes + 2 * N * V, exponentials=N * V,
              launches=chunks, **ours),
         Part("head: d·Wᵀ", 2 * H * V, 2 * N * V + 8 * N * H * chunks, **gemm),

@@ -54,7 +54,7 @@ THREADS = {
     "softmax_head_backward": 256,
     "softmax_head_copy": 256,
     "softmax_head_forward": 256,
-    "softmax_head_join": 256,
+    "softmax_head_merge": 256,
     "softmax_xent_backward": 512,
     "softmax_xent_forward": 512,
     "sum_squares_forward": 256,
@@ -70,7 +70,7 @@ HOT = {
     "softmax_head": (
         "softmax_head_copy",
         "softmax_head_forward",
-        "softmax_head_join",
+        "softmax_head_merge",
         "softmax_head_backward",
     ),
     "softmax_xent": ("softmax_xent_backward",),

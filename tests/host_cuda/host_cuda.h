@@ -207,7 +207,7 @@ inline float bf16_half(uint32_t pair, int which)
     return out;
 }
 
-inline void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int line)
+inline void mma(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int line)
 {
     Warp& warp = warps[current / WARP];
     const int lane = current % WARP, g = lane / 4, q = lane % 4;
@@ -228,7 +228,7 @@ inline void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int 
 }
 
 template <typename T>
-inline void load_matrices(uint32_t* x, T row, int line)
+inline void ldmatrix(uint32_t* x, T row, int line)
 {
     if ((uintptr_t)row % 16) fail("a row of a matrix isn't aligned to 16 bytes");
     uint64_t* set = exchange((uint64_t)row, line);
@@ -252,7 +252,7 @@ inline void copy_async(void* to, const void* from, bool real)
     else fibres[current].copies.back().push_back(copy);
 }
 
-inline void copies_end() { fibres[current].copies.emplace_back(); }
+inline void copies_commit() { fibres[current].copies.emplace_back(); }
 
 template <int later>
 inline void copies_wait()

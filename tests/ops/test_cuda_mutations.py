@@ -118,9 +118,9 @@ MUTATIONS = {
     "the barrier of the loss": Mutation(
         "softmax_xent", "__syncthreads();  // the loss reads the target's logit", "//"
     ),
-    "the barrier of the joined sums": Mutation(
-        "softmax_xent", "total[threadIdx.x / 32] = x.total;\n    __syncthreads();",
-        "total[threadIdx.x / 32] = x.total;",
+    "the barrier of the merged sums": Mutation(
+        "softmax_xent", "sums[threadIdx.x / 32] = x.sum;\n    __syncthreads();",
+        "sums[threadIdx.x / 32] = x.sum;",
     ),
     "a row of the embedding gradient cut short": Mutation(
         "embedding_backward", "n = y; n < count; n += 8", "n = y; n < 2; n += 8"
