@@ -1,6 +1,7 @@
 // Where the recurrent product's streamed operand lies: a vector of which each block of a cluster computes its units'
-// part at every step, and which each has whole in its shared memory. Twice: step n's is read while that of step n + 1 is
-// written. No part of step n + 1 is computed without all parts of step n, so nobody gets two steps ahead. EXCHANGE:
+// part at every step, and which each has whole in its shared memory, in two buffers: step n's is read while that of
+// step n + 1 is written. No part of step n + 1 is computed without all parts of step n, so nobody gets two steps ahead.
+// EXCHANGE:
 //
 //   BY_BARRIER   stores to each block's shared memory, then the cluster's barrier
 //   BY_MBARRIER  asynchronous stores, counted by an mbarrier of each receiver: no fence, and a block waits for what
@@ -42,7 +43,7 @@ struct Exchange {
 #endif
     }
 
-    // Whether a warp, of whose units this is one, has none: then it has no part in the steps, and need not wait for any.
+    // Whether a warp, of whose units this is one, has none that exists: it has no part in the steps, and ends at once.
     __device__ __forceinline__ bool is_idle(int unit) const { return COUNTED && unit / 8 * 8 >= units; }
 
     // Write a unit's value of step n to row[unit] in every block; row lies in buffer(n). For whole warps, whose lanes

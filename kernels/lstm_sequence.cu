@@ -76,8 +76,8 @@ __device__ __forceinline__ void rows_of_gate(REAL* of_rows, const Quad& gates, i
     for (int r = 0; r < LSTM_ROWS; ++r) of_rows[r] = pick<LSTM_ROWS>(from, r ^ gate);
 }
 
-// out[r]: the thread's weights times row r of x (LSTM_ROWS, width) in shared memory, which is 0 from H on. A row's sum is
-// 2 chains, so that a multiply-add needn't wait for the one before, and 4 where few warps have but one row each.
+// out[r]: the thread's weights times row r of x (LSTM_ROWS, width) in shared memory, which is 0 from H on. A row has
+// two accumulators, so that a multiply-add needn't wait for the one before, and four where few warps have a row each.
 __device__ __forceinline__ void dot(REAL* out, const RecurrentWeights& weights, const REAL* x, int width)
 {
     const int chains = LSTM_ROWS == 1 && LSTM_THREADS <= 384 ? 4 : 2;
@@ -112,7 +112,8 @@ __device__ __forceinline__ int padded(int H) { return H > LSTM_REG ? (H + 3) / 4
 // The length of a gate's rows of x, so that the four that a warp reads at once lie in different banks.
 __device__ __forceinline__ int padded_rows(int width) { return (LSTM_ROWS * width + 31) / 32 * 32 + 8; }
 
-// Dynamic shared memory: the exchange's counters, 16 bytes; LSTM_SHARED * threads quads of weights; two buffers of `size`.
+// Dynamic shared memory: the exchange's counters, 16 bytes; LSTM_SHARED * threads quads of weights; two buffers of
+// `size` numbers each.
 struct Shared {
     Quad* weights;
     Exchange exchange;

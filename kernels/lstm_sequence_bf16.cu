@@ -288,7 +288,8 @@ struct Slopes {
 // 16 bytes. A warp multiplies the gradients of its own units' gates by their rows of Wh transposed, and
 // the block adds up the warps' partial sums of dh. db (blocks, 4H): what the rows of each add to the bias's gradient.
 // Shared memory: inputs of some steps, (STAGES, LSTM_ROWS, SAVED_WIDTH) floats, rows of gates, c and dy; the warps'
-// partial sums, (2, WARPS, LSTM_ROWS, PARTIAL_WIDTH) floats, of a step and of the next; with 8 rows (8, THREADS) floats more.
+// partial sums, (2, WARPS, LSTM_ROWS, PARTIAL_WIDTH) floats, of a step and of the next; with 8 rows of a block (8,
+// THREADS) floats more.
 extern "C" __global__ void __launch_bounds__(THREADS, 1) lstm_sequence_bf16_backward(
     float* gates, const float* Wh, const float* keep, const float* c, float* h, const float* dy, const float* dhT,
     const float* dcT, float* dh, float* dc, float* db, int T, int B)

@@ -1,6 +1,6 @@
-// Where the recurrent product's stationary operand lies. A thread has H weights, in quads of four: the first LSTM_REG in
-// registers, the next LSTM_SHARED quads in shared memory, the rest in device memory, read through the L2 cache at each
-// step. (H = 128 in float is 256 KiB, which neither the registers nor the shared memory of a multiprocessor hold alone.)
+// Where the recurrent product's stationary operand lies. A thread has H weights, in quads of four: the first LSTM_REG
+// in registers, the next LSTM_SHARED quads in shared memory, the rest in device memory, read through the L2 cache at
+// each step. (H = 128 in float is 256 KiB: neither the registers nor the shared memory of a multiprocessor hold it.)
 #include "common.cuh"
 
 #ifndef LSTM_REG

@@ -234,16 +234,16 @@ __device__ __forceinline__ int drawn(
 
 // Writes the next token of each of N pieces; a block takes one. logits (N, V), whose rows begin every `stride`; b
 // (V,) or null.
-// allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. in_memory (N, V): scratch for shares, or null where dynamic
-// shared memory has room for those of a piece.
+// allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. in_memory (N, V): scratch for shares, or null where
+// dynamic shared memory has room for those of a piece.
 // position: tokens drawn so in_memory, in device memory; `advance` below counts on. The number u of row
 // n is draws[n] or, where draws is null, word t % 1024 of Philox's (seed, stream first + n, step t / 1024),
 // as the sampler on the CPU draws it.
 // next (N,): the token to read next. out (most, N): the tokens; -1 after the end. done (N,).
 extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
     const REAL* logits, int stride, const REAL* b, const unsigned char* allowed, int allowed_stride,
-    Share* in_memory, int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1, uint32 first,
-    const int* position, const double* draws, int start, int* next, int* out, int* done)
+    Share* in_memory, int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1,
+    uint32 first, const int* position, const double* draws, int start, int* next, int* out, int* done)
 {
     SHARED_ARRAY(Share, in_shared);
     __shared__ Shared s;

@@ -127,8 +127,8 @@ __device__ __forceinline__ const QuadOf<T>* eight_of(const T* numbers, int first
     return reinterpret_cast<const QuadOf<T>*>(numbers + first + 8 * (threadIdx.x % 4));
 }
 
-// Stream tiles begin ... end - 1. fetch(stage, tile) begins to copy one; compute(stage, tile, slab) multiplies 32 of its
-// rows, the slab's and on, and does with the accumulators what is to be done; each warp has half of a tile's rows.
+// Stream tiles begin ... end - 1. fetch(stage, tile) begins to copy one; compute(stage, tile, slab) multiplies 32 of
+// its rows, the slab's and on, and has the epilogue of their accumulators; each warp takes half of a tile's rows.
 template <typename Fetch, typename Compute>
 __device__ __forceinline__ void stream(unsigned char* shared, int begin, int end, Fetch fetch, Compute compute)
 {

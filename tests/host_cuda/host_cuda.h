@@ -3,8 +3,9 @@
 // A block's threads are fibres of one thread of the system, so that barriers are real: a fibre stops at
 // a barrier until all of its warp or block have come. The scheduler is the worst there is: it runs a warp
 // as far as it can before the next one starts, lane after lane, in ascending, descending or shuffled order
-// (`host_cuda_order`), and the last warp only where no other can run. What passes only because threads happen to run side by side fails here. Shared
-// memory is filled with NaN before each block. A cluster's blocks (-DCLUSTER=n) run together: clusters.h.
+// (`host_cuda_order`), and the last warp only where no other can run. What passes only because threads happen to
+// run side by side fails here. Shared memory is filled with NaN before each block. A cluster's blocks
+// (-DCLUSTER=n) run together: clusters.h.
 #pragma once
 #define HOST_CUDA 1
 #ifndef CLUSTER
