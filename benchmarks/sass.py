@@ -22,7 +22,7 @@ CLASSES = {
     "matrix": "HMMA|IMMA|DMMA|HGMMA|IGMMA|QGMMA",
     "special": "MUFU",
     "barriers": "BAR|UCGABAR_WAIT|SYNCS.PHASECHK",
-    "fences": "MEMBAR.ALL.GPU|MEMBAR.SC|CCTL",
+    "fences": "MEMBAR.ALL.GPU|MEMBAR.SC|CCTL.IVALL",
     "local": "LDL|STL",
     "all": "",
 }

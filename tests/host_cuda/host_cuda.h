@@ -349,8 +349,8 @@ inline void run_cluster(int threads, uint3 shape)
     while (alive > 0) {
         bool moved = false;
         for (int w : warp_order) {
-            // The last one is starved: it runs where no other can.
-            if (moved && w == warp_order.back()) break;
+            // The last one is starved: it runs where no other can, and no store is under way that could wake one.
+            if (w == warp_order.back() && (moved || !stores.empty())) break;
             for (bool again = true; again;) {
                 again = false;
                 for (int lane : lane_order) {

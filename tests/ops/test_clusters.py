@@ -86,7 +86,7 @@ BUGS = {
     "one counter for two steps": (STORES, "counters + t % 2", "counters", "more threads arrive"),
     "one buffer for two steps": (STORES, "packets + t % 2 * CLUSTER", "packets", None),
     "too few bytes expected": (
-        STORES, "(counters + n, 16 * CLUSTER)", "(counters + n, 16)", "has come",
+        STORES, "(counters + n, 16 * CLUSTER)", "(counters + n, 16)", "after its end",
     ),
     "too many bytes expected": (
         STORES, "(counters + n, 16 * CLUSTER)", "(counters + n, 16 * CLUSTER + 16)", "threads wait",
