@@ -12,6 +12,7 @@ SAMPLING_WORDS = 35_509
 
 WITHOUT = "bf16 without our matrix kernels"
 VARIANTS = ("fp32", "tf32", WITHOUT, "bf16")  # the newest kernels come last
+BARRIER = "fp32 by a cluster's barrier"  # in place of mbarriers: of the recurrent part alone
 RIVAL_PRECISIONS = ("fp32", "tf32", "bf16")
 LAYERS = 2
 

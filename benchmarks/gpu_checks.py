@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu_cases import CLIP, LR, VARIANTS, WITHOUT, Case, sizes_of
+from gpu_cases import BARRIER, CLIP, GOAL_CASES, LR, VARIANTS, WITHOUT, Case, sizes_of
 from gpu_ours import Ours, config_of, ops_of, random_batch
 from lstm_music.checkpoint import read_checkpoint
 from lstm_music.cli.runs import bundled_model
@@ -54,10 +54,11 @@ LAYERS = (
     Layer(128, 50),
     Layer(128, 50, "bf16"),
     Layer(128, 25),
+    Layer(128, 50, BARRIER),
     Layer(128, 50, WITHOUT),
-    *(Layer(H, B) for H, B in ((64, 50), (77, 7), (40, 150), (60, 150), (37, 300), (100, 300))),
-    *(Layer(H, B) for H, B in ((129, 64), (128, 100), (192, 132), (128, 200), (150, 200))),
-    *(Layer(H, B) for H, B in ((192, 264), (256, 7), (129, 50), (256, 50), (192, 100), (200, 264))),
+    *(Layer(H, B) for H, B in ((64, 50), (77, 7), (40, 150), (60, 150), (32, 300), (100, 300))),
+    *(Layer(H, B) for H, B in ((129, 64), (128, 100), (192, 132), (128, 200), (192, 264))),
+    *(Layer(H, B) for H, B in ((129, 100), (256, 7), (129, 50), (256, 50), (192, 100), (200, 264))),
     Layer(256, 50, WITHOUT),
     *(Layer(H, B, "bf16") for H, B in ((64, 50), (16, 300), (128, 300), (128, 600))),
     Layer(260, 3),

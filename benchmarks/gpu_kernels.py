@@ -77,11 +77,11 @@ def sequence_call(ops: CupyOps, H: int, B: int, T: int) -> Call:
     gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
     c, h = random.real(T + 1, B, H), random.real(T + 1, B, H)
     dy, h0, c0 = random.real(T, B, H), random.real(B, H), random.real(B, H)
-    dh, dc = random.real(B, H), random.real(B, H)
+    dh, dc, db = random.real(B, H), random.real(B, H), random.real(4 * H)
 
     def call() -> None:
         ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work)
-        ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, work)
+        ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, db, work)
 
     return call
 
@@ -145,6 +145,7 @@ def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
     gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
     c, h, dy = random.real(T + 1, B, H), random.real(T + 1, B, H), random.real(T, B, H)
     dh, dc, h0, c0 = (random.real(B, H) for _ in range(4))
+    gradients = (dy, None, None, dh, dc, random.real(4 * H))
     W, x, ids, losses = random.real(V, E), random.real(N, E), random.ids(N, V), random.real(N)
     work = ops.workspace()
     logits = next(padded_chunks(N, V, work))[1]
@@ -169,7 +170,7 @@ def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
         ("lstm_sequence_forward", flops, moved,
          lambda: ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work)),
         ("lstm_sequence_backward", flops, moved + 4 * N * H,
-         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, work)),
+         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, h, *gradients, work)),
         ("softmax_xent_backward, a chunk", 0, 8 * n * V,
          lambda: ops.softmax_xent(logits, ids[:n], losses[:n], 1.0)),
         ("linear_softmax_xent, whole", 6 * N * H * V, 4 * 3 * H * V, head_loss),

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpu_cases import CLIP, LR, STEPS, WITHOUT, Case, precision_of
+from gpu_cases import BARRIER, CLIP, LR, STEPS, WITHOUT, Case, precision_of
 from gpu_kernels import copy_quads, kernel_calls, layer_call, loss_call, rest_calls, sequence_call
 from gpu_workers import Made, Round, first_line
 from lstm_music.device_sampling import DeviceSampler
@@ -49,6 +49,8 @@ def ops_of(variant: str, cupy: Any) -> CupyOps:
     ops = CupyOps("float32", precision_of(variant), cupy)
     if variant == WITHOUT:
         ops.tensor_cores = ops.clusters = False
+    if variant == BARRIER:
+        ops.exchange = "barrier"
     return ops
 
 

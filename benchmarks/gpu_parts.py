@@ -236,9 +236,11 @@ def layer_entries(session: Session, H: int) -> list[Entry]:
             row = {**common, "part": "layers", "who": f"ours, {how}"}
             layers = {"method": "layers", "L": cases.LAYERS, "how": how, **given}
             entries.append(Entry(row, session.ours, layers))
-        if session.sizes.narrow == H:
-            row = {**common, "part": "kernels", "who": "ours, kernels alone"}
-            entries.append(Entry(row, session.ours, {"method": "sequences", **given}))
+    for variant in (*cases.VARIANTS, cases.BARRIER) if session.sizes.narrow == H else ():
+        row = {"H": H, "side": "ours", "precision": variant, "part": "kernels"}
+        row["who"] = "ours, kernels alone"
+        given = {"variant": variant, **size}
+        entries.append(Entry(row, session.ours, {"method": "sequences", **given}))
     for precision, module, name in (
         ("fp32", False, "cuDNN"),
         ("tf32", False, "cuDNN"),

@@ -123,9 +123,14 @@ def plan(case: Case) -> lstm_sequence.SequencePlan:
     return found
 
 
-def step_clocks(case: Case, backward: bool) -> float:
+def step_clocks(case: Case, backward: bool, exchange: str = "mbarrier") -> float:
     """Return the clocks of a time step of the persistent kernel, alike in both directions."""
-    return lstm_sequence.step_clocks(plan(case), case.H)
+    return lstm_sequence.step_clocks(plan(case)._replace(exchange=exchange), case.H)
+
+
+def barrier_clocks(case: Case, backward: bool) -> float:
+    """Return the same where a cluster's blocks exchange by its barrier."""
+    return step_clocks(case, backward, "barrier")
 
 
 def bf16_step_clocks(case: Case, backward: bool) -> float:
@@ -174,8 +179,9 @@ def layers(case: Case, precision: str) -> list[Part]:
         Part("lstm_sequence_backward, both layers", 10 * row_bytes, flops=8 * N * H * H,
              clocks=L * (start + case.T * clocks(case, True)), launches=L,
              group="recurrent"),
-        Part("dx, dWx, dWh, db, both layers", 19 * row_bytes, flops=24 * N * H * H, **gemm,
-             launches=4 * L),
+        Part("dx, dWx, dWh, both layers", 15 * row_bytes, flops=24 * N * H * H, **gemm,
+             launches=3 * L),
+        Part("db, both layers", 4 * real * case.B * H, clocks=L * 3 * FROM_L2, launches=L),
     ]  # fmt: skip
 
 
@@ -207,7 +213,7 @@ def fused_loss(case: Case) -> list[Part]:
     return [
         Part("copies in bf16", 6 * (H * V + N * H), launches=2, group="loss"),
         Part("softmax_head_forward", 2 * H * V, passes, exponentials=1.125 * N * V, **ours),
-        Part("softmax_head_join", 2 * H * N, 16 * N * 26, clocks=4 * FROM_MEMORY, group="loss"),
+        Part("softmax_head_merge", 2 * H * N, 16 * N * 26, clocks=4 * FROM_MEMORY, group="loss"),
         Part("softmax_head_backward", 2 * H * V, passes + 2 * N * V, exponentials=N * V,
              launches=chunks, **ours),
         Part("head: d·Wᵀ", 2 * H * V, 2 * N * V + 8 * N * H * chunks, **gemm),
@@ -386,7 +392,12 @@ def targets(c: Ceilings, page: str) -> str:
 def recurrent(c: Ceilings) -> str:
     """Return the clocks of a time step of the recurrent kernels as a list."""
     lines = []
-    for kernel, of_step in (("fp32", step_clocks), ("bf16", bf16_step_clocks)):
+    ways = {
+        "fp32": step_clocks,
+        "fp32, by the cluster's barrier": barrier_clocks,
+        "bf16": bf16_step_clocks,
+    }
+    for kernel, of_step in ways.items():
         for backward, name in ((False, "forward"), (True, "backward")):
             clocks = of_step(CASES[0], backward)
             time = clocks / c.clock * 1e6
@@ -413,16 +424,10 @@ def sampling(c: Ceilings) -> str:
 
 def made(c: Ceilings, page: str) -> dict[str, str]:
     """Return what docs/gpu.md says by this model, by the name in its marks."""
-    bach, *others = CASES
-    parts = []
-    for case in others:
-        sizes = f"V = {case.V:,}, T = {case.T}, B = {case.B}, H = E = {case.H}"
-        parts += [f"{case.name}, {sizes}:", kernels(case, c, page)]
     return {
-        "a step": kernels(bach, c, page),
+        "a step": kernels(CASES[0], c, page),
         "a time step": recurrent(c),
         "targets": targets(c, page),
-        "other cases": "\n\n".join(parts),
         "sampling": sampling(c),
     }
 

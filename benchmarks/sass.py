@@ -21,7 +21,8 @@ CLASSES = {
     "FFMA": "FFMA",
     "matrix": "HMMA|IMMA|DMMA|HGMMA|IGMMA|QGMMA",
     "special": "MUFU",
-    "barriers": "BAR",
+    "barriers": "BAR|UCGABAR_WAIT|SYNCS.PHASECHK",
+    "fences": "MEMBAR.ALL.GPU|MEMBAR.SC|CCTL.IVALL",
     "local": "LDL|STL",
     "all": "",
 }
@@ -87,7 +88,7 @@ def cells(counts: Counter[str]) -> list[str]:
     """Return a row's cells by CLASSES; loads and stores by their width, as "4 × 16 B, 1 × 4 B"."""
     row = []
     for names in CLASSES.values():
-        of_class = {op: n for op, n in counts.items() if re.match(rf"(?:{names})(?:\.|$|)", op)}
+        of_class = {op: n for op, n in counts.items() if re.match(names, op)}
         if names in BY_WIDTH:
             widths = Counter[int]()
             for op, n in of_class.items():

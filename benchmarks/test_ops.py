@@ -57,12 +57,12 @@ def test_lstm_sequence_forward(measure, ops, real):
 
 
 def test_lstm_sequence_backward(measure, ops, real):
-    gates, Wh, work = real(T, B, 4 * H), real(H, 4 * H), ops.workspace()
+    gates, Wh, db, work = real(T, B, 4 * H), real(H, 4 * H), real(4 * H), ops.workspace()
     c, h, dy, dh, dc = *(real(T + 1, B, H) for _ in "ch"), real(T, B, H), real(B, H), real(B, H)
 
     def call():
         gates[...] = 0.1  # activations; the op leaves gradients in their place
-        ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, work)
+        ops.lstm_sequence_backward(gates, Wh, None, c, h, dy, None, None, dh, dc, db, work)
 
     measure("lstm_sequence_backward", call)
 

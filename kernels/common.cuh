@@ -118,9 +118,9 @@ struct alignas(sizeof(T) == 2 ? 8 : 16) QuadOf {
 };
 typedef QuadOf<REAL> Quad;
 
-// Elements at ... at + 3 of an array, `beyond` from its end on; one load where they are aligned.
+// Elements at ... at + 3 of an array, `fill` from its end on; one load where they are aligned.
 template <typename T>
-__device__ __forceinline__ QuadOf<T> read_quad(const T* a, uint64 at, uint64 size, T beyond = T())
+__device__ __forceinline__ QuadOf<T> read_quad(const T* a, uint64 at, uint64 size, T fill = T())
 {
     ASSUME_GLOBAL(a);
     const T* from = a + at;
@@ -128,7 +128,7 @@ __device__ __forceinline__ QuadOf<T> read_quad(const T* a, uint64 at, uint64 siz
         return *reinterpret_cast<const QuadOf<T>*>(from);
     QuadOf<T> out;
 #pragma unroll
-    for (int n = 0; n < 4; ++n) out.v[n] = at + n < size ? from[n] : beyond;
+    for (int n = 0; n < 4; ++n) out.v[n] = at + n < size ? from[n] : fill;
     return out;
 }
 

@@ -1,291 +1,279 @@
-// All T time steps of an LSTM layer in one launch, H <= 256.
+// All T time steps of an LSTM layer in one launch, H <= 256: the arithmetic. recurrent_weights.cuh says where the
+// weights lie, exchange.cuh where the vector lies that they multiply.
 //
-// A block owns LSTM_ROWS rows of the batch and goes through all steps alone, so that no grid-wide
-// barrier is needed. Its 4H threads each hold one vector of H recurrent weights, read once:
-// the first LSTM_REG in registers, the next `held` in shared memory (H = 128 in float is 256 KiB,
-// which neither holds alone), and what is left, none at H <= 128 on an A100 or H100, is read from the
-// L2 cache at each step. Weights go by quads of four: a quad is one 16-byte load.
-//
-// Where blocks can reach each other's shared memory, CLUSTER of them share the rows: each takes H / CLUSTER units,
-// with all of their gates, so that all weights lie on chip, and gives what it finds to the others at each step. U is
-// the units of a block, H where CLUSTER is 1.
-#include "cluster.cuh"
-
+// A block, or a cluster of blocks, takes LSTM_ROWS rows of the batch through all steps alone, so that no grid-wide
+// barrier is needed. A block of a cluster has a part of the units, a multiple of 8, with all of their gates. A warp
+// has 8 units: lane 8q + n is gate q of the n-th, so that gates of a unit meet by shuffles.
 #ifndef LSTM_THREADS
-#define LSTM_THREADS 512  // at least 4U
-#endif
-#ifndef LSTM_REG
-#define LSTM_REG 64  // weights of a thread in registers, a multiple of 4
+#define LSTM_THREADS 512  // at least four for each unit of a block
 #endif
 #ifndef LSTM_ROWS
-#define LSTM_ROWS 1  // rows of the batch of a block
+#define LSTM_ROWS 1  // rows of the batch of a block: 1, 2 or 4
 #endif
-#define REG_QUADS (LSTM_REG / 4)
-// What others write must not be what a slower block still reads: two of it, in turn.
-#define TURNS (CLUSTER > 1 ? 2 : 1)
-#define SPARE (LSTM_THREADS <= 512 && LSTM_ROWS <= 2)  // whether registers are left for loads under way
+#define LSTM_UNROLL (LSTM_THREADS <= 512 && LSTM_ROWS <= 2 ? 4 : 2)  // by the registers left for loads under way
+#include "exchange.cuh"
+#include "recurrent_weights.cuh"
 
-// The weights of a thread beyond LSTM_REG: `held` quads in shared memory, the others in `far`.
-struct Rest {
-    const Quad* near;  // (held, threads)
-    const REAL* far;   // weight k at far[k * stride]
-    int stride, held, quads, H;
+// What a thread is: gate `gate` of unit `unit` in each of the block's rows, and one of those that compute that unit's
+// cell in row `row`. Offsets have 32 bits: those of 64 take registers that weights need.
+struct Lane {
+    int gate, unit, row;
+    int first, rows;  // of the batch: the block's first row, and how many of LSTM_ROWS there are
+    bool unit_exists, owns_row, owns_cell;  // owns: is the one of a row's four lanes of a unit that writes
+    uint32 cell;  // where the cell is in (B, H)
 };
 
-__device__ __forceinline__ Quad far_quad(const REAL* w, int stride, int k, int H)
+__device__ __forceinline__ Lane own_lane(int B, int H)
 {
-    Quad q;
-#pragma unroll
-    for (int n = 0; n < 4; ++n) q.v[n] = k + n < H ? w[(size_t)(k + n) * stride] : REAL(0);
-    return q;
+    Lane own;
+    own.gate = threadIdx.x % 32 / 8, own.row = own.gate % LSTM_ROWS;
+    own.unit = cluster_rank() * (blockDim.x / 4) + threadIdx.x / 32 * 8 + threadIdx.x % 8;
+    own.first = blockIdx.x / CLUSTER * LSTM_ROWS;
+    own.rows = B - own.first < LSTM_ROWS ? B - own.first : LSTM_ROWS;
+    own.unit_exists = own.unit < H;
+    own.owns_row = own.gate < own.rows;
+    own.owns_cell = own.owns_row && own.unit_exists;
+    own.cell = own.unit_exists && own.row < own.rows ? (own.first + own.row) * H + own.unit : 0;
+    return own;
 }
 
-__device__ __forceinline__ void multiply_add(REAL* sums, const Quad& w, const REAL* x, int width, int k)
+// v[n % N]; registers have no index.
+template <int N>
+__device__ __forceinline__ REAL pick(const REAL* v, int n)
 {
+    if (N == 1) return v[0];
+    const REAL low = n & 1 ? v[1] : v[0];
+    if (N == 2) return low;
+    const REAL high = n & 1 ? v[3] : v[2];
+    return n & 2 ? high : low;
+}
+
+// From the lane's gate of each row to all gates of the lane's row.
+__device__ __forceinline__ Quad gates_of_row(const REAL* of_rows, int gate)
+{
+    REAL from[4];  // from[s]: of the lane of gate `gate ^ s`
+#pragma unroll
+    for (int s = 0; s < 4; ++s) {
+        from[s] = pick<LSTM_ROWS>(of_rows, gate ^ s);
+        if (s) from[s] = __shfl_xor_sync(FULL_WARP, from[s], 8 * s);
+    }
+    Quad out;
+#pragma unroll
+    for (int q = 0; q < 4; ++q) out.v[q] = pick<4>(from, q ^ gate);
+    return out;
+}
+
+// From all gates of the lane's row to the lane's gate of each row.
+__device__ __forceinline__ void rows_of_gate(REAL* of_rows, const Quad& gates, int gate)
+{
+    REAL from[LSTM_ROWS];
+#pragma unroll
+    for (int s = 0; s < LSTM_ROWS; ++s) {
+        from[s] = pick<4>(gates.v, gate ^ s);
+        if (s) from[s] = __shfl_xor_sync(FULL_WARP, from[s], 8 * s);
+    }
+#pragma unroll
+    for (int r = 0; r < LSTM_ROWS; ++r) of_rows[r] = pick<LSTM_ROWS>(from, r ^ gate);
+}
+
+// out[r]: the thread's weights times row r of x (LSTM_ROWS, width) in shared memory, which is 0 from H on. A row has
+// two accumulators, so that a multiply-add needn't wait for the one before, and four where few warps have a row each.
+__device__ __forceinline__ void dot(REAL* out, const RecurrentWeights& weights, const REAL* x, int width)
+{
+    const int chains = LSTM_ROWS == 1 && LSTM_THREADS <= 384 ? 4 : 2;
+    REAL sums[chains][LSTM_ROWS] = {};
+    weights.each([&](const Quad& w, int k) {
+#pragma unroll
+        for (int r = 0; r < LSTM_ROWS; ++r) {
+            const Quad v = *reinterpret_cast<const Quad*>(x + r * width + k);
+#pragma unroll
+            for (int n = 0; n < 4; ++n) sums[n % chains][r] += w.v[n] * v.v[n];
+        }
+    });
 #pragma unroll
     for (int r = 0; r < LSTM_ROWS; ++r) {
-        const Quad v = *reinterpret_cast<const Quad*>(x + r * width + k);
-#pragma unroll
-        for (int n = 0; n < 4; ++n) sums[n & 1 ? LSTM_ROWS + r : r] += w.v[n] * v.v[n];
+        out[r] = sums[0][r] + sums[1][r];
+        if (chains == 4) out[r] += sums[2][r] + sums[3][r];
     }
 }
 
-// Dot products of a thread's weights with x (LSTM_ROWS, width) in shared memory, zero beyond H.
-// Two sums a row, so that one multiply-add needn't wait for the one before.
-__device__ __forceinline__ void dot(
-    REAL* out, const Quad* own, const Rest& rest, const REAL* x, int width)
+// tanh or sigmoid, as common.cuh has them, by one exponential for lanes of either.
+__device__ __forceinline__ float activation(float x, bool is_tanh)
 {
-    REAL sums[2 * LSTM_ROWS];
-#pragma unroll
-    for (int r = 0; r < 2 * LSTM_ROWS; ++r) sums[r] = 0;
-#pragma unroll
-    for (int q = 0; q < REG_QUADS; ++q) multiply_add(sums, own[q], x, width, 4 * q);
-#pragma unroll(SPARE ? 4 : 2)
-    for (int q = 0; q < rest.held; ++q)
-        multiply_add(sums, rest.near[(size_t)q * blockDim.x + threadIdx.x], x, width, LSTM_REG + 4 * q);
-    for (int q = REG_QUADS + rest.held; q < rest.quads; ++q)
-        multiply_add(sums, far_quad(rest.far, rest.stride, 4 * q, rest.H), x, width, 4 * q);
-#pragma unroll
-    for (int r = 0; r < LSTM_ROWS; ++r) out[r] = sums[r] + sums[LSTM_ROWS + r];
+    const float e = __expf(is_tanh ? 2 * (x > 40.0f ? 40.0f : x) : -x);
+    const float part = __fdividef(is_tanh ? 2.0f : 1.0f, 1.0f + e);
+    return is_tanh ? 1 - part : part;
 }
+__device__ __forceinline__ double activation(double x, bool is_tanh) { return is_tanh ? tanh_of(x) : sigmoid(x); }
 
-// Read a thread's weights: weight k is w[k * stride]. near has room for (held, threads) quads.
-__device__ __forceinline__ Rest load_weights(
-    Quad* own, Quad* near, const REAL* w, int stride, int held, int H)
-{
-#pragma unroll
-    for (int q = 0; q < REG_QUADS; ++q) own[q] = far_quad(w, stride, 4 * q, H);
-    for (int q = 0; q < held; ++q)
-        near[(size_t)q * blockDim.x + threadIdx.x] = far_quad(w, stride, LSTM_REG + 4 * q, H);
-    Rest rest;
-    rest.near = near, rest.far = w, rest.stride = stride, rest.held = held;
-    rest.quads = (H + 3) / 4, rest.H = H;
-    return rest;
-}
-
-// The length of a vector of x in shared memory: H, and at least LSTM_REG, in whole quads.
+// The length of a row of x: H, and at least LSTM_REG, in whole quads.
 __device__ __forceinline__ int padded(int H) { return H > LSTM_REG ? (H + 3) / 4 * 4 : LSTM_REG; }
 
-// What a thread takes of the product: gate q of unit u, the block's `local`.
-struct Gate {
-    int q, local, u;
-    bool real;
+// The length of a gate's rows of x, so that the four that a warp reads at once lie in different banks.
+__device__ __forceinline__ int padded_rows(int width) { return (LSTM_ROWS * width + 31) / 32 * 32 + 8; }
+
+// Dynamic shared memory: the exchange's counters, 16 bytes; LSTM_SHARED * threads quads of weights; two buffers of
+// `size` numbers each.
+struct Shared {
+    Quad* weights;
+    Exchange exchange;
 };
 
-__device__ __forceinline__ Gate own_gate(int U, int H)
+__device__ __forceinline__ Shared shared_of(unsigned char* bytes, int size, int rows, int T, int H)
 {
-    Gate own;
-    own.q = threadIdx.x / U, own.local = threadIdx.x - own.q * U, own.u = cluster_rank() * U + own.local;
-    own.real = own.q < 4 && own.u < H;
-    if (!own.real) own.q = own.local = own.u = 0;
-    return own;
-}
-
-// The unit of one of the block's rows that a thread takes beside its weights: LSTM_ROWS * U <= 4U <= threads.
-struct Unit {
-    int row, local, unit;  // of the block; of the block's units; of the layer
-    bool real;
-    uint32 at;  // in (B, H); 32 bits, as all offsets here: those of 64 take registers that weights need
-};
-
-__device__ __forceinline__ Unit own_unit(int first, int B, int U, int H)
-{
-    Unit own;
-    own.row = threadIdx.x / U, own.local = threadIdx.x - own.row * U;
-    own.unit = cluster_rank() * U + own.local;
-    own.real = own.row < LSTM_ROWS && first + own.row < B && own.unit < H;
-    own.at = (first + own.row) * H + own.unit;
-    return own;
-}
-
-// Write to all blocks of the cluster, at the place that is this in one's own.
-__device__ __forceinline__ void give(REAL* own, REAL value)
-{
-#pragma unroll
-    for (int rank = 0; rank < CLUSTER; ++rank) *of_block(own, rank) = value;
+    Shared out;
+    out.weights = reinterpret_cast<Quad*>(bytes + 16);
+    out.exchange.counters = reinterpret_cast<Mbarrier*>(bytes);
+    out.exchange.buffers = reinterpret_cast<REAL*>(out.weights + LSTM_SHARED * blockDim.x);
+    out.exchange.size = size, out.exchange.units = H, out.exchange.steps = T;
+    out.exchange.bytes = rows * ((H + 3) / 4) * sizeof(Quad);
+    return out;
 }
 
 // gates (T, B, 4H): x·Wx -> activations i, f, g, o. Wh (H, 4H), b (4H,). keep (T, B) or null. h0, c0 (B, H): the
 // initial state, which slot 0 of c, h (T+1, B, H) gets too; hT, cT (B, H), the final one, may be the same arrays.
-// held: quads of weights a thread keeps in shared memory.
-// Shared memory: held * threads quads, then LSTM_ROWS * (TURNS * padded(H) + 4U) reals.
+// Exchanged at each step: h of the block's rows, (LSTM_ROWS, padded(H)).
 extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_sequence_forward(
     REAL* gates, const REAL* Wh, const REAL* b, const REAL* keep, const REAL* h0, const REAL* c0, REAL* c, REAL* h,
-    REAL* hT, REAL* cT, int T, int B, int H, int held)
+    REAL* hT, REAL* cT, int T, int B, int H)
 {
-    SHARED_ARRAY(Quad, near);
-    const int U = (H + CLUSTER - 1) / CLUSTER, width = padded(H), j = threadIdx.x;
-    const int first = blockIdx.x / CLUSTER * LSTM_ROWS;
-    REAL* state = reinterpret_cast<REAL*>(near + (size_t)held * blockDim.x);  // h (TURNS, LSTM_ROWS, width)
-    REAL* active = state + TURNS * LSTM_ROWS * width;                         // (LSTM_ROWS, 4U)
-    const Gate gate = own_gate(U, H);
-    const int column = gate.q * H + gate.u;
+    SHARED_ARRAY(unsigned char, bytes);
+    const int width = padded(H), size = LSTM_ROWS * width;
+    const Lane own = own_lane(B, H);
+    const Shared shared = shared_of(bytes, size, own.rows, T, H);
+    const Exchange& exchange = shared.exchange;
+    const int column = own.gate * H + (own.unit_exists ? own.unit : 0);
 
-    Quad own[REG_QUADS > 0 ? REG_QUADS : 1];
-    const Rest rest = load_weights(own, near, Wh + column, 4 * H, held, H);
-    for (int n = j; n < TURNS * LSTM_ROWS * width; n += blockDim.x) {
-        const int row = first + n / width % LSTM_ROWS, unit = n % width;
-        state[n] = row < B && unit < H ? h0[(size_t)row * H + unit] : REAL(0);
+    RecurrentWeights weights;
+    weights.load({Wh + column, 4 * H, H}, shared.weights);
+    for (int n = threadIdx.x; n < 2 * size; n += blockDim.x) {
+        const int row = n / width, unit = n % width;
+        exchange.buffers[n] = row < own.rows && unit < H ? h0[(own.first + row) * H + unit] : REAL(0);
     }
     const REAL bias = b[column];
-    const Unit mine = own_unit(first, B, U, H);
-    const uint32 step = B * H;
-    REAL cell = mine.real ? c0[mine.at] : REAL(0);
-    cluster_barrier();  // all have begun, and know h
-    if (mine.real) c[mine.at] = cell, h[mine.at] = h0[mine.at];
-
-    for (int t = 0; t < T; ++t) {
-        // What comes from device memory is asked for before the dot products that hide its latency.
-        const REAL kept = mine.real && keep ? keep[t * B + first + mine.row] : REAL(1);
-        REAL x[LSTM_ROWS], k[LSTM_ROWS], recurrent[LSTM_ROWS];
+    REAL cell = c0[own.cell], made = h0[own.cell];
+    REAL x[LSTM_ROWS], k[LSTM_ROWS];
+    const auto fetch = [&](int t) {
 #pragma unroll
         for (int r = 0; r < LSTM_ROWS; ++r) {
-            const bool real = gate.real && first + r < B;
-            const uint32 row = t * B + first + r;
-            x[r] = real ? gates[row * 4 * H + column] : REAL(0);
-            k[r] = real && keep ? keep[row] : REAL(1);
+            const bool exists = own.unit_exists && r < own.rows;
+            const uint32 row = t * B + own.first + r;
+            x[r] = exists ? gates[row * 4 * H + column] : REAL(0);
+            k[r] = exists && keep ? keep[row] : REAL(1);
         }
-        dot(recurrent, own, rest, state + t % TURNS * LSTM_ROWS * width, width);
-        if (gate.real) {
+    };
+    fetch(0);
+    exchange.begin();
+    if (exchange.is_idle(own.unit)) return;
+
+    if (own.owns_cell) c[own.cell] = cell, h[own.cell] = made;
+    for (int t = 0; t < T; ++t) {
+        REAL value[LSTM_ROWS];
+        dot(value, weights, exchange.buffer(t), width);
 #pragma unroll
-            for (int r = 0; r < LSTM_ROWS; ++r) {
-                const REAL a = x[r] + bias + k[r] * recurrent[r];
-                const REAL value = gate.q == 2 ? tanh_of(a) : sigmoid(a);
-                active[(r * 4 + gate.q) * U + gate.local] = value;
-                recurrent[r] = value;
-            }
-        }
-        __syncthreads();  // all gates are known, and nobody reads the old h any more
-        REAL made = 0;
-        if (mine.real) {
-            const REAL* a = active + mine.row * 4 * U + mine.local;
-            cell = a[U] * (kept * cell) + a[0] * a[2 * U];
-            made = a[3 * U] * tanh_of(cell);
-            give(state + ((t + 1) % TURNS * LSTM_ROWS + mine.row) * width + mine.unit, made);
-        }
-        cluster_barrier();  // the new h is whole
-        // Only now: a cluster's barrier waits until all that was written before it has reached device memory.
-        if (mine.real) c[(t + 1) * step + mine.at] = cell, h[(t + 1) * step + mine.at] = made;
-        if (gate.real)
+        for (int r = 0; r < LSTM_ROWS; ++r) value[r] = activation(x[r] + bias + k[r] * value[r], own.gate == 2);
+        const Quad gate = gates_of_row(value, own.gate);
+        cell = gate.v[1] * (pick<LSTM_ROWS>(k, own.row) * cell) + gate.v[0] * gate.v[2];
+        made = gate.v[3] * tanh_of(cell);
+        exchange.put(t + 1, exchange.buffer(t + 1) + own.row * width, own.unit, made, own.owns_row);
+        exchange.arrive();
+        const uint32 next = (t + 1) * B * H + own.cell;
+        if (own.owns_cell) c[next] = cell, h[next] = made;
+        if (own.unit_exists)
 #pragma unroll
             for (int r = 0; r < LSTM_ROWS; ++r)
-                if (first + r < B) gates[(uint32)(t * B + first + r) * 4 * H + column] = recurrent[r];
+                if (r < own.rows) gates[(uint32)(t * B + own.first + r) * 4 * H + column] = value[r];
+        // The next step's is asked for before the wait and the products, which hide its latency.
+        if (t + 1 < T) fetch(t + 1);
+        exchange.wait(t + 1);
     }
-    if (mine.real) hT[mine.at] = h[T * step + mine.at], cT[mine.at] = cell;
+    if (own.owns_cell) hT[own.cell] = made, cT[own.cell] = cell;
 }
 
 // gates (T, B, 4H): activations -> gradient of the pre-activations. c (T+1, B, H). h (T+1, B, H): 0 from here on
 // where the state was reset before a step, as the gradient of Wh wants it. dy (T, B, H). dhT, dcT (B, H): gradient
-// of the final state, null for zero; dh, dc (B, H): of the initial state.
-// Thread (q, u) sums gate q's share of unit u's dh: Wh[u, qH + k] over k.
-// Shared memory: held * threads quads, then LSTM_ROWS * (4 * TURNS * padded(H) + 11U) reals.
+// of the final state, null for zero; dh, dc (B, H): of the initial state. db (blocks or clusters, 4H): what the rows
+// of each add to the bias's gradient. The thread of gate q and unit u sums gate q's share of the unit's dh,
+// Wh[u, qH + k] over k.
+// Exchanged at each step: the gradients of the gates, (4, LSTM_ROWS, padded(H)), each gate's rows padded.
 extern "C" __global__ void CLUSTERED __launch_bounds__(LSTM_THREADS, 1) lstm_sequence_backward(
     REAL* gates, const REAL* Wh, const REAL* keep, const REAL* c, REAL* h, const REAL* dy, const REAL* dhT,
-    const REAL* dcT, REAL* dh, REAL* dc, int T, int B, int H, int held)
+    const REAL* dcT, REAL* dh, REAL* dc, REAL* db, int T, int B, int H)
 {
-    SHARED_ARRAY(Quad, near);
-    const int U = (H + CLUSTER - 1) / CLUSTER, width = padded(H), j = threadIdx.x;
-    const int first = blockIdx.x / CLUSTER * LSTM_ROWS, turn = 4 * LSTM_ROWS * width;
-    REAL* dgates = reinterpret_cast<REAL*>(near + (size_t)held * blockDim.x);  // (TURNS, 4, LSTM_ROWS, width)
-    REAL* shares = dgates + TURNS * turn;                                      // (LSTM_ROWS, 4, U)
-    REAL* active = shares + LSTM_ROWS * 4 * U;                                 // (LSTM_ROWS, 4, U)
-    REAL* others = active + LSTM_ROWS * 4 * U;                                 // (LSTM_ROWS, 3, U): dy, c, keep
-    const Gate own_share = own_gate(U, H);
-    const bool has_share = own_share.real;
-    const int q = own_share.q, u = own_share.u, local = own_share.local;
+    SHARED_ARRAY(unsigned char, bytes);
+    const int width = padded(H), of_gate = padded_rows(width), size = 4 * of_gate;
+    const Lane own = own_lane(B, H);
+    const Shared shared = shared_of(bytes, size, 4 * own.rows, T, H);
+    const Exchange& exchange = shared.exchange;
+    const int unit = own.unit_exists ? own.unit : 0, column = own.gate * H + unit;
 
-    Quad own[REG_QUADS > 0 ? REG_QUADS : 1];
-    const Rest rest = load_weights(own, near, Wh + (size_t)u * 4 * H + q * H, 1, held, H);
-    for (int n = j; n < TURNS * turn; n += blockDim.x) dgates[n] = 0;
-    for (int n = j; n < LSTM_ROWS * 4 * U; n += blockDim.x) {
-        // The final state's gradient stands in gate 0's share; the other shares are 0.
-        const int r = n / (4 * U), at = n - r * 4 * U, unit = cluster_rank() * U + at;
-        const bool real = dhT && at < U && unit < H && first + r < B;
-        shares[n] = real ? dhT[(size_t)(first + r) * H + unit] : REAL(0);
-    }
-    const Unit mine = own_unit(first, B, U, H);
-    const uint32 step = B * H;
-    // Thread (q, u) brings gate q of a row's unit u from device memory, and dy, c before the step, or keep.
-    auto fetch = [&](int t, int r, REAL& gate, REAL& other) {
-        const uint32 row = t * B + first + r;
-        const bool real = has_share && first + r < B;
-        gate = real ? gates[row * 4 * H + q * H + u] : REAL(0);
-        other = REAL(1);
-        if (real && q < 2) other = (q ? c : dy)[row * H + u];
-        if (real && q == 2 && keep) other = keep[row];
-    };
-    auto put = [&](int r, REAL gate, REAL other) {
-        if (has_share) active[(r * 4 + q) * U + local] = gate;
-        if (has_share && q < 3) others[(r * 3 + q) * U + local] = other;
-    };
+    RecurrentWeights weights;
+    weights.load({Wh + unit * 4 * H + own.gate * H, 1, H}, shared.weights);
+    for (int n = threadIdx.x; n < 2 * size; n += blockDim.x) exchange.buffers[n] = 0;
+    // Beside its gate a lane brings dy, c before the step, or keep: a number for each row is all that registers hold.
+    const REAL* source = own.gate == 0 ? dy : own.gate == 1 ? c : own.gate == 2 ? keep : 0;
+    const int of_row = own.gate == 2 ? 1 : H, in_row = own.gate == 2 ? 0 : unit;
     REAL gate[LSTM_ROWS], other[LSTM_ROWS];
+    const auto fetch = [&](int t) {
 #pragma unroll
-    for (int r = 0; r < LSTM_ROWS; ++r) fetch(T - 1, r, gate[r], other[r]), put(r, gate[r], other[r]);
-    REAL cell = mine.real ? c[T * step + mine.at] : REAL(0), dcell = mine.real && dcT ? dcT[mine.at] : REAL(0);
-    REAL kept = 1;  // of the step after
-    cluster_barrier();  // all have begun
+        for (int r = 0; r < LSTM_ROWS; ++r) {
+            const bool exists = own.unit_exists && r < own.rows;
+            const uint32 row = t * B + own.first + r;
+            gate[r] = exists ? gates[row * 4 * H + column] : REAL(0);
+            other[r] = exists && source ? source[row * of_row + in_row] : REAL(1);
+        }
+    };
+    fetch(T - 1);
+    REAL cell = c[T * B * H + own.cell], dcell = dcT ? dcT[own.cell] : REAL(0);
+    REAL carried = dhT ? dhT[own.cell] : REAL(0);
+    REAL kept = 1, total = 0;  // kept: of the step after; total: of the lane's gate, over rows and steps
+    exchange.begin();
+    if (exchange.is_idle(own.unit)) return;
 
-    for (int t = T - 1; t >= 0; --t) {
-        REAL* now = dgates + t % TURNS * turn;
-        if (mine.real) {
-            const REAL* a = active + mine.row * 4 * U + mine.local;
-            const REAL i = a[0], f = a[U], g = a[2 * U], o = a[3 * U];
-            const REAL* other = others + mine.row * 3 * U + mine.local;
-            const REAL* part = shares + mine.row * 4 * U + mine.local;
-            const REAL d = other[0] + kept * ((part[0] + part[U]) + (part[2 * U] + part[3 * U]));
-            const REAL tanh_c = tanh_of(cell);
-            cell = other[U], kept = other[2 * U];
-            dcell += d * o * (1 - tanh_c * tanh_c);
-            const REAL di = dcell * g * i * (1 - i), df = dcell * (kept * cell) * f * (1 - f);
-            const REAL dg = dcell * i * (1 - g * g), dout = d * tanh_c * o * (1 - o);
-            REAL* to = now + mine.row * width + mine.unit;
-            const int next = LSTM_ROWS * width;
-            give(to, di), give(to + next, df), give(to + 2 * next, dg), give(to + 3 * next, dout);
-            dcell = dcell * f * kept;
-        }
-        cluster_barrier();  // all of this step's dgates are known
-        if (mine.real && kept == 0) h[t * step + mine.at] = 0;
-        // The step before is asked for before the dot products that hide its latency.
-#pragma unroll(SPARE ? LSTM_ROWS : 1)
-        for (int r = 0; r < LSTM_ROWS; ++r) {
-            if (has_share && first + r < B)
-                gates[(uint32)(t * B + first + r) * 4 * H + q * H + u] = now[(q * LSTM_ROWS + r) * width + u];
-            REAL before, also;
-            fetch(t > 0 ? t - 1 : 0, r, before, also);
-            if (SPARE) gate[r] = before, other[r] = also;
-            else put(r, before, also);
-        }
-        REAL share[LSTM_ROWS];
-        dot(share, own, rest, now + q * LSTM_ROWS * width, width);
+    // From the gradients of the state after step t to those of its gates.
+    const auto go_back = [&](int t) {
+        const Quad a = gates_of_row(gate, own.gate), others = gates_of_row(other, own.gate);
+        const REAL i = a.v[0], f = a.v[1], g = a.v[2], o = a.v[3];
+        const REAL d = others.v[0] + kept * carried, tanh_c = tanh_of(cell);
+        cell = others.v[1], kept = others.v[2];
+        dcell += d * o * (1 - tanh_c * tanh_c);
+        Quad made;
+        made.v[0] = dcell * g * i * (1 - i), made.v[1] = dcell * (kept * cell) * f * (1 - f);
+        made.v[2] = dcell * i * (1 - g * g), made.v[3] = d * tanh_c * o * (1 - o);
+        dcell = dcell * f * kept;
+        REAL value[LSTM_ROWS];
+        rows_of_gate(value, made, own.gate);
+        REAL* to = exchange.buffer(T - t) + own.gate * of_gate;
+#pragma unroll
+        for (int r = 0; r < LSTM_ROWS; ++r) exchange.put(T - t, to + r * width, own.unit, value[r], r < own.rows);
+        exchange.arrive();
+        if (own.owns_cell && kept == 0) h[(uint32)t * B * H + own.cell] = 0;
 #pragma unroll
         for (int r = 0; r < LSTM_ROWS; ++r) {
-            if (has_share) shares[(r * 4 + q) * U + local] = share[r];
-            if (SPARE) put(r, gate[r], other[r]);
+            if (!own.unit_exists || r >= own.rows) continue;
+            gates[(uint32)(t * B + own.first + r) * 4 * H + column] = value[r];
+            total += value[r];
         }
-        __syncthreads();  // all shares of the next step's dh are known, and its gates
+        if (t > 0) fetch(t - 1);
+    };
+    // The gradient of h before a step, the n-th gone back, but for the reset.
+    const auto product = [&](int n) {
+        REAL share[LSTM_ROWS];
+        dot(share, weights, exchange.buffer(n) + own.gate * of_gate, width);
+#pragma unroll
+        for (int r = 0; r < LSTM_ROWS; ++r)
+#pragma unroll
+            for (int lanes = 8; lanes < 32; lanes *= 2) share[r] += __shfl_xor_sync(FULL_WARP, share[r], lanes);
+        return pick<LSTM_ROWS>(share, own.row);
+    };
+    go_back(T - 1);
+    for (int n = 1; n < T; ++n) {
+        exchange.wait(n);
+        carried = product(n);
+        go_back(T - 1 - n);
     }
-    if (!mine.real) return;
-    const REAL* part = shares + mine.row * 4 * U + mine.local;
-    dh[mine.at] = kept * ((part[0] + part[U]) + (part[2 * U] + part[3 * U]));
-    dc[mine.at] = dcell;
+    exchange.wait(T);
+    carried = product(T);
+    if (own.owns_cell) dh[own.cell] = kept * carried, dc[own.cell] = dcell;
+    if (own.unit_exists) db[blockIdx.x / CLUSTER * 4 * H + column] = total;
 }

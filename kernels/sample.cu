@@ -234,18 +234,18 @@ __device__ __forceinline__ int drawn(
 
 // Writes the next token of each of N pieces; a block takes one. logits (N, V), whose rows begin every `stride`; b
 // (V,) or null.
-// allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. far (N, V): scratch for shares, or null where dynamic
-// shared memory has room for those of a piece.
-// position: tokens drawn so far, in device memory; `advance` below counts on. The number u of row
+// allowed (N, V) or (V,) bytes or null; allowed_stride V or 0. in_memory (N, V): scratch for shares, or null where
+// dynamic shared memory has room for those of a piece.
+// position: tokens drawn so in_memory, in device memory; `advance` below counts on. The number u of row
 // n is draws[n] or, where draws is null, word t % 1024 of Philox's (seed, stream first + n, step t / 1024),
 // as the sampler on the CPU draws it.
 // next (N,): the token to read next. out (most, N): the tokens; -1 after the end. done (N,).
 extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
-    const REAL* logits, int stride, const REAL* b, const unsigned char* allowed, int allowed_stride, Share* far,
-    int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1, uint32 first,
-    const int* position, const double* draws, int start, int* next, int* out, int* done)
+    const REAL* logits, int stride, const REAL* b, const unsigned char* allowed, int allowed_stride,
+    Share* in_memory, int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1,
+    uint32 first, const int* position, const double* draws, int start, int* next, int* out, int* done)
 {
-    SHARED_ARRAY(Share, near);
+    SHARED_ARRAY(Share, in_shared);
     __shared__ Shared s;
     const int n = blockIdx.x, N = gridDim.x, t = *position;
     if (done[n]) {
@@ -265,7 +265,7 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
     rules.temperature = (REAL)temperature, rules.top_p = top_p, rules.top_k = top_k, rules.greedy = greedy;
     const REAL* row = logits + (size_t)n * stride;
     const unsigned char* mask = allowed ? allowed + (size_t)n * allowed_stride : 0;
-    int id = drawn(row, b, mask, far ? far + (size_t)n * V : near, V, rules, u, s);
+    int id = drawn(row, b, mask, in_memory ? in_memory + (size_t)n * V : in_shared, V, rules, u, s);
     if (threadIdx.x != 0) return;
     if (id < 0) id = start;
     next[n] = id;

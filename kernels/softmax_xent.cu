@@ -3,18 +3,18 @@
 #include "common.cuh"
 
 struct Running {
-    REAL largest, total;  // total = sum of exp(x - largest)
+    REAL maximum, sum;  // sum of exp(x - maximum)
 };
 
 // Source: Milakov & Gimelshein 2018, "Online normalizer calculation for softmax".
-__device__ __forceinline__ Running joined(Running a, Running b)
+__device__ __forceinline__ Running merged(Running a, Running b)
 {
     Running out;
-    out.largest = a.largest > b.largest ? a.largest : b.largest;
+    out.maximum = a.maximum > b.maximum ? a.maximum : b.maximum;
     // Equal ones, even two of minus infinity, need no correction.
-    const REAL scale_a = a.largest == out.largest ? REAL(1) : exp_of(a.largest - out.largest);
-    const REAL scale_b = b.largest == out.largest ? REAL(1) : exp_of(b.largest - out.largest);
-    out.total = a.total * scale_a + b.total * scale_b;
+    const REAL scale_a = a.maximum == out.maximum ? REAL(1) : exp_of(a.maximum - out.maximum);
+    const REAL scale_b = b.maximum == out.maximum ? REAL(1) : exp_of(b.maximum - out.maximum);
+    out.sum = a.sum * scale_a + b.sum * scale_b;
     return out;
 }
 
@@ -25,51 +25,51 @@ __device__ __forceinline__ Quad biased(const REAL* logits, const REAL* b, int at
     return b ? sum_of(x, read_quad(b, at, V)) : x;
 }
 
-__device__ __forceinline__ Running with_quad(const Running& seen, const Quad& x)
+__device__ __forceinline__ Running merged(const Running& running, const Quad& x)
 {
-    Running out = seen;
+    Running out = running;
 #pragma unroll
-    for (int n = 0; n < 4; ++n) out.largest = x.v[n] > out.largest ? x.v[n] : out.largest;
-    out.total *= exp_of(seen.largest - out.largest);
+    for (int n = 0; n < 4; ++n) out.maximum = x.v[n] > out.maximum ? x.v[n] : out.maximum;
+    out.sum *= exp_of(running.maximum - out.maximum);
 #pragma unroll
-    for (int n = 0; n < 4; ++n) out.total += exp_of(x.v[n] - out.largest);
+    for (int n = 0; n < 4; ++n) out.sum += exp_of(x.v[n] - out.maximum);
     return out;
 }
 
-__device__ __forceinline__ Running read_row(const REAL* logits, const REAL* b, int V)
+__device__ __forceinline__ Running running_of_row(const REAL* logits, const REAL* b, int V)
 {
-    // Two chains, so that loads are in flight together.
+    // Two chains, so that their loads are under way together.
     Running part[2];
 #pragma unroll
-    for (int k = 0; k < 2; ++k) part[k].largest = -INFINITY, part[k].total = 0;
+    for (int k = 0; k < 2; ++k) part[k].maximum = -INFINITY, part[k].sum = 0;
     const int stride = 4 * blockDim.x;
     for (int v = 4 * threadIdx.x; v < V; v += 2 * stride) {
         const Quad x = biased(logits, b, v, V);
         const bool more = v + stride < V;
         const Quad y = more ? biased(logits, b, v + stride, V) : x;
-        part[0] = with_quad(part[0], x);
-        if (more) part[1] = with_quad(part[1], y);
+        part[0] = merged(part[0], x);
+        if (more) part[1] = merged(part[1], y);
     }
-    return joined(part[0], part[1]);
+    return merged(part[0], part[1]);
 }
 
-__device__ __forceinline__ Running block_joined(Running x)
+__device__ __forceinline__ Running block_merged(Running x)
 {
-    __shared__ REAL largest[32], total[32];
+    __shared__ REAL maxima[32], sums[32];
 #pragma unroll
     for (int offset = 16; offset > 0; offset >>= 1) {
         Running other;
-        other.largest = __shfl_xor_sync(FULL_WARP, x.largest, offset);
-        other.total = __shfl_xor_sync(FULL_WARP, x.total, offset);
-        x = joined(x, other);
+        other.maximum = __shfl_xor_sync(FULL_WARP, x.maximum, offset);
+        other.sum = __shfl_xor_sync(FULL_WARP, x.sum, offset);
+        x = merged(x, other);
     }
-    if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = x.largest, total[threadIdx.x / 32] = x.total;
+    if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = x.maximum, sums[threadIdx.x / 32] = x.sum;
     __syncthreads();
-    x.largest = largest[0], x.total = total[0];
+    x.maximum = maxima[0], x.sum = sums[0];
     for (int warp = 1; warp < blockDim.x / 32; ++warp) {
         Running other;
-        other.largest = largest[warp], other.total = total[warp];
-        x = joined(x, other);
+        other.maximum = maxima[warp], other.sum = sums[warp];
+        x = merged(x, other);
     }
     return x;
 }
@@ -79,7 +79,7 @@ __device__ __forceinline__ void write_loss(
 {
     if (threadIdx.x != 0) return;
     const REAL at_target = target < 0 ? REAL(0) : logits[target] + (b ? b[target] : REAL(0));
-    *loss = target < 0 ? REAL(0) : log_of(row.total) - (at_target - row.largest);
+    *loss = target < 0 ? REAL(0) : log_of(row.sum) - (at_target - row.maximum);
 }
 
 // logits (N, V), whose rows begin every `stride`; b (V,) or null, targets (N,) with -1 for none -> losses (N,).
@@ -93,7 +93,7 @@ extern "C" __global__ void softmax_xent_forward(
         if (threadIdx.x == 0) losses[blockIdx.x] = 0;
         return;
     }
-    write_loss(block_joined(read_row(row, b, V)), row, b, target, losses + blockIdx.x);
+    write_loss(block_merged(running_of_row(row, b, V)), row, b, target, losses + blockIdx.x);
 }
 
 __device__ __forceinline__ void write_gradient(REAL* row, bf16* rounded, int at, int V, const Quad& x)
@@ -103,7 +103,7 @@ __device__ __forceinline__ void write_gradient(REAL* row, bf16* rounded, int at,
 }
 
 // As above, and logits become scale · (softmax - one_hot(target)), 0 where there is no target. Where there is d,
-// of rows as far apart, that is written there, rounded, and logits stay as they are.
+// of rows as far from each other, that is written there, rounded, and logits stay as they are.
 extern "C" __global__ void softmax_xent_backward(
     REAL* logits, const REAL* b, const int* targets, REAL* losses, REAL scale, int V, int stride, bf16* d)
 {
@@ -115,15 +115,15 @@ extern "C" __global__ void softmax_xent_backward(
         for (int v = 4 * threadIdx.x; v < V; v += 4 * blockDim.x) write_gradient(row, rounded, v, V, Quad());
         return;
     }
-    const Running all = block_joined(read_row(row, b, V));
+    const Running all = block_merged(running_of_row(row, b, V));
     write_loss(all, row, b, target, losses + blockIdx.x);
     __syncthreads();  // the loss reads the target's logit before it is overwritten
-    const REAL factor = scale / all.total;
+    const REAL factor = scale / all.sum;
     for (int v = 4 * threadIdx.x; v < V; v += 4 * blockDim.x) {
         Quad x = biased(row, b, v, V);
 #pragma unroll
         for (int n = 0; n < 4; ++n)
-            x.v[n] = factor * exp_of(x.v[n] - all.largest) - (v + n == target ? scale : REAL(0));
+            x.v[n] = factor * exp_of(x.v[n] - all.maximum) - (v + n == target ? scale : REAL(0));
         write_gradient(row, rounded, v, V, x);
     }
 }

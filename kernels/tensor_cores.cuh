@@ -1,4 +1,4 @@
-// The tensor cores of sm_80 and later, for a warp: bf16 factors, sums in fp32. Each is one instruction;
+// The tensor cores of sm_80 and later, for a warp: bf16 operands, accumulators in fp32. Each is one instruction;
 // tests/host_cuda/host_cuda.h has the same by plain arithmetic. What lane 4g + q of the warp holds of
 //
 //   A (16, 16): a[0] columns 2q, 2q+1 of row g, a[1] of row g+8; a[2], a[3] the same of columns 2q+8, 2q+9
@@ -17,7 +17,7 @@
 #endif
 
 // c += A · B.
-__device__ __forceinline__ void multiply(float* c, const uint32* a, uint32 b0, uint32 b1)
+__device__ __forceinline__ void mma(float* c, const uint32* a, uint32 b0, uint32 b1)
 {
 #ifdef TENSOR_CORES
     asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
@@ -36,27 +36,27 @@ __device__ __forceinline__ SharedAt shared_at(const void* pointer)
 
 // Four matrices of 8 rows of 8 in shared memory, aligned to 16 bytes: lanes 8m ... 8m+7 say where the rows of
 // matrix m begin; x[m] is elements 2q, 2q+1 of row g of it.
-__device__ __forceinline__ void load_matrices(uint32* x, SharedAt row)
+__device__ __forceinline__ void ldmatrix(uint32* x, SharedAt row)
 {
 #ifdef TENSOR_CORES
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
         : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(row) : "memory");
 #endif
 }
-__device__ __forceinline__ void load_matrices(uint32* x, const bf16* row) { load_matrices(x, shared_at(row)); }
+__device__ __forceinline__ void ldmatrix(uint32* x, const bf16* row) { ldmatrix(x, shared_at(row)); }
 
-// Copy 16 bytes from device to shared memory on the way of other work; zeros where `real` is false.
-__device__ __forceinline__ void copy_async(void* to, const void* from, bool real)
+// Copy 16 bytes from device to shared memory beside other work; zeros where `exists` is false.
+__device__ __forceinline__ void copy_async(void* to, const void* from, bool exists)
 {
 #ifdef TENSOR_CORES
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-        :: "r"(shared_at(to)), "l"(__cvta_generic_to_global(from)), "r"(real ? 16 : 0)
+        :: "r"(shared_at(to)), "l"(__cvta_generic_to_global(from)), "r"(exists ? 16 : 0)
         : "memory");
 #endif
 }
 
 // The thread's copies since the last call are a group, even if there are none.
-__device__ __forceinline__ void copies_end()
+__device__ __forceinline__ void copies_commit()
 {
 #ifdef TENSOR_CORES
     asm volatile("cp.async.commit_group;" ::: "memory");
@@ -92,12 +92,12 @@ __device__ __forceinline__ float exp2_of(float x)
 #else
 typedef uint64 SharedAt;
 inline SharedAt shared_at(const void* pointer) { return (SharedAt)pointer; }
-using host_cuda::copies_end;
+using host_cuda::copies_commit;
 using host_cuda::copies_wait;
 using host_cuda::copy_async;
 using host_cuda::exp2_of;
-#define multiply(c, a, b0, b1) host_cuda::multiply(c, a, b0, b1, __LINE__)
-#define load_matrices(x, row) host_cuda::load_matrices(x, row, __LINE__)
+#define mma(c, a, b0, b1) host_cuda::mma(c, a, b0, b1, __LINE__)
+#define ldmatrix(x, row) host_cuda::ldmatrix(x, row, __LINE__)
 __device__ __forceinline__ uint32 bf16_pair(float low, float high)
 {
     return bf16_of(low).bits | (uint32)bf16_of(high).bits << 16;

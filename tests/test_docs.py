@@ -162,7 +162,7 @@ def test_the_kernels_page_predicts_what_the_gpu_page_does():
     rows = tool("roofline").rows
     shown = rows((ROOT / "docs" / "kernels.md").read_text("utf-8"), "All kernels, and the roofline")
     page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
-    predicted = rows(page, "Bytes, FLOPs and bounds: predictions")
+    predicted = rows(page, "What is predicted")
     compared = 0
     for kernel, (*_, moved, flops, _, time, measured) in shown.items():
         if "µs" in time:

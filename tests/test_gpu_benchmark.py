@@ -223,9 +223,7 @@ def test_bachs_plans_agree_with_the_cpu(variant, bound):
 def way(H, B, clusters=True):
     """How a layer runs on an H200."""
     plan = sequence_plan(B, H, 4, 132, 227 << 10, clusters)
-    quads = -(-H // 4)
-    beyond = quads > plan.registers // 4 + plan.held
-    return plan.cluster, plan.rows, plan.bound, plan.held > 0, beyond
+    return plan.cluster, plan.rows, plan.bound, plan.shared_quads > 0, plan.all_on_chip
 
 
 def test_the_layers_checked_run_in_each_way_there_is():
@@ -238,12 +236,16 @@ def test_the_layers_checked_run_in_each_way_there_is():
         way(layer.H, layer.B, clusters=False) for layer in fitting if layer.variant == WITHOUT
     }
     assert any(layer.H > 256 for layer in gpu_checks.LAYERS)
+    assert gpu_checks.Layer(128, 50, cases.BARRIER) in gpu_checks.LAYERS
 
 
 @needs_compiler
 def test_a_variant_turns_our_matrix_kernels_off():
     without = gpu_ours.ops_of(WITHOUT, HostCupy())
     assert (without.tensor_cores, without.clusters) == (False, False)
+    assert (without.exchange, gpu_ours.ops_of(cases.BARRIER, HostCupy()).exchange) == (
+        "mbarrier", "barrier",
+    )  # fmt: skip
     assert without.precision == gpu_ours.ops_of("bf16", HostCupy()).precision
     assert cases.precision_of(WITHOUT) == "bf16"
 

@@ -123,7 +123,8 @@ CLOSING += ["sum_squares_forward", "clip_forward", "adam_forward"]
 
 def layer(kernel, *between):
     """The nodes of a layer forward, and backward with what stands before."""
-    return ["gemm", f"{kernel}_forward"], [*between, f"{kernel}_backward", *["gemm"] * 3, "sum"]
+    backward = [*between, f"{kernel}_backward", "column_sum", *["gemm"] * 3]
+    return ["gemm", f"{kernel}_forward"], backward
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32"])
@@ -137,7 +138,7 @@ def test_a_captured_step_of_the_papers_size_is_kernels_and_products_alone(precis
 
 def test_so_it_is_in_bf16():
     forward, backward = layer("lstm_sequence_bf16")
-    head = ["bf16_forward"] + [f"softmax_head_{name}" for name in ("copy", "forward", "join")]
+    head = ["bf16_forward"] + [f"softmax_head_{name}" for name in ("copy", "forward", "merge")]
     head += 6 * ["softmax_head_backward", "gemm", "gemm"] + ["column_sum"]
     found = nodes(Config(35_509), "bf16")
     assert found == OPENING + 2 * forward + head + 2 * backward + CLOSING

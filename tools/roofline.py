@@ -58,7 +58,7 @@ class Roof(NamedTuple):
 def rows(text: str, heading: str) -> dict[str, list[str]]:
     """Return the tables' rows below a heading up to the next: first cell -> the other cells."""
     part = re.split(rf"^## {re.escape(heading)}$", text, flags=re.M)[1]
-    part = re.split(r"^## ", part, flags=re.M)[0]
+    part = re.split(r"^##+ ", part, flags=re.M)[0]
     cells = (line.strip("|").split("|") for line in part.splitlines() if line.startswith("|"))
     return {first.strip(): [cell.strip() for cell in rest] for first, *rest in cells}
 
@@ -112,7 +112,7 @@ def is_number(cell: str) -> bool:
 
 def gpu(text: str) -> tuple[Roof, list[Point]]:
     """Return roof and predicted points of an H200, from gpu.md."""
-    table = rows(text, "Bytes, FLOPs and bounds: predictions")
+    table = rows(text, "What is predicted")
     roof = Roof(
         stated(text, r"(\d+) TFLOPS fp32") * 1e12, stated(text, r"([\d.]+) TB/s") * 1e12, None
     )

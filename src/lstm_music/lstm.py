@@ -94,15 +94,14 @@ def lstm_backward(
     E = x.shape[-1]
     dh = work.array("dh", (B, H))
     dc = work.array("dc", (B, H))
-    ops.lstm_sequence_backward(gates, p["Wh"], keep, c, h, dy, dhT, dcT, dh, dc, work)
+    grads = {name: work.array("d" + name, p[name].shape) for name in ("Wx", "Wh", "b")}
+    ops.lstm_sequence_backward(gates, p["Wh"], keep, c, h, dy, dhT, dcT, dh, dc, grads["b"], work)
 
     dgates, h_prev = gates.reshape(T * B, 4 * H), h[:-1]  # which keep is in now
     dx = work.array("dx", (T, B, E))
-    grads = {name: work.array("d" + name, p[name].shape) for name in ("Wx", "Wh", "b")}
     ops.matmul(dgates, p["Wx"].T, dx.reshape(T * B, E))
     ops.matmul(x.reshape(T * B, E).T, dgates, grads["Wx"])
     ops.matmul(h_prev.reshape(T * B, H).T, dgates, grads["Wh"])
-    ops.xp.sum(dgates, axis=0, out=grads["b"])
     return dx, (dh, dc), grads
 
 

@@ -34,7 +34,8 @@ def build(source: str, options: tuple[str, ...] = ()) -> Path:
     """Return the shared library of a source with its includes already in it."""
     names = KERNEL.findall(source)
     text = f'#include "{HEADER}"\n{source}\n' + "".join(f"HOST_KERNEL({n})\n" for n in names)
-    key = "\0".join([text, HEADER.read_text(), *FLAGS, *options, str(COMPILER)])
+    headers = [path.read_text() for path in sorted(HEADER.parent.glob("*.h"))]
+    key = "\0".join([text, *headers, *FLAGS, *options, str(COMPILER)])
     path = cache_folder() / (hashlib.sha256(key.encode()).hexdigest()[:32] + ".so")
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

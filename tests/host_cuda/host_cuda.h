@@ -3,8 +3,9 @@
 // A block's threads are fibres of one thread of the system, so that barriers are real: a fibre stops at
 // a barrier until all of its warp or block have come. The scheduler is the worst there is: it runs a warp
 // as far as it can before the next one starts, lane after lane, in ascending, descending or shuffled order
-// (`host_cuda_order`). What passes only because threads happen to run side by side fails here. Shared
-// memory is filled with NaN before each block. A cluster's blocks (-DCLUSTER=n) run together.
+// (`host_cuda_order`), and the last warp only where no other can run. What passes only because threads happen to
+// run side by side fails here. Shared memory is filled with NaN before each block. A cluster's blocks
+// (-DCLUSTER=n) run together: clusters.h.
 #pragma once
 #define HOST_CUDA 1
 #ifndef CLUSTER
@@ -20,6 +21,7 @@
 
 #include <cmath>
 #include <functional>
+#include <map>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -47,12 +49,34 @@ struct Copy {
     bool real;
 };
 
+typedef unsigned long long Word;
+
+// What counts arrivals and bytes: clusters.h.
+struct Mbarrier {
+    int arrivals, pending, owner;
+    long bytes = 0;
+    unsigned phase = 0;
+    bool announced = false;
+};
+
+// An asynchronous store under way to a block of the cluster.
+struct Store {
+    int rank;
+    unsigned char* to;
+    Word* counter;
+    unsigned char packet[16];
+};
+
 struct Fibre {
     ucontext_t start;
     jmp_buf at;
     bool begun, finished;
     const unsigned* waits_for;  // null while it can run
     unsigned generation;
+    const unsigned* mbarrier;  // whose phase it waits for, likewise null
+    int parity;
+    bool arrived_at_cluster;
+    unsigned cluster_generation;
     uint3 index;
     int block;  // of its cluster
     std::vector<std::vector<Copy>> copies;  // groups; the last one is open
@@ -78,6 +102,8 @@ static std::vector<Warp> warps;
 static Block blocks[CLUSTER];
 static char* const stacks = (char*)malloc(CLUSTER * 1024 * STACK);  // touched only where used
 static Barrier cluster_barrier;
+static std::map<Word*, Mbarrier> mbarriers;  // of a cluster, by their addresses
+static std::vector<Store> stores;
 static int alive, current, order;
 static jmp_buf scheduler;
 static std::function<void()> body;
@@ -106,12 +132,23 @@ inline void arrive(Barrier& barrier, int members, int line, const char* what)
     if (barrier.line != line)
         fail(std::string(what) + ": threads meet at lines " + std::to_string(barrier.line) + " and "
              + std::to_string(line));
+    if (++barrier.arrived >= members) release(barrier);
+}
+
+inline void wait_for(const Barrier& barrier, unsigned generation)
+{
     Fibre& self = fibres[current];
     self.waits_for = &barrier.generation;
-    self.generation = barrier.generation;
-    if (++barrier.arrived >= members) release(barrier);
+    self.generation = generation;
     // Even the last to come stops: the others may run first.
     pause();
+}
+
+inline void meet(Barrier& barrier, int members, int line, const char* what)
+{
+    const unsigned generation = barrier.generation;
+    arrive(barrier, members, line, what);
+    wait_for(barrier, generation);
 }
 
 inline Block& own_block() { return blocks[fibres[current].block]; }
@@ -119,13 +156,12 @@ inline Block& own_block() { return blocks[fibres[current].block]; }
 inline void sync_block(int line)
 {
     Block& block = own_block();
-    arrive(block.barrier, block.alive, line, "__syncthreads");
+    meet(block.barrier, block.alive, line, "__syncthreads");
 }
-inline void sync_cluster(int line) { arrive(cluster_barrier, alive, line, "cluster barrier"); }
 inline void sync_warp(int line)
 {
     Warp& warp = warps[current / WARP];
-    arrive(warp.barrier, warp.alive, line, "warp barrier");
+    meet(warp.barrier, warp.alive, line, "warp barrier");
 }
 
 // Give a value to the warp's other lanes; returns the set of slots where all of theirs stand.
@@ -172,7 +208,7 @@ inline float bf16_half(uint32_t pair, int which)
     return out;
 }
 
-inline void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int line)
+inline void mma(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int line)
 {
     Warp& warp = warps[current / WARP];
     const int lane = current % WARP, g = lane / 4, q = lane % 4;
@@ -193,7 +229,7 @@ inline void multiply(float* c, const uint32_t* a, uint32_t b0, uint32_t b1, int 
 }
 
 template <typename T>
-inline void load_matrices(uint32_t* x, T row, int line)
+inline void ldmatrix(uint32_t* x, T row, int line)
 {
     if ((uintptr_t)row % 16) fail("a row of a matrix isn't aligned to 16 bytes");
     uint64_t* set = exchange((uint64_t)row, line);
@@ -217,7 +253,7 @@ inline void copy_async(void* to, const void* from, bool real)
     else fibres[current].copies.back().push_back(copy);
 }
 
-inline void copies_end() { fibres[current].copies.emplace_back(); }
+inline void copies_commit() { fibres[current].copies.emplace_back(); }
 
 template <int later>
 inline void copies_wait()
@@ -229,12 +265,21 @@ inline void copies_wait()
     }
 }
 
+inline unsigned random_below(unsigned n)
+{
+    random_state = random_state * 1664525u + 1013904223u;
+    return (random_state >> 8) % n;
+}
+
+#include "clusters.h"
+
 inline float exp2_of(float x) { return x < -126 ? 0.0f : std::exp2(x); }
 
 inline void enter()
 {
     body();
     Fibre& self = fibres[current];
+    if (self.arrived_at_cluster) fail("cluster barrier: a thread ends without waiting");
     self.finished = true;
     --alive;
     Warp& warp = warps[current / WARP];
@@ -250,24 +295,19 @@ inline void enter()
 
 inline bool can_run(const Fibre& f)
 {
-    return !f.finished && (!f.waits_for || *f.waits_for != f.generation);
+    if (f.finished || (f.mbarrier && (int)(*f.mbarrier % 2) == f.parity)) return false;
+    return !f.waits_for || *f.waits_for != f.generation;
 }
 
 inline void run(int k)
 {
     Fibre& f = fibres[k];
     current = k;
-    f.waits_for = nullptr;
+    f.waits_for = f.mbarrier = nullptr;
     if (_setjmp(scheduler)) return;
     if (f.begun) _longjmp(f.at, 1);
     f.begun = true;
     setcontext(&f.start);
-}
-
-inline unsigned random_below(unsigned n)
-{
-    random_state = random_state * 1664525u + 1013904223u;
-    return (random_state >> 8) % n;
 }
 
 inline std::vector<int> sequence(int n)
@@ -285,6 +325,7 @@ inline void run_cluster(int threads, uint3 shape)
     const int count = (threads + WARP - 1) / WARP;  // warps of a block
     alive = CLUSTER * threads;
     cluster_barrier = Barrier();
+    mbarriers.clear(), stores.clear();
     fibres.resize(CLUSTER * count * WARP);
     warps.assign(CLUSTER * count, Warp());
     for (int n = 0; n < CLUSTER; ++n) blocks[n].barrier = Barrier(), blocks[n].alive = threads;
@@ -294,7 +335,7 @@ inline void run_cluster(int threads, uint3 shape)
         const unsigned thread = k % (count * WARP);
         f.finished = (int)thread >= threads;
         if (f.finished) continue;
-        f.begun = false, f.waits_for = nullptr;
+        f.begun = f.arrived_at_cluster = false, f.waits_for = f.mbarrier = nullptr;
         f.copies.assign(1, {});
         f.index = {thread % shape.x, thread / shape.x % shape.y, thread / (shape.x * shape.y)};
         ++warps[k / WARP].alive;
@@ -307,7 +348,9 @@ inline void run_cluster(int threads, uint3 shape)
     const std::vector<int> warp_order = sequence(CLUSTER * count), lane_order = sequence(WARP);
     while (alive > 0) {
         bool moved = false;
-        for (int w : warp_order)
+        for (int w : warp_order) {
+            // The last one is starved: it runs where no other can, and no store is under way that could wake one.
+            if (w == warp_order.back() && (moved || !stores.empty())) break;
             for (bool again = true; again;) {
                 again = false;
                 for (int lane : lane_order) {
@@ -315,19 +358,12 @@ inline void run_cluster(int threads, uint3 shape)
                     if (can_run(fibres[k])) run(k), again = moved = true;
                 }
             }
-        if (!moved) return fail("deadlock: threads wait at a barrier that the others don't reach");
+        }
         if (!failure.empty()) return;
+        if (!moved && !deliver_latest())
+            return fail("deadlock: threads wait for others, or for bytes, that don't come");
     }
-}
-
-// Where another block of the cluster has what this one has at an address of its shared memory.
-template <typename T>
-inline T* of_block(T* own, int rank)
-{
-    const long offset = (unsigned char*)own - own_block().shared.data();
-    if (offset < 0 || offset >= (long)own_block().shared.size()) fail("not an address of shared memory");
-    if (!blocks[rank].alive) fail("a block's shared memory is reached after its end");
-    return (T*)(blocks[rank].shared.data() + offset);
+    check_stores();
 }
 
 }  // namespace host_cuda

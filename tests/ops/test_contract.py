@@ -235,9 +235,10 @@ def states(rng, T, B, H):
 
 
 def gradients(rng, B, H, given=True):
-    """Gradients of a sequence's final state, None for zero; arrays for those of its initial one."""
+    """Gradients of a sequence's final state, None for zero; arrays for others."""
     final = {name: rng.normal(size=(B, H)) if given else None for name in ("dhT", "dcT")}
-    return final | {name: np.full((B, H), UNSET) for name in ("dh", "dc")}
+    unset = {name: np.full((B, H), UNSET) for name in ("dh", "dc")}
+    return final | unset | {"db": np.full(4 * H, UNSET)}
 
 
 @st.composite
@@ -270,7 +271,7 @@ def lstm_sequence_backward(draw):
             **gradients(rng, B, H, draw(st.booleans())),
             "work": WORK,
         },
-        ("gates", "h", "dh", "dc"),
+        ("gates", "h", "dh", "dc", "db"),
     )
 
 

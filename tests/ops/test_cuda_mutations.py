@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import test_contract as contract
 import test_cuda_ops
+import test_lstm_sequence as sequences
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
@@ -23,20 +24,66 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = {
-    "the barrier before the new state": Mutation(
-        "lstm_sequence_forward", "__syncthreads();  // all gates are known", "//"
+    "the barrier before the first step": Mutation(
+        "lstm_sequence_forward", "__syncthreads();  // buffer(0) is whole", ""
     ),
-    "the barrier before the next step": Mutation(
-        "lstm_sequence_forward", "cluster_barrier();  // the new h is whole", ""
+    "the barrier before a step's products": Mutation(
+        "lstm_sequence_forward", "__syncthreads();  // all have put theirs", ""
     ),
-    "the barrier between dgates and dh": Mutation(
-        "lstm_sequence_backward", "cluster_barrier();  // all of this step's dgates are known", ""
+    "the barrier before the products going back": Mutation(
+        "lstm_sequence_backward", "__syncthreads();  // all have put theirs", ""
     ),
-    "the barrier before the step before": Mutation(
-        "lstm_sequence_backward", "__syncthreads();  // all shares of the next step's dh", "//"
+    "one buffer for what is read and written": Mutation(
+        "lstm_sequence_forward", "buffers + n % 2 * size", "buffers"
+    ),
+    "a stride of H for 4H": Mutation(
+        "lstm_sequence_forward", "{Wh + column, 4 * H, H}", "{Wh + column, H, H}"
+    ),
+    "a tanh for the wrong gate": Mutation(
+        "lstm_sequence_forward", "own.gate == 2);", "own.gate == 1);"
+    ),
+    "gates in the order of lanes": Mutation(
+        "lstm_sequence_forward", "pick<4>(from, q ^ gate)", "from[q]"
+    ),
+    "gates of another row": Mutation(
+        "lstm_sequence_forward", "pick<LSTM_ROWS>(of_rows, gate ^ s)",
+        "pick<LSTM_ROWS>(of_rows, gate)",
+    ),
+    "rows in the order of lanes": Mutation(
+        "lstm_sequence_backward", "pick<LSTM_ROWS>(from, r ^ gate)", "from[r]"
+    ),
+    "a reset dropped going forward": Mutation(
+        "lstm_sequence_forward", "k[r] = exists && keep ? keep[row] : REAL(1);", "k[r] = REAL(1);"
+    ),
+    "another row's reset": Mutation(
+        "lstm_sequence_forward", "pick<LSTM_ROWS>(k, own.row) * cell", "k[0] * cell"
+    ),
+    "a final state that is the first": Mutation(
+        "lstm_sequence_forward", "cT[own.cell] = cell", "cT[own.cell] = c0[own.cell]"
+    ),
+    "an initial state that isn't kept": Mutation(
+        "lstm_sequence_forward", "if (own.owns_cell) c[own.cell] = cell, h[own.cell] = made;", ""
     ),
     "a cell that forgets the step before": Mutation(
-        "lstm_sequence_backward", "cell = other[U], kept", "kept"
+        "lstm_sequence_backward", "cell = others.v[1], kept", "kept"
+    ),
+    "a state before a reset that counts": Mutation(
+        "lstm_sequence_backward", "own.owns_cell && kept == 0", "false"
+    ),
+    "a final gradient that is none": Mutation(
+        "lstm_sequence_backward", "dhT ? dhT[own.cell] : REAL(0)", "REAL(0)"
+    ),
+    "a reset dropped going back": Mutation(
+        "lstm_sequence_backward", "others.v[0] + kept * carried", "others.v[0] + carried"
+    ),
+    "two of the four shares of a gradient": Mutation(
+        "lstm_sequence_backward", "lanes = 8; lanes < 32;", "lanes = 8; lanes < 16;"
+    ),
+    "a bias's gradient of the last step alone": Mutation(
+        "lstm_sequence_backward", "total += value[r];", "total = value[r];"
+    ),
+    "a bias's gradient of the last block alone": Mutation(
+        "lstm_sequence_backward", "db[blockIdx.x / CLUSTER * 4 * H + column]", "db[column]"
     ),
     "elements beyond a row that count": Mutation(
         "softmax_xent", "read_quad(logits, at, V, REAL(-INFINITY))", "read_quad(logits, at, V)"
@@ -49,28 +96,6 @@ MUTATIONS = {
     ),
     "rows summed that begin too soon": Mutation(
         "linear_softmax_xent", "(size_t)n * stride", "(size_t)n * C"
-    ),
-    "a stride of H for 4H": Mutation(
-        "lstm_sequence_forward", "load_weights(own, near, Wh + column, 4 * H,",
-        "load_weights(own, near, Wh + column, H,",
-    ),
-    "a reset dropped going forward": Mutation(
-        "lstm_sequence_forward", "k[r] = real && keep ? keep[row] : REAL(1);", "k[r] = REAL(1);"
-    ),
-    "a final state that is the one before": Mutation(
-        "lstm_sequence_forward", "hT[mine.at] = h[T * step + mine.at]", "hT[mine.at] = h0[mine.at]"
-    ),
-    "an initial state that isn't kept": Mutation(
-        "lstm_sequence_forward", "if (mine.real) c[mine.at] = cell, h[mine.at] = h0[mine.at];", ""
-    ),
-    "a state before a reset that counts": Mutation(
-        "lstm_sequence_backward", "if (mine.real && kept == 0) h", "if (false) h"
-    ),
-    "a final gradient that is none": Mutation(
-        "lstm_sequence_backward", "const bool real = dhT && at < U", "const bool real = false"
-    ),
-    "a reset dropped going back": Mutation(
-        "lstm_sequence_backward", "d = other[0] + kept * (", "d = other[0] + ("
     ),
     "terms of a step read before they come": Mutation(
         "lstm_step_forward", "__syncthreads();  // these terms have come", ""
@@ -93,9 +118,9 @@ MUTATIONS = {
     "the barrier of the loss": Mutation(
         "softmax_xent", "__syncthreads();  // the loss reads the target's logit", "//"
     ),
-    "the barrier of the joined sums": Mutation(
-        "softmax_xent", "total[threadIdx.x / 32] = x.total;\n    __syncthreads();",
-        "total[threadIdx.x / 32] = x.total;",
+    "the barrier of the merged sums": Mutation(
+        "softmax_xent", "sums[threadIdx.x / 32] = x.sum;\n    __syncthreads();",
+        "sums[threadIdx.x / 32] = x.sum;",
     ),
     "a row of the embedding gradient cut short": Mutation(
         "embedding_backward", "n = y; n < count; n += 8", "n = y; n < 2; n += 8"
@@ -181,9 +206,9 @@ def cases(op):
     ids = rng.integers(4, size=N, dtype=np.int32)
     keep = (rng.random((T, B)) < 0.6).astype(float)
     if op == "lstm_sequence_forward":
-        return [test_cuda_ops.forward_case(rng, T, B, h, True) for h in (H, 37)]
+        return [sequences.forward_case(rng, T, B, h, True) for h in (H, 37)]
     if op == "lstm_sequence_backward":
-        return [test_cuda_ops.backward_case(rng, T, B, h, True) for h in (H, 37)]
+        return [sequences.backward_case(rng, T, B, h, True) for h in (H, 37)]
     notes = test_cuda_ops.note_cases(rng, 7, 40, 37, 0.3)
     if op == "sigmoid_nll":
         notes[op].args["logits"] *= 400  # exp overflows

@@ -14,7 +14,7 @@ import test_cuda_nvrtc
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bf16 import rounded
-from test_cuda_ops import backward_case, forward_case
+from test_lstm_sequence import backward_case, forward_case
 
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
@@ -98,7 +98,7 @@ def backward_steps(case, found):
         dc = dc * f * kept
         dh = kept * (rounded(found["gates"][t]).astype(np.float64) @ Wh.T)
     h = np.concatenate([a["keep"][:, :, None] * a["h"][:-1], a["h"][-1:]])
-    return {"gates": gates, "h": h, "dh": dh, "dc": dc}
+    return {"gates": gates, "h": h, "dh": dh, "dc": dc, "db": gates.sum((0, 1))}
 
 
 STEPS = {FORWARD: (forward_case, forward_steps), BACKWARD: (backward_case, backward_steps)}
@@ -125,7 +125,8 @@ def test_each_step_is_that_of_rounded_factors(shape, keep, op):
     assert bf16_sequence_rows(*sizes[1:], multiprocessors, 227 << 10) == rows
     ops = bf16_ops(multiprocessors)
     check(ops, op, *sizes, keep)
-    assert ops.xp.launches == {op.replace("sequence", "sequence_bf16"): 1}
+    sums = {"column_sum": 1} if op == BACKWARD else {}
+    assert ops.xp.launches == {op.replace("sequence", "sequence_bf16"): 1} | sums
 
 
 @on_cpu
@@ -189,6 +190,7 @@ def used(ops, H=32, shift=0):
             args["Wh"] = wide[shift:].reshape(H, 4 * H)
         getattr(ops, op)(**args)
     names = {name.removesuffix("_forward").removesuffix("_backward") for name in ops.xp.launches}
+    names -= {"column_sum"}
     (name,) = names
     return name == "lstm_sequence_bf16"
 
@@ -250,7 +252,7 @@ MUTATIONS = {
         FORWARD, "fetch(t + STAGES - 1);", "fetch(t + STAGES);"
     ),
     "one place for the old h and the new": Mutation(
-        FORWARD, "LSTM_ROWS * STATE_WIDTH - old", "old"
+        FORWARD, "LSTM_ROWS * STATE_WIDTH - current", "current"
     ),
     "a reset that the product forgets": Mutation(
         FORWARD, "rounded(kept[p] * out)", "rounded(out)"
@@ -264,8 +266,8 @@ MUTATIONS = {
     "a wrong column": Mutation(FORWARD, "n / 2 % 2 : n % LSTM_ROWS", "n % 2 : n % LSTM_ROWS"),
     "a wrong row of a fragment": Mutation(FORWARD, "q / 2 ? c[2 + p] : c[p]", "c[p]"),
     "odd steps of the sum dropped": Mutation(
-        FORWARD, "(own.of(sums[gate][0], p) + own.of(sums[gate][1], p))",
-        "own.of(sums[gate][0], p)",
+        FORWARD, "(own.accumulator(acc[gate][0], p) + own.accumulator(acc[gate][1], p))",
+        "own.accumulator(acc[gate][0], p)",
     ),
     "a row of Wh for the next": Mutation(FORWARD, "(from + 4 * H)", "(from)"),
     "rows beyond the batch": Mutation(FORWARD, "return first + row(p) <= last;", "return true;"),
@@ -273,34 +275,38 @@ MUTATIONS = {
         BACKWARD, "return first + row(p) <= last;", "return true;"
     ),
     "a final state that is the one before": Mutation(
-        FORWARD, "hT[own.at(p)] = made[p][5]", "hT[own.at(p)] = h0[own.at(p)]"
+        FORWARD, "hT[own.at(p)] = results[p][5]", "hT[own.at(p)] = h0[own.at(p)]"
     ),
     "an initial state that isn't kept": Mutation(
-        FORWARD, "if (own.real(p)) c[own.at(p)] = before[0], h[own.at(p)] = before[1];", ""
+        FORWARD, "if (own.exists(p)) c[own.at(p)] = before[0], h[own.at(p)] = before[1];", ""
     ),
     "a state before a reset that counts": Mutation(
         BACKWARD, "if (slopes[p].kept == 0) h", "if (false) h"
     ),
     "the last step left in registers": Mutation(FORWARD, "    write(T - 1);", "    "),
     "the barrier before the parts are read": Mutation(
-        BACKWARD, "__syncthreads();  // all parts", "//"
+        BACKWARD, "__syncthreads();  // all partials", "//"
     ),
     "the barrier before the first copies over others": Mutation(
         BACKWARD, "__syncthreads();  // nobody reads the inputs", "//"
     ),
     "parts of two steps in one place": Mutation(
-        BACKWARD, "parts + (uint32)t % 2 * WARPS * part", "parts"
+        BACKWARD, "partials + (uint32)t % 2 * WARPS * partial", "partials"
     ),
     "a warp's part counted twice": Mutation(
-        BACKWARD, "total[w % 2] += of_warp[w * part]", "total[w % 2] += of_warp[part]"
+        BACKWARD, "total[w % 2] += of_warp[w * partial]", "total[w % 2] += of_warp[partial]"
     ),
     "a reset dropped going back": Mutation(
         BACKWARD, "bf16_pair(slope.kept * d[p][0],", "bf16_pair(d[p][0],"
     ),
     "a reset of the cell dropped": Mutation(BACKWARD, "to.forget = f * kept", "to.forget = f"),
-    "marks of the wrong step": Mutation(BACKWARD, "fetch_marks(t - 2);", "fetch_marks(t - 1);"),
+    "keep of the wrong step": Mutation(BACKWARD, "fetch_keep(t - 2);", "fetch_keep(t - 1);"),
     "a cell that forgets the step before": Mutation(BACKWARD, "cell[p] = before;", ""),
-    "another row's gradient": Mutation(BACKWARD, "if (wanted % 2) x[n] = other;", ""),
+    "a bias's gradient of the last step alone": Mutation(
+        BACKWARD, "bias(p / 2, gate) += d[p][gate]", "bias(p / 2, gate) = d[p][gate]"
+    ),
+    "a bias's gradient of half the rows": Mutation(BACKWARD, "lanes < 2 * UNITS", "lanes < 1"),
+    "another row's gradient": Mutation(BACKWARD, "if (column_row % 2) x[n] = other;", ""),
     "another unit's gradient": Mutation(
         BACKWARD, "4 * (2 * own.q + s / 2) + q", "4 * (2 * own.q) + q"
     ),

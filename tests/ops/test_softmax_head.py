@@ -97,25 +97,27 @@ def test_a_logit_that_is_no_number_shows(value):
 
 
 MUTATIONS = {
-    "rows that stay are read before they come": (
-        "__syncthreads();  // the rows that stay have come", "",
+    "stationary rows are read before they come": (
+        "__syncthreads();  // the stationary rows have come", "",
     ),
-    "rows that stay are overwritten": ("__syncthreads();  // what passes may take", "//"),
+    "stationary rows are overwritten": ("__syncthreads();  // streamed ones may take", "//"),
     "a tile is read before it comes": ("__syncthreads();  // this tile has come", ""),
     "a tile is overwritten": ("__syncthreads();  // nobody reads this tile any more", ""),
     "copies that nobody waits for": ("} else copies_wait<0>()", "} else copies_wait<1>()"),
     "the tile of the transposed copy": ("__syncthreads();  // the tile is whole", ""),
     "words beyond the last that count": ("v < V ? b[v] : NEVER", "v < V ? b[v] : 0"),
     "rows in the order of their banks": ("r / 2) + 2 * (matrix / 2) + r % 2;", "r / 2) + matrix;"),
-    "eights at another row's place": ("8 * (matrix % 2 ^ swapped(row))", "8 * (matrix % 2)"),
+    "eights at another row's place": ("8 * (matrix % 2 ^ swizzle(row))", "8 * (matrix % 2)"),
     "sums that begin anew": ("float total = totals[r][threadIdx.x];", "float total = 0;"),
-    "a target of another row": ("1u << (apart + 4 * half + n)", "1u << (apart + n)"),
+    "a target of another row": ("1u << (distance + 4 * half + n)", "1u << (distance + n)"),
     "a target that isn't taken away": ("if (hits)", "if (false)"),
-    "words counted from their chunk's first": ("slab, own);", "slab, own - word);"),
-    "half of a row's maxima": ("2 * blockIdx.x + warp / 4] = seen[r]", "2 * blockIdx.x] = seen[r]"),
-    "a scale forgotten": ("+ beyond - log2f(scale)", "+ beyond"),
+    "words counted from their chunk's first": ("slab, word + first + row);", "slab, first + row);"),
+    "half of a row's maxima": (
+        "2 * blockIdx.x + warp / 4] = running[r]", "2 * blockIdx.x] = running[r]",
+    ),
+    "a scale forgotten": ("+ log2_sum - log2f(scale)", "+ log2_sum"),
     "a sum that isn't scaled to the new maximum": (
-        "exp2_of(LOG2_E * (seen[r].largest - largest))", "1",
+        "exp2_of(LOG2_E * (running[r].maximum - maximum))", "1",
     ),
     "a segment of W that begins too soon": ("begin = blockIdx.x * length", "begin = 0 * length"),
     "a segment of h that begins too soon": ("begin = blockIdx.y * length", "begin = 0 * length"),
@@ -128,15 +130,11 @@ MUTATIONS = {
 def test_planted_bugs_are_caught(name, monkeypatch):
     monkeypatch.setattr(softmax_head, "GRADIENT_BYTES", 2 * 256 * 300)
     before, after = MUTATIONS[name]
-
-    def mutate(code):
-        if "softmax_head_forward" not in code:
-            return code
-        assert before in code
-        return code.replace(before, after)
-
+    assert before in cuda_source.source("softmax_head")
     ops = bf16_ops()
-    ops.xp.mutate = mutate
+    ops.xp.mutate = lambda code: (
+        code.replace(before, after) if "softmax_head_forward" in code else code
+    )
     with pytest.raises(AssertionError):
         for shape in ((257, 64, 301), *SEGMENTS):
             given = scaled(*shape)
@@ -156,13 +154,14 @@ def test_elsewhere_logits_are_computed(H, options):
 
 
 def test_segments_fill_the_rounds():
-    for fixed, passing, at_once in ((20, 278, 264), (278, 20, 264), (5, 1035, 264), (1, 1, 2)):
-        length = softmax_head.segment_length(fixed, passing, at_once)
-        blocks = fixed * -(-passing // length)
-        assert 1 <= length <= passing
+    cases = ((20, 278, 264), (278, 20, 264), (5, 1035, 264), (1, 1, 2))
+    for stationary, streamed, at_once in cases:
+        length = softmax_head.segment_length(stationary, streamed, at_once)
+        blocks = stationary * -(-streamed // length)
+        assert 1 <= length <= streamed
         rounds = -(-blocks // at_once)
         # What the device could do in that time, and what is done.
-        assert rounds * length * at_once < 1.35 * fixed * passing or blocks < at_once
+        assert rounds * length * at_once < 1.35 * stationary * streamed or blocks < at_once
 
 
 @pytest.mark.parametrize("N", [1, 127, 128, 2500, 20_000])

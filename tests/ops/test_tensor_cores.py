@@ -19,17 +19,17 @@ extern "C" __global__ void product(const bf16* a, const bf16* b, float* c, int r
     SHARED_ARRAY(bf16, tile);  // 24 rows of 16
     const int lane = threadIdx.x;
     if (lane < 32) copy_async(tile + 8 * lane, a + 8 * lane, lane / 2 < rows);
-    copies_end();
+    copies_commit();
     if (lane < 16) copy_async(tile + 256 + 8 * lane, b + 8 * lane, true);
-    copies_end();
+    copies_commit();
     copies_wait<0>();
     __syncthreads();
     uint32 left[4], right[4];
     const int matrix = lane / 8, row = lane % 8;
-    load_matrices(left, tile + (row + 8 * (matrix % 2)) * 16 + 8 * (matrix / 2));
-    load_matrices(right, tile + 256 + row * 16 + 8 * (matrix % 2));
+    ldmatrix(left, tile + (row + 8 * (matrix % 2)) * 16 + 8 * (matrix / 2));
+    ldmatrix(right, tile + 256 + row * 16 + 8 * (matrix % 2));
     float sums[4] = {0, 0, 0, 0};
-    multiply(sums, left, right[0], right[1]);
+    mma(sums, left, right[0], right[1]);
     for (int n = 0; n < 4; ++n) c[(lane / 4 + 8 * (n / 2)) * 8 + 2 * (lane % 4) + n % 2] = sums[n];
 }
 

@@ -23,10 +23,15 @@ def source(name: str) -> str:
 
 
 def with_includes(text: str) -> str:
-    """Return a source's text with each included file of kernels/ in its place."""
+    """Return a source's text with each file of kernels/ where it is included first."""
+    seen = set[str]()
 
     def included(found: re.Match[str]) -> str:
-        return with_includes((FOLDER / found[1]).read_text("utf-8"))
+        name = found[1]
+        if name in seen:
+            return ""
+        seen.add(name)
+        return INCLUDE.sub(included, (FOLDER / name).read_text("utf-8"))
 
     return INCLUDE.sub(included, text)
 

@@ -114,6 +114,7 @@ class CupyOps(NumpyOps):
         self.tensor_cores = int(device.compute_capability) >= 80
         # Whether blocks reach each other's shared memory: kernels/cluster.cuh.
         self.clusters = int(device.compute_capability) >= 90
+        self.exchange = "mbarrier"  # of lstm_sequence.EXCHANGES: how the blocks of a cluster do
         attributes = device.attributes
         self.multiprocessors = int(attributes["MultiProcessorCount"])
         self.shared_bytes = int(attributes["MaxSharedMemoryPerBlockOptin"])
@@ -315,20 +316,14 @@ class CupyOps(NumpyOps):
         """As NumpyOps.lstm_sequence_forward: one launch for H <= 256, else two a step."""
         T, B, H4 = gates.shape
         H = H4 // 4
+        args = (gates, Wh, b, keep, h0, c0, c, h, hT, cT, np.int32(T), np.int32(B))
         rows = self._tensor_core_rows(B, H, gates, Wh)
         if rows is not None:
-            self._launch_bf16_sequence(
-                "forward", rows, H, B,
-                gates, Wh, b, keep, h0, c0, c, h, hT, cT, np.int32(T), np.int32(B),
-            )  # fmt: skip
+            self._launch_bf16_sequence("forward", rows, H, B, *args)
             return
         plan = self._plan(B, H)
         if plan is not None:
-            self._launch_sequence(
-                "lstm_sequence_forward", plan, B, H,
-                gates, Wh, b, keep, h0, c0, c, h, hT, cT,
-                np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
-            )  # fmt: skip
+            self._launch_sequence("lstm_sequence_forward", plan, B, H, *args, np.int32(H))
             return
         recurrent = work.array("recurrent", (B, H4))
         h[0], c[0] = h0, c0
@@ -349,6 +344,7 @@ class CupyOps(NumpyOps):
         dcT: Array | None,
         dh: Array,
         dc: Array,
+        db: Array,
         work: Workspace,
     ) -> None:
         """As NumpyOps.lstm_sequence_backward: one launch for H <= 256, else two a step.
@@ -356,20 +352,21 @@ class CupyOps(NumpyOps):
         keep is 0 or 1.
         """
         T, B, H = dy.shape
+        args = (gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc)
+        sizes = (np.int32(T), np.int32(B))
         rows = self._tensor_core_rows(B, H, gates, Wh, c, dy)
         if rows is not None:
-            self._launch_bf16_sequence(
-                "backward", rows, H, B,
-                gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc, np.int32(T), np.int32(B),
-            )  # fmt: skip
+            parts = work.array("db_parts", (blocks(B, rows), 4 * H))
+            self._launch_bf16_sequence("backward", rows, H, B, *args, parts, *sizes)
+            self.column_sum(parts, db)
             return
         plan = self._plan(B, H)
         if plan is not None:
+            parts = work.array("db_parts", (blocks(B, plan.rows), 4 * H))
             self._launch_sequence(
-                "lstm_sequence_backward", plan, B, H,
-                gates, Wh, keep, c, h, dy, dhT, dcT, dh, dc,
-                np.int32(T), np.int32(B), np.int32(H), np.int32(plan.held),
-            )  # fmt: skip
+                "lstm_sequence_backward", plan, B, H, *args, parts, *sizes, np.int32(H)
+            )
+            self.column_sum(parts, db)
             return
         dh[...] = 0 if dhT is None else dhT
         dc[...] = 0 if dcT is None else dcT
@@ -381,6 +378,7 @@ class CupyOps(NumpyOps):
                 self.xp.multiply(dh, kept[:, None], out=dh)
         if keep is not None:
             self.xp.multiply(h[:-1], keep[:, :, None], out=h[:-1])
+        self.column_sum(gates.reshape(T * B, 4 * H), db)
 
     def _launch_sequence(self, name: str, plan: SequencePlan, B: int, H: int, *args: Any) -> None:
         self.launch(
@@ -410,8 +408,9 @@ class CupyOps(NumpyOps):
     def _plan(self, B: int, H: int) -> SequencePlan | None:
         """Return how to run the persistent kernel, None where H is too large for it."""
         return lstm_sequence.sequence_plan(
-            B, H, self.dtype.itemsize, self.multiprocessors, self.shared_bytes, self.clusters
-        )
+            B, H, self.dtype.itemsize, self.multiprocessors, self.shared_bytes, self.clusters,
+            self.exchange,
+        )  # fmt: skip
 
     # Embedding --------------------------------------------------------------------------------
 

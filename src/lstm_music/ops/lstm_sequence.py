@@ -1,8 +1,9 @@
 """How kernels/lstm_sequence.cu runs: rows and weights, shared out over threads and blocks.
 
-A thread holds H recurrent weights: some in registers, some in shared memory, and what neither
-holds it reads from the L2 cache at each step. On an sm_90 the blocks of a cluster share a layer's
-units, so that together they hold all weights. Which way is fastest is estimated in clocks.
+A thread has H recurrent weights: some in registers, some in shared memory, and what neither has
+room for it reads from the L2 cache at each step. On an sm_90 the blocks of a cluster share a
+layer's units, so that together they have room for all weights. Which way is fastest is estimated in
+clocks.
 """
 
 from typing import NamedTuple
@@ -10,21 +11,25 @@ from typing import NamedTuple
 LARGEST_H = 256
 CLUSTERS = (1, 2, 4)  # blocks of a cluster: as many as any group of multiprocessors has room for
 ROWS = (1, 2, 4)  # of the batch, of a block
+# How blocks of a cluster exchange what they compute, as in exchange.cuh. By the cluster's barrier,
+# or by asynchronous stores that mbarriers count: no fence in the machine code. Neither is measured.
+EXCHANGES = ("barrier", "mbarrier")
 
-# Weights of a thread in registers, by the threads that the compiler is told are most, and rows: the
-# most that compiles without spills on every architecture. sm_90 has room for more.
-IN_REGISTERS = {(512, 1): 60, (512, 2): 48, (512, 4): 40, (1024, 1): 12, (1024, 2): 0}
-IN_REGISTERS_SM_90 = {
-    (256, 1): 192, (256, 2): 160, (256, 4): 128,
-    (384, 1): 96, (384, 2): 84, (384, 4): 60,
-    (512, 1): 76,
+# Weights of a thread in registers, by the threads that the compiler is told are most, and rows:
+# what NVRTC 13.0 and 13.5 compile without spills on every architecture. Only sm_90 has clusters.
+IN_REGISTERS = {
+    (512, 1): 72, (512, 2): 52, (512, 4): 36, (1024, 1): 12, (1024, 2): 8,
+    (256, 1): 184, (256, 2): 168, (256, 4): 136, (384, 1): 96, (384, 2): 92, (384, 4): 64,
 }  # fmt: skip
-IN_REGISTERS_DOUBLE = {512: 16, 1024: 4}
+IN_REGISTERS_DOUBLE = {512: 8, 1024: 0}
 
 # Clocks, assumed: from published measurements of Hopper, rounded.
 SHARED_BYTES_A_CLOCK, L2_BYTES_A_CLOCK, MULTIPLY_ADDS_A_CLOCK = 128, 64, 128
-STEP = 330  # of a step beside its products: two barriers, shared memory's latency, activations
-AMONG_BLOCKS = 400  # more where blocks wait for each other: a cluster's barrier, memory of others
+STEP = 300  # of a step beside its products: shared memory's latency, two activations, shuffles
+BARRIER = 40  # of a block's threads
+# Between blocks: 180 to another's shared memory, and what is done to send and to wait. The
+# cluster's barrier waits for all stores under way, to device memory too: 700 to 1,100.
+EXCHANGE = {"mbarrier": 270, "barrier": 900}
 
 
 class SequencePlan(NamedTuple):
@@ -34,12 +39,20 @@ class SequencePlan(NamedTuple):
     bound: int  # what the compiler is told is the most of threads
     registers: int  # weights in registers
     rows: int
-    held: int  # quads of weights in shared memory
+    shared_quads: int  # quads of weights in shared memory
+    all_on_chip: bool  # whether none are left for the L2 cache
     cluster: int = 1  # blocks that share rows
+    exchange: str = "mbarrier"  # of EXCHANGES: how the blocks of a cluster do
 
 
 def sequence_plan(
-    B: int, H: int, itemsize: int, multiprocessors: int, shared_bytes: int, clusters: bool = False
+    B: int,
+    H: int,
+    itemsize: int,
+    multiprocessors: int,
+    shared_bytes: int,
+    clusters: bool = False,
+    exchange: str = "mbarrier",
 ) -> SequencePlan | None:
     """Return how the kernel runs fastest, None for a hidden size that it isn't for.
 
@@ -49,10 +62,10 @@ def sequence_plan(
         return None
     sizes = CLUSTERS if clusters and itemsize == 4 else CLUSTERS[:1]
     found = [
-        plan
+        plan._replace(exchange=exchange)
         for cluster in sizes
         for rows in ROWS
-        if (plan := plan_of(H, itemsize, shared_bytes, cluster, rows, clusters)) is not None
+        if (plan := plan_of(H, itemsize, shared_bytes, cluster, rows)) is not None
     ]
     if not found:
         return None
@@ -60,30 +73,33 @@ def sequence_plan(
 
 
 def plan_of(
-    H: int, itemsize: int, shared_bytes: int, cluster: int, rows: int, sm_90: bool
+    H: int, itemsize: int, shared_bytes: int, cluster: int, rows: int
 ) -> SequencePlan | None:
-    """Return the plan of so many blocks a cluster and rows a block, None where it has no room."""
-    threads = 32 * -(-4 * units(H, cluster) // 32)
+    """Return the plan of so many blocks a cluster and rows a block, None where it has no room.
+
+    None too where a block of the cluster would have no unit.
+    """
+    threads = 4 * units(H, cluster)
     bounds = (512, 1024) if cluster == 1 else (256, 384)
     bound = next((n for n in bounds if threads <= n), 0)
     registers = IN_REGISTERS.get((bound, rows))
-    if sm_90:
-        registers = IN_REGISTERS_SM_90.get((bound, rows), registers)
-    if registers is None:
+    if registers is None or (cluster - 1) * units(H, cluster) >= H:
         return None
     if itemsize == 8:
         registers = IN_REGISTERS_DOUBLE[bound]
-    plan = SequencePlan(threads, bound, min(registers, 4 * -(-H // 4)), rows, 0, cluster)
-    quads = max(0, -(-H // 4) - plan.registers // 4)
+    quads = -(-H // 4)
+    plan = SequencePlan(threads, bound, min(registers, 4 * quads), rows, 0, True, cluster)
     free = shared_bytes - sequence_shared(plan, H, itemsize)
     if free < 0:
         return None
-    return plan._replace(held=min(quads, free // (4 * itemsize * threads)))
+    left = quads - plan.registers // 4
+    shared = min(left, free // (4 * itemsize * threads))
+    return plan._replace(shared_quads=shared, all_on_chip=shared == left)
 
 
 def units(H: int, cluster: int) -> int:
-    """Return the units of a block."""
-    return -(-H // cluster)
+    """Return the units of a block: whole warps, of 8 units with their four gates each."""
+    return 8 * -(-H // (8 * cluster))
 
 
 def grid(plan: SequencePlan, B: int) -> int:
@@ -107,30 +123,35 @@ def step_clocks(plan: SequencePlan, H: int) -> float:
     broadcasts of the state; multiply-adds run beside it. What follows is a chain.
     """
     quads = -(-H // 4)
-    far = max(0, quads - plan.registers // 4 - plan.held)
-    weights = 16 * plan.held * plan.threads / SHARED_BYTES_A_CLOCK
+    in_memory = quads - plan.registers // 4 - plan.shared_quads
+    weights = 16 * plan.shared_quads * plan.threads / SHARED_BYTES_A_CLOCK
     broadcasts = plan.rows * quads * plan.threads / 32
     product = max(
         weights + broadcasts,
         plan.rows * H * plan.threads / MULTIPLY_ADDS_A_CLOCK,
-        16 * far * plan.threads / L2_BYTES_A_CLOCK,
+        16 * in_memory * plan.threads / L2_BYTES_A_CLOCK,
     )
-    return product + STEP + (AMONG_BLOCKS if plan.cluster > 1 else 0)
+    return product + STEP + (EXCHANGE[plan.exchange] if plan.cluster > 1 else BARRIER)
 
 
 def sequence_options(plan: SequencePlan) -> tuple[str, ...]:
     """Return the compiler's options for a plan."""
     return (
         f"-DLSTM_THREADS={plan.bound}",
-        f"-DLSTM_REG={plan.registers}",
         f"-DLSTM_ROWS={plan.rows}",
+        f"-DLSTM_REG={plan.registers}",
+        f"-DLSTM_SHARED={plan.shared_quads}",
+        f"-DLSTM_MEMORY={int(not plan.all_on_chip)}",
         f"-DCLUSTER={plan.cluster}",
+        f"-DEXCHANGE={EXCHANGES.index(plan.exchange)}",
     )
 
 
 def sequence_shared(plan: SequencePlan, H: int, itemsize: int) -> int:
-    """Return the bytes of shared memory of a plan; enough for either direction."""
+    """Return the bytes of shared memory of a plan, as lstm_sequence.cu shares them out.
+
+    Enough for either direction: going back a buffer has four gates' rows.
+    """
     width = max(plan.registers, 4 * -(-H // 4))
-    turns = 2 if plan.cluster > 1 else 1
-    own = plan.rows * (4 * turns * width + 11 * units(H, plan.cluster))
-    return itemsize * (4 * plan.held * plan.threads + own)
+    of_gate = 32 * -(-plan.rows * width // 32) + 8
+    return 16 + itemsize * (4 * plan.shared_quads * plan.threads + 2 * 4 * of_gate)

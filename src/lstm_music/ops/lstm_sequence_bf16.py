@@ -1,7 +1,6 @@
 """How kernels/lstm_sequence_bf16.cu runs: the recurrent product on the tensor cores."""
 
 LARGEST_H = 128  # registers hold no more of Wh
-STAGES = 4  # as in lstm_sequence_bf16.cu
 
 
 def bf16_sequence_rows(B: int, H: int, multiprocessors: int, shared_bytes: int) -> int | None:
@@ -22,8 +21,9 @@ def bf16_sequence_options(rows: int, H: int) -> tuple[str, ...]:
 
 def bf16_sequence_shared(rows: int, H: int, backward: bool) -> int:
     """Return the bytes of shared memory, by the widths of rows in lstm_sequence_bf16.cu."""
-    apart = 32 // rows
+    apart, stages = 32 // rows, 3 if rows == 8 else 4
     if not backward:
-        return rows * (4 * STAGES * (4 * H + apart) + 2 * 2 * (H + 8))
+        return rows * (4 * stages * (4 * H + apart) + 2 * 2 * (H + 8))
     part = 32 * -(-H // 32) + apart
-    return 4 * rows * (STAGES * (6 * H + apart) + 2 * (H // 16) * part)
+    bias = 8 * 2 * H if rows == 8 else 0
+    return 4 * (rows * (stages * (6 * H + apart) + 2 * (H // 16) * part) + bias)

@@ -597,6 +597,7 @@ class NumbaOps(NumpyOps):
         dcT: Array | None,
         dh: Array,
         dc: Array,
+        db: Array,
         work: Workspace,
     ) -> None:
         """As NumpyOps.lstm_sequence_backward, each thread with its own part of the batch."""
@@ -606,6 +607,7 @@ class NumbaOps(NumpyOps):
         _lstm_sequence_backward(gates, Wh, kept, c, dy, dh, dc, get_num_threads())
         if keep is not None:
             h[:-1] *= keep[:, :, None]
+        np.sum(gates.reshape(-1, len(db)), axis=0, out=db)
 
     def lstm_cell_forward(
         self, gates: Array, recurrent: Array, keep: Array | None, c_prev: Array, c: Array, h: Array

@@ -231,6 +231,7 @@ class NumpyOps:
         dcT: Array | None,
         dh: Array,
         dc: Array,
+        db: Array,
         work: Workspace,
     ) -> None:
         """Go back over T time steps.
@@ -238,7 +239,8 @@ class NumpyOps:
         gates (T, B, 4H): activations, overwritten with the gradient of the pre-activations.
         h (T+1, B, H): each step's state before it, h[t], is multiplied by keep[t], as the
         gradient of Wh wants it. dy (T, B, H): gradient of the outputs. dhT, dcT (B, H): of the
-        final state, None for zero. Overwrites dh, dc (B, H): of the initial state.
+        final state, None for zero. Overwrites dh, dc (B, H): of the initial state; db (4H,): of
+        the bias.
         """
         T, B, H = dy.shape
         dh[...] = 0 if dhT is None else dhT
@@ -252,6 +254,7 @@ class NumpyOps:
             if keep is not None:
                 dh *= keep[t][:, None]
                 h[t] *= keep[t][:, None]
+        self.xp.sum(gates.reshape(T * B, 4 * H), axis=0, out=db)
 
     # Embedding --------------------------------------------------------------------------------
 

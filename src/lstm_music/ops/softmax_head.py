@@ -51,18 +51,18 @@ def tiles(n: int) -> int:
     return -(-n // TILE)
 
 
-def segment_length(fixed: int, passing: int, at_once: int) -> int:
-    """Return how many of the passing tiles a block takes, where `at_once` blocks run together.
+def segment_length(stationary: int, streamed: int, at_once: int) -> int:
+    """Return how many of the streamed tiles a block takes, where `at_once` blocks run together.
 
-    There are `fixed` blocks for each segment. All take the same time, a tile's for each that
-    passes and one more for those that stay, so the last round should be full.
+    A segment has a block for each stationary tile. All take the same time, a tile's for each that
+    is streamed and one more for the stationary one, so the last round should be full.
     """
 
     def cost(length: int) -> int:
-        blocks = fixed * -(-passing // length)
+        blocks = stationary * -(-streamed // length)
         return -(-blocks // at_once) * (length + 1)
 
-    return min(range(1, passing + 1), key=lambda length: (cost(length), -length))
+    return min(range(1, streamed + 1), key=lambda length: (cost(length), -length))
 
 
 def word_chunks(N: int, V: int) -> list[slice]:
@@ -74,7 +74,7 @@ def word_chunks(N: int, V: int) -> list[slice]:
 
 def linear_softmax_xent(
     ops: "CupyOps",
-    how: Plan,
+    run: Plan,
     h: Array,
     W: Array,
     b: Array,
@@ -91,8 +91,8 @@ def linear_softmax_xent(
     scale is more than 0: the kernels multiply by it as 2^log2(scale).
     """
     (N, H), V = h.shape, len(b)
-    half = work.part("head", "uint16")
-    rows, columns = ops.rounded(h, "h", work), half.array("W", (V, H))
+    scratch = work.part("head", "uint16")
+    rows, columns = ops.rounded(h, "h", work), scratch.array("W", (V, H))
     biases = work.array("head_biases", (tiles(V) * TILE,))
     ops.launch(
         "softmax_head", "softmax_head_copy", (tiles(V) * TILE // 64, H // 64), (THREADS,),
@@ -100,14 +100,14 @@ def linear_softmax_xent(
         options=options(H),
     )  # fmt: skip
     matrices = Matrices(rows, columns, biases)
-    offsets, wanted = _losses(ops, how, matrices, targets, scale, losses, work)
+    offsets, row_targets = _losses(ops, run, matrices, targets, scale, losses, work)
     chunks = word_chunks(N, V)
     largest = tiles(chunks[0].stop)
-    d = half.array("d", (largest * TILE, tiles(N) * TILE))
-    length = segment_length(largest, tiles(N), ops.multiprocessors * how.blocks)
+    d = scratch.array("d", (largest * TILE, tiles(N) * TILE))
+    length = segment_length(largest, tiles(N), ops.multiprocessors * run.blocks)
     sums = work.array("head_sums", (2 * -(-tiles(N) // length), tiles(V) * TILE))
     for words in chunks:
-        _gradient(ops, how, matrices, words, offsets, wanted, scale, d, sums, length)
+        _gradient(ops, run, matrices, words, offsets, row_targets, scale, d, sums, length)
         gradient = d[: words.stop - words.start, :N].T
         (ops.matmul_add if words.start else ops.matmul)(gradient, columns[words], dh)
         ops.matmul(rows.T, gradient, dW[:, words])
@@ -116,40 +116,40 @@ def linear_softmax_xent(
 
 def _losses(
     ops: "CupyOps",
-    how: Plan,
+    run: Plan,
     matrices: Matrices,
     targets: Array,
     scale: float,
     losses: Array,
     work: Workspace,
 ) -> tuple[Array, Array]:
-    """Write the losses; return what the kernel back reads of each row, for whole tiles of rows."""
+    """Write the losses; return what the backward kernel reads of whole tiles of rows."""
     (N, H), V = matrices.h.shape, len(matrices.W)
-    length = segment_length(tiles(N), tiles(V), ops.multiprocessors * how.blocks)
+    length = segment_length(tiles(N), tiles(V), ops.multiprocessors * run.blocks)
     segments = -(-tiles(V) // length)
-    parts = work.array("head_seen", (N, 2 * segments, 2))
+    partials = work.array("head_partials", (N, 2 * segments, 2))
     ops.launch(
         "softmax_head", "softmax_head_forward", (segments, tiles(N)), (THREADS,),
-        *matrices, parts, np.int32(N), np.int32(V), np.int32(length),
-        shared=how.shared, options=options(H),
+        *matrices, partials, np.int32(N), np.int32(V), np.int32(length),
+        shared=run.shared, options=options(H),
     )  # fmt: skip
     offsets = work.array("head_offsets", (tiles(N) * TILE,))
-    wanted = work.part("head_targets", "int32").array("wanted", (tiles(N) * TILE,))
+    row_targets = work.part("head_targets", "int32").array("row_targets", (tiles(N) * TILE,))
     ops.launch(
-        "softmax_head", "softmax_head_join", (tiles(N) * TILE // (THREADS // 32),), (THREADS,),
-        parts, *matrices, targets, losses, offsets, wanted, np.float32(scale),
+        "softmax_head", "softmax_head_merge", (tiles(N) * TILE // (THREADS // 32),), (THREADS,),
+        partials, *matrices, targets, losses, offsets, row_targets, np.float32(scale),
         np.int32(N), np.int32(2 * segments), options=options(H),
     )  # fmt: skip
-    return offsets, wanted
+    return offsets, row_targets
 
 
 def _gradient(
     ops: "CupyOps",
-    how: Plan,
+    run: Plan,
     matrices: Matrices,
     words: slice,
     offsets: Array,
-    wanted: Array,
+    row_targets: Array,
     scale: float,
     d: Array,
     sums: Array,
@@ -157,15 +157,15 @@ def _gradient(
 ) -> None:
     """Write the gradient of some words' logits to d, a row each; to sums, those of parts of rows.
 
-    length: tiles of h of a part, of which there are half as many as sums has rows.
+    length: tiles of h of a part, of which there are scratch as many as sums has rows.
     """
     (N, H), size = matrices.h.shape, words.stop - words.start
     ops.launch(
         "softmax_head", "softmax_head_backward", (tiles(size), len(sums) // 2), (THREADS,),
-        matrices.h, matrices.W[words], matrices.biases[words.start :], offsets, wanted, d,
+        matrices.h, matrices.W[words], matrices.biases[words.start :], offsets, row_targets, d,
         sums[:, words.start :], np.float32(scale), np.int32(N), np.int32(size),
         np.int32(words.start), np.uint32(d.shape[1] // 8), np.uint32(sums.shape[1]),
-        np.int32(length), shared=how.shared, options=options(H),
+        np.int32(length), shared=run.shared, options=options(H),
     )  # fmt: skip
 
 
