@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gpu_cases import BARRIER, CLIP, GOAL_CASES, LR, VARIANTS, WITHOUT, Case, sizes_of
+from gpu_cases import BARRIER, CLIP, LR, VARIANTS, WITHOUT, Case, sizes_of
 from gpu_ours import Ours, config_of, ops_of, random_batch
 from lstm_music.checkpoint import read_checkpoint
 from lstm_music.cli.runs import bundled_model
