@@ -81,6 +81,7 @@ def test_rows_are_apart_by_eights_or_by_lines_of_the_cache():
     assert ops.aligned(a) is a
 
 
+@pytest.mark.slow(keep=3)
 @pytest.mark.parametrize(("dtype", "precision"), [("float32", "fp32"), ("float32", "bf16"),
                                                   ("float64", "fp32")])  # fmt: skip
 @pytest.mark.parametrize("head", HEADS)

@@ -445,6 +445,7 @@ def test_a_dead_ones_lock_is_cleared(project: Project) -> None:
     assert not list(project.venv.glob(".lock*"))
 
 
+@pytest.mark.slow(keep=1)
 @pytest.mark.parametrize(
     "owner",
     [f"{os.getpid()} {platform.node()}", "999999999 another-computer", ""],

@@ -71,6 +71,7 @@ def parsed(score, monkeypatch):
 # Scores -> MIDI.
 
 
+@pytest.mark.slow(keep=2)
 @needs_music21
 @pytest.mark.parametrize(
     ("file", "parts", "quarters"),

@@ -56,6 +56,7 @@ def test_a_parser_takes_rubbish_with_one_line(name, rubbish):
     assert not fuzz.check(TARGETS[name], rubbish)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in IN_PROCESS])
 def test_a_parser_with_a_process_of_its_own_takes_damaged_files_with_one_line(name):
     """Whatever the parser does there, a crash too, is one line: see test_hostile_files.py."""

@@ -54,6 +54,7 @@ def refusal(folder, name, data):
     return line
 
 
+@pytest.mark.slow(keep=3)
 @pytest.mark.parametrize("name", hostile.MATS)
 def test_a_mat_file_that_says_it_is_huge_is_refused_in_little_memory(tmp_path, name):
     data = hostile.MATS[name]()

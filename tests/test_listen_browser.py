@@ -140,6 +140,7 @@ def test_without_a_server(tmp_path):
     assert [r[3] for r in study.all_ratings()] == [2, 5, 9]
 
 
+@pytest.mark.slow
 def test_several_raters_at_once(tmp_path):
     study = small_study(tmp_path, repeats=1, seconds=0.5)
     failures = []

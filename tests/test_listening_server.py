@@ -263,6 +263,7 @@ def test_ctrl_c_ends_it(study):
         assert server.process.wait(20) == 130
 
 
+@pytest.mark.slow
 def test_killed_twice_it_keeps_every_rating_that_it_acknowledged(tmp_path):
     study = small_study(tmp_path, systems=3, seconds=0.3)
     with Server(study.path) as server:

@@ -332,6 +332,7 @@ def test_settings_out_of_range_are_refused(settings):
 # Real data
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (DATA / "bach-417.zip").exists(), reason=f"no bach-417.zip in {DATA}")
 def test_bach_holds_the_known_number_of_messages():
     raw, repaired = Counter(), Counter()

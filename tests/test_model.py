@@ -131,6 +131,7 @@ def test_gradients(ops, layers, dropout):
     check_model(config, ops, random_batch(config, T=5, B=3, resets=some_resets))
 
 
+@pytest.mark.slow(keep=4)
 @pytest.mark.parametrize(
     ("T", "B", "V", "E", "H"),
     [(1, 1, 1, 1, 1), (1, 3, 5, 2, 3), (4, 1, 7, 5, 2), (3, 5, 3, 1, 4), (3, 3, 3, 3, 3)],
@@ -154,6 +155,7 @@ def test_gradients_of_a_factored_model(ops, V, C, D):
     check_model(config, ops, random_batch(config, T=4, B=3, resets=some_resets))
 
 
+@pytest.mark.slow(keep=4)
 @note_heads
 @pytest.mark.parametrize("layers", [1, 2])
 def test_gradients_of_notes(ops, head, layers):

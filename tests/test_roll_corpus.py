@@ -146,6 +146,7 @@ def test_a_named_set_has_a_grid_of_its_own(rolls, name, grid):
     assert load_corpus(name, rolls, Reading("note", grid=2)).reading.grid == 2
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("most", [1, 2, 3, 4])
 def test_full_chords_are_thinned_by_the_seed(tmp_path, most):
     clusters = [[range(40, 48 - n % 5) for n in range(12)] for _ in range(2)]
@@ -372,6 +373,7 @@ def test_the_summary_counts_frames_and_different_frames(rolls, representation):
 # Where rolls are --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow(keep=4)
 @pytest.mark.parametrize(
     ("name", "file"),
     [
@@ -468,6 +470,7 @@ def test_musedata_has_the_papers_chords(quickly):
     assert corpus.unseen[at].sum() / 64_339 == pytest.approx(0.200, abs=5e-4)
 
 
+@pytest.mark.slow
 @needs_muse
 def test_musedata_thinned_has_about_as_many_chords_as_the_papers(quickly):
     """Muse-Truncated: 21,510."""

@@ -75,6 +75,7 @@ def train(folder, ok):
     return call
 
 
+@pytest.mark.slow(keep=4)
 @pytest.mark.parametrize("zero", [False, True])
 def test_a_model_of_drums_alone_writes_drums(kind, train, ok, folder, zero):
     write_beats(folder / "music", zero)
@@ -104,6 +105,7 @@ def test_primers_of_drums_are_read_where_the_model_was_trained_with_them(kind, t
     assert channels(path)[0] == [{DRUMS}]
 
 
+@pytest.mark.slow(keep=2)
 def test_flattened_tracks_are_drums_by_their_pitches_and_merged_ones_are_not(kind, folder, command):
     write_bands(folder / "music")
     sizes = ("--hidden", 16, "--embedding", 16, "--batch", 3, "--seq", 20, "--lr", 0.02)

@@ -50,6 +50,7 @@ def campaign(name, *words):
     return done.stdout
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_one_that_never_stopped():
     said = campaign("kill_campaign.py", "--kills", 3, "--steps", 200)
     assert "3 kills at steps" in said

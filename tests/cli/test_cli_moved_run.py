@@ -96,6 +96,7 @@ STEPS = [(what, 25) for what in HAPPENINGS]
 STEPS += [(what, step) for what in (moved, removed) for step in (18, 40)]  # a best one's, the last
 
 
+@pytest.mark.slow(keep=4)
 @pytest.mark.parametrize(("what", "step"), STEPS)
 def test_a_run_goes_on_wherever_its_folder_is(whole, command, happens, what, step):
     happens(step, what)
@@ -243,6 +244,7 @@ def test_a_run_not_named_takes_the_next_name(train_small, monkeypatch, folder):
     assert names == [f"music-20300101-000000{end}" for end in ("", "-2", "-3")]
 
 
+@pytest.mark.slow
 def test_pieces_composed_at_once_are_all_there(folder):
     words = ("bach", "--num", 4, "--length", 40, "--quiet", *COMPUTE)
     said = at_once("sample", *((*words, "--seed", seed, "--out", "two") for seed in (1, 2)))

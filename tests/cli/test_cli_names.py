@@ -91,6 +91,7 @@ def test_what_is_to_be_typed_is_read_by_the_shell(trained):
         assert said.stdout == words + b"\n"
 
 
+@pytest.mark.slow
 def test_pages_and_figures_show_such_names(trained, done):
     done("figures", ODD, "--bars", 1, "--out", f"figures{ODD}")
     assert len(list(Path(f"figures{ODD}").glob("*.png"))) == 6

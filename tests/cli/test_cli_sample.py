@@ -594,6 +594,7 @@ def test_bad_input_for_a_note_model_is_one_line(train_rolls, fails, kind):
 # Baselines --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_baselines_draw_by_the_frequencies_of_the_training_split(ok):
     corpus = load_corpus("music", reading=Reading("note"))
     train, valid = corpus.split_frames("train"), corpus.split_frames("valid")

@@ -129,6 +129,7 @@ BUGS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow(keep=2)
 @pytest.mark.parametrize("name", BUGS)
 def test_bugs_are_caught(name):
     text, before, after, says = BUGS[name]
