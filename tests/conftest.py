@@ -6,6 +6,7 @@ from threadpoolctl import threadpool_limits
 
 import browser
 import gradcheck
+import unchanged
 from host_cuda import AS_CUPY
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
@@ -59,6 +60,7 @@ def pytest_sessionfinish(session):
     if (sent := getattr(session.config, "workeroutput", None)) is not None:
         sent["checks"] = [tuple(check) for check in gradcheck.checks]
         sent["lines"] = browser.MEASURED
+        sent["compared"] = [tuple(one) for one in unchanged.compared]
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -66,6 +68,7 @@ def pytest_testnodedown(node):
     sent = getattr(node, "workeroutput", {})
     gradcheck.checks += [gradcheck.Check(*check) for check in sent.get("checks", ())]
     browser.MEASURED += sent.get("lines", ())
+    unchanged.compared += [unchanged.Comparison(*one) for one in sent.get("compared", ())]
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -73,5 +76,5 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.write_line(f"backend {name} not tested here: {reason}")
     for line in browser.MEASURED:
         terminalreporter.write_line(line)
-    if line := gradcheck.summary():
+    for line in filter(None, (gradcheck.summary(), unchanged.summary())):
         terminalreporter.write_line(line)
