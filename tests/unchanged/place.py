@@ -250,7 +250,8 @@ def reported(words):
     """The words of a page, the notes of its samples; no sounds, scores and pictures."""
     with without(*ABSENT):
         call("report", [*words, "--out", "out/out.html"])
-    said = text_of(Path("out/out.html").read_text("utf-8"))
+    page = Path("out/out.html").read_text("utf-8")
+    said = text_of(page.replace(sys.executable, "python"))
     return Result(said, [re.sub(r"[\d.,]+", "#", line) for line in said["text"]])
 
 
