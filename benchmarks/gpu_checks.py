@@ -21,12 +21,12 @@ from gpu_ours import Ours, config_of, ops_of, random_batch
 from lstm_music.checkpoint import read_checkpoint
 from lstm_music.cli.runs import bundled_model
 from lstm_music.composer import composer_of
-from lstm_music.graph import GraphStep
+from lstm_music.graph import step_of
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Batch, Config, Model
 from lstm_music.ops import NumpyOps, cuda_source
 from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
+from lstm_music.optim import Averages, Optimizer
 from lstm_music.sampler import Options
 
 SMALL = Case("small", 101, 7, 9, 37)
@@ -221,22 +221,12 @@ def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[fl
     model = Model(config, ops, seed=1)
     optimizer = Optimizer(ops, "adam", model.parameters, 0.01)
     averages = Averages(model, 0.9)
-    graph = None
-    if isinstance(ops, CupyOps):
-        graph = GraphStep(model, optimizer, CLIP, 0, averages.means, averages.rate)
-    state, losses = model.zero_state(case.B), []
-    for step in range(steps):
+    step, losses = step_of(model, optimizer, CLIP, 0, averages), []
+    for _ in range(steps):
         keep = (rng.random((case.T, case.B)) < 0.9).astype(np.float32)
         batch = random_batch(case, rng)._replace(keep=keep)
-        if graph is not None:
-            graph.run(batch, LR, step)
-            losses.append(graph.read().loss)
-            continue
-        loss, grads, state = model.loss_and_grads(batch, state, 0, step)
-        scale = clip_scale(global_norm(ops, grads), CLIP)
-        optimizer.step(model.parameters, grads, LR, scale)
-        averages.update()
-        losses.append(loss)
+        step.run(batch, LR)
+        losses.append(step.read().loss)
     return losses, averages.model
 
 
@@ -263,7 +253,7 @@ def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: 
 def one_step(ours: Ours, case: Case, variant: str) -> None:
     """Take one step op by op, between marks for a profiler, after one that isn't between them."""
     graph = ours.graph_step(case, variant)
-    graph.run(random_batch(case, np.random.default_rng(0)), LR, 0)
+    graph.run(random_batch(case, np.random.default_rng(0)), LR)
     graph.read()
     (known,) = graph._graphs.values()
     twin, table, partial, slots = known.alive

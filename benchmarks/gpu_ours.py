@@ -164,14 +164,14 @@ class Ours:
         graph = self.graph_step(case, variant)
         rng = np.random.default_rng(0)
         batches = [random_batch(case, rng) for _ in range(4)]
-        graph.run(batches[0], LR, 0)
+        graph.run(batches[0], LR)
         (known,) = graph._graphs.values()
 
         def run() -> float:
             begun = time.perf_counter()
             for step in range(steps):
                 if sent:
-                    graph.run(batches[step % len(batches)], LR, step)
+                    graph.run(batches[step % len(batches)], LR)
                 else:
                     known.graph.launch(graph.stream)
             found = graph.read()

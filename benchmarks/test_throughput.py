@@ -15,23 +15,22 @@ import pytest
 
 from gpu_cases import CLIP, COPIED, GOAL_CASES, LR, SAMPLING_WORDS, SQUARE, Case
 from gpu_ours import Ours, by_events, config_of, random_batch, step_bound
-from lstm_music.batches import on_device
 from lstm_music.composer import sample_on_cpu
 from lstm_music.device_sampling import DeviceSampler
 from lstm_music.errors import UserError
-from lstm_music.graph import GraphStep, graph_step
-from lstm_music.model import Batch, Config, Model, State, parameter_shapes
+from lstm_music.graph import step_of
+from lstm_music.model import Batch, Config, Model, parameter_shapes
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.optim import Optimizer, clip_scale, global_norm
+from lstm_music.optim import Optimizer
 from lstm_music.sampler import Options
+from lstm_music.step import Step
 from lstm_music.tokenizers.grammar import ChordGrammar
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 TRAINING = (Case("bundled Bach", 951, 50, 50), *GOAL_CASES)
 BACKENDS = ("numpy", "numba", "cupy")
-GRAPH_STEPS = 20  # of a round: the device is waited for once
 SAMPLED = {"numpy": 20, "numba": 20, "cupy": 512}  # tokens of a piece, a round
 EIGHTH = 240  # ticks
 
@@ -96,26 +95,15 @@ def sampling_bound(B: int, ceiling: dict[str, float]) -> float:
 def training_round(model: Model, batch: Batch) -> tuple[Callable[[], None], int]:
     """Return what a round does, and its steps."""
     optimizer = Optimizer(model.ops, "adam", model.parameters)
-    graph = graph_step(model, optimizer, CLIP, 0)
-    if graph is not None:
-        return lambda: graph_round(graph, batch), GRAPH_STEPS
-    there = on_device(model.ops, batch)
-    state = [model.zero_state(batch.x.shape[1])]
-    return lambda: plain_round(model, optimizer, there, state), 1
+    step = step_of(model, optimizer, CLIP)
+    return lambda: training_steps(step, batch), step.read_every
 
 
-def graph_round(graph: GraphStep, batch: Batch) -> None:
-    """Take steps as graphs, then wait for the device."""
-    for step in range(GRAPH_STEPS):
-        graph.run(batch, LR, step)
-    assert not graph.read().failed
-
-
-def plain_round(model: Model, optimizer: Optimizer, batch: Batch, state: list[State]) -> None:
-    """Take a step as the trainer does on a CPU."""
-    _, grads, state[0] = model.loss_and_grads(batch, state[0])
-    scale = clip_scale(global_norm(model.ops, grads), CLIP)
-    optimizer.step(model.parameters, grads, LR, scale)
+def training_steps(step: Step, batch: Batch) -> None:
+    """Take steps as the trainer does, until it reads the losses."""
+    for _ in range(step.read_every):
+        step.run(batch, LR)
+    assert not step.read().failed
 
 
 @pytest.mark.parametrize("case", TRAINING, ids=lambda case: f"V={case.V}")

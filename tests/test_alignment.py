@@ -49,10 +49,10 @@ def taken(config, dtype, precision, steps=6, cupy=None):
     optimizer = Optimizer(ops, "adam", model.parameters, 0.1)
     averages = Averages(model, 0.9)
     # Not clipped: the norm adds up in another order where rows lie elsewhere.
-    step = GraphStep(model, optimizer, 0.0, averages=averages.means, rate=0.1)
+    step = GraphStep(model, optimizer, 0.0, averages=averages)
     losses = []
-    for number, batch in enumerate(batches(np.random.default_rng(0), V, steps)):
-        step.run(batch, 1e-2, number)
+    for batch in batches(np.random.default_rng(0), V, steps):
+        step.run(batch, 1e-2)
         losses.append(step.read().loss)
     (captured,) = step._graphs.values()
     return model, losses, captured.alive[1].alive

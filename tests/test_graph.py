@@ -5,7 +5,7 @@ import pytest
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import RECORDER, HostCupy, idle
-from lstm_music.graph import GraphStep, graph_step
+from lstm_music.graph import GraphStep, step_of
 from lstm_music.model import HEADS, Batch, Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cupy_ops import CupyOps
@@ -66,11 +66,12 @@ def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay):
 
     model, optimizer = graph_model(config, decay=decay)
     averages = Averages(model, 1 - RATE)
-    step = graph_step(model, optimizer, clip, 3, averages.means, RATE)
-    for number, (batch, lr) in enumerate(zip(given, rates, strict=True)):
-        step.run(batch, lr, number)
+    step = step_of(model, optimizer, clip, 3, averages)
+    assert isinstance(step, GraphStep)
+    for batch, lr, each in zip(given, rates, expected, strict=True):
+        step.run(batch, lr)
         totals = step.read()
-        np.testing.assert_allclose((totals.loss, totals.norm), expected[number], rtol=1e-9)
+        np.testing.assert_allclose((totals.loss, totals.norm), each, rtol=1e-9)
         np.testing.assert_allclose(totals.loss_sum, totals.loss * batch.targets, rtol=1e-12)
         assert not totals.failed
     for name, p in reference.parameters.items():
@@ -93,8 +94,8 @@ def test_bf16_learns_as_float64_does_with_logits_nowhere():
     model = Model(config, ops, seed=1)
     step = GraphStep(model, Optimizer(ops, "adam", model.parameters), 5.0, 3)
     found = []
-    for number, batch in enumerate(given):
-        step.run(batch, 1e-2, number)
+    for batch in given:
+        step.run(batch, 1e-2)
         found.append(step.read().loss)
     losses = [loss for loss, _ in expected]
     assert losses[-1] < 0.6 * losses[0]  # there is something to lose
@@ -160,7 +161,7 @@ def test_each_capture_has_memory_of_its_own():
     step = GraphStep(model, optimizer, 5.0)
     for number, shape in enumerate([(3, B), (2, B), (3, B)]):
         (batch,) = batches(np.random.default_rng(number), 11, 1, shape)
-        step.run(batch, 1e-2, number)
+        step.run(batch, 1e-2)
     pools = [captured.pool for captured in step._graphs.values()]
     assert len(pools) == 2 and pools[0] is not pools[1]
 
@@ -179,7 +180,7 @@ def test_a_capture_that_fails_leaves_the_stream_as_it_was(monkeypatch):
 
     monkeypatch.setattr(model.ops, "adam_all", failing)
     with pytest.raises(OSError, match="not in a graph"):
-        GraphStep(model, optimizer, 5.0).run(batch, 1e-2, 0)
+        GraphStep(model, optimizer, 5.0).run(batch, 1e-2)
     assert calls == [False, True] and RECORDER.steps is None
 
 
@@ -189,8 +190,8 @@ def test_totals_add_up_until_they_are_read():
     expected, *_ = plain_steps(config, given, 5.0, [1e-2] * 3, seed=0)
     model, optimizer = graph_model(config)
     step = GraphStep(model, optimizer, 5.0)
-    for number, batch in enumerate(given):
-        step.run(batch, 1e-2, number)
+    for batch in given:
+        step.run(batch, 1e-2)
     totals = step.read()
     nats = sum(loss * batch.targets for (loss, _), batch in zip(expected, given, strict=True))
     np.testing.assert_allclose(totals.loss_sum, nats, rtol=1e-9)
@@ -202,14 +203,14 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_says_so():
     config = Config(vocabulary=11, embedding=6, hidden=7, layers=1)
     first, second = batches(np.random.default_rng(0), 11, 2)
     model, optimizer = graph_model(config, decay=0.1)
-    means = Averages(model, 1 - RATE).means
-    step = GraphStep(model, optimizer, 5.0, averages=means, rate=RATE)
-    step.run(first, 1e-2, 0)
+    averages = Averages(model, 1 - RATE)
+    step = GraphStep(model, optimizer, 5.0, averages=averages)
+    step.run(first, 1e-2)
     model.parameters["head.b"][...] = np.nan
-    arrays = model.parameters | {f"mean of {name}": mean for name, mean in means.items()}
+    arrays = model.parameters | {f"mean of {name}": mean for name, mean in averages.means.items()}
     before = {name: model.ops.to_numpy(a) for name, a in arrays.items()}
-    for number in (1, 2, 3):
-        step.run(second, 1e-2, number)
+    for _ in range(3):
+        step.run(second, 1e-2)
     assert step.read().failed == 3
     for name, a in before.items():
         np.testing.assert_array_equal(model.ops.to_numpy(arrays[name]), a, name)
@@ -224,8 +225,8 @@ def test_each_shape_has_its_graph_and_a_run_between_does_not_disturb_it(head):
     expected, *_ = plain_steps(config, given, 5.0, [1e-2] * 3, seed=0)
     model, optimizer = graph_model(config)
     step = GraphStep(model, optimizer, 5.0)
-    for number, batch in enumerate(given):
-        step.run(batch, 1e-2, number)
-        np.testing.assert_allclose(step.read().loss, expected[number][0], rtol=1e-9)
+    for batch, (loss, _) in zip(given, expected, strict=True):
+        step.run(batch, 1e-2)
+        np.testing.assert_allclose(step.read().loss, loss, rtol=1e-9)
         on_device = Batch(*(model.ops.asarray(a, a.dtype) for a in (short.x, short.y)), None, 1)
         model.losses(on_device, model.zero_state(B))

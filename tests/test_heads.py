@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gradcheck import check_gradients
-from lstm_music.heads import FactoredHead, NadeHead, Parts, SigmoidHead, SoftmaxHead, make_head
+from lstm_music.embedding import Parts
+from lstm_music.heads import FactoredHead, NadeHead, SigmoidHead, SoftmaxHead, make_head
 from lstm_music.ops import numpy_ops
 from lstm_music.ops.numpy_ops import NO_NOTES
 
@@ -239,10 +240,10 @@ def test_the_logits_of_a_factored_head_are_its_words_log_probabilities(any_ops):
     a, _ = factored_problem(N=5, H=3, C=4, D=5)
     words = np.array([(0, -1), (3, 4), (1, 0), (3, 2), (2, 0)], np.int32)
     p = {n: any_ops.asarray(value) for n, value in a.items() if n != "h"}
-    on = Parts(*(any_ops.asarray(part, np.int32) for part in words.T))
+    head = FactoredHead(3, 4, 5, Parts.by_id(any_ops, *words.T))
 
     def logits(h):
-        return any_ops.to_numpy(FactoredHead.logits(any_ops, p, any_ops.asarray(h), on))
+        return any_ops.to_numpy(head.logits(any_ops, p, any_ops.asarray(h)))
 
     found = logits(a["h"])
     for row, h in zip(found, a["h"], strict=True):

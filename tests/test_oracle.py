@@ -26,7 +26,7 @@ def batches(config):
     rng = np.random.default_rng(0)
     for step in range(STEPS):
         if config.reads_notes:
-            x, y = rng.integers(2, size=(2, T, B, config.embeddings["W"]), dtype=np.uint8)
+            x, y = rng.integers(2, size=(2, T, B, config.vocabulary + 1), dtype=np.uint8)
             y = y[..., : config.vocabulary].copy()
             none = rng.random((T, B)) < 0.2
             y[none, 0] = NO_NOTES
@@ -47,7 +47,7 @@ class TorchModel(torch.nn.Module):
         super().__init__()
         self.config = config
         V, E, H, L = config.vocabulary, config.embedding, config.hidden, config.layers
-        self.embedding = torch.nn.Embedding(config.embeddings["W"], E, dtype=torch.float64)
+        self.embedding = torch.nn.Embedding(len(parameters["embedding.W"]), E, dtype=torch.float64)
         self.lstm = torch.nn.LSTM(E, H, L, dtype=torch.float64)
         self.head = torch.nn.Linear(H, V, dtype=torch.float64)
         with torch.no_grad():

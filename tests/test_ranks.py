@@ -124,12 +124,12 @@ def test_a_run_goes_on_with_another_number_of_ranks(corpus, tmp_path, before, af
         np.testing.assert_allclose(found.model.parameters[name], p, 1e-7, 1e-9, err_msg=name)
     path = checkpoints_of(found.run)[0]
     state = read_arrays(path, TRAIN_FILE, read_meta(path))["state.h"]
-    np.testing.assert_allclose(state, straight.state.h, 1e-7, 1e-9)
+    np.testing.assert_allclose(state, straight.steps.state.h, 1e-7, 1e-9)
 
 
 def test_rank_0_alone_points_at_the_best(corpus, tmp_path, monkeypatch):
     pointed = []
-    monkeypatch.setattr("lstm_music.trainer.point", lambda *given: pointed.append(given))
+    monkeypatch.setattr("lstm_music.resuming.point", lambda *given: pointed.append(given))
     train(corpus, tmp_path / "run", 3, max_steps=4)
     assert len(pointed) == 1
 
@@ -172,7 +172,7 @@ def test_a_disk_that_refuses_leaves_all_ranks_of_one_mind(corpus, tmp_path, monk
             raise OSError(28, "No space left on device")
         return write_checkpoint(*given)
 
-    monkeypatch.setattr("lstm_music.trainer.write_checkpoint", full_at_first)
+    monkeypatch.setattr("lstm_music.resuming.write_checkpoint", full_at_first)
     found = train(corpus, tmp_path / "run", 2, epochs=1)
     assert [trainer.progress.best for trainer in found] == [math.inf] * 2
     assert len(tries) == 2

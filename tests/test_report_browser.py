@@ -13,7 +13,6 @@ from lstm_music.cli.report import Room, Steps, compose
 from lstm_music.cli.runs import bundled_model
 from lstm_music.composer import composer_of
 from lstm_music.corpus import Reading, load_corpus
-from lstm_music.heads import Parts
 from lstm_music.midi import notes_of, read_midi
 from lstm_music.model import Batch, Model, part
 from lstm_music.ops import get_ops
@@ -122,7 +121,7 @@ def probabilities(model, music):
     h, _ = model.outputs(Batch(x, y, None, len(music)), model.zero_state(1))
     p, h = part(model.parameters, "head"), h[:, 0]
     if not model.config.reads_notes:
-        logits = model.head.logits(OPS, p, h, *([Parts(*model.words)] if model.words else []))
+        logits = model.head.logits(OPS, p, h)
         weights = np.exp(logits - logits.max(axis=1, keepdims=True))
         return weights / weights.sum(axis=1, keepdims=True)
     if model.config.head == "sigmoid":

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lstm_music import checkpoint as checkpoints
 from lstm_music import evaluate as evaluation
-from lstm_music import run_folder
+from lstm_music import resuming, run_folder
 from lstm_music import trainer as training
 from lstm_music.checkpoint import CHECKPOINTS, MODEL_FILE, TRAIN_FILE, checkpoints_of, read_run
 from lstm_music.errors import UserError
@@ -203,7 +203,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_again(corpus, straight,
 def test_a_run_at_its_limit_stays_as_it_is(corpus, straight, tmp_path, monkeypatch):
     run = tmp_path / "run"
     small_trainer(corpus, run, max_steps=STEPS).train()
-    monkeypatch.setattr(training, "write_checkpoint", None)  # not even written again
+    monkeypatch.setattr(resuming, "write_checkpoint", None)  # not even written again
     small_trainer(corpus, run, resume=True, max_steps=STEPS).train()
     assert_same_run(run, straight)
 
@@ -541,7 +541,7 @@ def test_no_space_is_asked_for_where_that_is_not_what_is_missing(corpus, tmp_pat
         raise OSError(errno.EIO, "Input/output error")
 
     trainer = small_trainer(corpus, tmp_path / "run", max_steps=20)
-    monkeypatch.setattr(training, "write_checkpoint", refuse)
+    monkeypatch.setattr(resuming, "write_checkpoint", refuse)
     with pytest.raises(UserError, match=r"Input/output error.*: mend that, then go on with"):
         trainer.train()
 
@@ -555,7 +555,7 @@ def test_metrics_that_cant_be_written_are_a_warning(corpus, straight, tmp_path, 
             raise OSError(errno.ENOSPC, "No space left on device")
         real(path, line, head)
 
-    monkeypatch.setattr(training, "append", refuse)
+    monkeypatch.setattr(resuming, "append", refuse)
     trainer = small_trainer(corpus, run, max_steps=40)
     trainer.train()
     assert len(trainer.warnings) == 2
@@ -792,13 +792,13 @@ def test_share_and_time_left_by_epochs(corpus, tmp_path, monkeypatch):
 
 def test_checkpoints_come_by_the_clock(corpus, tmp_path, monkeypatch):
     saved = []
-    real = training.write_checkpoint
+    real = resuming.write_checkpoint
 
     def write(run, step, *rest):
         saved.append(step)
         return real(run, step, *rest)
 
-    monkeypatch.setattr(training, "write_checkpoint", write)
+    monkeypatch.setattr(resuming, "write_checkpoint", write)
     run = tmp_path / "run"
     reports(corpus, run, Clock(monkeypatch), max_steps=17, checkpoint_minutes=0.15)
     assert saved == [5, 10, 15, 17]

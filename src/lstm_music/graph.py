@@ -1,7 +1,7 @@
 """A whole training step as one CUDA graph: captured once for each shape of batch, then replayed.
 
 A replay costs one small copy to the device (the batch and a few numbers) and one launch. Loss and
-gradient norm stay on the device, added up until `read` asks for them.
+gradient norm stay on the device, added up until `read` asks for them. What a step is: `step.py`.
 """
 
 import math
@@ -25,26 +25,14 @@ from lstm_music.ops.cupy_ops import (
     named,
 )
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.optim import Optimizer
+from lstm_music.optim import Averages, Optimizer
+from lstm_music.ranks import ALONE, Alone
+from lstm_music.step import EagerStep, Step, Totals
 
+READ_STEPS = 32  # between reads of the losses: a read waits for the device
 BUFFERS = 4  # of the host, so that a batch can be written while others are on their way
 STEP_AT = 8 * len(GIVEN)  # of dropout's step, in bytes from the start of what is sent
 BATCH_AT = 64
-
-
-class Totals(NamedTuple):
-    """What steps since the last read added up to.
-
-    loss, norm: of the last step; loss_sum: nats of all targets; norm_sum: of all steps' norms.
-    failed: steps since the first whose loss or norm was no finite number, it included; none of
-    them changed the parameters.
-    """
-
-    loss: float
-    norm: float
-    loss_sum: float
-    norm_sum: float
-    failed: int
 
 
 class Part(NamedTuple):
@@ -141,9 +129,11 @@ class GraphStep:
     """Training steps of a model on a GPU, each one graph launch. Adam only.
 
     clip: the largest norm, 0 for any. seed: of the dropout masks. The optimiser's moments and
-    count of steps, and the model's parameters, are those that it was made with. averages: of the
-    parameters, by their names; each step moves them by a share `rate` of the difference.
+    count of steps, the model's parameters and their averages are those that it was made with.
+    After a bad step all that follow fail too, until a read.
     """
+
+    read_every = READ_STEPS
 
     def __init__(
         self,
@@ -151,34 +141,35 @@ class GraphStep:
         optimizer: Optimizer,
         clip: float,
         seed: int = 0,
-        averages: dict[str, Array] | None = None,
-        rate: float = 0.0,
+        averages: Averages | None = None,
     ) -> None:
         if not isinstance(model.ops, CupyOps) or optimizer.kind != "adam":
             raise UserError("a step is one CUDA graph with the cupy backend and Adam alone")
         self.ops: CupyOps = model.ops
         self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
-        self.averages, self.rate = averages or {}, rate
+        self.means = averages.means if averages else {}
+        self.rate = averages.rate if averages else 0.0
         xp = self.xp = self.ops.xp
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.where = xp.zeros(model.config.vocabulary, np.int32)
         self.found = xp.zeros(len(FOUND), np.float64)
         self.state: State | None = None
+        self.number = 0
         self._graphs: dict[tuple[int, int], Captured] = {}
 
-    def reset(self, state: State | None = None) -> None:
-        """Go on from a state (L, B, H), or from an empty one."""
-        if self.state is None or (state is not None and state.h.shape != self.state.h.shape):
+    def reset(self, state: State) -> None:
+        """As Step.reset: where the graphs read it, if there is a state of that shape."""
+        if self.state is None or state.h.shape != self.state.h.shape:
             self.state = state
             self._graphs.clear()  # they hold the old state's arrays
             return
         with self.stream:
-            self.state.h[...] = 0 if state is None else state.h
-            self.state.c[...] = 0 if state is None else state.c
+            self.state.h[...] = state.h
+            self.state.c[...] = state.c
 
-    def run(self, batch: Batch, lr: float, step: int) -> None:
-        """Take a step with a batch of the host; step is dropout's. Returns before it is done."""
+    def run(self, batch: Batch, lr: float) -> None:
+        """As Step.run: returns before the step is done."""
         shape = (batch.x.shape[0], batch.x.shape[1])
         with self.stream:
             if shape not in self._graphs:
@@ -188,11 +179,12 @@ class GraphStep:
             t = self.optimizer.t
             scale = 1 / max(batch.targets, 1)
             given = [lr, 1 / (1 - BETA1**t), 1 / (1 - BETA2**t), scale, self.clip]
-            captured.sent.send(batch, given, step, self.stream)
+            captured.sent.send(batch, given, self.number, self.stream)
             captured.graph.launch(self.stream)
+        self.number += 1
 
     def read(self) -> Totals:
-        """Wait for the steps taken; return what they added up to, and begin to add anew."""
+        """As Step.read. Which tensor isn't finite, the device doesn't say."""
         with self.stream:
             found = named(self.ops.to_numpy(self.found))
             self.found[FOUND.index("loss_sum") :] = 0
@@ -271,22 +263,26 @@ class GraphStep:
                     optimizer.slots[f"v.{name}"],
                     self.where,
                     optimizer.decay_of(name),
-                    self.averages.get(name),
+                    self.means.get(name),
                 )
                 for name, p in self.model.parameters.items()
             ]
         )
 
 
-def graph_step(
+def step_of(
     model: Model,
     optimizer: Optimizer,
     clip: float,
-    seed: int,
-    averages: dict[str, Array] | None = None,
-    rate: float = 0.0,
-) -> GraphStep | None:
-    """Return a model's steps as graphs, None where they can't be: another backend or optimiser."""
-    if isinstance(model.ops, CupyOps) and optimizer.kind == "adam":
-        return GraphStep(model, optimizer, clip, seed, averages, rate)
-    return None
+    seed: int = 0,
+    averages: Averages | None = None,
+    ranks: Alone = ALONE,
+    skips: bool = False,
+) -> Step:
+    """Return a model's training steps: captured on a GPU where they can be, else done at once.
+
+    skips: bad steps are left out, so the host has to know of one before the next.
+    """
+    if isinstance(model.ops, CupyOps) and optimizer.kind == "adam" and ranks.alone and not skips:
+        return GraphStep(model, optimizer, clip, seed, averages)
+    return EagerStep(model, optimizer, clip, seed, averages, ranks)

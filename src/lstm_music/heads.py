@@ -1,15 +1,14 @@
 """Heads: from the last layer's output to a loss, its gradients, and what may come next."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, TypeAlias
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 
+from lstm_music.embedding import Parts, Shapes
 from lstm_music.ops import NumpyOps, Workspace
 from lstm_music.ops.numpy_ops import Array, rows_as
-
-Shapes: TypeAlias = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +29,11 @@ class SoftmaxHead:
     def init(self, ops: NumpyOps, rng: np.random.Generator) -> dict[str, Array]:
         """Return new parameters: weights uniform in ±1/√H, biases 0."""
         return uniform_parameters(ops, rng, self.shapes())
+
+    @staticmethod
+    def targets(y: Array) -> Array:
+        """Return ids (N,) as the losses take them."""
+        return y
 
     @staticmethod
     def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
@@ -62,17 +66,6 @@ class SoftmaxHead:
         return losses, dh, {"W": dW, "b": db}
 
 
-class Parts(NamedTuple):
-    """Words in two parts: classes (N,), -1 for no word, and deltas (N,), -1 where there is none."""
-
-    classes: Array
-    deltas: Array
-
-    def of(self, ids: Array) -> "Parts":
-        """Return the parts of the words with these ids (N,); an id of -1 takes the last ones."""
-        return Parts(self.classes[ids], self.deltas[ids])
-
-
 @dataclass(frozen=True)
 class FactoredHead:
     """One of C·D words in two steps, its class and then its delta; some classes have no deltas.
@@ -85,12 +78,14 @@ class FactoredHead:
     what its class and its delta learnt. Source: classes of words, Goodman 2001, "Classes for fast
     maximum entropy training"; z lets a delta's likelihood depend on the class.
     Parameters: "Wc" (H, C), "bc" (C,), "A" (H, H), "U" (C, H), "Wd" (H, D), "bd" (D,).
+    words: the parts of the vocabulary, `Parts.by_id`, which logits and targets need.
     """
 
     wide: ClassVar[tuple[str, ...]] = ("Wc", "Wd")
     H: int
     C: int
     D: int
+    words: Parts | None = field(default=None, compare=False)
 
     def shapes(self) -> Shapes:
         """Return the shape of each parameter."""
@@ -102,13 +97,19 @@ class FactoredHead:
         p, bound = uniform_parameters(ops, rng, self.shapes()), 1 / np.sqrt(self.H)
         return p | {"U": ops.asarray(rng.uniform(-bound, bound, (self.C, self.H)))}
 
-    @staticmethod
-    def logits(ops: NumpyOps, p: Mapping[str, Array], h: Array, words: Parts) -> Array:
-        """Return the log-probabilities (B, V), but for a constant a row, of words (V,).
+    def targets(self, y: Array) -> Parts:
+        """Return ids (N,), -1 for none, as the losses take them."""
+        assert self.words is not None
+        return self.words.of(y)
+
+    def logits(self, ops: NumpyOps, p: Mapping[str, Array], h: Array) -> Array:
+        """Return the log-probabilities (B, V) of the words, but for a constant a row.
 
         h (B, H). Each row goes through every class by itself, so that its bits don't depend on
         the others.
         """
+        assert self.words is not None
+        words = Parts(*(part[:-1] for part in self.words))
         xp, (C, D) = ops.xp, (len(p["bc"]), len(p["bd"]))
         classes, contexts = affine(ops, h, p["Wc"], p["bc"]), affine(ops, h, p["A"], None)
         out: Array = xp.empty((len(h), len(words.classes)), ops.dtype)
@@ -207,6 +208,11 @@ class SigmoidHead:
         return uniform_parameters(ops, rng, self.shapes())
 
     @staticmethod
+    def targets(y: Array) -> Array:
+        """Return notes (N, D) as the losses take them."""
+        return y
+
+    @staticmethod
     def losses(
         ops: NumpyOps, p: Mapping[str, Array], h: Array, targets: Array, work: Workspace
     ) -> Array:
@@ -276,6 +282,11 @@ class NadeHead:
         return p | {"U": ops.asarray(rng.uniform(-bound, bound, (self.D, self.K)))}
 
     @staticmethod
+    def targets(y: Array) -> Array:
+        """Return notes (N, D) as the losses take them."""
+        return y
+
+    @staticmethod
     def losses(
         ops: NumpyOps, p: Mapping[str, Array], h: Array, targets: Array, work: Workspace
     ) -> Array:
@@ -330,15 +341,17 @@ Head: TypeAlias = SoftmaxHead | FactoredHead | SigmoidHead | NadeHead
 NoteHead: TypeAlias = SigmoidHead | NadeHead
 
 
-def make_head(kind: str, H: int, V: int, K: int, C: int = 0, D: int = 0) -> Head:
+def make_head(
+    kind: str, H: int, V: int, K: int, C: int = 0, D: int = 0, words: Parts | None = None
+) -> Head:
     """Return a head by its name: H outputs to V tokens or notes.
 
-    K: hidden units of a NADE; C, D: classes and deltas of a factored head.
+    K: hidden units of a NADE; C, D, words: classes and deltas of a factored head, and its words.
     """
     if kind == "softmax":
         return SoftmaxHead(H, V)
     if kind == "factored":
-        return FactoredHead(H, C, D)
+        return FactoredHead(H, C, D, words)
     return SigmoidHead(H, V) if kind == "sigmoid" else NadeHead(H, V, K)
 
 

@@ -63,6 +63,22 @@ def not_finite(
     )
 
 
+def skipped_line(loss: float, step: int, tensor: str, skipped: int) -> str:
+    """Return the warning of a bad step that was left out, one of so many."""
+    return (
+        f"skipped step {step:,}, whose {named(loss)} is no finite number ({tensor}): "
+        f"{skipped:,} skipped so far"
+    )
+
+
+def jump_line(mean: float, loss: float, step: int) -> str:
+    """Return the warning of a loss that jumped from a mean."""
+    return (
+        f"the loss jumped from about {mean:.3f} to {loss:.3f} at step {step:,}: if it stays there, "
+        "train with a lower --lr or --clip"
+    )
+
+
 @dataclass
 class Jumps:
     """Watches the losses of a run for jumps, and tells of one between two validations at most."""

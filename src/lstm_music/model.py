@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_music.embedding import NOTE_HEADS, Embedding, Parts, make_embedding
 from lstm_music.errors import UserError
-from lstm_music.heads import FactoredHead, Head, NadeHead, Parts, SigmoidHead, make_head
+from lstm_music.heads import Head, NadeHead, SigmoidHead, make_head
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.numpy_ops import Array, RowGradient
@@ -21,7 +22,7 @@ HEADS_OF = {  # by representation, the default first
     "message": ("softmax", "factored"),
     "event": ("softmax",),
     "chord": ("softmax",),
-    "note": ("sigmoid", "nade"),
+    "note": NOTE_HEADS,
 }
 
 
@@ -66,18 +67,7 @@ class Config:
     @property
     def reads_notes(self) -> bool:
         """Whether the input is a vector of notes, not the id of a token."""
-        return self.head in HEADS_OF["note"]
-
-    @property
-    def embeddings(self) -> dict[str, int]:
-        """Rows of each table of the embedding, by its name.
-
-        One a token; one a note and the last the start symbol's; of a factored head one a class in
-        one table and one a delta in another, whose rows are added.
-        """
-        if self.head == "factored":
-            return {"Wc": self.classes, "Wd": self.deltas}
-        return {"W": self.vocabulary + self.reads_notes}
+        return self.head in NOTE_HEADS
 
     def dropout_after(self, layer: int) -> float:
         """Return the rate after layer 1, 2, …, L; 0 is the embedding."""
@@ -86,10 +76,15 @@ class Config:
             own = self.output_dropout
         return self.dropout if own is None else own
 
-    def make_head(self) -> Head:
-        """Return the head."""
+    def make_embedding(self, words: Parts | None = None) -> Embedding:
+        """Return the embedding; words: of a factored one, to look up."""
+        V, E = self.vocabulary, self.embedding
+        return make_embedding(self.head, V, E, self.classes, self.deltas, words)
+
+    def make_head(self, words: Parts | None = None) -> Head:
+        """Return the head; words: of a factored one, to predict."""
         sizes = self.hidden, self.vocabulary, self.nade, self.classes, self.deltas
-        return make_head(self.head, *sizes)
+        return make_head(self.head, *sizes, words)
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
@@ -137,12 +132,9 @@ class Model:
         words: tuple[Array, Array] | None = None,
     ) -> None:
         self.config, self.ops, self.words = config, ops, words
-        self.head = config.make_head()
-        assert (words is not None) == isinstance(self.head, FactoredHead)
-        if words is not None:
-            self._words = Parts(*(ops.asarray(a, np.int32) for a in words))
-            # The id -1 is no word.
-            self._parts = Parts(*(ops.asarray([*a, -1], np.int32) for a in words))
+        assert (words is not None) == (config.head == "factored")
+        parts = Parts.by_id(ops, *words) if words else None
+        self.embedding, self.head = config.make_embedding(parts), config.make_head(parts)
         given = init_parameters(config, ops, seed) if parameters is None else parameters
         wide = {f"head.{name}" for name in self.head.wide}
         self.parameters = {k: ops.aligned(p) if k in wide else p for k, p in given.items()}
@@ -209,7 +201,8 @@ class Model:
             ready(layer_grads)
             grads |= layer_grads
         self._dropout(d, seed, 0, step, batch)
-        embedding = self._embedding_backward(rows_of(batch.x), d.reshape(T * B, -1))
+        own, x, dx = part(p, "embedding"), rows_of(batch.x), d.reshape(T * B, -1)
+        embedding = self.embedding.backward(ops, own, x, dx, self._embedding_work)
         last: Gradients = {f"embedding.{name}": g for name, g in embedding.items()}
         ready(last)
         grads |= last
@@ -242,10 +235,7 @@ class Model:
         """
         out, after = self._step(x, state, after)
         assert not isinstance(self.head, NadeHead)
-        p = part(self.parameters, "head")
-        if isinstance(self.head, FactoredHead):
-            return self.head.logits(self.ops, p, out, self._words), after
-        return self.head.logits(self.ops, p, out), after
+        return self.head.logits(self.ops, part(self.parameters, "head"), out), after
 
     def step_and_draw(
         self, x: Array, state: State, draws: Array, temperature: float
@@ -266,10 +256,7 @@ class Model:
         """Return the last layer's output (B, H) after one input, and the next state."""
         ops, p = self.ops, self.parameters
         out = ops.xp.empty((len(x), self.config.embedding), ops.dtype)
-        if self.config.reads_notes:  # a row's bits don't depend on the others
-            ops.affine(ops.asarray(x), p["embedding.W"], None, out)
-        else:
-            self._embed(x, out)
+        self.embedding.step(ops, part(p, "embedding"), x, out, self._embedding_work)
         after = after or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         for layer in range(self.config.layers):
             own, to = part(p, f"lstm.{layer}"), (after.h[layer], after.c[layer])
@@ -288,8 +275,10 @@ class Model:
         """Run embedding and layers; return outputs (T, B, H), caches, and the final state."""
         ops, p = self.ops, self.parameters
         T, B = batch.x.shape[:2]
-        x = self._embedding_work.array("x", (T, B, self.config.embedding))
-        self._embed(rows_of(batch.x), x.reshape(T * B, -1))
+        work = self._embedding_work
+        x = work.array("x", (T, B, self.config.embedding))
+        rows = rows_of(batch.x), x.reshape(T * B, -1)
+        self.embedding.forward(ops, part(p, "embedding"), *rows, work)
         if train:
             self._dropout(x, seed, 0, step, batch)
         final = final or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
@@ -313,41 +302,9 @@ class Model:
                 self._dropout(y, seed, layer + 1, step, batch, x)
         return x, caches, final
 
-    def _embed(self, x: Array, out: Array) -> None:
-        """Write the embeddings of x, (N,) ids or (N, D + 1) notes, to out (N, E)."""
-        ops, p = self.ops, part(self.parameters, "embedding")
-        if self.config.reads_notes:
-            ops.note_embedding_forward(p["W"], x, out)
-        elif self.words is None:
-            ops.embedding_forward(p["W"], x, out)
-        else:
-            parts, rows = self._parts.of(x), self._embedding_work.array("rows", out.shape)
-            ops.embedding_forward(p["Wc"], parts.classes, out)
-            ops.embedding_forward(p["Wd"], self._some_delta(parts), rows)
-            out += rows
-
-    def _embedding_backward(self, x: Array, dx: Array) -> Gradients:
-        """Return the gradients of the embedding's tables, by name; x as of `_embed`, dx (N, E)."""
-        if not self.config.reads_notes and self.words is None:
-            return {"W": self.ops.embedding_backward(x, dx)}
-        shapes = {name: p.shape for name, p in part(self.parameters, "embedding").items()}
-        grads = {n: self._embedding_work.array(f"d{n}", shape) for n, shape in shapes.items()}
-        if self.config.reads_notes:
-            self.ops.note_embedding_backward(x, dx, grads["W"])
-        else:
-            parts = self._parts.of(x)
-            self.ops.embedding_backward_dense(parts.classes, dx, grads["Wc"])
-            self.ops.embedding_backward_dense(self._some_delta(parts), dx, grads["Wd"])
-        return dict(grads)
-
-    def _some_delta(self, parts: Parts) -> Array:
-        """Return deltas (N,) to look up: a word without one takes the first; its class says all."""
-        deltas: Array = self.ops.xp.maximum(parts.deltas, 0)
-        return deltas
-
     def targets(self, y: Array) -> Any:
         """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
-        return rows_of(y) if self.words is None else self._parts.of(rows_of(y))
+        return self.head.targets(rows_of(y))
 
     def _dropout(
         self, x: Array, seed: int, layer: int, step: int, batch: Batch, out: Array | None = None
@@ -365,10 +322,8 @@ def rows_of(a: Array) -> Array:
 def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
     """Return the parameters of a new model, in reading order, from a seed."""
     rng = np.random.default_rng(seed)
-    p: Parameters = {
-        f"embedding.{name}": ops.asarray(rng.normal(0, 1.0, (rows, config.embedding)))
-        for name, rows in config.embeddings.items()
-    }
+    tables = config.make_embedding().init(ops, rng)
+    p: Parameters = {f"embedding.{name}": value for name, value in tables.items()}
     width = config.embedding
     for layer in range(config.layers):
         for name, value in lstm_init(ops, rng, width, config.hidden).items():
@@ -382,9 +337,8 @@ def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
 def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
     """Return the name and shape of every parameter of a model."""
     E, H = config.embedding, config.hidden
-    shapes: dict[str, tuple[int, ...]] = {
-        f"embedding.{name}": (rows, E) for name, rows in config.embeddings.items()
-    }
+    tables = config.make_embedding().shapes()
+    shapes = {f"embedding.{name}": shape for name, shape in tables.items()}
     for layer in range(config.layers):
         width = E if layer == 0 else H
         shapes[f"lstm.{layer}.Wx"] = (width, 4 * H)

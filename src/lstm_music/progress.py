@@ -54,6 +54,32 @@ class Progress:
     skipped: int = 0  # steps whose loss or gradient was no finite number
     skipped_in_row: int = 0
 
+    def count(self, targets: int, seconds: float, good: bool) -> None:
+        """Count a step; the loss of one that isn't good is in no mean."""
+        self.step += 1
+        self.tokens += targets
+        self.period_steps += good
+        self.period_tokens += targets * good
+        self.pass_time(seconds)
+
+    def pass_time(self, seconds: float) -> None:
+        """Count seconds that training took."""
+        self.seconds += seconds
+        self.period_seconds += seconds
+
+    def period_means(self) -> tuple[float, float, float]:
+        """Return nats a target, gradient norm and targets a second since the last validation."""
+        return (
+            self.period_loss / max(self.period_tokens, 1),
+            self.period_norm / max(self.period_steps, 1),
+            self.period_tokens / max(self.period_seconds, 1e-9),
+        )
+
+    def begin_period(self) -> None:
+        """Forget what the steps since the last validation added up to."""
+        self.period_loss = self.period_norm = self.period_seconds = 0.0
+        self.period_steps = self.period_tokens = 0
+
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""
         return {k: None if v == math.inf else v for k, v in asdict(self).items()}

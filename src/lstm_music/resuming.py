@@ -1,18 +1,24 @@
-"""What a run needs to go on exactly, beside its model: as a checkpoint keeps it, and back."""
+"""What a run needs to go on exactly, beside its model: into its folder as it trains, and back."""
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 from lstm_music.checkpoint import (
+    CHECKPOINTS,
     TRAIN_FILE,
     Checkpoint,
     DamagedCheckpoint,
     checkpoints_of,
+    linked,
+    point,
     point_best,
+    prune,
     read_run,
+    write_checkpoint,
 )
 from lstm_music.checkpoint_meta import check_training
 from lstm_music.errors import UserError
@@ -22,7 +28,135 @@ from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Annealing, Averages, Optimizer
 from lstm_music.prepared import Corpus
 from lstm_music.progress import Progress, Settings
-from lstm_music.run_folder import not_writable
+from lstm_music.ranks import Alone
+from lstm_music.run_folder import (
+    HEADER,
+    METRICS,
+    append,
+    metrics_row,
+    no_run,
+    not_writable,
+    reason_of,
+    sync,
+    unsaved,
+)
+from lstm_music.run_home import RunHome
+
+T = TypeVar("T")
+
+
+class Kept(NamedTuple):
+    """What a checkpoint keeps: arrays for sampling, arrays for training on, what describes it."""
+
+    model: dict[str, Array]
+    train: dict[str, Array]
+    meta: dict[str, Any]
+
+
+class RunFiles:
+    """A run's folder as training writes it: metrics.csv and checkpoints.
+
+    Rank 0 writes, and all know what came of it. keep: checkpoints besides the best. home: holds
+    the folder of whoever writes; without it, the folder is taken to stay where it is. last: step
+    and path of the last checkpoint. What the disk refuses is warned of, and training goes on.
+    """
+
+    def __init__(self, run: Path, keep: int, warn: Callable[[str], None], ranks: Alone) -> None:
+        self.run, self.keep, self.warn, self.ranks = run, keep, warn, ranks
+        self.home: RunHome | None = None
+        self.last: tuple[int, Path] | None = None
+
+    def find(self, at: Progress) -> None:
+        """Learn where the folder is, before a run goes on. Raises UserError where it's gone."""
+        if self.home is not None and self.home.follow() is None:
+            raise no_run(self.run)
+        self._settle(at)
+
+    def record(
+        self,
+        at: Progress,
+        split: str,
+        loss: float,
+        lr: float,
+        norm: float | None = None,
+        speed: float | None = None,
+    ) -> None:
+        """Append a row to metrics.csv."""
+        line = metrics_row(at, split, loss, lr, norm, speed)
+        try:
+            if self.ranks.leads:
+                self._writing(at, lambda: append(self.run / METRICS, line, f"{HEADER}\n"))
+            at.rows += 1
+        except OSError as error:
+            self.warn(f"can't write metrics.csv ({reason_of(error)}): training goes on without")
+
+    def save(self, at: Progress, kept: Callable[[], Kept], best: bool, final: bool) -> Path | None:
+        """Write a checkpoint; return its path, None where the disk refuses.
+
+        kept is called once the folder is there. Raises UserError where the final one is refused.
+        """
+        path = self.ranks.from_first(lambda: self._save(at, kept, best, final))
+        if path is not None:
+            self.last = (at.step, path)
+        return path
+
+    def _save(self, at: Progress, kept: Callable[[], Kept], best: bool, final: bool) -> Path | None:
+        try:
+            return self._writing(at, lambda: self._checkpoint(at.step, kept(), best))
+        except (OSError, MemoryError) as error:
+            line = f"can't write a checkpoint in '{self.run}' ({reason_of(error)})"
+            if final:
+                raise unsaved(self.run, line, error) from error
+            self.warn(f"{line}: training goes on and tries again later")
+            return None
+
+    def _checkpoint(self, step: int, kept: Kept, best: bool) -> Path:
+        sync(self.run / METRICS)  # whose rows the checkpoint counts
+        path = write_checkpoint(self.run, step, *kept)
+        if best:
+            point(self.run / CHECKPOINTS, "best", path.name)
+        prune(self.run, self.keep)
+        return path
+
+    def mark_best(self, at: Progress, path: Path) -> None:
+        """Point `best` at a checkpoint."""
+        try:
+            if self.ranks.leads:
+                self._writing(at, lambda: point(self.run / CHECKPOINTS, "best", path.name))
+        except OSError as error:
+            self.warn(f"can't mark the best checkpoint ({reason_of(error)})")
+
+    def forget_lost(self, at: Progress) -> None:
+        """Forget checkpoints that somebody removed: the next ones are saved in their place."""
+        lost_last, lost_best = self.ranks.from_first(lambda: self._lost(at))
+        if lost_last:
+            self.last = None
+        if lost_best:
+            at.best, at.best_step = math.inf, 0
+
+    def _lost(self, at: Progress) -> tuple[bool, bool]:
+        """Return whether the last checkpoint was removed, and with it the best one."""
+        with suppress(OSError):  # whoever writes will say so
+            self._settle(at)
+        folder = self.run / CHECKPOINTS
+        last = self.last is not None and not (folder / self.last[1].name).is_dir()
+        return last, last and linked(folder, "best") is None
+
+    def _writing(self, at: Progress, write: Callable[[], T]) -> T:
+        """Call what writes into the folder; once more where that was moved meanwhile."""
+        try:
+            self._settle(at)
+            return write()
+        except FileNotFoundError:
+            self._settle(at)
+            return write()
+
+    def _settle(self, at: Progress) -> None:
+        """Learn where the folder is; of a new one, that no row is in its metrics.csv."""
+        if self.home is not None:
+            if self.home.settle():
+                at.rows = 0
+            self.run = self.home.run
 
 
 def training_arrays(

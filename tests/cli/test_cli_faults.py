@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lstm_music import trainer
+from lstm_music import resuming
 from lstm_music.checkpoint import checkpoints_of, read_run
 from lstm_music.cli import train
 from lstm_music.trainer import Trainer
@@ -163,14 +163,14 @@ def test_too_long_a_name_is_one_line(fails, folder):
 
 
 def test_a_checkpoint_that_fails_is_made_at_the_next_chance(command, folder, monkeypatch):
-    real = trainer.write_checkpoint
+    real = resuming.write_checkpoint
 
     def full_at_times(run, step, *rest):
         if step in (2, 3):
             raise OSError(28, "No space left on device")
         return real(run, step, *rest)
 
-    monkeypatch.setattr(trainer, "write_checkpoint", full_at_times)
+    monkeypatch.setattr(resuming, "write_checkpoint", full_at_times)
     words = ("--checkpoint-minutes", "1e-9", "--max-steps", 6, "--run", "a")
     done = command("train", "music", *SMALL, *words)
     assert done.status == 0
@@ -201,14 +201,14 @@ def test_too_little_memory_in_the_midst_of_a_run_is_one_line(fails, folder, monk
 
 
 def test_too_little_memory_for_a_checkpoint_is_a_warning(command, folder, monkeypatch):
-    real = Trainer._train_arrays
+    real = Trainer._kept
 
     def greedy(self, state):
         if self.progress.step == 18:
             raise MemoryError
         return real(self, state)
 
-    monkeypatch.setattr(Trainer, "_train_arrays", greedy)
+    monkeypatch.setattr(Trainer, "_kept", greedy)
     done = command("train", "music", *SMALL, "--max-steps", 30, "--run", "a")
     assert done.status == 0
     (line,) = done.err

@@ -99,13 +99,14 @@ def train(
     trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
     described = description(trainer, options)
     home.make = lambda run: new_run(run, *described, again=True)
-    trainer.home = home if ranks.leads else None
+    trainer.files.home = home if ranks.leads else None
     if args.resume:
         trainer.resume()
     else:
-        trainer.run = ranks.from_first(lambda: new_run(folder, *described, again=not args.run))
+        made = ranks.from_first(lambda: new_run(folder, *described, again=not args.run))
+        trainer.files.run = made
         if ranks.leads:
-            home.enter(trainer.run)
+            home.enter(made)
     return to_the_end(trainer, screen, args)
 
 
