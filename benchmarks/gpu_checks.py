@@ -24,8 +24,9 @@ from lstm_music.composer import composer_of
 from lstm_music.graph import GraphStep
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Batch, Config, Model
-from lstm_music.ops import NumpyOps, cuda_source
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
 from lstm_music.sampler import Options
 

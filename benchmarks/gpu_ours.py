@@ -15,7 +15,7 @@ from gpu_workers import Made, Round, first_line
 from lstm_music.device_sampling import DeviceSampler
 from lstm_music.graph import GraphStep, captured
 from lstm_music.model import Batch, Config, Model, parameter_shapes
-from lstm_music.ops.cupy_ops import Allocator, CupyOps, padded, usable_cupy
+from lstm_music.ops.cuda.cupy_ops import Allocator, CupyOps, padded, usable_cupy
 from lstm_music.optim import Optimizer
 from lstm_music.sampler import Options
 

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import sass
 from host_cuda import nvrtc
-from lstm_music.ops import cuda_source
-from lstm_music.ops.lstm_sequence import sequence_options, sequence_plan, sequence_shared
-from lstm_music.ops.lstm_sequence_bf16 import (
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.lstm_sequence import sequence_options, sequence_plan, sequence_shared
+from lstm_music.ops.cuda.lstm_sequence_bf16 import (
     bf16_sequence_options,
     bf16_sequence_rows,
     bf16_sequence_shared,

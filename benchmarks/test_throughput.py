@@ -22,7 +22,7 @@ from lstm_music.errors import UserError
 from lstm_music.graph import GraphStep, graph_step
 from lstm_music.model import Batch, Config, Model, State, parameter_shapes
 from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Optimizer, clip_scale, global_norm
 from lstm_music.sampler import Options
 from lstm_music.tokenizers.grammar import ChordGrammar

@@ -194,7 +194,7 @@ def test_a_package_that_cannot_be_written_and_no_home(temporary, tmp_path):
 
 
 def test_cupys_kernels_are_kept_where_it_can_write(monkeypatch, temporary, tmp_path):
-    cupy = pytest.importorskip("lstm_music.ops.cupy_ops")
+    cupy = pytest.importorskip("lstm_music.ops.cuda.cupy_ops")
     cupy.keep_kernels()
     assert os.environ["CUPY_CACHE_DIR"] == str(cache.temporary_folder() / "cupy")
     for variable, value in ("CUPY_CACHE_DIR", "named"), ("HOME", str(tmp_path)):

@@ -12,7 +12,7 @@ from documentation import PAGES, ROOT, name_of
 from host_cuda.compile import COMPILER
 from lstm_music.checkpoint import read_checkpoint
 from lstm_music.cli.runs import BUNDLED, bundled_model
-from lstm_music.ops import cuda_source
+from lstm_music.ops.cuda import source as cuda_source
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
 SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|sqlite|toml|wav")

@@ -16,8 +16,8 @@ from bare import bare_run
 from documentation import ROOT
 from host_cuda.compile import COMPILER, KERNEL
 from host_cuda.host_cupy import RECORDER, HostCupy
-from lstm_music.ops import cuda_source
-from lstm_music.ops.lstm_sequence import sequence_plan
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.lstm_sequence import sequence_plan
 
 # Behind all else: benchmarks/ has modules of common names.
 sys.path.append(str(ROOT / "benchmarks"))

@@ -13,7 +13,7 @@ import numpy as np
 
 from lstm_music.errors import UserError
 from lstm_music.model import Batch, Gradients, Model, State
-from lstm_music.ops.cupy_ops import (
+from lstm_music.ops.cuda.cupy_ops import (
     BETA1,
     BETA2,
     FOUND,

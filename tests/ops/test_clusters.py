@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from host_cuda.compile import COMPILER, HostModule, LaunchError
-from lstm_music.ops import cuda_source
+from lstm_music.ops.cuda import source as cuda_source
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from host_cuda import nvrtc
-from lstm_music.ops import cuda_source
-from lstm_music.ops.lstm_sequence import (
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.lstm_sequence import (
     CLUSTERS,
     EXCHANGES,
     ROWS,

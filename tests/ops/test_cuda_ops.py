@@ -16,8 +16,9 @@ from gradcheck import check_gradients, dense
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from lstm_music.model import HEADS, Batch, Config, Model, State, init_parameters
-from lstm_music.ops import NumpyOps, cupy_ops
-from lstm_music.ops.cupy_ops import CupyOps, leading
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import cupy_ops
+from lstm_music.ops.cuda.cupy_ops import CupyOps, leading
 from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
 from small import words_of
 

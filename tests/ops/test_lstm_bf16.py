@@ -19,9 +19,10 @@ from test_lstm_sequence import backward_case, forward_case
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import NumpyOps, cupy_ops
-from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.ops.lstm_sequence_bf16 import (
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import cupy_ops
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.lstm_sequence_bf16 import (
     LARGEST_H,
     bf16_sequence_options,
     bf16_sequence_rows,

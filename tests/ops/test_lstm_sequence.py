@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import cuda_source
-from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.ops.lstm_sequence import (
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.lstm_sequence import (
     EXCHANGES,
     LARGEST_H,
     SequencePlan,

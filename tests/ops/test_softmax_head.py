@@ -8,8 +8,10 @@ from test_cuda_nvrtc import SPILLS, every_version, sass
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import NumpyOps, cuda_source, softmax_head
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import softmax_head
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 here = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 with_nvrtc = pytest.mark.skipif(

@@ -10,7 +10,7 @@ from host_cuda import names
 from host_cuda.compile import COMPILER, LaunchError
 from host_cuda.host_cupy import HostCupy, Pool
 from lstm_music.graph import captured
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 needs_compiler = pytest.mark.skipif(
     not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)"

@@ -5,7 +5,7 @@ import pytest
 
 from host_cuda.compile import COMPILER, HostModule, LaunchError
 from host_cuda.host_cublas import from_bf16
-from lstm_music.ops import cuda_source
+from lstm_music.ops.cuda import source as cuda_source
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 

@@ -28,7 +28,7 @@ def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp3
     if backend == "numba":
         return on_numba(dtype)
     if backend == "cupy":
-        from lstm_music.ops.cupy_ops import CupyOps
+        from lstm_music.ops.cuda.cupy_ops import CupyOps
 
         return CupyOps(dtype, precision)
     if backend == "auto":
@@ -42,7 +42,7 @@ def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
     Where there seems to be a GPU that can't be used, a line on standard error says why.
     """
     if importlib.util.find_spec("cupy") or shutil.which("nvidia-smi"):
-        from lstm_music.ops.cupy_ops import CupyOps
+        from lstm_music.ops.cuda.cupy_ops import CupyOps
 
         try:
             return CupyOps(dtype, precision)

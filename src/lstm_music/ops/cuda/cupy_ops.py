@@ -18,10 +18,12 @@ from numpy.typing import DTypeLike
 
 from lstm_music.cache import cache_folder, can_write
 from lstm_music.errors import UserError
-from lstm_music.ops import cuda_source, lstm_sequence, philox, softmax_head
-from lstm_music.ops.cublas import Cublas
-from lstm_music.ops.lstm_sequence import SequencePlan, sequence_options, sequence_shared
-from lstm_music.ops.lstm_sequence_bf16 import (
+from lstm_music.ops import philox
+from lstm_music.ops.cuda import lstm_sequence, softmax_head
+from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda.cublas import Cublas
+from lstm_music.ops.cuda.lstm_sequence import SequencePlan, sequence_options, sequence_shared
+from lstm_music.ops.cuda.lstm_sequence_bf16 import (
     bf16_sequence_options,
     bf16_sequence_rows,
     bf16_sequence_shared,

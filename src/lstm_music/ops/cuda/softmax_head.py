@@ -11,7 +11,7 @@ import numpy as np
 from lstm_music.ops.numpy_ops import Array, Workspace
 
 if TYPE_CHECKING:
-    from lstm_music.ops.cupy_ops import CupyOps
+    from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 TILE = 128  # as in softmax_head.cu: rows of h, and of W transposed, of a block's product
 THREADS = 256

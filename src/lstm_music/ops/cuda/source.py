@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 # The package's kernels/ is the repository's top-level folder of that name.
-FOLDER = Path(__file__).resolve().parents[1] / "kernels"
+FOLDER = Path(__file__).resolve().parents[2] / "kernels"
 INCLUDE = re.compile(r'^#include "(\w+\.cuh)"$', re.MULTILINE)
 
 
