@@ -25,7 +25,7 @@ from lstm_music.graph import GraphStep
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Batch, Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cuda import source as cuda_source
+from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
 from lstm_music.sampler import Options
@@ -73,7 +73,7 @@ def layers(most: int) -> list[Layer]:
 
 def kernels() -> set[str]:
     """Return the names of all kernels."""
-    texts = (cuda_source.FOLDER / f"{name}.cu" for name in cuda_source.names())
+    texts = (source.FOLDER / f"{name}.cu" for name in source.names())
     return {name for path in texts for name in KERNEL.findall(path.read_text("utf-8"))}
 
 

@@ -13,14 +13,15 @@ from lstm_music.ops.numpy_ops import NumpyOps, Workspace
 
 Backend = Literal["auto", "numpy", "numba", "cupy"]
 BACKENDS: tuple[Backend, ...] = ("auto", "numpy", "numba", "cupy")
+PRECISIONS = ("fp32", "tf32", "bf16")  # of the GEMMs of float32 models on a GPU
 
-__all__ = ["BACKENDS", "Backend", "NumpyOps", "Workspace", "get_ops"]
+__all__ = ["BACKENDS", "PRECISIONS", "Backend", "NumpyOps", "Workspace", "get_ops"]
 
 
 def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp32") -> NumpyOps:
     """Return the ops of a backend: "auto" (the fastest that works here) or one of BACKENDS.
 
-    precision: of the GEMMs of float32 models on a GPU: fp32, tf32 or bf16; elsewhere always fp32.
+    precision: one of PRECISIONS; on a CPU always fp32.
     Raises UserError for an unknown name, or for a backend that can't be used here.
     """
     if backend == "numpy":
