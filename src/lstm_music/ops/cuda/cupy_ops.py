@@ -5,7 +5,7 @@ array of unknown length (`embedding_backward`); inside `recording` not even thes
 whole training step can be captured as one CUDA graph (lstm_music/graph.py).
 """
 
-from lstm_music.ops.cuda import dropout, embedding, lstm, notes, optimizer, softmax
+from lstm_music.ops.cuda import dropout, embeddings, lstm, notes, optimizer, softmax
 from lstm_music.ops.cuda.launch import Launcher
 
 
@@ -25,11 +25,11 @@ class CupyOps(Launcher):
     lstm_sequence_forward = lstm.lstm_sequence_forward
     lstm_sequence_backward = lstm.lstm_sequence_backward
 
-    embedding_forward = embedding.embedding_forward
-    embedding_backward = embedding.embedding_backward
-    embedding_backward_dense = embedding.embedding_backward_dense
-    note_embedding_forward = embedding.note_embedding_forward
-    note_embedding_backward = embedding.note_embedding_backward
+    embedding_forward = embeddings.embedding_forward
+    embedding_backward = embeddings.embedding_backward
+    embedding_backward_dense = embeddings.embedding_backward_dense
+    note_embedding_forward = embeddings.note_embedding_forward
+    note_embedding_backward = embeddings.note_embedding_backward
 
     softmax_xent = softmax.softmax_xent
     softmax_nll = softmax.softmax_nll
