@@ -24,8 +24,9 @@ from lstm_music.composer import composer_of
 from lstm_music.graph import step_of
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Batch, Config, Model
-from lstm_music.ops import NumpyOps, cuda_source
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Averages, Optimizer
 from lstm_music.sampler import Options
 
@@ -72,7 +73,7 @@ def layers(most: int) -> list[Layer]:
 
 def kernels() -> set[str]:
     """Return the names of all kernels."""
-    texts = (cuda_source.FOLDER / f"{name}.cu" for name in cuda_source.names())
+    texts = (source.FOLDER / f"{name}.cu" for name in source.names())
     return {name for path in texts for name in KERNEL.findall(path.read_text("utf-8"))}
 
 

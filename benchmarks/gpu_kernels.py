@@ -10,7 +10,10 @@ import numpy as np
 from gpu_cases import CLIP, LR, Case
 from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.model import Model
-from lstm_music.ops.cupy_ops import FOUND, CupyOps, Parameter, padded, padded_chunks
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.layout import padded
+from lstm_music.ops.cuda.optimizer import FOUND, Parameter
+from lstm_music.ops.cuda.softmax import padded_chunks
 from lstm_music.ops.numpy_ops import RowGradient, zeros_as
 
 Call: TypeAlias = Callable[[], Any]

@@ -13,9 +13,12 @@ from gpu_cases import BARRIER, CLIP, LR, STEPS, WITHOUT, Case, precision_of
 from gpu_kernels import copy_quads, kernel_calls, layer_call, loss_call, rest_calls, sequence_call
 from gpu_workers import Made, Round, first_line
 from lstm_music.device_sampling import DeviceSampler
-from lstm_music.graph import GraphStep, captured
+from lstm_music.graph import GraphStep
 from lstm_music.model import Batch, Config, Model, parameter_shapes
-from lstm_music.ops.cupy_ops import Allocator, CupyOps, padded, usable_cupy
+from lstm_music.ops.cuda.capture import captured
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.device import Allocator, usable_cupy
+from lstm_music.ops.cuda.layout import padded
 from lstm_music.optim import Optimizer
 from lstm_music.sampler import Options
 

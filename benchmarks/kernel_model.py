@@ -17,9 +17,10 @@ from typing import NamedTuple
 
 from gpu_cases import GOAL_CASES as CASES
 from gpu_cases import Case
-from lstm_music.ops import lstm_sequence, softmax_head
-from lstm_music.ops.cupy_ops import CHUNK_ROWS, L2_BYTES, padded
-from lstm_music.ops.lstm_sequence_bf16 import bf16_sequence_rows
+from lstm_music.ops.cuda import lstm_sequence, softmax_head
+from lstm_music.ops.cuda.layout import padded
+from lstm_music.ops.cuda.lstm_sequence_bf16 import bf16_sequence_rows
+from lstm_music.ops.cuda.softmax import CHUNK_ROWS, L2_BYTES
 from lstm_music.ops.numpy_ops import LOGITS_BYTES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"

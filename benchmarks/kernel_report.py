@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import sass
 from host_cuda import nvrtc
-from lstm_music.ops import cuda_source
-from lstm_music.ops.lstm_sequence import sequence_options, sequence_plan, sequence_shared
-from lstm_music.ops.lstm_sequence_bf16 import (
+from lstm_music.ops.cuda import source
+from lstm_music.ops.cuda.lstm_sequence import sequence_options, sequence_plan, sequence_shared
+from lstm_music.ops.cuda.lstm_sequence_bf16 import (
     bf16_sequence_options,
     bf16_sequence_rows,
     bf16_sequence_shared,
@@ -67,7 +67,7 @@ class Kernel(NamedTuple):
 def kernels(file: str, arch: str, options: tuple[str, ...] = ()) -> list[Kernel]:
     """Compile a source for float and return what the compiler reports of the hot kernels."""
     flags = ("-DREAL=float", "--ptxas-options=-v", *options)
-    _, log = nvrtc.compile_cubin(cuda_source.source(file), arch, flags)
+    _, log = nvrtc.compile_cubin(source.text(file), arch, flags)
     found = []
     for entry in ENTRY.finditer(log):
         if entry["name"] not in HOT[file]:
@@ -158,7 +158,7 @@ def disassembly(arch: str) -> str:
     rows = [["kernel", *sass.CLASSES], ["---"] * 5 + ["--:"] * (len(sass.CLASSES) - 4)]
     for file, names in HOT.items():
         flags = ("-DREAL=float", *options.get(file, ()))
-        cubin, _ = nvrtc.compile_cubin(cuda_source.source(file), arch, flags)
+        cubin, _ = nvrtc.compile_cubin(source.text(file), arch, flags)
         found = sass.instructions(cubin)
         rows += [[name, *sass.cells(found[name])] for name in names]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)

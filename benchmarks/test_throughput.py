@@ -21,7 +21,7 @@ from lstm_music.errors import UserError
 from lstm_music.graph import step_of
 from lstm_music.model import Batch, Config, Model, parameter_shapes
 from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Optimizer
 from lstm_music.sampler import Options
 from lstm_music.step import Step

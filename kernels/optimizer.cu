@@ -1,39 +1,10 @@
 // The norm of all gradients, clipping and Adam: a launch each, whatever the number of parameters.
+// Its structs are ops/cuda/structs.py's: Tensor, a parameter; Given, what the host gives a step; Found, what
+// clip_forward finds.
 #include "common.cuh"
+#include "optimizer_structs.cuh"
 
 #define CHUNK 4096  // elements of a block
-
-// One parameter. A dense gradient has rows = null; one of rows is as embedding_backward leaves it.
-struct Tensor {
-    REAL* p;
-    const REAL* g;
-    REAL* m;
-    REAL* v;
-    const int* rows;   // (slots,)
-    const int* where;  // (V,)
-    REAL* mean;        // the running mean of p, or null
-    double decay;      // of p by itself: a share of the learning rate
-    uint64 size;       // elements of p
-    uint64 width;      // E, the length of a row
-    uint64 slots;      // slots * width elements of g, where it is one of rows
-    uint64 first;      // the first block of this tensor, of Adam
-    uint64 first_g;    // the same of sum_squares
-};
-
-// What the host gives a step beside its batch, in device memory: a captured graph reads it anew each time.
-struct Given {
-    double lr, correct1, correct2;  // learning rate; 1 / (1 - beta^t)
-    double gradient_scale;          // what turns g into the gradient of the mean loss: 1 / targets
-    double clip;                    // largest norm, 0 for any
-};
-
-// What clip_forward finds.
-struct Found {
-    double norm, scale;         // of the gradients; what Adam multiplies them by
-    double loss;                // the mean
-    double loss_sum, norm_sum;  // added to until the host reads and clears them
-    double failed;              // steps since loss or norm wasn't finite: Adam then changes nothing
-};
 
 // partial (blocks,): each block's sum of squares, in double from the warp up.
 extern "C" __global__ void sum_squares_forward(const Tensor* tensors, int count, double* partial)

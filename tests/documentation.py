@@ -135,6 +135,8 @@ def modules():
         if path.suffix != ".py" or not path.is_relative_to(PACKAGE):
             continue
         body = ast.parse(path.read_text("utf-8")).body
+        if path.stem == "__init__":
+            known.setdefault(path.parents[1].name, set()).add(path.parent.name)
         bound = {name for node in body for name in names_bound(node)}
         known.setdefault(path.stem, set()).update(bound)
         known.setdefault(path.parent.name, set()).add(path.stem)

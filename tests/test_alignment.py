@@ -12,7 +12,8 @@ from lstm_music.checkpoint import checkpoints_of, read_checkpoint
 from lstm_music.graph import GraphStep
 from lstm_music.model import Batch, Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import CupyOps, apart, extent, padded, pointer
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.layout import apart, extent, padded, pointer
 from lstm_music.ops.numpy_ops import zeros_as
 from lstm_music.optim import Averages, Optimizer
 from small import words_of

@@ -18,6 +18,7 @@ import lstm_music
 from lstm_music import cache
 from lstm_music.errors import UserError
 from lstm_music.ops import jit
+from lstm_music.ops.cuda import device
 from small import without_override
 
 PACKAGE = Path(lstm_music.__file__).parent
@@ -194,12 +195,11 @@ def test_a_package_that_cannot_be_written_and_no_home(temporary, tmp_path):
 
 
 def test_cupys_kernels_are_kept_where_it_can_write(monkeypatch, temporary, tmp_path):
-    cupy = pytest.importorskip("lstm_music.ops.cupy_ops")
-    cupy.keep_kernels()
+    device.keep_kernels()
     assert os.environ["CUPY_CACHE_DIR"] == str(cache.temporary_folder() / "cupy")
     for variable, value in ("CUPY_CACHE_DIR", "named"), ("HOME", str(tmp_path)):
         monkeypatch.delenv("CUPY_CACHE_DIR")
         monkeypatch.setenv(variable, value)
         before = os.environ.get("CUPY_CACHE_DIR")
-        cupy.keep_kernels()
+        device.keep_kernels()
         assert os.environ.get("CUPY_CACHE_DIR") == before

@@ -13,7 +13,7 @@ from lstm_music import device_sampling, sampler
 from lstm_music.device_sampling import DeviceSampler, sample_on_device
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
 from lstm_music.sampler import FreeGrammar, Options, choose, sample
 from lstm_music.tokenizers import grammar as grammars

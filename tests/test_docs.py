@@ -13,7 +13,7 @@ from host_cuda.compile import COMPILER
 from lstm_music.checkpoint import read_checkpoint
 from lstm_music.cli.runs import BUNDLED, bundled_model
 from lstm_music.model import Config, parameter_shapes
-from lstm_music.ops import cuda_source
+from lstm_music.ops.cuda import source
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
 SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|sqlite|toml|wav")
@@ -210,9 +210,9 @@ def test_an_example_runs(section, tmp_path, monkeypatch):
     for kernel in kernels:
         (name,) = re.findall(r"void (\w+)\(", kernel)
         (tmp_path / f"{name}.cu").write_text(kernel, "utf-8")
-        common = (cuda_source.FOLDER / "common.cuh").read_text("utf-8")
+        common = (source.FOLDER / "common.cuh").read_text("utf-8")
         (tmp_path / "common.cuh").write_text(common, "utf-8")
-        monkeypatch.setattr(cuda_source, "FOLDER", tmp_path)
+        monkeypatch.setattr(source, "FOLDER", tmp_path)
     blocks = docs.fences(SECTIONS[section], "python")
     assert blocks and any("assert" in block or "check_" in block for block in blocks)
     namespace = {"__name__": "example"}

@@ -11,7 +11,7 @@ from lstm_music.errors import UserError
 from lstm_music.frame_sampler import FRAMES, choose_notes, fit_thresholds, sample_frames
 from lstm_music.model import Batch, Config, Model, part
 from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
 from lstm_music.piano_roll import NOTES
 from lstm_music.sampler import ROWS, Options

@@ -16,8 +16,8 @@ from bare import bare_run
 from documentation import ROOT
 from host_cuda.compile import COMPILER, KERNEL
 from host_cuda.host_cupy import RECORDER, HostCupy
-from lstm_music.ops import cuda_source
-from lstm_music.ops.lstm_sequence import sequence_plan
+from lstm_music.ops.cuda import source
+from lstm_music.ops.cuda.lstm_sequence import sequence_plan
 
 # Behind all else: benchmarks/ has modules of common names.
 sys.path.append(str(ROOT / "benchmarks"))
@@ -204,7 +204,7 @@ def test_every_kernel_is_launched_in_every_way_and_agrees(ours):
     gpu_checks.every(checks, most=64)
     assert checks.never_launched() == []
     assert gpu_checks.kernels() == {
-        name for file in cuda_source.names() for name in KERNEL.findall(cuda_source.source(file))
+        name for file in source.names() for name in KERNEL.findall(source.text(file))
     }
 
 

@@ -8,7 +8,7 @@ from host_cuda.host_cupy import RECORDER, HostCupy, idle
 from lstm_music.graph import GraphStep, step_of
 from lstm_music.model import HEADS, Batch, Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.numpy_ops import NO_NOTES
 from lstm_music.optim import Averages, Optimizer, clip_scale, global_norm
 from small import words_of

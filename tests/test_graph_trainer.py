@@ -10,7 +10,7 @@ from host_cuda.host_cupy import HostCupy
 from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.progress import Settings
 from lstm_music.run_folder import new_run
 from lstm_music.tokenizers.grammar import word_parts

@@ -13,7 +13,7 @@ from host_cuda.host_nccl import HostNccl
 from lstm_music.errors import UserError
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.progress import Settings
 from lstm_music.ranks import ALONE
 from lstm_music.run_folder import new_run

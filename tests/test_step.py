@@ -10,7 +10,7 @@ from host_cuda.host_cupy import HostCupy
 from lstm_music.graph import GraphStep, step_of
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Averages, Optimizer
 from lstm_music.ranks import Alone
 from lstm_music.step import EagerStep

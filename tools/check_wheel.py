@@ -32,8 +32,8 @@ PATIENCE = 600  # seconds a command may take
 
 WHERE = "import lstm_music, pathlib; print(pathlib.Path(lstm_music.__file__).parent)"
 KERNELS = """
-from lstm_music.ops.cuda_source import names, source
-print(len([source(name) for name in names()]), "kernel files")
+from lstm_music.ops.cuda.source import names, text
+print(len([text(name) for name in names()]), "kernel files")
 """
 NAMES = "from lstm_music.cli import COMMANDS; print(*COMMANDS)"
 

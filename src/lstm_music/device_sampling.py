@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from lstm_music.graph import captured
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.model import Model, State
-from lstm_music.ops.cupy_ops import Allocator, CupyOps, apart
+from lstm_music.ops.cuda.capture import captured
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.device import Allocator
+from lstm_music.ops.cuda.layout import apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS, Bounds, Options, bounds_of

@@ -5,25 +5,16 @@ gradient norm stay on the device, added up until `read` asks for them. What a st
 """
 
 import math
-from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from lstm_music.errors import UserError
 from lstm_music.model import Batch, Gradients, Model, State
-from lstm_music.ops.cupy_ops import (
-    BETA1,
-    BETA2,
-    FOUND,
-    GIVEN,
-    Allocator,
-    CupyOps,
-    Parameter,
-    Table,
-    named,
-)
+from lstm_music.ops.cuda.capture import captured
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.device import Allocator
+from lstm_music.ops.cuda.optimizer import BETA1, BETA2, FOUND, GIVEN, Parameter, Table, named
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.optim import Averages, Optimizer
 from lstm_music.ranks import ALONE, Alone
@@ -102,18 +93,6 @@ def kind_of(a: Array) -> np.dtype[Any]:
 def aligned(start: int) -> int:
     """Return the next place where an array of any type may begin."""
     return -(-start // 16) * 16
-
-
-def captured(xp: Any, stream: Any, work: Callable[[], object]) -> Any:
-    """Return the graph of work in a stream; where the work fails the stream is free again."""
-    stream.begin_capture(xp.cuda.runtime.streamCaptureModeRelaxed)
-    try:
-        work()
-    except BaseException:
-        with suppress(Exception):  # the first error is the one to tell
-            stream.end_capture()
-        raise
-    return stream.end_capture()
 
 
 class Captured(NamedTuple):

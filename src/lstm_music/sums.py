@@ -8,7 +8,7 @@ import numpy as np
 
 from lstm_music.errors import UserError
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cupy_ops import extent, pointer
+from lstm_music.ops.cuda.layout import extent, pointer
 from lstm_music.ops.numpy_ops import Array, RowGradient
 
 BUCKET = 1 << 20  # bytes: an array from this size on travels as it lies, smaller ones together

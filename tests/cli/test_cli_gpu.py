@@ -11,7 +11,7 @@ from host_cuda.host_cupy import HostCupy
 from lstm_music import device_sampling
 from lstm_music.cli import evaluate, sample, train
 from lstm_music.cli.common import run
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from small import SMALL
 
 COMMANDS = {"evaluate": evaluate, "sample": sample, "train": train}

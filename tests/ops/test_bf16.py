@@ -6,8 +6,9 @@ import pytest
 from host_cuda.compile import COMPILER
 from host_cuda.host_cublas import from_bf16
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import NumpyOps, cupy_ops, numpy_ops
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops import PRECISIONS, NumpyOps, numpy_ops
+from lstm_music.ops.cuda import matrices
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 NAMES = ("losses", "dh", "dW", "db")
@@ -46,11 +47,11 @@ def test_rounding_is_to_the_nearest_and_even():
     x[1, :4] = 0.0, -0.0, np.inf, -np.inf
     x = x.astype(np.float32)
     ops = bf16_ops()
-    bits = ops.to_numpy(ops.rounded(ops.asarray(x), "x", ops.workspace()))
+    bits = ops.to_numpy(matrices.rounded(ops, ops.asarray(x), "x", ops.workspace()))
     np.testing.assert_array_equal(from_bf16(bits), rounded(x))
     x[2, 3] = np.nan
     x.view(np.uint32)[2, 4] = 0x7F800001  # a NaN whose upper half is infinity's
-    bits = ops.to_numpy(ops.rounded(ops.asarray(x), "x", ops.workspace()))
+    bits = ops.to_numpy(matrices.rounded(ops, ops.asarray(x), "x", ops.workspace()))
     np.testing.assert_array_equal(np.isnan(from_bf16(bits)), np.isnan(x))
 
 
@@ -94,7 +95,7 @@ def test_a_logit_that_is_no_number_shows_in_losses_and_gradients():
 
 def test_only_bf16_keeps_copies():
     for dtype in ("float32", "float64"):
-        for precision in cupy_ops.PRECISIONS:
+        for precision in PRECISIONS:
             ops = CupyOps(dtype, precision, cupy=HostCupy())
             head(ops, *problem(5, 8, 19), 1.0)
             kept = "bf16_forward" in ops.xp.launches

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from host_cuda.compile import COMPILER, HostModule, LaunchError
-from lstm_music.ops import cuda_source
+from lstm_music.ops.cuda import source
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 
@@ -59,7 +59,7 @@ extern "C" __global__ void CLUSTERED exchange(uint32* out, int T)
 
 def exchanged(text, order):
     """What two clusters exchange."""
-    module = HostModule(cuda_source.with_includes(text), (f"-DCLUSTER={CLUSTER}",))
+    module = HostModule(source.with_includes(text), (f"-DCLUSTER={CLUSTER}",))
     out = np.zeros((2 * CLUSTER, T, 4 * CLUSTER), np.uint32)
     kernel = module.get_function("exchange")
     kernel((2 * CLUSTER,), (32,), (out, np.int32(T)), SHARED, order)

@@ -9,7 +9,7 @@ import pytest
 
 from host_cuda.compile import COMPILER
 from lstm_music.errors import UserError
-from lstm_music.ops import cublas
+from lstm_music.ops.cuda import cublas
 
 SOURCE = """
 static long long seen[22];

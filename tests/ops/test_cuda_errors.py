@@ -9,7 +9,8 @@ import pytest
 from host_cuda.host_cupy import CompileException, HostCupy
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
-from lstm_music.ops.cupy_ops import Allocator, CupyOps
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.device import Allocator
 
 
 def one_line(error):

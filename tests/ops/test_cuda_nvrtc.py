@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from host_cuda import nvrtc
-from lstm_music.ops import cuda_source
-from lstm_music.ops.lstm_sequence import (
+from lstm_music.ops.cuda import source
+from lstm_music.ops.cuda.lstm_sequence import (
     CLUSTERS,
     EXCHANGES,
     ROWS,
@@ -29,15 +29,15 @@ SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) b
 
 def compiled(name, arch, dtype, options=(), lib=None):
     """Return stack and spill bytes of each kernel of a source."""
-    flags = (cuda_source.real_option(dtype), "--ptxas-options=-v", *options)
-    cubin, log = nvrtc.compile_cubin(cuda_source.source(name), arch, flags, lib)
+    flags = (source.real_option(dtype), "--ptxas-options=-v", *options)
+    cubin, log = nvrtc.compile_cubin(source.text(name), arch, flags, lib)
     assert cubin
     return [tuple(map(int, found)) for found in SPILLS.findall(log)]
 
 
 @pytest.mark.slow(keep=2)
 @every_version
-@pytest.mark.parametrize("name", [n for n in cuda_source.names() if n != "lstm_sequence"])
+@pytest.mark.parametrize("name", [n for n in source.names() if n != "lstm_sequence"])
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_compiles_without_spills(name, arch, lib):
     for dtype in ("float32", "float64"):
@@ -101,7 +101,7 @@ def test_instructions_are_counted_by_class_and_width():
 
 
 def instructions(name, arch, *options):
-    cubin, _ = nvrtc.compile_cubin(cuda_source.source(name), arch, ("-DREAL=float", *options))
+    cubin, _ = nvrtc.compile_cubin(source.text(name), arch, ("-DREAL=float", *options))
     return sass().instructions(cubin)
 
 
@@ -135,7 +135,7 @@ def test_weights_going_back_are_loaded_16_bytes_at_a_time(arch):
 @pytest.mark.skipif(sass().disassembler() is None, reason=sass().MISSING)
 @pytest.mark.parametrize("name", ["bf16", "column_sum", "embedding", "optimizer", "softmax_xent"])
 def test_kernels_that_stream_load_16_bytes_at_a_time(name):
-    cubin, _ = nvrtc.compile_cubin(cuda_source.source(name), "sm_90", ("-DREAL=float",))
+    cubin, _ = nvrtc.compile_cubin(source.text(name), "sm_90", ("-DREAL=float",))
     for kernel, counts in sass().instructions(cubin).items():
         local = [op for op in counts if op.startswith(("LDL", "STL", "LD.", "ST."))]
         assert not local, f"{kernel}: generic or local memory"

@@ -16,8 +16,10 @@ from gradcheck import check_gradients, dense
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from lstm_music.model import HEADS, Batch, Config, Model, State, init_parameters
-from lstm_music.ops import NumpyOps, cupy_ops
-from lstm_music.ops.cupy_ops import CupyOps, leading
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import gemm, optimizer
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.gemm import leading
 from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
 from small import words_of
 
@@ -159,7 +161,7 @@ def test_each_parameter_has_its_own_decay_and_mean_in_one_launch(cuda_ops):
         p, g, m = rng.normal(size=(3, 9))
         arrays = [cuda_ops.asarray(a) for a in (p, g, m, rng.random(9))]
         at = None if mean is None else cuda_ops.asarray(mean)
-        found.append(cupy_ops.Parameter(*arrays, None, decay, at))
+        found.append(optimizer.Parameter(*arrays, None, decay, at))
     before = [[None if a is None else cuda_ops.to_numpy(a) for a in f if not np.isscalar(a)]
               for f in found]  # fmt: skip
     given = cuda_ops.asarray([lr, 1.5, 2.5, 1, 0], "float64")
@@ -267,4 +269,4 @@ def test_precisions_ask_cublas_for_their_arithmetic(precision):
     ops = CupyOps("float32", precision, cupy=cupy)
     a = ops.asarray(np.eye(2))
     ops.matmul(a, a, ops.asarray(np.eye(2)))
-    assert asked == [cupy_ops.COMPUTE_TYPES[precision]]
+    assert asked == [gemm.COMPUTE_TYPES[precision]]

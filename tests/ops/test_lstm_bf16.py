@@ -19,9 +19,10 @@ from test_lstm_sequence import backward_case, forward_case
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import NumpyOps, cupy_ops
-from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.ops.lstm_sequence_bf16 import (
+from lstm_music.ops import PRECISIONS, NumpyOps
+from lstm_music.ops.cuda import source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.lstm_sequence_bf16 import (
     LARGEST_H,
     bf16_sequence_options,
     bf16_sequence_rows,
@@ -196,7 +197,7 @@ def used(ops, H=32, shift=0):
 
 
 @on_cpu
-@pytest.mark.parametrize("precision", cupy_ops.PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_only_bf16_on_a_device_with_tensor_cores_uses_them(precision):
     for capability in ("75", "80", "90", "120"):
         for dtype in ("float32", "float64"):
@@ -369,11 +370,11 @@ def test_compiles_without_spills_at_each_size(arch, lib):
 @pytest.mark.parametrize("H", [48, 128])
 def test_the_product_is_on_the_tensor_cores(H):
     sass = test_cuda_nvrtc.sass()
-    source = cupy_ops.cuda_source.source("lstm_sequence_bf16")
+    code = source.text("lstm_sequence_bf16")
     found = {}
     for arch in ("sm_75", "sm_80", "sm_90"):
         options = ("-DREAL=float", *bf16_sequence_options(2, H))
-        cubin, _ = nvrtc.compile_cubin(source, arch, options)
+        cubin, _ = nvrtc.compile_cubin(code, arch, options)
         for kernel, counts in sass.instructions(cubin).items():
             local = [op for op in counts if op.startswith(("LDL", "STL", "LD.", "ST."))]
             assert not local, f"{kernel}: generic or local memory"

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import cuda_source
-from lstm_music.ops.cupy_ops import CupyOps
-from lstm_music.ops.lstm_sequence import (
+from lstm_music.ops.cuda import lstm, source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.lstm_sequence import (
     EXCHANGES,
     LARGEST_H,
     SequencePlan,
@@ -89,10 +89,10 @@ def test_the_whole_sequence_in_one_launch(shape, dtype):
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("cluster", [1, 2])
 @pytest.mark.parametrize("at", ["gates", "c0", "h0"])
-def test_a_state_shows_that_a_gate_or_state_is_no_number(at, cluster):
+def test_a_state_shows_that_a_gate_or_state_is_no_number(at, cluster, monkeypatch):
     ops = CupyOps("float32", cupy=HostCupy())
     if cluster > 1:
-        clustered(ops, cluster, 1, 13)
+        clustered(monkeypatch, ops, cluster, 1, 13)
     case = forward_case(np.random.default_rng(0), 3, 4, 13, keep=False)
     # Of the sequence's first row: unit 0 of the state, or a gate of each kind in turn.
     for n in range(4) if at == "gates" else (0,):
@@ -142,11 +142,11 @@ def test_a_clusters_weights_are_all_on_chip(H):
 # Clusters -----------------------------------------------------------------------------------------
 
 
-def clustered(ops, cluster, rows, H, exchange="mbarrier"):
+def clustered(monkeypatch, ops, cluster, rows, H, exchange="mbarrier"):
     """Make an ops run its layers so, with few weights in registers and in shared memory."""
     threads = 4 * units(H, cluster)
     plan = SequencePlan(threads, 384, 8, rows, 2, False, cluster, exchange)
-    ops._plan = lambda B, H: plan
+    monkeypatch.setattr(lstm, "persistent_plan", lambda ops, B, H: plan)
     return ops
 
 
@@ -158,16 +158,17 @@ CLUSTERS = [(2, 13), (2, 20), (2, 32), (4, 32), (4, 90), (4, 100)]
 @pytest.mark.parametrize("exchange", EXCHANGES)
 @pytest.mark.parametrize("rows", [1, 2, 4])
 @pytest.mark.parametrize(("cluster", "H"), CLUSTERS)
-def test_blocks_of_a_cluster_share_a_layer(cluster, H, rows, exchange):
+def test_blocks_of_a_cluster_share_a_layer(cluster, H, rows, exchange, monkeypatch):
     for dtype in ("float64", "float32"):
         ops = CupyOps(dtype, cupy=HostCupy())
-        compare(clustered(ops, cluster, rows, H, exchange), 5, 5, H)
+        compare(clustered(monkeypatch, ops, cluster, rows, H, exchange), 5, 5, H)
 
 
-def test_a_cluster_gives_what_one_block_gives():
+def test_a_cluster_gives_what_one_block_gives(monkeypatch):
     found = []
     for cluster, exchange in ((1, "mbarrier"), (2, "mbarrier"), (4, "barrier")):
-        ops = clustered(CupyOps("float32", cupy=HostCupy(("shuffled",))), cluster, 2, 90, exchange)
+        ops = CupyOps("float32", cupy=HostCupy(("shuffled",)))
+        clustered(monkeypatch, ops, cluster, 2, 90, exchange)
         rng = np.random.default_rng(0)
         forward = contract.run(ops, "lstm_sequence_forward", forward_case(rng, 4, 5, 90, True))
         backward = contract.run(ops, "lstm_sequence_backward", backward_case(rng, 4, 5, 90, True))
@@ -180,10 +181,10 @@ def test_a_cluster_gives_what_one_block_gives():
 @pytest.mark.parametrize(("capability", "clusters"), [("80", False), ("90", True), ("120", True)])
 def test_clusters_run_where_there_are_any(capability, clusters):
     ops = CupyOps("float32", cupy=HostCupy(multiprocessors=132, compute_capability=capability))
-    assert (ops._plan(50, 128).cluster > 1) == clusters
-    assert ops._plan(50, 128).exchange == "mbarrier"
+    assert (lstm.persistent_plan(ops, 50, 128).cluster > 1) == clusters
+    assert lstm.persistent_plan(ops, 50, 128).exchange == "mbarrier"
     ops.exchange = "barrier"
-    assert ops._plan(50, 128).exchange == "barrier"
+    assert lstm.persistent_plan(ops, 50, 128).exchange == "barrier"
 
 
 # What to replace in the kernel's text and by what, however blocks exchange.
@@ -222,10 +223,11 @@ MBARRIER_BUGS = {
 }
 
 
-def check_cluster(exchange, mutate):
+def check_cluster(monkeypatch, exchange, mutate):
     """Compare sequences of clusters whose last block has fewer units, and a warp without any."""
     for cluster, rows, H in ((4, 2, 27), (2, 1, 20)):
-        ops = clustered(CupyOps("float64", cupy=HostCupy()), cluster, rows, H, exchange)
+        ops = CupyOps("float64", cupy=HostCupy())
+        clustered(monkeypatch, ops, cluster, rows, H, exchange)
         ops.xp.mutate = mutate
         compare(ops, 5, 5, H)
 
@@ -237,14 +239,14 @@ def check_cluster(exchange, mutate):
     + [("barrier", n) for n in BARRIER_BUGS]
     + [("mbarrier", n) for n in MBARRIER_BUGS],
 )
-def test_bugs_of_clusters_are_caught(exchange, name):
+def test_bugs_of_clusters_are_caught(exchange, name, monkeypatch):
     others = BARRIER_BUGS if exchange == "barrier" else MBARRIER_BUGS
     before, after = (BUGS | others)[name]
-    assert before in cuda_source.source("lstm_sequence")
+    assert before in source.text("lstm_sequence")
     with pytest.raises(AssertionError):
-        check_cluster(exchange, lambda code: code.replace(before, after))
+        check_cluster(monkeypatch, exchange, lambda code: code.replace(before, after))
 
 
 @pytest.mark.parametrize("exchange", EXCHANGES)
-def test_the_checks_of_clusters_pass_without_a_bug(exchange):
-    check_cluster(exchange, lambda code: code)
+def test_the_checks_of_clusters_pass_without_a_bug(exchange, monkeypatch):
+    check_cluster(monkeypatch, exchange, lambda code: code)

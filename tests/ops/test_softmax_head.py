@@ -8,8 +8,9 @@ from test_cuda_nvrtc import SPILLS, every_version, sass
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import NumpyOps, cuda_source, softmax_head
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops import NumpyOps
+from lstm_music.ops.cuda import softmax_head, source
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 here = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 with_nvrtc = pytest.mark.skipif(
@@ -130,7 +131,7 @@ MUTATIONS = {
 def test_planted_bugs_are_caught(name, monkeypatch):
     monkeypatch.setattr(softmax_head, "GRADIENT_BYTES", 2 * 256 * 300)
     before, after = MUTATIONS[name]
-    assert before in cuda_source.source("softmax_head")
+    assert before in source.text("softmax_head")
     ops = bf16_ops()
     ops.xp.mutate = lambda code: (
         code.replace(before, after) if "softmax_head_forward" in code else code
@@ -183,7 +184,7 @@ def test_chunks_cover_the_words_and_have_room(N, V):
 @pytest.mark.parametrize("H", [64, 128, 192, 256])
 def test_it_compiles_without_spills(arch, H, lib):
     flags = ("-DREAL=float", "--ptxas-options=-v", *softmax_head.options(H))
-    cubin, log = nvrtc.compile_cubin(cuda_source.source("softmax_head"), arch, flags, lib)
+    cubin, log = nvrtc.compile_cubin(source.text("softmax_head"), arch, flags, lib)
     assert [tuple(map(int, found)) for found in SPILLS.findall(log)] == [(0, 0, 0)] * 4
     if sass().disassembler() is None:
         return

@@ -9,8 +9,8 @@ import pytest
 from host_cuda import names
 from host_cuda.compile import COMPILER, LaunchError
 from host_cuda.host_cupy import HostCupy, Pool
-from lstm_music.graph import captured
-from lstm_music.ops.cupy_ops import CupyOps
+from lstm_music.ops.cuda.capture import captured
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 needs_compiler = pytest.mark.skipif(
     not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)"
@@ -62,7 +62,7 @@ def test_launches_take_tuples_and_arrays_of_the_device(xp):
     ops = CupyOps(cupy=xp)
     with pytest.raises(LaunchError, match="isn't a device array"):
         ops.average_step(np.zeros(3, np.float32), xp.zeros(3, np.float32), 0.5)
-    kernel = ops._kernel("optimizer", "average_forward")
+    kernel = ops.kernel("optimizer", "average_forward")
     with pytest.raises(LaunchError, match="no tuple"):
         kernel([1], (256,), ())
     with pytest.raises(LaunchError, match="more shared memory"):

@@ -5,7 +5,7 @@ import pytest
 
 from host_cuda.compile import COMPILER, HostModule, LaunchError
 from host_cuda.host_cublas import from_bf16
-from lstm_music.ops import cuda_source
+from lstm_music.ops.cuda import source
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 
@@ -43,7 +43,7 @@ extern "C" __global__ void rounding(const float* x, uint32* pairs, float* powers
 
 
 def module(text=KERNEL):
-    return HostModule(cuda_source.with_includes(text), ())
+    return HostModule(source.with_includes(text), ())
 
 
 def bits(x):

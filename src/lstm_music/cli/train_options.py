@@ -19,7 +19,7 @@ from lstm_music.corpus import Reading, Representation
 from lstm_music.errors import UserError
 from lstm_music.health import MOST_BAD_STEPS
 from lstm_music.model import HEADS, HEADS_OF, Config
-from lstm_music.ops.cupy_ops import PRECISIONS
+from lstm_music.ops import PRECISIONS
 from lstm_music.optim import DEFAULT_LR, MANY_WORDS, OPTIMIZERS, RATE_OF_MANY
 from lstm_music.progress import Settings
 from lstm_music.run_folder import described_options, run_exists

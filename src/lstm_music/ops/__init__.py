@@ -13,14 +13,15 @@ from lstm_music.ops.numpy_ops import NumpyOps, Workspace
 
 Backend = Literal["auto", "numpy", "numba", "cupy"]
 BACKENDS: tuple[Backend, ...] = ("auto", "numpy", "numba", "cupy")
+PRECISIONS = ("fp32", "tf32", "bf16")  # of the GEMMs of float32 models on a GPU
 
-__all__ = ["BACKENDS", "Backend", "NumpyOps", "Workspace", "get_ops"]
+__all__ = ["BACKENDS", "PRECISIONS", "Backend", "NumpyOps", "Workspace", "get_ops"]
 
 
 def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp32") -> NumpyOps:
     """Return the ops of a backend: "auto" (the fastest that works here) or one of BACKENDS.
 
-    precision: of the GEMMs of float32 models on a GPU: fp32, tf32 or bf16; elsewhere always fp32.
+    precision: one of PRECISIONS; on a CPU always fp32.
     Raises UserError for an unknown name, or for a backend that can't be used here.
     """
     if backend == "numpy":
@@ -28,7 +29,7 @@ def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp3
     if backend == "numba":
         return on_numba(dtype)
     if backend == "cupy":
-        from lstm_music.ops.cupy_ops import CupyOps
+        from lstm_music.ops.cuda.cupy_ops import CupyOps
 
         return CupyOps(dtype, precision)
     if backend == "auto":
@@ -42,7 +43,7 @@ def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
     Where there seems to be a GPU that can't be used, a line on standard error says why.
     """
     if importlib.util.find_spec("cupy") or shutil.which("nvidia-smi"):
-        from lstm_music.ops.cupy_ops import CupyOps
+        from lstm_music.ops.cuda.cupy_ops import CupyOps
 
         try:
             return CupyOps(dtype, precision)

@@ -4,14 +4,13 @@ Of N · V numbers there is the logits' gradient alone, in bf16, for as many word
 cache holds. From it cuBLAS makes the gradients of h and W.
 """
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from lstm_music.ops.cuda.launch import Launcher
+from lstm_music.ops.cuda.matrices import column_sum, rounded
 from lstm_music.ops.numpy_ops import Array, Workspace
-
-if TYPE_CHECKING:
-    from lstm_music.ops.cupy_ops import CupyOps
 
 TILE = 128  # as in softmax_head.cu: rows of h, and of W transposed, of a block's product
 THREADS = 256
@@ -73,7 +72,7 @@ def word_chunks(N: int, V: int) -> list[slice]:
 
 
 def linear_softmax_xent(
-    ops: "CupyOps",
+    ops: Launcher,
     run: Plan,
     h: Array,
     W: Array,
@@ -92,7 +91,7 @@ def linear_softmax_xent(
     """
     (N, H), V = h.shape, len(b)
     scratch = work.part("head", "uint16")
-    rows, columns = ops.rounded(h, "h", work), scratch.array("W", (V, H))
+    rows, columns = rounded(ops, h, "h", work), scratch.array("W", (V, H))
     biases = work.array("head_biases", (tiles(V) * TILE,))
     ops.launch(
         "softmax_head", "softmax_head_copy", (tiles(V) * TILE // 64, H // 64), (THREADS,),
@@ -111,11 +110,11 @@ def linear_softmax_xent(
         gradient = d[: words.stop - words.start, :N].T
         (ops.matmul_add if words.start else ops.matmul)(gradient, columns[words], dh)
         ops.matmul(rows.T, gradient, dW[:, words])
-    ops.column_sum(sums[:, :V], db)
+    column_sum(ops, sums[:, :V], db)
 
 
 def _losses(
-    ops: "CupyOps",
+    ops: Launcher,
     run: Plan,
     matrices: Matrices,
     targets: Array,
@@ -144,7 +143,7 @@ def _losses(
 
 
 def _gradient(
-    ops: "CupyOps",
+    ops: Launcher,
     run: Plan,
     matrices: Matrices,
     words: slice,
