@@ -15,6 +15,7 @@ DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
 RATE_OF_MANY = 1e-3  # then
 
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's, as Kingma & Ba 2015 advise
 CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
@@ -83,11 +84,12 @@ class Optimizer:
                 p -= lr * scale * g
 
     def _adam(self, name: str, p: Array, g: Array | RowGradient, lr: float, scale: float) -> None:
-        m, v, decay = self.slots[f"m.{name}"], self.slots[f"v.{name}"], self.decay_of(name)
+        m, v = self.slots[f"m.{name}"], self.slots[f"v.{name}"]
+        how = lr, BETA1, BETA2, EPS, self.t, scale, self.decay_of(name)
         if isinstance(g, RowGradient):
-            self.ops.adam_step_rows(p, g, m, v, lr, 0.9, 0.999, 1e-8, self.t, scale, decay)
+            self.ops.adam_step_rows(p, g, m, v, *how)
         else:
-            self.ops.adam_step(p, g, m, v, lr, 0.9, 0.999, 1e-8, self.t, scale, decay)
+            self.ops.adam_step(p, g, m, v, *how)
 
     def _rmsprop(
         self, name: str, p: Array, g: Array | RowGradient, lr: float, scale: float
