@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.ops.arithmetic import fma, lane_sum
-from lstm_music.ops.jit import njit
-from lstm_music.ops.numba_ops import _philox_blocks
+from lstm_music.ops.cpu.arithmetic import fma, lane_sum
+from lstm_music.ops.cpu.jit import njit
+from lstm_music.ops.cpu.numba_ops import _philox_blocks
 from lstm_music.sampler import BLOCK, DRAWS
 
 FEW = 16  # words to sort outright

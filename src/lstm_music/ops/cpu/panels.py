@@ -16,8 +16,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from lstm_music.ops.blas import gemm
-from lstm_music.ops.jit import njit, prange
+from lstm_music.ops.cpu.blas import gemm
+from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.numpy_ops import Array
 
 PANEL = 64  # columns of a panel

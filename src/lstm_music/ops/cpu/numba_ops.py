@@ -14,7 +14,7 @@ from numba import get_num_threads
 from numpy.typing import DTypeLike
 
 from lstm_music.ops import philox
-from lstm_music.ops.arithmetic import (
+from lstm_music.ops.cpu.arithmetic import (
     dot,
     fast_exp,
     fast_sigmoid,
@@ -24,8 +24,9 @@ from lstm_music.ops.arithmetic import (
     lane_product,
     lane_sum,
 )
-from lstm_music.ops.blas import parallel_gemm, single_threaded_blas
-from lstm_music.ops.jit import njit, prange
+from lstm_music.ops.cpu.blas import parallel_gemm, single_threaded_blas
+from lstm_music.ops.cpu.jit import njit, prange
+from lstm_music.ops.cpu.panels import HAS_AVX512, ROWS, WIDE, small_product, wide_product
 from lstm_music.ops.numpy_ops import (
     NO_NOTES,
     Array,
@@ -36,7 +37,6 @@ from lstm_music.ops.numpy_ops import (
     logit_chunks,
     rows_and_place,
 )
-from lstm_music.ops.panels import HAS_AVX512, ROWS, WIDE, small_product, wide_product
 
 LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
