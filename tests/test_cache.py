@@ -17,7 +17,7 @@ from numba.core.registry import CPUDispatcher
 import lstm_music
 from lstm_music import cache
 from lstm_music.errors import UserError
-from lstm_music.ops import jit
+from lstm_music.ops.cpu import jit
 from lstm_music.ops.cuda import device
 from small import without_override
 
@@ -113,15 +113,15 @@ def test_where_nothing_can_be_written_code_is_compiled_each_time(monkeypatch, te
 
 
 def test_each_version_of_the_sources_has_a_folder_and_old_ones_go(monkeypatch, tmp_path):
-    (tmp_path / "ops").mkdir()
-    (tmp_path / "ops" / "blas.py").write_text("PANEL = 64\n")
+    (tmp_path / "ops" / "cpu").mkdir(parents=True)
+    (tmp_path / "ops" / "cpu" / "blas.py").write_text("PANEL = 64\n")
     monkeypatch.setattr(jit, "PACKAGE", tmp_path)
     monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
     first = jit.code_folder()
     assert first.parent == tmp_path / "__pycache__"
     first.mkdir(parents=True)
     assert jit.code_folder() == first
-    (tmp_path / "ops" / "blas.py").write_text("PANEL = 32\n")
+    (tmp_path / "ops" / "cpu" / "blas.py").write_text("PANEL = 32\n")
     second = jit.code_folder()
     assert second != first and first.exists()
     os.utime(first, (0, 0))

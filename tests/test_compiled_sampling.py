@@ -9,7 +9,7 @@ from lstm_music import compiled_choice, compiled_sampling, sampler
 from lstm_music.composer import sample_on_cpu
 from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
-from lstm_music.ops.panels import PANEL, add_panel, pack, padded
+from lstm_music.ops.cpu.panels import PANEL, add_panel, pack, padded
 from lstm_music.ops.philox import uniform
 from lstm_music.sampler import FreeGrammar, Options, choose, sample
 from lstm_music.tokenizers import grammar as grammars
@@ -19,7 +19,7 @@ from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import small_corpus, small_events, small_rolls
 
-numba_ops = pytest.importorskip("lstm_music.ops.numba_ops")
+numba_ops = pytest.importorskip("lstm_music.ops.cpu.numba_ops")
 START = 0
 
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.ops.arithmetic import fma, lane_sum
-from lstm_music.ops.jit import njit
-from lstm_music.ops.numba_ops import _philox_blocks
+from lstm_music.ops.cpu.arithmetic import fma, lane_sum
+from lstm_music.ops.cpu.elementwise import philox_blocks
+from lstm_music.ops.cpu.jit import njit
 from lstm_music.sampler import BLOCK, DRAWS
 
 FEW = 16  # words to sort outright
@@ -162,5 +162,5 @@ def choose(x, p, count, best, u, draw):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def uniform(draw, number, t, words):  # type: ignore[no-untyped-def]
     """Return the random number of a piece and a position, as sampler.Draft draws it."""
-    _philox_blocks((t % DRAWS) // 4, number, t // DRAWS, draw.k0, draw.k1, words)
+    philox_blocks((t % DRAWS) // 4, number, t // DRAWS, draw.k0, draw.k1, words)
     return words[t % 4, 0] * 2.0**-32

@@ -16,7 +16,7 @@ from lstm_music.compiled_piece import (
     tidy,
 )
 from lstm_music.midi import LAST_TICK, NOTE_OFF, NOTE_ON, WHOLE_NOTE
-from lstm_music.ops.jit import njit
+from lstm_music.ops.cpu.jit import njit
 from lstm_music.tokenizers.events import AT, BAR_LINE, SAME
 from lstm_music.tokenizers.grammar import FAR, NEVER, NONE, PITCHES
 from lstm_music.word_classes import BARS, END, ON, PLACES, SAID, UNSAID

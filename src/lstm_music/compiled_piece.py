@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.ops.jit import njit
+from lstm_music.ops.cpu.jit import njit
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.sampler import Bounds
 from lstm_music.tokenizers.event_grammar import END as NO_KIND

@@ -34,7 +34,7 @@ from lstm_music.compiled_piece import (
     tidy,
 )
 from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER, WHOLE_NOTE
-from lstm_music.ops.jit import njit
+from lstm_music.ops.cpu.jit import njit
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.sampler import Options
 from lstm_music.tokenizers.grammar import (

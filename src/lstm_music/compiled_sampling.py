@@ -16,10 +16,10 @@ from lstm_music.compiled_choice import Draw, choose, uniform
 from lstm_music.compiled_piece import ENDED, new_pieces
 from lstm_music.compiled_rules import extend, longest_deltas, primers_of, rules_of
 from lstm_music.model import Model
-from lstm_music.ops.jit import njit, prange
-from lstm_music.ops.numba_ops import _cell_forward
+from lstm_music.ops.cpu.jit import njit, prange
+from lstm_music.ops.cpu.lstm import cell_forward
+from lstm_music.ops.cpu.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS as TOGETHER
 from lstm_music.sampler import Options, bounds_of
@@ -131,7 +131,7 @@ def _outputs(weights, x, h, c, inputs, gates):  # type: ignore[no-untyped-def]
         for n in range(weights.gates.shape[1]):
             add_panel(inputs, weights.gates[layer], n, gates)
         for r in range(R):
-            _cell_forward(gates[r, : 4 * H], c[layer, r], one, c[layer, r], h[layer, r])
+            cell_forward(gates[r, : 4 * H], c[layer, r], one, c[layer, r], h[layer, r])
             inputs[r, :H] = h[layer, r]
             inputs[r, H:D] = 0
 

@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from lstm_music.ops import arithmetic
+from lstm_music.ops.cpu import arithmetic
 
 
 @pytest.mark.parametrize("n", [0, 1, 15, 16, 17, 63, 64, 65, 1000])

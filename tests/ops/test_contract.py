@@ -833,7 +833,7 @@ def test_asarray_converts_to_the_backends_precision_and_back(any_ops):
 def test_the_product_of_a_time_step_is_the_product(M, K, N, dtype):
     """Numba's own product of few rows, at sizes that leave rests, from a slice of a batch."""
     numba = pytest.importorskip("numba")
-    from lstm_music.ops.panels import small_product
+    from lstm_music.ops.cpu.panels import small_product
 
     @numba.njit
     def product(a, b, out):
@@ -855,7 +855,7 @@ def test_the_product_of_a_time_step_is_the_product(M, K, N, dtype):
 def test_a_gradient_of_weights_is_the_product_in_parts_and_added_up(M, K, N, threads):
     """Numba's own product of xᵀ·d, beside the BLAS's, at sizes that leave rests of each kind."""
     pytest.importorskip("numba")
-    from lstm_music.ops.panels import wide_product
+    from lstm_music.ops.cpu.panels import wide_product
 
     rng = np.random.default_rng(0)
     x, d = (rng.normal(0, 1, shape).astype(np.float32) for shape in ((K, M), (K, N)))

@@ -231,7 +231,7 @@ def limit_threads(threads: int | None, backend: str) -> None:
 
     threadpoolctl.threadpool_limits(threads)
     if backend != "numpy":
-        from lstm_music.ops.jit import limit_threads as limit_numba
+        from lstm_music.ops.cpu.jit import limit_threads as limit_numba
 
         limit_numba(threads)
 

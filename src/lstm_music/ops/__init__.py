@@ -58,7 +58,7 @@ def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
 def on_numba(dtype: Any) -> NumpyOps:
     """Return the ops of Numba; raises UserError where it can't be imported."""
     try:
-        from lstm_music.ops.numba_ops import NumbaOps
+        from lstm_music.ops.cpu.numba_ops import NumbaOps
     except ImportError as error:
         raise UserError(
             f"the numba backend is not usable here ({error}): "

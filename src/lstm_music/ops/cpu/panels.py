@@ -16,8 +16,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from lstm_music.ops.blas import gemm
-from lstm_music.ops.jit import njit, prange
+from lstm_music.ops.cpu.arithmetic import fma
+from lstm_music.ops.cpu.blas import gemm
+from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.numpy_ops import Array
 
 PANEL = 64  # columns of a panel
@@ -27,6 +28,7 @@ WIDE = 96  # columns whose sums over four rows fill AVX-512's registers
 NARROW = 32  # columns of the rest
 DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cache
 SPLIT = 4096  # columns from which the threads share them
+COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
 
 
@@ -220,3 +222,33 @@ def wide_product(a, b, out, beta, parts):  # type: ignore[no-untyped-def]
             rows = slice(part * groups // parts * ROWS, min((part + 1) * groups // parts * ROWS, M))
             if rows.stop > rows.start:
                 _product(a[rows], b, out[rows], beta)
+
+
+@njit(cache=True, error_model="numpy")
+def affine_columns(x, W, b, out, first, stop):  # type: ignore[no-untyped-def]
+    """Compute the columns first … stop-1 of x·W + b, four rows of W a pass."""
+    K = len(W)
+    for n in range(len(x)):
+        y, xs = out[n, first:stop], x[n]
+        if len(b) > 0:
+            y[:] = b[first:stop]
+        else:
+            y[:] = 0
+        for k in range(0, K - 3, 4):
+            x0, x1, x2, x3 = xs[k], xs[k + 1], xs[k + 2], xs[k + 3]
+            w0, w1 = W[k, first:stop], W[k + 1, first:stop]
+            w2, w3 = W[k + 2, first:stop], W[k + 3, first:stop]
+            for j in range(len(y)):
+                y[j] = fma(x3, w3[j], fma(x2, w2[j], fma(x1, w1[j], fma(x0, w0[j], y[j]))))
+        for k in range(K - K % 4, K):
+            x0, w0 = xs[k], W[k, first:stop]
+            for j in range(len(y)):
+                y[j] = fma(x0, w0[j], y[j])
+
+
+@njit(cache=True)
+def affine(x, W, b, out):  # type: ignore[no-untyped-def]
+    """Write x·W + b to out (R, N), each row by itself. x (R, K), W (K, N), b (N,) or empty."""
+    N = W.shape[1]
+    for first in range(0, N, COLUMNS):
+        affine_columns(x, W, b, out, first, min(first + COLUMNS, N))

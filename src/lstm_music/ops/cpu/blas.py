@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import get_cython_function_address, overload
 from threadpoolctl import ThreadpoolController
 
-from lstm_music.ops.jit import njit, prange
+from lstm_music.ops.cpu.jit import njit, prange
 
 # Registered by name, so that compiled code can be cached on disk.
 for _name in ("sgemm", "dgemm"):

@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from lstm_music.ops.jit import njit
+from lstm_music.ops.cpu.jit import njit
 
 add, multiply = ir.IRBuilder.fadd, ir.IRBuilder.fmul
 inlined: Callable[[Any], Any] = intrinsic  # its own type is of the function not yet compiled

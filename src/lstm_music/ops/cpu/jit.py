@@ -15,12 +15,11 @@ from numba import prange
 from lstm_music.cache import cache_folder, can_write
 from lstm_music.errors import UserError
 
-PACKAGE = Path(__file__).resolve().parents[1]
+PACKAGE = Path(__file__).resolve().parents[2]
 # The files with compiled functions, and those whose constants are compiled into them.
 SOURCES = (
-    "ops/arithmetic.py", "ops/blas.py", "ops/jit.py", "ops/numba_ops.py", "ops/numpy_ops.py",
-    "ops/panels.py", "ops/philox.py", "compiled_*.py", "tokenizers/*.py", "midi.py", "sampler.py",
-    "word_classes.py",
+    "ops/cpu/*.py", "ops/numpy_ops.py", "ops/philox.py", "compiled_*.py", "tokenizers/*.py",
+    "midi.py", "sampler.py", "word_classes.py",
 )  # fmt: skip
 UNUSED_SECONDS = 7 * 86_400.0  # after which the code of other versions goes
 

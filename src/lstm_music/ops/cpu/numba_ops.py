@@ -1,0 +1,82 @@
+"""Numba on the CPU: NumPy's ops with the element-wise work fused, vectorised and threaded.
+
+GEMMs stay with the BLAS. Only what measures faster than NumPy is overridden
+(`pytest --benchmark`). In float32, exp is a polynomial that LLVM can vectorise (relative error
+at most 3e-7 where it does not under- or overflow); in float64 everything is the maths library's.
+Compiled code is cached on disk, so that only the first start of a version compiles.
+"""
+
+import numpy as np
+from numba import get_num_threads
+from numpy.typing import DTypeLike
+
+from lstm_music.ops.cpu import elementwise, losses, lstm, panels, updates
+from lstm_music.ops.cpu.blas import parallel_gemm, single_threaded_blas
+from lstm_music.ops.numpy_ops import Array, NumpyOps
+
+LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
+
+
+class NumbaOps(NumpyOps):
+    """NumPy's ops, with those overridden that Numba runs faster: functions of their parts."""
+
+    name = "numba"
+
+    def __init__(self, dtype: DTypeLike = "float32") -> None:
+        super().__init__(dtype)
+        self._wide = panels.HAS_AVX512 and self.dtype == np.float32
+        self._scratch = np.zeros(0, self.dtype)  # a transposed matrix, its rows contiguous
+        single_threaded_blas()
+
+    def matmul(self, a: Array, b: Array, out: Array) -> None:
+        """As NumpyOps.matmul, each thread with its own part of out."""
+        self._product(a, b, out, 0.0)
+
+    def matmul_add(self, a: Array, b: Array, out: Array) -> None:
+        """As NumpyOps.matmul_add, without a temporary: what adds up begins with out itself."""
+        self._product(a, b, out, 1.0)
+
+    def _product(self, a: Array, b: Array, out: Array, beta: float) -> None:
+        """Write a·b + beta·out to out: a weight's gradient xᵀ·d by our own product, where it wins.
+
+        All else is the BLAS's.
+        """
+        (M, K), N = a.shape, b.shape[1]
+        turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
+        if not (self._wide and turned and N >= panels.WIDE and min(M, K) >= panels.ROWS):
+            parallel_gemm(a, b, out, beta, get_num_threads())
+            return
+        if self._scratch.size < a.size:
+            self._scratch = np.empty(a.size, self.dtype)
+        rows = self._scratch[: a.size].reshape(M, K)
+        rows[...] = a
+        panels.wide_product(rows, b, out, beta, get_num_threads())
+
+    def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
+        """As NumpyOps.affine, in one call; NumPy keeps the large matrices, where it wins."""
+        if W.size >= LARGE:
+            super().affine(x, W, b, out)
+        else:
+            panels.affine(x, W, np.zeros(0, self.dtype) if b is None else b, out)
+
+    lstm_cell_forward = lstm.lstm_cell_forward
+    lstm_cell_backward = lstm.lstm_cell_backward
+    lstm_sequence_forward = lstm.lstm_sequence_forward
+    lstm_sequence_backward = lstm.lstm_sequence_backward
+
+    embedding_backward = elementwise.embedding_backward
+    note_embedding_forward = elementwise.note_embedding_forward
+    note_embedding_backward = elementwise.note_embedding_backward
+    dropout = elementwise.dropout
+
+    softmax_xent = losses.softmax_xent
+    linear_softmax_xent = losses.linear_softmax_xent
+    _linear_softmax_nll = losses.linear_softmax_nll
+    sigmoid_xent = losses.sigmoid_xent
+    nade_xent = losses.nade_xent
+    nade_nll = losses.nade_nll
+    nade_sample = losses.nade_sample
+
+    adam_step = updates.adam_step
+    adam_step_rows = updates.adam_step_rows
+    average_step = updates.average_step

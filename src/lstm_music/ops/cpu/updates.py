@@ -1,0 +1,120 @@
+"""Steps of the optimiser compiled by Numba, each in one pass over the parameter."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from lstm_music.ops.cpu.arithmetic import fma
+from lstm_music.ops.cpu.jit import njit, prange
+from lstm_music.ops.numpy_ops import Array, NumpyOps, RowGradient
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _adam_step(p, g, m, v, rate, beta1, beta2, eps, correct2, scale, shrink):  # type: ignore[no-untyped-def]
+    one = p.dtype.type(1)
+    for k in prange(len(p)):
+        d = scale * g[k]
+        m[k] = fma(beta1, m[k], (one - beta1) * d)
+        v[k] = fma(beta2, v[k], (one - beta2) * d * d)
+        p[k] = shrink * p[k] - rate * m[k] / (math.sqrt(v[k] * correct2) + eps)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _adam_step_rows(  # type: ignore[no-untyped-def]
+    p, where, values, m, v, rate, beta1, beta2, eps, correct2, scale, shrink
+):
+    """`_adam_step` with the gradient values[where[r]] of row r, or none where where[r] < 0."""
+    one = p.dtype.type(1)
+    V, E = p.shape
+    for r in prange(V):
+        n = where[r]
+        if n >= 0:
+            for j in range(E):
+                d = scale * values[n, j]
+                m[r, j] = fma(beta1, m[r, j], (one - beta1) * d)
+                v[r, j] = fma(beta2, v[r, j], (one - beta2) * d * d)
+                p[r, j] = shrink * p[r, j] - rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
+        else:
+            for j in range(E):
+                m[r, j] = beta1 * m[r, j]
+                v[r, j] = beta2 * v[r, j]
+                p[r, j] = shrink * p[r, j] - rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
+
+
+@njit(cache=True, parallel=True, error_model="numpy")
+def _average_step(p, mean, rate):  # type: ignore[no-untyped-def]
+    for k in prange(len(p)):
+        mean[k] = fma(rate, p[k] - mean[k], mean[k])
+
+
+def adam_step(
+    ops: NumpyOps,
+    p: Array,
+    g: Array,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    t: int,
+    scale: float,
+    decay: float = 0.0,
+) -> None:
+    """As NumpyOps.adam_step, in one pass."""
+    _adam_step(
+        p.reshape(-1),
+        g.reshape(-1),
+        m.reshape(-1),
+        v.reshape(-1),
+        *adam_scalars(ops, lr, beta1, beta2, eps, t, scale, decay),
+    )
+
+
+def adam_step_rows(
+    ops: NumpyOps,
+    p: Array,
+    g: RowGradient,
+    m: Array,
+    v: Array,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    t: int,
+    scale: float,
+    decay: float = 0.0,
+) -> None:
+    """As NumpyOps.adam_step_rows, without a dense gradient."""
+    where = np.full(len(p), -1, np.int32)
+    where[g.rows] = np.arange(len(g.rows), dtype=np.int32)
+    _adam_step_rows(
+        p,
+        where,
+        g.values,
+        m,
+        v,
+        *adam_scalars(ops, lr, beta1, beta2, eps, t, scale, decay),
+    )
+
+
+def adam_scalars(
+    ops: NumpyOps,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    t: int,
+    scale: float,
+    decay: float,
+) -> list[Any]:
+    """Return what the compiled steps take, in the arrays' type: the bias corrections too."""
+    correct1, correct2, shrink = 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1 - lr * decay
+    scalars = (lr * correct1, beta1, beta2, eps, correct2, scale, shrink)
+    return [ops.real(x) for x in scalars]
+
+
+def average_step(ops: NumpyOps, p: Array, mean: Array, rate: float) -> None:
+    """As NumpyOps.average_step, in one pass."""
+    _average_step(p.reshape(-1), mean.reshape(-1), ops.real(rate))
