@@ -18,7 +18,7 @@ PAGES = sorted(
 )
 SOURCES = sorted(
     path
-    for folder in ("src", "kernels", "tests", "tools", "benchmarks")
+    for folder in ("src", "kernels", "tests", "tools", "benchmarks", "examples")
     for suffix in ("py", "cu", "cuh", "js", "h")
     for path in (ROOT / folder).rglob(f"*.{suffix}")
 )
@@ -158,7 +158,7 @@ def modules():
 # Commands ---------------------------------------------------------------------------------------
 
 OPEN = re.compile(r"[\[\]|…]|\.\.\.")  # a pattern of usage, not a command line
-COMMAND = re.compile(r"bin/[a-z]|lstm-music [a-z]|python (tools|benchmarks)/")
+COMMAND = re.compile(r"bin/[a-z]|lstm-music [a-z]|python (tools|benchmarks|examples)/")
 
 
 def command_lines(text):
