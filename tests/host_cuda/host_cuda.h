@@ -18,12 +18,15 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+using std::max, std::min;  // as CUDA has them
 
 struct uint3 {
     unsigned x, y, z;

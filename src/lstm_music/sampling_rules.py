@@ -1,0 +1,634 @@
+"""Which words may follow, and what a word changes: one table, and an automaton that reads it.
+
+A piece in the making stands in a phase. The table says which kinds of words may come in each phase
+and what must hold then, and which phase such a word leads to: in that alone the rules of messages,
+events, chords and `--free` differ. Beside it there is time: of each class of words (a kind and a
+pitch, or a place in a bar) the automaton tells the longest delta that may come, so that a word may
+come where deltas[id] <= longest[classes[id]].
+
+kernels/rules.cu and page/rules.js are the same automaton with the same table, which
+tools/rules_table.py writes for them; tests/test_rules.py walks through all three at once.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER, WHOLE_NOTE
+from lstm_music.ops.numpy_ops import Array
+from lstm_music.piano_roll import ticks_per_step
+from lstm_music.tokenizers import events, messages
+from lstm_music.tokenizers.messages import PITCHES, Layout
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+try:
+    from lstm_music.ops.jit import njit
+except ImportError:  # without Numba the same rules, slower
+
+    def njit(cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        """Leave a function as it is."""
+        return lambda function: function
+
+
+# The table ---------------------------------------------------------------------------------------
+
+KINDS = ("NOTE_OFF", "NOTE_ON", "CHORD", "PLACE", "BAR_LINE", "TRACK_END", "PIECE_END")
+NOTE_OFF, NOTE_ON, CHORD, PLACE, BAR_LINE, TRACK_END, PIECE_END = range(len(KINDS))
+
+PHASES = (
+    "NOTHING_YET", "IN_PIECE",  # messages of merged tracks
+    "BETWEEN_TRACKS", "IN_TRACK",  # of tracks that follow one another
+    "FREE_PIECE", "FREE_TRACKS",  # the same with --free
+    "NO_BAR_YET", "AFTER_BAR", "AFTER_PLACE", "AFTER_OFF", "AFTER_ON",  # events
+    "AMONG_CHORDS",
+)  # fmt: skip
+(
+    NOTHING_YET, IN_PIECE, BETWEEN_TRACKS, IN_TRACK, FREE_PIECE, FREE_TRACKS,
+    NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_OFF, AFTER_ON, AMONG_CHORDS,
+) = range(len(PHASES))  # fmt: skip
+
+FACTS = (
+    # Of a pitch:
+    "SOUNDS",
+    "CAN_STOP",  # the vocabulary has a word for its end
+    "STRUCK_BEFORE",  # not just now: again and again would never get on
+    "ABOVE_LAST",  # above the pitch of the last word
+    # Of the piece:
+    "COMPOSED",  # something is written beyond a primer that doesn't count
+    "MAY_END",  # as far as the length that was asked for goes
+    "LONG_ENOUGH",  # as long as a piece, or a track that a primer began, has to be at least
+    "LAST_QUARTER",  # the limit is a quarter note away at most, or there is none
+    "TRACK_DONE",  # the same, or a track has just ended
+    "TRACK_ROOM",  # there is room for another track, or the piece may not end
+    "HEARD_LATELY",  # another bar of silence isn't one too many
+    "IMPOSSIBLE",  # is never true
+)
+(
+    SOUNDS, CAN_STOP, STRUCK_BEFORE, ABOVE_LAST,
+    COMPOSED, MAY_END, LONG_ENOUGH, LAST_QUARTER, TRACK_DONE, TRACK_ROOM, HEARD_LATELY, IMPOSSIBLE,
+) = (1 << n for n in range(len(FACTS)))  # fmt: skip
+
+# A note-on that strikes a sounding pitch ends it, and one past the most notes ends the oldest: it
+# need not wait for them. (A network that slips believes notes over that sound, and the other way
+# round; a rule that makes it wait leads it into sequences that it has never seen.)
+STRIKE = CAN_STOP | STRUCK_BEFORE
+MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there never comes
+    NOTHING_YET: {NOTE_ON: CAN_STOP},
+    IN_PIECE: {NOTE_OFF: SOUNDS, NOTE_ON: STRIKE, PIECE_END: COMPOSED | MAY_END},
+    BETWEEN_TRACKS: {NOTE_ON: CAN_STOP | TRACK_ROOM, PIECE_END: COMPOSED | MAY_END},
+    IN_TRACK: {
+        NOTE_OFF: SOUNDS,
+        NOTE_ON: STRIKE,
+        TRACK_END: COMPOSED | LONG_ENOUGH | LAST_QUARTER,
+    },
+    FREE_PIECE: {NOTE_OFF: COMPOSED, NOTE_ON: 0, PIECE_END: COMPOSED | MAY_END},
+    FREE_TRACKS: {
+        NOTE_OFF: COMPOSED,
+        NOTE_ON: 0,
+        TRACK_END: COMPOSED | LONG_ENOUGH | LAST_QUARTER,
+        PIECE_END: COMPOSED | MAY_END | TRACK_DONE,
+    },
+    NO_BAR_YET: {BAR_LINE: 0},
+    AFTER_BAR: {PLACE: 0, BAR_LINE: HEARD_LATELY},
+    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: CAN_STOP},
+    AFTER_OFF: {
+        NOTE_OFF: SOUNDS | ABOVE_LAST,
+        NOTE_ON: CAN_STOP,
+        PLACE: 0,
+        BAR_LINE: 0,
+        PIECE_END: COMPOSED | MAY_END,
+    },
+    AFTER_ON: {
+        NOTE_ON: CAN_STOP | ABOVE_LAST,
+        PLACE: 0,
+        BAR_LINE: 0,
+        PIECE_END: COMPOSED | MAY_END,
+    },
+    AMONG_CHORDS: {CHORD: 0, PIECE_END: MAY_END},
+}
+# The phases of a representation, of which the first begins a piece: {kind of word: where it leads},
+# whether it might come or not; any other leaves the piece where it is.
+LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
+    (NOTHING_YET, IN_PIECE): {NOTE_ON: IN_PIECE, TRACK_END: NOTHING_YET},
+    (BETWEEN_TRACKS, IN_TRACK): {NOTE_ON: IN_TRACK, TRACK_END: BETWEEN_TRACKS},
+    (FREE_PIECE,): {},
+    (FREE_TRACKS,): {},
+    (NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_OFF, AFTER_ON): {
+        BAR_LINE: AFTER_BAR,
+        PLACE: AFTER_PLACE,
+        NOTE_OFF: AFTER_OFF,
+        NOTE_ON: AFTER_ON,
+    },
+    (AMONG_CHORDS,): {},
+}
+
+
+def needs_table() -> Array:
+    """Return what must hold for each kind of word in each phase, facts (phases, kinds) int32."""
+    rows = [[MAY_FOLLOW[p].get(kind, IMPOSSIBLE) for kind in range(len(KINDS))] for p in MAY_FOLLOW]
+    return np.array(rows, np.int32)
+
+
+def next_table() -> Array:
+    """Return the phase after each kind of word in each phase, (phases, kinds) int32."""
+    rows = [
+        [leads.get(kind, phase) for kind in range(len(KINDS))]
+        for phases, leads in LEADS_TO.items()
+        for phase in phases
+    ]
+    return np.array(rows, np.int32)
+
+
+# Words and rules ---------------------------------------------------------------------------------
+
+# The first class of the words of each kind: first those with which no piece begins.
+OFFS, TRACK_ENDS = 0, PITCHES
+PIECE_ENDS, ONS = TRACK_ENDS + 1, TRACK_ENDS + 2
+CHORDS, BARS, PLACES = ONS + PITCHES, ONS + PITCHES + 1, ONS + PITCHES + 2
+FIRST_CLASS = (OFFS, ONS, CHORDS, PLACES, BARS, TRACK_ENDS, PIECE_ENDS)
+TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
+NEVER = -1  # as the longest delta of a class: none of its words
+NONE = 2**31 - 1  # as the shortest delta of a class: it has no words
+FAR = LAST_TICK + 1  # further than any delta
+NO_LIMIT = -1
+SILENT = -1  # in place of the tick at which a pitch began to sound
+
+SHORTEST = 8 * WHOLE_NOTE  # of a piece without a length: an early cadence is no end
+
+# The fields of a piece in the making; ticks, but for phase, counts and number.
+FIELDS = (
+    "phase", "now", "notes", "tracks",  # ticks since the track began; its notes; tracks finished
+    "before", "tokens", "ended",  # ticks of the pieces before this one; tokens of all; 0 or 1
+    "primed_tracks", "primed_notes",  # of a primer whose length doesn't count
+    "least",  # the tick before which the piece, or the track that a primer began, isn't to end
+    "bar", "line",  # the length of bars; where one began, from which on all have that length
+    "bars", "bars_before",  # bars before the line; bars of the pieces before this one
+    "begin", "length",  # of events: where the bar began, and its length, 0 before the first one
+    "number", "heard",  # the last word's pitch or time; when a note last began or ended
+    "asked_tokens", "asked_ticks", "asked_bars", "most",  # -1 for what wasn't asked; tokens at most
+    "measure",  # the length of bars where no word tells of one
+)  # fmt: skip
+PIECE = np.dtype([(name, np.int64) for name in FIELDS])
+
+
+class Rules(NamedTuple):
+    """What may follow in a representation, for words of a vocabulary and habits of a corpus.
+
+    needs, next: the table. phase: in which a piece begins; start: the id of the start symbol, which
+    also ends a piece, -1 without one. merged: tracks are one, or there is but one. events: bars are
+    told by words; frame_ticks: how long a chord lasts, 0 without chords: a length in frames holds
+    exactly. longest_note, in ticks; rings: the age at which a note ends by itself; most_notes: how
+    many may sound at once in a track. least: ticks of a piece without a length at least.
+
+    By id, (V,): kinds of words, numbers (pitch, place or a bar's length), steps (ticks until it, or
+    of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
+    words. places (P,): in a bar, of events.
+    """
+
+    needs: Array
+    next: Array
+    phase: int
+    start: int
+    merged: bool
+    events: bool
+    frame_ticks: int
+    max_tracks: int
+    longest_note: int
+    rings: int
+    most_notes: int
+    least: int
+    kinds: Array
+    numbers: Array
+    steps: Array
+    classes: Array
+    deltas: Array
+    shortest: Array
+    places: Array
+
+
+# The fields of Rules that are numbers, as kernels have them.
+NUMBERS = (
+    "phase", "start", "merged", "events", "frame_ticks",
+    "max_tracks", "longest_note", "rings", "most_notes", "least",
+)  # fmt: skip
+
+
+def rules_of(
+    vocabulary: Vocabulary,
+    tokenizer: Mapping[str, Any],
+    corpus: Mapping[str, Any],
+    free: bool = False,
+) -> Rules:
+    """Return the rules of a model's words; tokenizer, corpus: as its meta.json tells of them.
+
+    free: those of `--free`, of messages.
+    """
+    if tokenizer["name"] == "chord":
+        return chord_rules(vocabulary, ticks_per_step(tokenizer["grid"]))
+    longest_note, most_notes = corpus["longest_note"], corpus["most_notes"]
+    if tokenizer["name"] == "event":
+        return event_rules(vocabulary, longest_note, most_notes)
+    habits = (longest_note, corpus["max_tracks"], most_notes)
+    return message_rules(vocabulary, tokenizer["layout"], *habits, free)
+
+
+def message_rules(
+    vocabulary: Vocabulary,
+    layout: Layout,
+    longest_note: int,
+    max_tracks: int,
+    most_notes: int = PITCHES,
+    free: bool = False,
+) -> Rules:
+    """Return the rules of messages. free: any token may come, and only what was asked for binds.
+
+    Else a note-off needs its pitch to sound, and a track or piece may end over sounding notes but
+    not without a note. Where a limit is asked for, notes begin before it and end by it, and one of
+    several tracks goes on until its last quarter note, if it can. Raises ValueError for a
+    vocabulary that holds other words.
+    """
+    merged = layout == "merge"
+    strict = NOTHING_YET if merged else BETWEEN_TRACKS
+    phase = strict if not free else FREE_PIECE if merged else FREE_TRACKS
+    table = [_message(word) for word in vocabulary.words]
+    kinds, numbers, steps = np.array(table, np.int32).reshape(-1, 3).T
+    rules = _rules(vocabulary, phase, kinds, numbers, steps, numbers, steps)
+    return rules._replace(
+        merged=merged, max_tracks=max_tracks, longest_note=longest_note, rings=longest_note,
+        most_notes=most_notes, least=SHORTEST if merged else 0,
+    )  # fmt: skip
+
+
+def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PITCHES) -> Rules:
+    """Return the rules of events.
+
+    A piece begins with a bar that says its length. In a bar places come in ascending order, at each
+    of them at least a note ends or begins, first the ends, then the beginnings, by ascending pitch.
+    Only notes that sound end. A piece ends after notes. Bars without any follow one another for the
+    length of the longest note at most, and don't begin a piece. Raises ValueError for a vocabulary
+    that holds other words.
+    """
+    kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, PIECE_END)
+    table = [events.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
+    kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
+    kinds = np.array(kind_of, np.int32)[kinds]
+    places = np.unique(numbers[kinds == PLACE])
+    among = np.where(kinds == PLACE, np.searchsorted(places, numbers), 0)
+    deltas = np.zeros_like(numbers)
+    is_bar = kinds == BAR_LINE
+    deltas[is_bar & (numbers == events.SAME)] = UNTOLD
+    # A bar too short for any place: its delta is too long for any rule.
+    deltas[is_bar & (numbers != events.SAME) & (numbers <= places.min(initial=FAR))] = FAR
+    offsets = np.where(kinds <= NOTE_ON, numbers, among)
+    rules = _rules(vocabulary, NO_BAR_YET, kinds, numbers, 0 * numbers, offsets, deltas, places)
+    # At the longest age notes may still end by their word.
+    return rules._replace(
+        events=True, max_tracks=1, longest_note=longest_note, rings=longest_note + 1,
+        most_notes=most_notes,
+    )  # fmt: skip
+
+
+def chord_rules(vocabulary: Vocabulary, frame_ticks: int) -> Rules:
+    """Return the rules of chords: any may follow any other. frame_ticks: how long one lasts.
+
+    A piece ends only where at least a frame is left for another, from the next bar line on.
+    """
+    ends = [word == messages.PIECE_END for word in vocabulary.words]
+    kinds = np.where(ends, PIECE_END, CHORD).astype(np.int32)
+    none = np.zeros_like(kinds)
+    rules = _rules(vocabulary, AMONG_CHORDS, kinds, none, none + frame_ticks, none, none)
+    return rules._replace(frame_ticks=frame_ticks)
+
+
+def _message(word: str) -> tuple[int, int, int]:
+    """Return a word's kind, pitch and delta."""
+    message = messages.parse(word)
+    if message is None:
+        return PIECE_END if word == messages.PIECE_END else TRACK_END, 0, 0
+    kind, pitch, delta = message
+    return kind, pitch, min(delta, LAST_TICK)
+
+
+def _rules(
+    vocabulary: Vocabulary,
+    phase: int,
+    kinds: Array,
+    numbers: Array,
+    steps: Array,
+    offsets: Array,
+    deltas: Array,
+    places: Array | None = None,
+) -> Rules:
+    """Return rules without habits. offsets (V,): from the first class of a word's kind."""
+    places = np.zeros(0, np.int32) if places is None else places
+    classes = np.array(FIRST_CLASS)[kinds] + offsets
+    shortest = np.full(PLACES + len(places), NONE, np.int32)
+    np.minimum.at(shortest, classes, deltas)
+    start = vocabulary.get(messages.PIECE_END)
+    kinds, numbers, steps, classes, deltas, places = (
+        np.ascontiguousarray(a, np.int32) for a in (kinds, numbers, steps, classes, deltas, places)
+    )
+    return Rules(
+        needs_table(), next_table(), phase, -1 if start is None else start,
+        merged=True, events=False, frame_ticks=0,
+        max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST,
+        kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,
+        shortest=shortest, places=places,
+    )  # fmt: skip
+
+
+# Lengths -----------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def begin(rules, piece, sounding):  # type: ignore[no-untyped-def]
+    """Begin a piece, perhaps after others: what was asked for stays."""
+    piece.phase = rules.phase
+    piece.now = piece.notes = piece.tracks = 0
+    piece.primed_tracks = piece.primed_notes = 0
+    piece.least = rules.least
+    piece.bar = piece.measure
+    piece.line = piece.bars = 0
+    piece.begin = piece.length = piece.number = piece.heard = 0
+    sounding[:] = SILENT
+
+
+@njit(cache=True)
+def line_after(tick, bar, line=0):  # type: ignore[no-untyped-def]
+    """Return the first bar line at or after a tick: they lie a bar apart, and one at a line."""
+    return line - (line - tick) // bar * bar
+
+
+@njit(cache=True)
+def next_bar(piece, tick):  # type: ignore[no-untyped-def]
+    """Return the first bar line at or after a tick of the piece."""
+    return line_after(tick, piece.bar, piece.line)
+
+
+@njit(cache=True)
+def bars_in(piece):  # type: ignore[no-untyped-def]
+    """Return how many bars the piece has, the one in which it stands among them."""
+    return piece.bars + (next_bar(piece, piece.now) - piece.line) // piece.bar
+
+
+@njit(cache=True)
+def limit_of(rules, piece):  # type: ignore[no-untyped-def]
+    """Return the tick of the piece at which it is to end, NO_LIMIT where there is none."""
+    if piece.asked_bars < 0:
+        return max(piece.asked_ticks - piece.before, 0) if piece.asked_ticks >= 0 else NO_LIMIT
+    bar = piece.bar
+    if rules.events and piece.bars == 0 and piece.line == piece.begin:
+        bar = max(bar, WHOLE_NOTE)  # the first may be a pickup: until there are two, it is of 4/4
+    bars = piece.asked_bars - piece.bars_before - piece.bars
+    return max(min(piece.line + bars * bar, FAR), 0)
+
+
+@njit(cache=True)
+def is_empty(piece):  # type: ignore[no-untyped-def]
+    """Return whether nothing is written yet, beyond a primer that doesn't count."""
+    return piece.tracks == piece.primed_tracks and piece.notes == piece.primed_notes
+
+
+@njit(cache=True)
+def is_early(piece):  # type: ignore[no-untyped-def]
+    """Return whether less is written than a piece without a length has at least."""
+    return piece.tracks == piece.primed_tracks and piece.now < piece.least
+
+
+@njit(cache=True)
+def may_end(rules, piece):  # type: ignore[no-untyped-def]
+    """Return whether the piece may end here: the last of a number of tokens is no end."""
+    limit = limit_of(rules, piece)
+    if piece.asked_tokens >= 0:
+        return piece.asked_tokens - piece.tokens > 1
+    if rules.frame_ticks > 0 and limit >= 0:
+        return not is_empty(piece) and next_bar(piece, piece.now) < limit
+    return limit >= 0 or not is_early(piece)
+
+
+@njit(cache=True)
+def leaves_room(rules, piece):  # type: ignore[no-untyped-def]
+    """Return whether another piece is to follow: for a token or a bar, of chords for a frame."""
+    if piece.asked_tokens >= 0:
+        return piece.asked_tokens - piece.tokens > 1
+    limit = limit_of(rules, piece)
+    least = 1 if rules.frame_ticks > 0 else piece.bar
+    return rules.merged and limit >= 0 and limit - next_bar(piece, piece.now) >= least
+
+
+@njit(cache=True)
+def is_full(rules, piece):  # type: ignore[no-untyped-def]
+    """Return whether nothing is left of the length that was asked for, or of the most tokens.
+
+    A track may go on to its limit and end there; chords fill theirs.
+    """
+    if piece.tokens in (piece.asked_tokens, piece.most):
+        return True
+    limit = limit_of(rules, piece)
+    return rules.frame_ticks > 0 and limit >= 0 and piece.now >= limit
+
+
+# What may come -----------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def facts_of_piece(rules, piece, limit, ends):  # type: ignore[no-untyped-def]
+    """Return the facts of a piece that hold. limit: a tick or NO_LIMIT; ends: it may end."""
+    composed = not is_empty(piece)
+    last_quarter = limit < 0 or limit - piece.now <= TICKS_PER_QUARTER
+    track_done = last_quarter or (piece.tracks > 0 and piece.now == 0)
+    full = ends and composed and piece.tracks >= rules.max_tracks
+    bar = max(piece.begin + piece.length, piece.now)
+    heard = piece.notes > 0 and bar <= piece.heard + rules.longest_note
+    return (
+        COMPOSED * composed
+        | MAY_END * ends
+        | LONG_ENOUGH * (not is_early(piece))
+        | LAST_QUARTER * last_quarter
+        | TRACK_DONE * track_done
+        | TRACK_ROOM * (not full)
+        | HEARD_LATELY * heard
+    )
+
+
+@njit(cache=True)
+def facts_of_pitch(rules, piece, sounding, pitch):  # type: ignore[no-untyped-def]
+    """Return the facts of a pitch that hold."""
+    began = sounding[pitch]
+    return (
+        SOUNDS * (began != SILENT)
+        | CAN_STOP * (rules.shortest[OFFS + pitch] < NONE)
+        | STRUCK_BEFORE * (began != piece.now)
+        | ABOVE_LAST * (pitch > piece.number)
+    )
+
+
+@njit(cache=True)
+def allow_notes(rules, piece, sounding, limit, held, longest):  # type: ignore[no-untyped-def]
+    """Write the longest deltas of the ends and beginnings of notes; held: facts of the piece."""
+    off, on = rules.needs[piece.phase, NOTE_OFF], rules.needs[piece.phase, NOTE_ON]
+    left = limit - piece.now if limit >= 0 else FAR
+    for pitch in range(PITCHES):
+        facts = held | facts_of_pitch(rules, piece, sounding, pitch)
+        stays = left
+        if off & SOUNDS:
+            age = sounding[pitch] + rules.longest_note - piece.now
+            stays = age if rules.events else min(left, age)
+        longest[OFFS + pitch] = stays if facts & off == off else NEVER
+        longest[ONS + pitch] = left - 1 if facts & on == on else NEVER
+
+
+@njit(cache=True)
+def any_stops_at(rules, sounding, tick):  # type: ignore[no-untyped-def]
+    """Return whether a note that sounds may end at a tick."""
+    for pitch in range(PITCHES):
+        began = sounding[pitch]
+        can_stop = began != SILENT and rules.shortest[OFFS + pitch] < NONE
+        if can_stop and began + rules.longest_note >= tick:
+            return True
+    return False
+
+
+@njit(cache=True)
+def allow_times(rules, piece, sounding, limit, held, longest):  # type: ignore[no-untyped-def]
+    """Write the longest deltas of places and bars: those at which something may be.
+
+    At the limit that is the end of a note.
+    """
+    place, bar_line = rules.needs[piece.phase, PLACE], rules.needs[piece.phase, BAR_LINE]
+    latest = min(limit if limit >= 0 else FAR, LAST_TICK)
+    latest -= not any_stops_at(rules, sounding, latest)
+    after = -1 if piece.phase == AFTER_BAR else piece.now - piece.begin
+    before = min(piece.length, latest - piece.begin + 1)
+    for n, ticks in enumerate(rules.places):
+        comes = held & place == place and after < ticks < before
+        longest[PLACES + n] = 0 if comes else NEVER
+    first_place = rules.places[0] if len(rules.places) > 0 else FAR
+    fits = max(piece.begin + piece.length, piece.now) + first_place <= latest
+    same = UNTOLD if piece.length > first_place else TOLD
+    longest[BARS] = same if fits and held & bar_line == bar_line else NEVER
+
+
+@njit(cache=True)
+def any_within(rules, longest, first):  # type: ignore[no-untyped-def]
+    """Return whether a word of a class from the first on may come."""
+    return np.any(rules.shortest[first:] <= longest[first:])
+
+
+@njit(cache=True)
+def allow(rules, piece, sounding, limit, ends, longest):  # type: ignore[no-untyped-def]
+    """Write the longest delta of each class (C,). limit: a tick or NO_LIMIT; ends: it may end.
+
+    Where nothing may come, the track or piece ends.
+    """
+    held = facts_of_piece(rules, piece, limit, ends)
+    allow_notes(rules, piece, sounding, limit, held, longest)
+    if rules.events:
+        allow_times(rules, piece, sounding, limit, held, longest)
+    else:
+        longest[BARS:] = NEVER
+    needs = rules.needs[piece.phase]
+    longest[CHORDS] = 0 if held & needs[CHORD] == needs[CHORD] else NEVER
+    longest[TRACK_ENDS] = 0 if held & needs[TRACK_END] == needs[TRACK_END] else NEVER
+    longest[PIECE_ENDS] = 0 if held & needs[PIECE_END] == needs[PIECE_END] else NEVER
+    if not any_within(rules, longest, 0):
+        in_track = piece.phase == IN_TRACK and rules.shortest[TRACK_ENDS] < NONE
+        longest[TRACK_ENDS if in_track else PIECE_ENDS] = 0
+
+
+@njit(cache=True)
+def longest_deltas(rules, piece, sounding, longest):  # type: ignore[no-untyped-def]
+    """Write the longest delta of each class (C,) that may come next, NEVER for none.
+
+    Where no note of the vocabulary fits the limit, the piece becomes too long rather than empty.
+    """
+    ends = may_end(rules, piece)
+    limit = NO_LIMIT if rules.frame_ticks > 0 else limit_of(rules, piece)
+    allow(rules, piece, sounding, limit, ends, longest)
+    if is_empty(piece) and not any_within(rules, longest, ONS):
+        allow(rules, piece, sounding, NO_LIMIT, ends, longest)
+
+
+# What a word changes -----------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def open_bar(piece, length):  # type: ignore[no-untyped-def]
+    """Begin a bar of so many ticks. A pickup, a first bar that is shorter, completes the last.
+
+    So bars are counted from before it.
+    """
+    missing = piece.begin - piece.line
+    if piece.bars == 0 and missing == 0 and length > piece.length:
+        missing = piece.length
+    else:
+        piece.bars += 1
+    piece.begin = piece.now
+    piece.line = piece.begin - missing
+    piece.length = piece.bar = length
+
+
+@njit(cache=True)
+def tidy(rules, piece, sounding):  # type: ignore[no-untyped-def]
+    """As midi.tidy_track: notes end of old age, and the oldest make room."""
+    voices = 0
+    for pitch in range(PITCHES):
+        began = sounding[pitch]
+        if began != SILENT and began < piece.now and began + rules.rings <= piece.now:
+            sounding[pitch] = SILENT
+        elif began != SILENT:
+            voices += 1
+    while voices > rules.most_notes:
+        oldest = SILENT
+        for pitch in range(PITCHES):
+            sounds = sounding[pitch] != SILENT
+            if sounds and (oldest == SILENT or sounding[pitch] < sounding[oldest]):
+                oldest = pitch
+        if sounding[oldest] == piece.now:
+            break
+        sounding[oldest] = SILENT
+        voices -= 1
+
+
+@njit(cache=True)
+def advance(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
+    """Change a piece to what it is after a word, whether it might come or not; no piece's end."""
+    kind, number = rules.kinds[id], rules.numbers[id]
+    piece.phase = rules.next[piece.phase, kind]
+    piece.number = number
+    if kind == TRACK_END:
+        piece.tracks += 1
+        piece.now = piece.notes = 0
+        sounding[:] = SILENT
+        return
+    to = piece.now + rules.steps[id]
+    if kind == PLACE:
+        to = max(piece.begin + number, piece.now)
+    elif kind == BAR_LINE:
+        to = max(piece.begin + piece.length, piece.now)
+    piece.now = min(to, LAST_TICK)
+    if kind == BAR_LINE:
+        open_bar(piece, number if number > 0 else piece.length if piece.length > 0 else WHOLE_NOTE)
+    elif kind != PLACE:
+        piece.heard = piece.now
+        piece.notes += kind != NOTE_OFF
+    if kind <= NOTE_ON:
+        sounding[number] = piece.now if kind == NOTE_ON else SILENT
+    tidy(rules, piece, sounding)
+
+
+@njit(cache=True)
+def extend(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
+    """Take a word; return whether it belongs to the piece: the end doesn't, if nothing follows."""
+    taken = id != rules.start or leaves_room(rules, piece)
+    if id != rules.start:
+        advance(rules, piece, sounding, id)
+    elif taken:
+        piece.bars_before += bars_in(piece)
+        piece.before += next_bar(piece, piece.now)
+        begin(rules, piece, sounding)
+    piece.tokens += taken
+    if not taken or is_full(rules, piece):
+        piece.ended = 1
+    return taken
