@@ -1,5 +1,9 @@
 // Written by tools/rules_table.py from src/lstm_music/sampling_rules.py: change that.
 
+constexpr int PITCHES = 128;
+constexpr int LAST_TICK = 48000000;
+constexpr int TICKS_PER_QUARTER = 480;
+constexpr int WHOLE_NOTE = 1920;
 constexpr int NOTE_OFF = 0;
 constexpr int NOTE_ON = 1;
 constexpr int CHORD = 2;
@@ -38,7 +42,6 @@ constexpr int ONS = 130;
 constexpr int CHORDS = 258;
 constexpr int BARS = 259;
 constexpr int PLACES = 260;
-constexpr int PITCHES = 128;
 constexpr int TOLD = 0;
 constexpr int UNTOLD = 1;
 constexpr int NEVER = -1;
@@ -46,9 +49,6 @@ constexpr int NONE = 2147483647;
 constexpr int FAR = 48000001;
 constexpr int NO_LIMIT = -1;
 constexpr int SILENT = -1;
-constexpr int LAST_TICK = 48000000;
-constexpr int TICKS_PER_QUARTER = 480;
-constexpr int WHOLE_NOTE = 1920;
 
 __device__ const int NEEDS[][7] = {
     {2048, 2, 2048, 2048, 2048, 2048, 2048},  // NOTHING_YET

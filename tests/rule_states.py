@@ -2,25 +2,26 @@
 
 import numpy as np
 
-from lstm_music.sampler import Options, new_pieces
-from lstm_music.sampling_rules import NO_LIMIT, NOTE_ON, SILENT, advance, allow, longest_deltas
+from lstm_music.sampler import Options, new_piece
+from lstm_music.sampling_automaton import advance, allow, longest_deltas
+from lstm_music.sampling_rules import NO_LIMIT, NOTE_ON, SILENT
 
 
 class State:
     """A piece in the making; fields: what it begins with in place of nothing."""
 
     def __init__(self, rules, options=None, primer=(), sounding=None, **fields):
-        (self.piece,), (self.began,) = new_pieces(rules, options or Options(), [primer])
+        self.piece, self.began = new_piece(rules, options or Options(), primer)
         self.rules = rules
         for name, value in fields.items():
-            self.piece[name] = value
+            setattr(self.piece, name, value)
         if fields.get("notes"):
-            self.piece.phase = rules.next[rules.phase, NOTE_ON]
+            self.piece.phase = int(rules.next[rules.phase, NOTE_ON])
         for pitch, tick in (sounding or {}).items():
             self.began[pitch] = tick
 
     def __getattr__(self, name):
-        return int(self.piece[name])
+        return getattr(self.piece, name)
 
     @property
     def sounding(self):

@@ -11,16 +11,9 @@ from lstm_music.decoding import (
     without_silence,
 )
 from lstm_music.midi import TICK, Piece
-from lstm_music.sampler import Options, new_pieces
-from lstm_music.sampling_rules import (
-    NOTE_ON,
-    SHORTEST,
-    chord_rules,
-    event_rules,
-    extend,
-    limit_of,
-    message_rules,
-)
+from lstm_music.sampler import Options, new_piece
+from lstm_music.sampling_automaton import extend, limit_of
+from lstm_music.sampling_rules import NOTE_ON, SHORTEST, chord_rules, event_rules, message_rules
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -54,7 +47,7 @@ def drafted(ids, rules, options, primed=0):
 
 def limit(state):
     """The tick at which a piece is to end."""
-    return int(limit_of(state.rules, state.piece))
+    return limit_of(state.rules, state.piece)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +110,7 @@ def test_bars_after_a_primer_begin_at_its_last_line():
 
 def bound(rules, options, primer):
     """The only piece that options and a primer bind."""
-    return new_pieces(rules, options, [primer])[0][0]
+    return new_piece(rules, options, primer)[0]
 
 
 @pytest.mark.parametrize("free", [False, True])

@@ -38,7 +38,7 @@ from lstm_music.report import (
     page,
     sample_data,
 )
-from lstm_music.sampling_rules import PIECE_END, TRACK_END
+from lstm_music.sampling_rules import BAR_LINE, NOTE_OFF, NOTE_ON, PIECE_END, PLACE, TRACK_END
 from lstm_music.tokenizers import chords, messages
 from small import small_corpus, small_model, small_rolls, track_of, write_music
 
@@ -118,8 +118,8 @@ def test_a_model_of_events_is_in_the_page(tmp_path):
     made = Page(page([report_of(checkpoint)], [], []))
     assert "as bars and what happens in them" in made.text
     (model,) = made.data["models"]
-    assert model["words"][:1] == [[-1, 0]]
-    assert {kind for kind, _ in model["words"]} == {-1, 0, 1, 2, 3}
+    assert model["rules"]["kinds"][0] == PIECE_END
+    assert {*model["rules"]["kinds"]} == {NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, PIECE_END}
 
 
 def test_bars_of_a_sample_are_those_of_its_meter():

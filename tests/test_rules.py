@@ -11,20 +11,14 @@ import pytest
 from browser import CHROMIUM, Browser
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music import sampler, sampling_rules
-from lstm_music.device_sampling import DeviceRules, device_fields
+from lstm_music import compiled_rules, sampler, sampling_rules
+from lstm_music.device_sampling import DeviceRules, fields_of
 from lstm_music.model import State
 from lstm_music.ops.cupy_ops import CupyOps
 from lstm_music.page_model import as_lists
 from lstm_music.sampler import Draft, Options
-from lstm_music.sampling_rules import (
-    advance,
-    chord_rules,
-    event_rules,
-    limit_of,
-    message_rules,
-    next_bar,
-)
+from lstm_music.sampling_automaton import Piece, advance, limit_of, next_bar
+from lstm_music.sampling_rules import chord_rules, event_rules, message_rules
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from rule_walks import BAR, KINDS, digest, primer_of, steps_of, tried, walk_of
 
@@ -53,7 +47,7 @@ def rules_of(walk):
 
 
 class Walker:
-    """Walks through the compiled rules."""
+    """Walks through the automaton in Python."""
 
     def __init__(self, rules, options, primer):
         self.rules, self.draft = rules, Draft(0, primer, rules, options)
@@ -76,7 +70,7 @@ class Walker:
         names = ("now", "notes", "tracks", "before", "tokens", "ended")
         lengths = (limit_of(self.rules, piece), next_bar(piece, piece.now), piece.most)
         sounding = [(p, int(tick)) for p, tick in enumerate(began) if tick >= 0]
-        return [*(int(piece[name]) for name in names), *map(int, lengths), sounding]
+        return [*(int(getattr(piece, name)) for name in names), *lengths, sounding]
 
 
 def steps(seed, walker=Walker, most=60):
@@ -95,6 +89,32 @@ def test_walks_are_those_recorded():
         assert digest(steps(seed)) == expected, seed
 
 
+# Compiled ----------------------------------------------------------------------------------------
+
+
+class CompiledWalker(Walker):
+    """Walks through the automaton compiled by Numba."""
+
+    def __init__(self, rules, options, primer):
+        super().__init__(rules, options, primer)
+        (self.record,) = compiled_rules.records([self.piece])
+        self.longest = np.zeros(len(rules.shortest), np.int64)
+
+    def allowed(self):
+        compiled_rules.longest_deltas(self.rules, self.record, self.sounding, self.longest)
+        within = self.rules.deltas <= self.longest[self.rules.classes]
+        allowed = np.flatnonzero(within).tolist()
+        return allowed if allowed != [0] else []
+
+    def extend(self, id):
+        compiled_rules.extend(self.rules, self.record, self.sounding, id)
+        self.piece = Piece(*self.record.tolist())
+
+
+def test_walks_compiled_are_the_same():
+    assert all([*steps(seed, CompiledWalker)] == [*steps(seed)] for seed in range(400))
+
+
 # On the device -----------------------------------------------------------------------------------
 
 
@@ -104,8 +124,8 @@ class DeviceWalker(Walker):
     def __init__(self, ops, rules, options, primer):
         self.ops, self.rules = ops, rules
         self.device = DeviceRules(ops, 1, options, rules, [()])
-        pieces, _ = sampler.new_pieces(rules, options, [primer])
-        self.device.pieces[:] = ops.asarray(device_fields(pieces), np.int32)
+        piece, _ = sampler.new_piece(rules, options, primer)
+        self.device.pieces[:] = ops.asarray(fields_of([piece]), np.int32)
         self.out = ops.asarray(np.full((1, 1), -1), np.int32)
         self.state = State(*(ops.xp.zeros((1, 1, 1), ops.dtype) for _ in range(2)))
 
@@ -120,8 +140,7 @@ class DeviceWalker(Walker):
 
     @property
     def piece(self):
-        fields = self.ops.to_numpy(self.device.pieces).astype(np.int64)
-        return fields.view(sampling_rules.PIECE).view(np.recarray)[0, 0]
+        return Piece(*self.ops.to_numpy(self.device.pieces)[0].tolist())
 
     @property
     def sounding(self):
@@ -132,7 +151,7 @@ on_device = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, 
 
 
 def walk_on_device(seeds, mutate=lambda code: code):
-    """Hold walks on the device to the compiled rules; return how many steps they took."""
+    """Hold walks on the device to those in Python; return how many steps they took."""
     ops = CupyOps("float32", cupy=HostCupy())
     ops.xp.mutate = mutate
     total = 0
@@ -191,7 +210,7 @@ def endless(seed):
 
 
 def walk_on_the_page(seeds, mutate=lambda code: code):
-    """Hold walks of the page's script to the compiled rules; return how many steps they took."""
+    """Hold walks of the page's script to those in Python; return how many steps they took."""
     code = "\n".join((PAGE / name).read_text("utf-8") for name in ("rules_table.js", "rules.js"))
     total = 0
     with Browser() as browser:

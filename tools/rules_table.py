@@ -7,14 +7,18 @@ kinds, phases, facts, classes and fields, what must hold, and which phase follow
 from pathlib import Path
 from typing import Any
 
+from lstm_music import midi
 from lstm_music import sampling_rules as rules
+from lstm_music.sampling_automaton import FIELDS
+from lstm_music.tokenizers.messages import PITCHES
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "kernels" / "rules_table.cuh"
 SCRIPT = ROOT / "src" / "lstm_music" / "page" / "rules_table.js"
 SAID = "// Written by tools/rules_table.py from src/lstm_music/sampling_rules.py: change that.\n"
 CLASSES = "OFFS TRACK_ENDS PIECE_ENDS ONS CHORDS BARS PLACES"
-OTHERS = "PITCHES TOLD UNTOLD NEVER NONE FAR NO_LIMIT SILENT LAST_TICK TICKS_PER_QUARTER WHOLE_NOTE"
+OTHERS = "TOLD UNTOLD NEVER NONE FAR NO_LIMIT SILENT"
+TICKS = ("LAST_TICK", "TICKS_PER_QUARTER", "WHOLE_NOTE")
 
 
 def main() -> None:
@@ -27,7 +31,8 @@ def main() -> None:
 def constants() -> dict[str, int]:
     """Return what the names of kinds, phases, facts and classes, and other numbers, stand for."""
     names = (*rules.KINDS, *rules.PHASES, *rules.FACTS, *CLASSES.split(), *OTHERS.split())
-    return {name: vars(rules)[name] for name in names}
+    ticks = {name: vars(midi)[name] for name in TICKS}
+    return {"PITCHES": PITCHES, **ticks, **{name: vars(rules)[name] for name in names}}
 
 
 def header() -> str:
@@ -45,7 +50,7 @@ def header() -> str:
     ]
     structs = [
         f"struct {name} {{\n" + wrapped(f"int {field};" for field in fields) + "};\n"
-        for name, fields in (("Piece", rules.FIELDS), ("Rules", rules.NUMBERS))
+        for name, fields in (("Piece", FIELDS), ("Rules", rules.NUMBERS))
     ]
     return "\n".join([SAID, names, *tables, *structs])
 
@@ -62,7 +67,7 @@ def script() -> str:
         + "];\n"
         for name, table in (("NEEDS", rules.needs_table()), ("NEXT", rules.next_table()))
     ]
-    fields = "const FIELDS = [\n" + wrapped(f'"{field}",' for field in rules.FIELDS) + "];\n"
+    fields = "const FIELDS = [\n" + wrapped(f'"{field}",' for field in FIELDS) + "];\n"
     return "\n".join([SAID, names, *tables, fields])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numba import get_num_threads
 
 from lstm_music.compiled_choice import Draw, choose, uniform
+from lstm_music.compiled_rules import extend, longest_deltas, records
 from lstm_music.model import Model
 from lstm_music.ops.jit import njit, prange
 from lstm_music.ops.numba_ops import _cell_forward
@@ -20,8 +21,9 @@ from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS as TOGETHER
-from lstm_music.sampler import Options, new_pieces
-from lstm_music.sampling_rules import NEVER, Rules, extend, longest_deltas
+from lstm_music.sampler import Options, most_of, new_piece
+from lstm_music.sampling_rules import NEVER, SILENT, Rules
+from lstm_music.tokenizers.messages import PITCHES
 
 AT_ONCE = 64  # tokens, between which progress is shown
 SHARED = 64  # panels of an output layer from which the threads share it for a piece alone
@@ -58,7 +60,7 @@ def sample_compiled(
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the numba backend."""
-    most = int(new_pieces(rules, options, primers)[0].most.max())
+    most = most_of(rules, options, primers)
     order = by_class(rules)
     weights = weights_of(model, order.ids)
     draw = Draw(
@@ -71,7 +73,8 @@ def sample_compiled(
         some = primers[first : first + TOGETHER]
         held, lengths = primers_of(some)
         B = len(held)
-        drafts, sounding = new_pieces(rules, options, some)
+        drafts = records([new_piece(rules, options, primer)[0] for primer in some])
+        sounding = np.full((B, PITCHES), SILENT, np.int64)
         x = np.full(B, rules.start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
         ids: list[list[int]] = [[] for _ in range(B)]

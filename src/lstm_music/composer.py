@@ -34,7 +34,8 @@ from lstm_music.piano_roll import (
 )
 from lstm_music.roll_corpus import RollCorpus, RollReading, chord_ids
 from lstm_music.sampler import Options, sample, within
-from lstm_music.sampling_rules import Rules, line_after, rules_of
+from lstm_music.sampling_automaton import line_after
+from lstm_music.sampling_rules import Rules, rules_of
 from lstm_music.tokenizers.chords import chord_words
 
 Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 
@@ -20,17 +19,10 @@ from lstm_music.midi import (
 )
 from lstm_music.midi_file import Meter
 from lstm_music.piano_roll import piece_of_frames, ticks_per_step
-from lstm_music.sampler import Options, new_pieces
-from lstm_music.sampling_rules import (
-    NO_LIMIT,
-    Rules,
-    advance,
-    begin,
-    chord_rules,
-    extend,
-    limit_of,
-    next_bar,
-)
+from lstm_music.sampler import Options, new_piece
+from lstm_music.sampling_automaton import Piece as Making
+from lstm_music.sampling_automaton import advance, begin, extend, limit_of, next_bar
+from lstm_music.sampling_rules import NO_LIMIT, Rules, chord_rules
 from lstm_music.tokenizers.chords import frames_of_words
 from lstm_music.tokenizers.events import bars_of
 from lstm_music.tokenizers.messages import PITCHES, MessageTokenizer
@@ -63,16 +55,16 @@ def decode(
                 tracks.append([])
             tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
         meters.append(piece.meter + np.array([offset, 0], np.int32))
-        offset += int(next_bar(state, end))
+        offset += next_bar(state, end)
     whole = [np.concatenate(parts) for parts in tracks]
     return Piece(name, whole, meter=np.concatenate(meters))
 
 
 def pieces_in(
     ids: Sequence[int], rules: Rules, options: Options
-) -> Iterator[tuple[list[int], Any]]:
+) -> Iterator[tuple[list[int], Making]]:
     """Yield the ids of each of the pieces that follow one another, and the piece at its end."""
-    (state,), (sounding,) = new_pieces(rules, options, [()])
+    state, sounding = new_piece(rules, options)
     for begins, group in groupby(ids, lambda id: id == rules.start):
         if begins:
             continue
@@ -104,7 +96,7 @@ def decode_chords(
         frames = frames_of_words([vocabulary.word(id) for id in group])
         piece = piece_of_frames(frames, grid, name, restrike)
         parts += [track + np.array([offset, 0, 0], np.int32) for track in piece.tracks]
-        offset += int(next_bar(state, state.now))
+        offset += next_bar(state, state.now)
     return Piece(name, [np.concatenate(parts)] if parts else [], meter=rows_of(options.meter))
 
 
@@ -117,7 +109,7 @@ def length_in_frames(ids: Sequence[int], rules: Rules, options: Options | None =
     """Return how many frames sampled chords last, with the rests before bar lines."""
     line = now = 0
     for _, state in pieces_in(ids, rules, options or Options()):
-        now, line = line + int(state.now), line + int(next_bar(state, state.now))
+        now, line = line + state.now, line + next_bar(state, state.now)
     return (line if len(ids) and ids[-1] == rules.start else now) // rules.frame_ticks
 
 
@@ -127,11 +119,11 @@ def end_asked(
     """Return the tick by which sampled ids, which begin with a primer, were to end, if any."""
     if options.limit is None and options.bars is None:
         return None
-    (state,), (sounding,) = new_pieces(rules, options, [primer])
+    state, sounding = new_piece(rules, options, primer)
     for id in ids:
         extend(rules, state, sounding, id)
     limit = limit_of(rules, state)
-    return None if limit == NO_LIMIT else int(state.before + limit)
+    return None if limit == NO_LIMIT else state.before + limit
 
 
 def with_drums(piece: Piece, pitches: Sequence[int] | None, apart: bool = False) -> Piece:

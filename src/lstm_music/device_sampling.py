@@ -6,6 +6,7 @@ the same rules, primers and lengths, but for ties within rounding.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -16,8 +17,9 @@ from lstm_music.model import Model, State
 from lstm_music.ops.cupy_ops import Allocator, CupyOps, apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import ROWS, Options, new_pieces
-from lstm_music.sampling_rules import FIELDS, NUMBERS, Rules
+from lstm_music.sampler import ROWS, Options, most_of, new_piece
+from lstm_music.sampling_automaton import Piece
+from lstm_music.sampling_rules import NUMBERS, SILENT, Rules
 from lstm_music.tokenizers.messages import PITCHES
 
 STATIC_SHARED = 8 << 10  # bytes that sample.cu declares itself, and some
@@ -34,7 +36,7 @@ def sample_on_device(
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
     pieces: list[list[int]] = []
-    most = int(new_pieces(rules, options, primers)[0].most.max())
+    most = most_of(rules, options, primers)
     all_most = most * -(-len(primers) // ROWS)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
@@ -51,10 +53,9 @@ def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> N
     show(before + t, most)
 
 
-def device_fields(pieces: Any) -> Array:
-    """Return pieces (N,) as the device has them, (N, fields): of 32 bits."""
-    fields: Array = np.minimum(pieces.view(np.int64).reshape(len(pieces), len(FIELDS)), MOST)
-    return fields
+def fields_of(pieces: Sequence[Piece]) -> Array:
+    """Return the fields of pieces (N, fields) as the device has them: of 32 bits."""
+    return np.minimum([astuple(piece) for piece in pieces], MOST).astype(np.int32)
 
 
 class DeviceRules:
@@ -77,8 +78,10 @@ class DeviceRules:
         held = np.zeros((N, max(1, primed.max())), np.int32)
         for row, primer in zip(held, primers, strict=False):
             row[: len(primer)] = primer
-        pieces, sounding = new_pieces(rules, options, [*primers, *[()] * (N - len(primers))])
-        pieces.ended = self.ended = np.arange(N) >= len(primers)
+        pieces = [new_piece(rules, options, primer)[0] for primer in primers]
+        pieces += [Piece(ended=1)] * (N - len(primers))
+        sounding = np.full((N, PITCHES), SILENT)
+        self.ended = np.arange(N) >= len(primers)
         numbers = [getattr(rules, name) for name in NUMBERS]
         words = (rules.kinds, rules.numbers, rules.steps, rules.classes, rules.deltas)
         self.words = (
@@ -87,7 +90,7 @@ class DeviceRules:
             np.int32(self.V), np.int32(len(rules.places)),
         )  # fmt: skip
         self.primers, self.primed, self.pieces, self.sounding = (
-            ops.asarray(a, np.int32) for a in (held, primed, device_fields(pieces), sounding)
+            ops.asarray(a, np.int32) for a in (held, primed, fields_of(pieces), sounding)
         )
         self.allowed = ops.xp.zeros((N, self.V), np.uint8)
 

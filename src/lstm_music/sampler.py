@@ -5,9 +5,8 @@ in any company, so that piece k of a seed is the same music whatever the number 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import Any
 
 import numpy as np
 
@@ -15,17 +14,15 @@ from lstm_music.midi import TICKS_PER_QUARTER, WHOLE_NOTE
 from lstm_music.model import Model
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import uniform
-from lstm_music.sampling_rules import (
-    PIECE,
-    SHORTEST,
-    SILENT,
-    Rules,
+from lstm_music.sampling_automaton import (
+    Piece,
     advance,
     bars_in,
     begin,
     extend,
     longest_deltas,
 )
+from lstm_music.sampling_rules import SHORTEST, SILENT, Rules
 from lstm_music.tokenizers.messages import PITCHES
 
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
@@ -67,34 +64,24 @@ class Options:
         return self.meter[-1] if self.meter else (0, WHOLE_NOTE)
 
 
-def new_pieces(
-    rules: Rules, options: Options, primers: Sequence[Sequence[int]]
-) -> tuple[Any, Array]:
-    """Return pieces before their first word, one for each primer, bound to what was asked for.
+def new_piece(rules: Rules, options: Options, primer: Sequence[int] = ()) -> tuple[Piece, Array]:
+    """Return a piece before its first word, bound to what was asked for.
 
-    Records (B,) of PIECE, and what sounds in each, (B, 128): the tick at which a pitch began.
+    primer: how it begins. Returns also what sounds, (128,): the tick at which a pitch began.
     """
-    pieces = np.zeros(len(primers), PIECE).view(np.recarray)
-    sounding = np.full((len(primers), PITCHES), SILENT, np.int64)
-    for piece, primer in zip(pieces, primers, strict=True):
-        _bind(rules, options, piece, primer)
-    return pieces, sounding
-
-
-def _bind(rules: Rules, options: Options, piece: Any, primer: Sequence[int]) -> None:
-    """Begin a piece, and write what binds it."""
-    sounding = np.empty(PITCHES, np.int64)
-    line, piece.measure = options.line_and_bar
+    line, bar = options.line_and_bar
+    piece, sounding = Piece(measure=bar), np.full(PITCHES, SILENT, np.int64)
     begin(rules, piece, sounding)
     piece.line = line
-    end, n = piece.copy(), 0
+    end, n = replace(piece), 0
     if options.beyond and len(primer):
         for id in primer:
             advance(rules, end, sounding, id)
         n, piece.primed_tracks, piece.primed_notes = len(primer), end.tracks, end.notes
+        sounding[:] = SILENT
     tokens, ticks, bars = options.length, options.limit, options.bars
-    asked = ticks if bars is None else (bars + options.beyond) * piece.bar
-    piece.most = most_tokens(rules, tokens, asked, piece.bar) + n
+    asked = ticks if bars is None else (bars + options.beyond) * bar
+    piece.most = most_tokens(rules, tokens, asked, bar) + n
     if n and (tokens, ticks, bars) == (None, None, None):
         piece.least = end.now + SHORTEST
     # Bars of events have begun where something was in them.
@@ -102,6 +89,12 @@ def _bind(rules: Rules, options: Options, piece: Any, primer: Sequence[int]) -> 
     piece.asked_tokens = -1 if tokens is None or rules.frame_ticks else tokens + n
     piece.asked_ticks = -1 if ticks is None else ticks + end.now
     piece.asked_bars = -1 if bars is None else bars + begun
+    return piece, sounding
+
+
+def most_of(rules: Rules, options: Options, primers: Sequence[Sequence[int]]) -> int:
+    """Return the most tokens there can be in any of the pieces that begin so."""
+    return max(new_piece(rules, options, primer)[0].most for primer in primers)
 
 
 def most_tokens(rules: Rules, length: int | None, limit: int | None, bar: int = WHOLE_NOTE) -> int:
@@ -129,8 +122,7 @@ class Draft:
 
     def __init__(self, number: int, primer: Sequence[int], rules: Rules, options: Options) -> None:
         self.number, self.primer, self.rules, self.options = number, primer, rules, options
-        pieces, sounding = new_pieces(rules, options, [primer])
-        self.piece, self.sounding = pieces[0], sounding[0]
+        self.piece, self.sounding = new_piece(rules, options, primer)
         self.ids: list[int] = []
         self._longest = np.empty(len(rules.shortest), np.int64)
         self._draws: Array = np.empty(0)
@@ -190,7 +182,7 @@ def sample(
     piece ends and another follows.
     """
     pieces: list[list[int]] = []
-    most = int(new_pieces(rules, options, primers)[0].most.max())
+    most = most_of(rules, options, primers)
     for first in range(0, len(primers), ROWS):
         drafts = [
             Draft(options.first + first + k, primer, rules, options)
@@ -240,11 +232,11 @@ def within(primer: Sequence[int], rules: Rules, length: int | None, limit: int |
 
 def ticks_of(ids: Sequence[int], rules: Rules) -> list[int]:
     """Return the tick of its track to which each of a piece's ids leads."""
-    (piece,), (sounding,) = new_pieces(rules, Options(), [()])
+    piece, sounding = new_piece(rules, Options())
     ticks = []
     for id in ids:
         advance(rules, piece, sounding, id)
-        ticks.append(int(piece.now))
+        ticks.append(piece.now)
     return ticks
 
 

@@ -1,4 +1,4 @@
-"""Which words may follow, and what a word changes: one table, and an automaton that reads it.
+"""Which words may follow: one table, which sampling_automaton.py reads.
 
 A piece in the making stands in a phase. The table says which kinds of words may come in each phase
 and what must hold then, and which phase such a word leads to: in that alone the rules of messages,
@@ -6,30 +6,20 @@ events, chords and `--free` differ. Beside it there is time: of each class of wo
 pitch, or a place in a bar) the automaton tells the longest delta that may come, so that a word may
 come where deltas[id] <= longest[classes[id]].
 
-kernels/rules.cu and page/rules.js are the same automaton with the same table, which
-tools/rules_table.py writes for them; tests/test_rules.py walks through all three at once.
+tools/rules_table.py writes the table for kernels/rules.cu and page/rules.js.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER, WHOLE_NOTE
+from lstm_music.midi import LAST_TICK, WHOLE_NOTE
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.piano_roll import ticks_per_step
 from lstm_music.tokenizers import events, messages
 from lstm_music.tokenizers.messages import PITCHES, Layout
 from lstm_music.tokenizers.vocabulary import Vocabulary
-
-try:
-    from lstm_music.ops.jit import njit
-except ImportError:  # without Numba the same rules, slower
-
-    def njit(cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-        """Leave a function as it is."""
-        return lambda function: function
-
 
 # The table ---------------------------------------------------------------------------------------
 
@@ -155,21 +145,6 @@ NO_LIMIT = -1
 SILENT = -1  # in place of the tick at which a pitch began to sound
 
 SHORTEST = 8 * WHOLE_NOTE  # of a piece without a length: an early cadence is no end
-
-# The fields of a piece in the making; ticks, but for phase, counts and number.
-FIELDS = (
-    "phase", "now", "notes", "tracks",  # ticks since the track began; its notes; tracks finished
-    "before", "tokens", "ended",  # ticks of the pieces before this one; tokens of all; 0 or 1
-    "primed_tracks", "primed_notes",  # of a primer whose length doesn't count
-    "least",  # the tick before which the piece, or the track that a primer began, isn't to end
-    "bar", "line",  # the length of bars; where one began, from which on all have that length
-    "bars", "bars_before",  # bars before the line; bars of the pieces before this one
-    "begin", "length",  # of events: where the bar began, and its length, 0 before the first one
-    "number", "heard",  # the last word's pitch or time; when a note last began or ended
-    "asked_tokens", "asked_ticks", "asked_bars", "most",  # -1 for what wasn't asked; tokens at most
-    "measure",  # the length of bars where no word tells of one
-)  # fmt: skip
-PIECE = np.dtype([(name, np.int64) for name in FIELDS])
 
 
 class Rules(NamedTuple):
@@ -336,299 +311,3 @@ def _rules(
         kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,
         shortest=shortest, places=places,
     )  # fmt: skip
-
-
-# Lengths -----------------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def begin(rules, piece, sounding):  # type: ignore[no-untyped-def]
-    """Begin a piece, perhaps after others: what was asked for stays."""
-    piece.phase = rules.phase
-    piece.now = piece.notes = piece.tracks = 0
-    piece.primed_tracks = piece.primed_notes = 0
-    piece.least = rules.least
-    piece.bar = piece.measure
-    piece.line = piece.bars = 0
-    piece.begin = piece.length = piece.number = piece.heard = 0
-    sounding[:] = SILENT
-
-
-@njit(cache=True)
-def line_after(tick, bar, line=0):  # type: ignore[no-untyped-def]
-    """Return the first bar line at or after a tick: they lie a bar apart, and one at a line."""
-    return line - (line - tick) // bar * bar
-
-
-@njit(cache=True)
-def next_bar(piece, tick):  # type: ignore[no-untyped-def]
-    """Return the first bar line at or after a tick of the piece."""
-    return line_after(tick, piece.bar, piece.line)
-
-
-@njit(cache=True)
-def bars_in(piece):  # type: ignore[no-untyped-def]
-    """Return how many bars the piece has, the one in which it stands among them."""
-    return piece.bars + (next_bar(piece, piece.now) - piece.line) // piece.bar
-
-
-@njit(cache=True)
-def limit_of(rules, piece):  # type: ignore[no-untyped-def]
-    """Return the tick of the piece at which it is to end, NO_LIMIT where there is none."""
-    if piece.asked_bars < 0:
-        return max(piece.asked_ticks - piece.before, 0) if piece.asked_ticks >= 0 else NO_LIMIT
-    bar = piece.bar
-    if rules.events and piece.bars == 0 and piece.line == piece.begin:
-        bar = max(bar, WHOLE_NOTE)  # the first may be a pickup: until there are two, it is of 4/4
-    bars = piece.asked_bars - piece.bars_before - piece.bars
-    return max(min(piece.line + bars * bar, FAR), 0)
-
-
-@njit(cache=True)
-def is_empty(piece):  # type: ignore[no-untyped-def]
-    """Return whether nothing is written yet, beyond a primer that doesn't count."""
-    return piece.tracks == piece.primed_tracks and piece.notes == piece.primed_notes
-
-
-@njit(cache=True)
-def is_early(piece):  # type: ignore[no-untyped-def]
-    """Return whether less is written than a piece without a length has at least."""
-    return piece.tracks == piece.primed_tracks and piece.now < piece.least
-
-
-@njit(cache=True)
-def may_end(rules, piece):  # type: ignore[no-untyped-def]
-    """Return whether the piece may end here: the last of a number of tokens is no end."""
-    limit = limit_of(rules, piece)
-    if piece.asked_tokens >= 0:
-        return piece.asked_tokens - piece.tokens > 1
-    if rules.frame_ticks > 0 and limit >= 0:
-        return not is_empty(piece) and next_bar(piece, piece.now) < limit
-    return limit >= 0 or not is_early(piece)
-
-
-@njit(cache=True)
-def leaves_room(rules, piece):  # type: ignore[no-untyped-def]
-    """Return whether another piece is to follow: for a token or a bar, of chords for a frame."""
-    if piece.asked_tokens >= 0:
-        return piece.asked_tokens - piece.tokens > 1
-    limit = limit_of(rules, piece)
-    least = 1 if rules.frame_ticks > 0 else piece.bar
-    return rules.merged and limit >= 0 and limit - next_bar(piece, piece.now) >= least
-
-
-@njit(cache=True)
-def is_full(rules, piece):  # type: ignore[no-untyped-def]
-    """Return whether nothing is left of the length that was asked for, or of the most tokens.
-
-    A track may go on to its limit and end there; chords fill theirs.
-    """
-    if piece.tokens in (piece.asked_tokens, piece.most):
-        return True
-    limit = limit_of(rules, piece)
-    return rules.frame_ticks > 0 and limit >= 0 and piece.now >= limit
-
-
-# What may come -----------------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def facts_of_piece(rules, piece, limit, ends):  # type: ignore[no-untyped-def]
-    """Return the facts of a piece that hold. limit: a tick or NO_LIMIT; ends: it may end."""
-    composed = not is_empty(piece)
-    last_quarter = limit < 0 or limit - piece.now <= TICKS_PER_QUARTER
-    track_done = last_quarter or (piece.tracks > 0 and piece.now == 0)
-    full = ends and composed and piece.tracks >= rules.max_tracks
-    bar = max(piece.begin + piece.length, piece.now)
-    heard = piece.notes > 0 and bar <= piece.heard + rules.longest_note
-    return (
-        COMPOSED * composed
-        | MAY_END * ends
-        | LONG_ENOUGH * (not is_early(piece))
-        | LAST_QUARTER * last_quarter
-        | TRACK_DONE * track_done
-        | TRACK_ROOM * (not full)
-        | HEARD_LATELY * heard
-    )
-
-
-@njit(cache=True)
-def facts_of_pitch(rules, piece, sounding, pitch):  # type: ignore[no-untyped-def]
-    """Return the facts of a pitch that hold."""
-    began = sounding[pitch]
-    return (
-        SOUNDS * (began != SILENT)
-        | CAN_STOP * (rules.shortest[OFFS + pitch] < NONE)
-        | STRUCK_BEFORE * (began != piece.now)
-        | ABOVE_LAST * (pitch > piece.number)
-    )
-
-
-@njit(cache=True)
-def allow_notes(rules, piece, sounding, limit, held, longest):  # type: ignore[no-untyped-def]
-    """Write the longest deltas of the ends and beginnings of notes; held: facts of the piece."""
-    off, on = rules.needs[piece.phase, NOTE_OFF], rules.needs[piece.phase, NOTE_ON]
-    left = limit - piece.now if limit >= 0 else FAR
-    for pitch in range(PITCHES):
-        facts = held | facts_of_pitch(rules, piece, sounding, pitch)
-        stays = left
-        if off & SOUNDS:
-            age = sounding[pitch] + rules.longest_note - piece.now
-            stays = age if rules.events else min(left, age)
-        longest[OFFS + pitch] = stays if facts & off == off else NEVER
-        longest[ONS + pitch] = left - 1 if facts & on == on else NEVER
-
-
-@njit(cache=True)
-def any_stops_at(rules, sounding, tick):  # type: ignore[no-untyped-def]
-    """Return whether a note that sounds may end at a tick."""
-    for pitch in range(PITCHES):
-        began = sounding[pitch]
-        can_stop = began != SILENT and rules.shortest[OFFS + pitch] < NONE
-        if can_stop and began + rules.longest_note >= tick:
-            return True
-    return False
-
-
-@njit(cache=True)
-def allow_times(rules, piece, sounding, limit, held, longest):  # type: ignore[no-untyped-def]
-    """Write the longest deltas of places and bars: those at which something may be.
-
-    At the limit that is the end of a note.
-    """
-    place, bar_line = rules.needs[piece.phase, PLACE], rules.needs[piece.phase, BAR_LINE]
-    latest = min(limit if limit >= 0 else FAR, LAST_TICK)
-    latest -= not any_stops_at(rules, sounding, latest)
-    after = -1 if piece.phase == AFTER_BAR else piece.now - piece.begin
-    before = min(piece.length, latest - piece.begin + 1)
-    for n, ticks in enumerate(rules.places):
-        comes = held & place == place and after < ticks < before
-        longest[PLACES + n] = 0 if comes else NEVER
-    first_place = rules.places[0] if len(rules.places) > 0 else FAR
-    fits = max(piece.begin + piece.length, piece.now) + first_place <= latest
-    same = UNTOLD if piece.length > first_place else TOLD
-    longest[BARS] = same if fits and held & bar_line == bar_line else NEVER
-
-
-@njit(cache=True)
-def any_within(rules, longest, first):  # type: ignore[no-untyped-def]
-    """Return whether a word of a class from the first on may come."""
-    return np.any(rules.shortest[first:] <= longest[first:])
-
-
-@njit(cache=True)
-def allow(rules, piece, sounding, limit, ends, longest):  # type: ignore[no-untyped-def]
-    """Write the longest delta of each class (C,). limit: a tick or NO_LIMIT; ends: it may end.
-
-    Where nothing may come, the track or piece ends.
-    """
-    held = facts_of_piece(rules, piece, limit, ends)
-    allow_notes(rules, piece, sounding, limit, held, longest)
-    if rules.events:
-        allow_times(rules, piece, sounding, limit, held, longest)
-    else:
-        longest[BARS:] = NEVER
-    needs = rules.needs[piece.phase]
-    longest[CHORDS] = 0 if held & needs[CHORD] == needs[CHORD] else NEVER
-    longest[TRACK_ENDS] = 0 if held & needs[TRACK_END] == needs[TRACK_END] else NEVER
-    longest[PIECE_ENDS] = 0 if held & needs[PIECE_END] == needs[PIECE_END] else NEVER
-    if not any_within(rules, longest, 0):
-        in_track = piece.phase == IN_TRACK and rules.shortest[TRACK_ENDS] < NONE
-        longest[TRACK_ENDS if in_track else PIECE_ENDS] = 0
-
-
-@njit(cache=True)
-def longest_deltas(rules, piece, sounding, longest):  # type: ignore[no-untyped-def]
-    """Write the longest delta of each class (C,) that may come next, NEVER for none.
-
-    Where no note of the vocabulary fits the limit, the piece becomes too long rather than empty.
-    """
-    ends = may_end(rules, piece)
-    limit = NO_LIMIT if rules.frame_ticks > 0 else limit_of(rules, piece)
-    allow(rules, piece, sounding, limit, ends, longest)
-    if is_empty(piece) and not any_within(rules, longest, ONS):
-        allow(rules, piece, sounding, NO_LIMIT, ends, longest)
-
-
-# What a word changes -----------------------------------------------------------------------------
-
-
-@njit(cache=True)
-def open_bar(piece, length):  # type: ignore[no-untyped-def]
-    """Begin a bar of so many ticks. A pickup, a first bar that is shorter, completes the last.
-
-    So bars are counted from before it.
-    """
-    missing = piece.begin - piece.line
-    if piece.bars == 0 and missing == 0 and length > piece.length:
-        missing = piece.length
-    else:
-        piece.bars += 1
-    piece.begin = piece.now
-    piece.line = piece.begin - missing
-    piece.length = piece.bar = length
-
-
-@njit(cache=True)
-def tidy(rules, piece, sounding):  # type: ignore[no-untyped-def]
-    """As midi.tidy_track: notes end of old age, and the oldest make room."""
-    voices = 0
-    for pitch in range(PITCHES):
-        began = sounding[pitch]
-        if began != SILENT and began < piece.now and began + rules.rings <= piece.now:
-            sounding[pitch] = SILENT
-        elif began != SILENT:
-            voices += 1
-    while voices > rules.most_notes:
-        oldest = SILENT
-        for pitch in range(PITCHES):
-            sounds = sounding[pitch] != SILENT
-            if sounds and (oldest == SILENT or sounding[pitch] < sounding[oldest]):
-                oldest = pitch
-        if sounding[oldest] == piece.now:
-            break
-        sounding[oldest] = SILENT
-        voices -= 1
-
-
-@njit(cache=True)
-def advance(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
-    """Change a piece to what it is after a word, whether it might come or not; no piece's end."""
-    kind, number = rules.kinds[id], rules.numbers[id]
-    piece.phase = rules.next[piece.phase, kind]
-    piece.number = number
-    if kind == TRACK_END:
-        piece.tracks += 1
-        piece.now = piece.notes = 0
-        sounding[:] = SILENT
-        return
-    to = piece.now + rules.steps[id]
-    if kind == PLACE:
-        to = max(piece.begin + number, piece.now)
-    elif kind == BAR_LINE:
-        to = max(piece.begin + piece.length, piece.now)
-    piece.now = min(to, LAST_TICK)
-    if kind == BAR_LINE:
-        open_bar(piece, number if number > 0 else piece.length if piece.length > 0 else WHOLE_NOTE)
-    elif kind != PLACE:
-        piece.heard = piece.now
-        piece.notes += kind != NOTE_OFF
-    if kind <= NOTE_ON:
-        sounding[number] = piece.now if kind == NOTE_ON else SILENT
-    tidy(rules, piece, sounding)
-
-
-@njit(cache=True)
-def extend(rules, piece, sounding, id):  # type: ignore[no-untyped-def]
-    """Take a word; return whether it belongs to the piece: the end doesn't, if nothing follows."""
-    taken = id != rules.start or leaves_room(rules, piece)
-    if id != rules.start:
-        advance(rules, piece, sounding, id)
-    elif taken:
-        piece.bars_before += bars_in(piece)
-        piece.before += next_bar(piece, piece.now)
-        begin(rules, piece, sounding)
-    piece.tokens += taken
-    if not taken or is_full(rules, piece):
-        piece.ended = 1
-    return taken

@@ -8,7 +8,8 @@ from test_events import meters, with_meter
 from test_messages import pieces
 
 from lstm_music.midi import NOTE_OFF, NOTE_ON, notes_of
-from lstm_music.sampling_rules import SHORTEST, event_rules, is_empty, leaves_room, may_end
+from lstm_music.sampling_automaton import is_empty, leaves_room, may_end
+from lstm_music.sampling_rules import SHORTEST, event_rules
 from lstm_music.tokenizers.events import AT, BAR_LINE, EventTokenizer, parse
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary

@@ -5,16 +5,9 @@ from hypothesis import strategies as st
 
 from lstm_music.midi import NOTE_OFF, NOTE_ON, WHOLE_NOTE, notes_of, tidy_track
 from lstm_music.sampler import most_tokens
+from lstm_music.sampling_automaton import is_empty, is_full, leaves_room, may_end
 from lstm_music.sampling_rules import PIECE_END as END_OF_PIECE
-from lstm_music.sampling_rules import (
-    SHORTEST,
-    chord_rules,
-    is_empty,
-    is_full,
-    leaves_room,
-    may_end,
-    message_rules,
-)
+from lstm_music.sampling_rules import SHORTEST, chord_rules, message_rules
 from lstm_music.sampling_rules import TRACK_END as END_OF_TRACK
 from lstm_music.tokenizers.messages import (
     PIECE_END,

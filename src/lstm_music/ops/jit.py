@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SOURCES = (
     "ops/arithmetic.py", "ops/blas.py", "ops/jit.py", "ops/numba_ops.py", "ops/numpy_ops.py",
     "ops/panels.py", "ops/philox.py", "compiled_*.py", "tokenizers/*.py", "midi.py", "sampler.py",
-    "sampling_rules.py",
+    "sampling_*.py",
 )  # fmt: skip
 UNUSED_SECONDS = 7 * 86_400.0  # after which the code of other versions goes
 

@@ -1,5 +1,9 @@
 // Written by tools/rules_table.py from src/lstm_music/sampling_rules.py: change that.
 
+const PITCHES = 128;
+const LAST_TICK = 48000000;
+const TICKS_PER_QUARTER = 480;
+const WHOLE_NOTE = 1920;
 const NOTE_OFF = 0;
 const NOTE_ON = 1;
 const CHORD = 2;
@@ -38,7 +42,6 @@ const ONS = 130;
 const CHORDS = 258;
 const BARS = 259;
 const PLACES = 260;
-const PITCHES = 128;
 const TOLD = 0;
 const UNTOLD = 1;
 const NEVER = -1;
@@ -46,9 +49,6 @@ const NONE = 2147483647;
 const FAR = 48000001;
 const NO_LIMIT = -1;
 const SILENT = -1;
-const LAST_TICK = 48000000;
-const TICKS_PER_QUARTER = 480;
-const WHOLE_NOTE = 1920;
 
 const NEEDS = [
   [2048, 2, 2048, 2048, 2048, 2048, 2048], // NOTHING_YET
