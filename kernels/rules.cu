@@ -108,10 +108,9 @@ __device__ __forceinline__ int facts_of_piece(const Rules& rules, const Piece& p
         | HEARD_LATELY * heard;
 }
 
-__device__ __forceinline__ int facts_of_pitch(const Words& words, const Piece& piece, int began, int pitch)
+__device__ __forceinline__ int facts_of_pitch(const Piece& piece, int began, int pitch)
 {
     return SOUNDS * (began != SILENT)
-        | CAN_STOP * (words.shortest[OFFS + pitch] < NONE)
         | STRUCK_BEFORE * (began != piece.now)
         | ABOVE_LAST * (pitch > piece.number);
 }
@@ -119,11 +118,11 @@ __device__ __forceinline__ int facts_of_pitch(const Words& words, const Piece& p
 __device__ __forceinline__ bool hold(int held, int needs) { return (held & needs) == needs; }
 
 __device__ __forceinline__ void allow_notes(
-    const Rules& rules, const Words& words, const Piece& piece, int began, int limit, int held, int* longest)
+    const Rules& rules, const Piece& piece, int began, int limit, int held, int* longest)
 {
     const int off = NEEDS[piece.phase][NOTE_OFF], on = NEEDS[piece.phase][NOTE_ON];
     const int left = limit >= 0 ? limit - piece.now : FAR, pitch = threadIdx.x;
-    const int facts = held | facts_of_pitch(words, piece, began, pitch);
+    const int facts = held | facts_of_pitch(piece, began, pitch);
     int stays = left;
     if (off & SOUNDS) {
         const int age = began + rules.longest_note - piece.now;
@@ -156,13 +155,21 @@ __device__ __forceinline__ void allow_times(
     longest[BARS] = fits && hold(held, bar_line) ? same : NEVER;
 }
 
-__device__ __forceinline__ bool any_within(const Words& words, const int* longest, int first, int* scratch)
+__device__ __forceinline__ bool any_within(
+    const Words& words, const int* longest, int first, int stop, int* scratch)
 {
     int count = 0;
-    for (int c = first + threadIdx.x; c < PLACES; c += blockDim.x) count += words.shortest[c] <= longest[c];
-    for (int k = threadIdx.x; k < words.P; k += blockDim.x)
-        count += longest[AFTER] < words.places[k] && words.places[k] < longest[BEFORE];
+    for (int c = first + threadIdx.x; c < stop; c += blockDim.x) count += words.shortest[c] <= longest[c];
+    if (stop == PLACES)
+        for (int k = threadIdx.x; k < words.P; k += blockDim.x)
+            count += longest[AFTER] < words.places[k] && words.places[k] < longest[BEFORE];
     return block_sum(count, scratch) > 0;
+}
+
+__device__ __forceinline__ bool any_begins(const Words& words, const int* longest, int* scratch)
+{
+    const bool begins = any_within(words, longest, ONS, PIECE_ENDS, scratch);
+    return begins || any_within(words, longest, CHORDS, PLACES, scratch);
 }
 
 __device__ __forceinline__ void allow(
@@ -170,7 +177,7 @@ __device__ __forceinline__ void allow(
     int* scratch)
 {
     const int held = facts_of_piece(rules, piece, limit, ends);
-    allow_notes(rules, words, piece, began, limit, held, longest);
+    allow_notes(rules, piece, began, limit, held, longest);
     if (rules.events) allow_times(rules, words, piece, began, limit, held, longest, scratch);
     else if (threadIdx.x == 0) longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
     if (threadIdx.x == 0) {
@@ -180,7 +187,7 @@ __device__ __forceinline__ void allow(
         longest[PIECE_ENDS] = hold(held, needs[PIECE_END]) ? 0 : NEVER;
     }
     __syncthreads();  // all classes are known
-    if (!any_within(words, longest, 0, scratch) && threadIdx.x == 0) {
+    if (!any_within(words, longest, 0, PLACES, scratch) && threadIdx.x == 0) {
         const bool in_track = piece.phase == IN_TRACK && words.shortest[TRACK_ENDS] < NONE;
         longest[in_track ? TRACK_ENDS : PIECE_ENDS] = 0;
     }
@@ -193,7 +200,7 @@ __device__ __forceinline__ void longest_deltas(
     const bool ends = may_end(rules, piece);
     const int limit = rules.frame_ticks > 0 ? NO_LIMIT : limit_of(rules, piece);
     allow(rules, words, piece, began, limit, ends, longest, scratch);
-    if (is_empty(piece) && !any_within(words, longest, ONS, scratch))
+    if (is_empty(piece) && !any_begins(words, longest, scratch))
         allow(rules, words, piece, began, NO_LIMIT, ends, longest, scratch);
 }
 

@@ -24,21 +24,20 @@ constexpr int AFTER_OFF = 9;
 constexpr int AFTER_ON = 10;
 constexpr int AMONG_CHORDS = 11;
 constexpr int SOUNDS = 1;
-constexpr int CAN_STOP = 2;
-constexpr int STRUCK_BEFORE = 4;
-constexpr int ABOVE_LAST = 8;
-constexpr int COMPOSED = 16;
-constexpr int MAY_END = 32;
-constexpr int LONG_ENOUGH = 64;
-constexpr int LAST_QUARTER = 128;
-constexpr int TRACK_DONE = 256;
-constexpr int TRACK_ROOM = 512;
-constexpr int HEARD_LATELY = 1024;
-constexpr int IMPOSSIBLE = 2048;
+constexpr int STRUCK_BEFORE = 2;
+constexpr int ABOVE_LAST = 4;
+constexpr int COMPOSED = 8;
+constexpr int MAY_END = 16;
+constexpr int LONG_ENOUGH = 32;
+constexpr int LAST_QUARTER = 64;
+constexpr int TRACK_DONE = 128;
+constexpr int TRACK_ROOM = 256;
+constexpr int HEARD_LATELY = 512;
+constexpr int IMPOSSIBLE = 1024;
 constexpr int OFFS = 0;
-constexpr int TRACK_ENDS = 128;
-constexpr int PIECE_ENDS = 129;
-constexpr int ONS = 130;
+constexpr int TRACK_ENDS = 257;
+constexpr int PIECE_ENDS = 256;
+constexpr int ONS = 128;
 constexpr int CHORDS = 258;
 constexpr int BARS = 259;
 constexpr int PLACES = 260;
@@ -51,18 +50,18 @@ constexpr int NO_LIMIT = -1;
 constexpr int SILENT = -1;
 
 __device__ const int NEEDS[][7] = {
-    {2048, 2, 2048, 2048, 2048, 2048, 2048},  // NOTHING_YET
-    {1, 6, 2048, 2048, 2048, 2048, 48},  // IN_PIECE
-    {2048, 514, 2048, 2048, 2048, 2048, 48},  // BETWEEN_TRACKS
-    {1, 6, 2048, 2048, 2048, 208, 2048},  // IN_TRACK
-    {16, 0, 2048, 2048, 2048, 2048, 48},  // FREE_PIECE
-    {16, 0, 2048, 2048, 2048, 208, 304},  // FREE_TRACKS
-    {2048, 2048, 2048, 2048, 0, 2048, 2048},  // NO_BAR_YET
-    {2048, 2048, 2048, 0, 1024, 2048, 2048},  // AFTER_BAR
-    {1, 2, 2048, 2048, 2048, 2048, 2048},  // AFTER_PLACE
-    {9, 2, 2048, 0, 0, 2048, 48},  // AFTER_OFF
-    {2048, 10, 2048, 0, 0, 2048, 48},  // AFTER_ON
-    {2048, 2048, 0, 2048, 2048, 2048, 32},  // AMONG_CHORDS
+    {1024, 0, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
+    {1, 2, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
+    {1024, 256, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
+    {1, 2, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
+    {8, 0, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
+    {8, 0, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
+    {1024, 1024, 1024, 1024, 0, 1024, 1024},  // NO_BAR_YET
+    {1024, 1024, 1024, 0, 512, 1024, 1024},  // AFTER_BAR
+    {1, 0, 1024, 1024, 1024, 1024, 1024},  // AFTER_PLACE
+    {5, 0, 1024, 0, 0, 1024, 24},  // AFTER_OFF
+    {1024, 4, 1024, 0, 0, 1024, 24},  // AFTER_ON
+    {1024, 1024, 0, 1024, 1024, 1024, 16},  // AMONG_CHORDS
 };
 
 __device__ const int NEXT[][7] = {

@@ -302,7 +302,7 @@ def with_cell(name):
         table = re.search(rf"{name}\b.*?= [\[{{]\n\s+[\[{{]\d+, (\d+),", code, re.DOTALL)
         if table is None:
             return code
-        return code[: table.start(1)] + str(int(table[1]) ^ 2) + code[table.end(1) :]
+        return code[: table.start(1)] + str(int(table[1]) ^ 1) + code[table.end(1) :]
 
     return mutate
 

@@ -21,7 +21,7 @@ from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS as TOGETHER
-from lstm_music.sampler import Options, most_of, new_piece
+from lstm_music.sampler import Options, new_piece
 from lstm_music.sampling_rules import NEVER, SILENT, Rules
 from lstm_music.tokenizers.messages import PITCHES
 
@@ -60,7 +60,8 @@ def sample_compiled(
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the numba backend."""
-    most = most_of(rules, options, primers)
+    begun = records([new_piece(rules, options, primer)[0] for primer in primers])
+    most = int(begun["most"].max())
     order = by_class(rules)
     weights = weights_of(model, order.ids)
     draw = Draw(
@@ -73,13 +74,13 @@ def sample_compiled(
         some = primers[first : first + TOGETHER]
         held, lengths = primers_of(some)
         B = len(held)
-        drafts = records([new_piece(rules, options, primer)[0] for primer in some])
+        drafts = begun[first : first + TOGETHER]
         sounding = np.full((B, PITCHES), SILENT, np.int64)
         x = np.full(B, rules.start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
         ids: list[list[int]] = [[] for _ in range(B)]
         done = 0
-        while not drafts.ended.all():
+        while not drafts["ended"].all():
             out = np.full((B, AT_ONCE), -1, np.int32)
             threads = get_num_threads()
             alone = B == 1 or threads == 1
@@ -91,7 +92,7 @@ def sample_compiled(
             )  # fmt: skip
             for row, new in zip(ids, out, strict=True):
                 row += new[new >= 0].tolist()
-            done += AT_ONCE if not drafts.ended.all() else steps_of(out)
+            done += AT_ONCE if not drafts["ended"].all() else steps_of(out)
             show(group * most + min(done, most), groups * most)
         pieces += ids
     return pieces
@@ -232,7 +233,7 @@ def _write_some(  # type: ignore[no-untyped-def]
     words = np.empty((4, 1), np.uint32)
     for step in range(out.shape[1]):
         t = t0 + step
-        if drafts.ended.all():
+        if drafts["ended"].all():
             return
         _outputs(weights, x, h, c, inputs, gates)
         for first in range(0, R, ROWS):

@@ -6,7 +6,6 @@ the same rules, primers and lengths, but for ties within rounding.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -55,7 +54,7 @@ def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> N
 
 def fields_of(pieces: Sequence[Piece]) -> Array:
     """Return the fields of pieces (N, fields) as the device has them: of 32 bits."""
-    return np.minimum([astuple(piece) for piece in pieces], MOST).astype(np.int32)
+    return np.minimum([piece.numbers for piece in pieces], MOST).astype(np.int32)
 
 
 class DeviceRules:

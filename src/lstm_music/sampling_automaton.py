@@ -4,6 +4,7 @@ compiled_rules.py compiles these functions by Numba as they are, with a record i
 kernels/rules.cu and page/rules.js have them line by line. tests/test_rules.py walks through all.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,7 +16,6 @@ from lstm_music.sampling_rules import (
     AFTER_BAR,
     BAR_LINE,
     BARS,
-    CAN_STOP,
     CHORD,
     CHORDS,
     COMPOSED,
@@ -48,8 +48,6 @@ from lstm_music.sampling_rules import (
     Rules,
 )
 from lstm_music.tokenizers.messages import PITCHES
-
-EVERY_PITCH = np.arange(PITCHES)
 
 
 @dataclass
@@ -97,6 +95,11 @@ class Piece:
     """Tokens at most."""
     measure: int = WHOLE_NOTE
     """The length of bars where no word tells of one."""
+
+    @property
+    def numbers(self) -> list[int]:
+        """All of them, in the order of FIELDS."""
+        return list(vars(self).values())
 
 
 FIELDS = tuple(field.name for field in fields(Piece))
@@ -205,15 +208,14 @@ def facts_of_piece(rules: Rules, piece: Piece, limit: int, ends: bool) -> int:
     )
 
 
-def facts_of_pitches(rules: Rules, piece: Piece, sounding: Array) -> Array:
-    """Return the facts of each pitch that hold, (128,)."""
-    facts: Array = (
-        SOUNDS * (sounding != SILENT)
-        | CAN_STOP * (rules.shortest[OFFS : OFFS + PITCHES] < NONE)
-        | STRUCK_BEFORE * (sounding != piece.now)
-        | ABOVE_LAST * (piece.number < EVERY_PITCH)
-    )
-    return facts
+def hold(held: int, needs: int) -> bool:
+    """Return whether what must hold is among the facts that do."""
+    return bool(held & needs == needs)
+
+
+def may_sound(sounding: Array) -> Iterable[int]:
+    """Return pitches among which are all that sound: compiled, that is every pitch."""
+    return np.flatnonzero(sounding != SILENT)
 
 
 def allow_notes(
@@ -222,19 +224,33 @@ def allow_notes(
     """Write the longest deltas of the ends and beginnings of notes; held: facts of the piece."""
     off, on = rules.needs[piece.phase, NOTE_OFF], rules.needs[piece.phase, NOTE_ON]
     left = limit - piece.now if limit >= 0 else FAR
-    facts = held | facts_of_pitches(rules, piece, sounding)
-    stays = np.full(PITCHES, left)
-    if off & SOUNDS:
-        ages = sounding + (rules.longest_note - piece.now)
-        stays = ages if rules.events else np.minimum(left, ages)
-    longest[OFFS : OFFS + PITCHES] = np.where(facts & off == off, stays, NEVER)
-    longest[ONS : ONS + PITCHES] = np.where(facts & on == on, left - 1, NEVER)
+    silent = held | STRUCK_BEFORE | ABOVE_LAST
+    longest[OFFS : OFFS + PITCHES] = left if hold(silent, off) else NEVER
+    longest[ONS : ONS + PITCHES] = left - 1 if hold(silent, on) else NEVER
+    for pitch in may_sound(sounding):
+        began = sounding[pitch]
+        if began == SILENT:
+            continue
+        facts = held | SOUNDS | STRUCK_BEFORE * (began != piece.now) | ABOVE_LAST
+        stays = left
+        if off & SOUNDS:
+            age = began + rules.longest_note - piece.now
+            stays = age if rules.events else min(left, age)
+        longest[OFFS + pitch] = stays if hold(facts, off) else NEVER
+        longest[ONS + pitch] = left - 1 if hold(facts, on) else NEVER
+    if off & ABOVE_LAST:
+        longest[OFFS : OFFS + piece.number + 1] = NEVER
+    if on & ABOVE_LAST:
+        longest[ONS : ONS + piece.number + 1] = NEVER
 
 
 def any_stops_at(rules: Rules, sounding: Array, tick: int) -> bool:
     """Return whether a note that sounds may end at a tick."""
-    can_stop = (sounding != SILENT) & (rules.shortest[OFFS : OFFS + PITCHES] < NONE)
-    return bool(np.any(can_stop & (sounding + rules.longest_note >= tick)))
+    for pitch in may_sound(sounding):
+        can_stop = sounding[pitch] != SILENT and rules.shortest[OFFS + pitch] < NONE
+        if can_stop and sounding[pitch] + rules.longest_note >= tick:
+            return True
+    return False
 
 
 def allow_times(
@@ -248,17 +264,24 @@ def allow_times(
     latest = min(limit if limit >= 0 else FAR, LAST_TICK)
     latest -= not any_stops_at(rules, sounding, latest)
     after = -1 if piece.phase == AFTER_BAR else piece.now - piece.begin
-    before = min(piece.length, latest - piece.begin + 1) if held & place == place else NEVER
-    longest[PLACES:] = np.where((after < rules.places) & (rules.places < before), 0, NEVER)
+    before = min(piece.length, latest - piece.begin + 1) if hold(held, place) else NEVER
+    first, stop = np.searchsorted(rules.places, after + 1), np.searchsorted(rules.places, before)
+    longest[PLACES + first : PLACES + stop] = 0
     first_place = int(rules.places[0]) if len(rules.places) > 0 else FAR
     fits = max(piece.begin + piece.length, piece.now) + first_place <= latest
     same = UNTOLD if piece.length > first_place else TOLD
-    longest[BARS] = same if fits and held & bar_line == bar_line else NEVER
+    longest[BARS] = same if fits and hold(held, bar_line) else NEVER
 
 
-def any_within(rules: Rules, longest: Array, first: int) -> bool:
-    """Return whether a word of a class from the first on may come."""
-    return bool(np.any(rules.shortest[first:] <= longest[first:]))
+def any_within(rules: Rules, longest: Array, first: int, stop: int) -> bool:
+    """Return whether a word of the classes from the first up to another may come."""
+    return bool(np.any(rules.shortest[first:stop] <= longest[first:stop]))
+
+
+def any_begins(rules: Rules, longest: Array) -> bool:
+    """Return whether a word may come with which a piece can begin."""
+    begins = any_within(rules, longest, ONS, PIECE_ENDS)
+    return begins or any_within(rules, longest, CHORDS, len(longest))
 
 
 def allow(
@@ -269,16 +292,16 @@ def allow(
     Where nothing may come, the track or piece ends.
     """
     held = facts_of_piece(rules, piece, limit, ends)
-    allow_notes(rules, piece, sounding, limit, held, longest)
+    longest[:] = NEVER
+    if rules.frame_ticks == 0:
+        allow_notes(rules, piece, sounding, limit, held, longest)
     if rules.events:
         allow_times(rules, piece, sounding, limit, held, longest)
-    else:
-        longest[BARS:] = NEVER
     needs = rules.needs[piece.phase]
-    longest[CHORDS] = 0 if held & needs[CHORD] == needs[CHORD] else NEVER
-    longest[TRACK_ENDS] = 0 if held & needs[TRACK_END] == needs[TRACK_END] else NEVER
-    longest[PIECE_ENDS] = 0 if held & needs[PIECE_END] == needs[PIECE_END] else NEVER
-    if not any_within(rules, longest, 0):
+    longest[CHORDS] = 0 if hold(held, needs[CHORD]) else NEVER
+    longest[TRACK_ENDS] = 0 if hold(held, needs[TRACK_END]) else NEVER
+    longest[PIECE_ENDS] = 0 if hold(held, needs[PIECE_END]) else NEVER
+    if not any_within(rules, longest, 0, len(longest)):
         in_track = piece.phase == IN_TRACK and rules.shortest[TRACK_ENDS] < NONE
         longest[TRACK_ENDS if in_track else PIECE_ENDS] = 0
 
@@ -291,7 +314,7 @@ def longest_deltas(rules: Rules, piece: Piece, sounding: Array, longest: Array) 
     ends = may_end(rules, piece)
     limit = NO_LIMIT if rules.frame_ticks > 0 else limit_of(rules, piece)
     allow(rules, piece, sounding, limit, ends, longest)
-    if is_empty(piece) and not any_within(rules, longest, ONS):
+    if is_empty(piece) and not any_begins(rules, longest):
         allow(rules, piece, sounding, NO_LIMIT, ends, longest)
 
 
@@ -315,11 +338,19 @@ def open_bar(piece: Piece, length: int) -> None:
 
 def tidy(rules: Rules, piece: Piece, sounding: Array) -> None:
     """As midi.tidy_track: notes end of old age, and the oldest make room."""
-    old = (sounding < piece.now) & (sounding + rules.rings <= piece.now)
-    sounding[old] = SILENT
-    voices = np.sum(sounding != SILENT)
+    voices = 0
+    for pitch in may_sound(sounding):
+        began = sounding[pitch]
+        if began != SILENT and began < piece.now and began + rules.rings <= piece.now:
+            sounding[pitch] = SILENT
+        elif began != SILENT:
+            voices += 1
     while voices > rules.most_notes:
-        oldest = np.argmin(np.where(sounding == SILENT, FAR, sounding))
+        oldest = SILENT
+        for pitch in may_sound(sounding):
+            sounds = sounding[pitch] != SILENT
+            if sounds and (oldest == SILENT or sounding[pitch] < sounding[oldest]):
+                oldest = pitch
         if sounding[oldest] == piece.now:
             break
         sounding[oldest] = SILENT
@@ -349,7 +380,8 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
         piece.notes += kind != NOTE_OFF
     if kind <= NOTE_ON:
         sounding[number] = piece.now if kind == NOTE_ON else SILENT
-    tidy(rules, piece, sounding)
+    if kind != CHORD:
+        tidy(rules, piece, sounding)
 
 
 def extend(rules: Rules, piece: Piece, sounding: Array, id: int) -> bool:

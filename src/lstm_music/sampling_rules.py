@@ -41,7 +41,6 @@ PHASES = (
 FACTS = (
     # Of a pitch:
     "SOUNDS",
-    "CAN_STOP",  # the vocabulary has a word for its end
     "STRUCK_BEFORE",  # not just now: again and again would never get on
     "ABOVE_LAST",  # above the pitch of the last word
     # Of the piece:
@@ -55,21 +54,20 @@ FACTS = (
     "IMPOSSIBLE",  # is never true
 )
 (
-    SOUNDS, CAN_STOP, STRUCK_BEFORE, ABOVE_LAST,
+    SOUNDS, STRUCK_BEFORE, ABOVE_LAST,
     COMPOSED, MAY_END, LONG_ENOUGH, LAST_QUARTER, TRACK_DONE, TRACK_ROOM, HEARD_LATELY, IMPOSSIBLE,
 ) = (1 << n for n in range(len(FACTS)))  # fmt: skip
 
 # A note-on that strikes a sounding pitch ends it, and one past the most notes ends the oldest: it
 # need not wait for them. (A network that slips believes notes over that sound, and the other way
 # round; a rule that makes it wait leads it into sequences that it has never seen.)
-STRIKE = CAN_STOP | STRUCK_BEFORE
 MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there never comes
-    NOTHING_YET: {NOTE_ON: CAN_STOP},
-    IN_PIECE: {NOTE_OFF: SOUNDS, NOTE_ON: STRIKE, PIECE_END: COMPOSED | MAY_END},
-    BETWEEN_TRACKS: {NOTE_ON: CAN_STOP | TRACK_ROOM, PIECE_END: COMPOSED | MAY_END},
+    NOTHING_YET: {NOTE_ON: 0},
+    IN_PIECE: {NOTE_OFF: SOUNDS, NOTE_ON: STRUCK_BEFORE, PIECE_END: COMPOSED | MAY_END},
+    BETWEEN_TRACKS: {NOTE_ON: TRACK_ROOM, PIECE_END: COMPOSED | MAY_END},
     IN_TRACK: {
         NOTE_OFF: SOUNDS,
-        NOTE_ON: STRIKE,
+        NOTE_ON: STRUCK_BEFORE,
         TRACK_END: COMPOSED | LONG_ENOUGH | LAST_QUARTER,
     },
     FREE_PIECE: {NOTE_OFF: COMPOSED, NOTE_ON: 0, PIECE_END: COMPOSED | MAY_END},
@@ -81,16 +79,16 @@ MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there
     },
     NO_BAR_YET: {BAR_LINE: 0},
     AFTER_BAR: {PLACE: 0, BAR_LINE: HEARD_LATELY},
-    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: CAN_STOP},
+    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: 0},
     AFTER_OFF: {
         NOTE_OFF: SOUNDS | ABOVE_LAST,
-        NOTE_ON: CAN_STOP,
+        NOTE_ON: 0,
         PLACE: 0,
         BAR_LINE: 0,
         PIECE_END: COMPOSED | MAY_END,
     },
     AFTER_ON: {
-        NOTE_ON: CAN_STOP | ABOVE_LAST,
+        NOTE_ON: ABOVE_LAST,
         PLACE: 0,
         BAR_LINE: 0,
         PIECE_END: COMPOSED | MAY_END,
@@ -132,14 +130,13 @@ def next_table() -> Array:
 
 # Words and rules ---------------------------------------------------------------------------------
 
-# The first class of the words of each kind: first those with which no piece begins.
-OFFS, TRACK_ENDS = 0, PITCHES
-PIECE_ENDS, ONS = TRACK_ENDS + 1, TRACK_ENDS + 2
-CHORDS, BARS, PLACES = ONS + PITCHES, ONS + PITCHES + 1, ONS + PITCHES + 2
+# The first class of the words of each kind.
+OFFS, ONS, PIECE_ENDS, TRACK_ENDS = 0, PITCHES, 2 * PITCHES, 2 * PITCHES + 1
+CHORDS, BARS, PLACES = TRACK_ENDS + 1, TRACK_ENDS + 2, TRACK_ENDS + 3
 FIRST_CLASS = (OFFS, ONS, CHORDS, PLACES, BARS, TRACK_ENDS, PIECE_ENDS)
 TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
 NEVER = -1  # as the longest delta of a class: none of its words
-NONE = 2**31 - 1  # as the shortest delta of a class: it has no words
+NONE = 2**31 - 1  # as a word's delta: it never comes; as the shortest of a class: no word does
 FAR = LAST_TICK + 1  # further than any delta
 NO_LIMIT = -1
 SILENT = -1  # in place of the tick at which a pitch began to sound
@@ -252,9 +249,8 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     among = np.where(kinds == PLACE, np.searchsorted(places, numbers), 0)
     deltas = np.zeros_like(numbers)
     is_bar = kinds == BAR_LINE
+    deltas[is_bar & (numbers <= places.min(initial=FAR))] = NONE  # it is too short for any place
     deltas[is_bar & (numbers == events.SAME)] = UNTOLD
-    # A bar too short for any place: its delta is too long for any rule.
-    deltas[is_bar & (numbers != events.SAME) & (numbers <= places.min(initial=FAR))] = FAR
     offsets = np.where(kinds <= NOTE_ON, numbers, among)
     rules = _rules(vocabulary, NO_BAR_YET, kinds, numbers, 0 * numbers, offsets, deltas, places)
     # At the longest age notes may still end by their word.
@@ -298,6 +294,9 @@ def _rules(
     """Return rules without habits. offsets (V,): from the first class of a word's kind."""
     places = np.zeros(0, np.int32) if places is None else places
     classes = np.array(FIRST_CLASS)[kinds] + offsets
+    if phase not in (FREE_PIECE, FREE_TRACKS):  # a note that no word ends isn't to begin
+        ends = np.isin(numbers, numbers[kinds == NOTE_OFF])
+        deltas = np.where((kinds == NOTE_ON) & ~ends, NONE, deltas)
     shortest = np.full(PLACES + len(places), NONE, np.int32)
     np.minimum.at(shortest, classes, deltas)
     start = vocabulary.get(messages.PIECE_END)

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from lstm_music.midi import NOTE_OFF, NOTE_ON, WHOLE_NOTE, notes_of, tidy_track
 from lstm_music.sampler import most_tokens
 from lstm_music.sampling_automaton import is_empty, is_full, leaves_room, may_end
+from lstm_music.sampling_rules import NONE, SHORTEST, chord_rules, message_rules
 from lstm_music.sampling_rules import PIECE_END as END_OF_PIECE
-from lstm_music.sampling_rules import SHORTEST, chord_rules, message_rules
 from lstm_music.sampling_rules import TRACK_END as END_OF_TRACK
 from lstm_music.tokenizers.messages import (
     PIECE_END,
@@ -268,7 +268,8 @@ def test_rules_know_what_their_words_mean():
     rules = message_rules(vocabulary, "merge", 1, 1)
     assert rules.kinds.tolist() == [END_OF_TRACK, NOTE_ON, NOTE_OFF, END_OF_PIECE]
     assert rules.numbers.tolist() == [0, 7, 9, 0]
-    assert rules.deltas.tolist() == rules.steps.tolist() == [0, 30, 0, 0]
+    assert rules.steps.tolist() == [0, 30, 0, 0]
+    assert rules.deltas.tolist() == [0, NONE, 0, 0]  # the note has no end
     assert rules.start == 3
 
 

@@ -64,11 +64,10 @@ function factsOfPiece(rules, piece, ends) {
 }
 
 /** Return the facts of a pitch that hold. */
-function factsOfPitch(rules, piece, sounding, pitch) {
+function factsOfPitch(piece, sounding, pitch) {
   const began = sounding[pitch];
   return (
     SOUNDS * (began !== SILENT) |
-    CAN_STOP * (rules.shortest[OFFS + pitch] < NONE) |
     STRUCK_BEFORE * (began !== piece.now) |
     ABOVE_LAST * (pitch > piece.number)
   );
@@ -82,7 +81,7 @@ function allowNotes(rules, piece, sounding, held, longest) {
   const on = NEEDS[piece.phase][NOTE_ON];
   const left = FAR;
   for (let pitch = 0; pitch < PITCHES; pitch++) {
-    const facts = held | factsOfPitch(rules, piece, sounding, pitch);
+    const facts = held | factsOfPitch(piece, sounding, pitch);
     let stays = left;
     if (off & SOUNDS) {
       const age = sounding[pitch] + rules.longest_note - piece.now;
