@@ -103,16 +103,17 @@ def ours(case: Case, threads: int, mode: str) -> Round:
 def our_sampling(case: Case, model: Any) -> Round:
     """Return a round of drawing tokens at temperature 1: all words, or those allowed."""
     from lstm_music.composer import sample_on_cpu
-    from lstm_music.sampler import FreeGrammar, Options
-    from lstm_music.tokenizers.grammar import MessageGrammar
+    from lstm_music.sampler import Options
+    from lstm_music.sampling_rules import message_rules
 
-    kind = MessageGrammar if case.kind == "sample-strict" else FreeGrammar
-    grammar = kind(message_words(case.V), "merge", 8000, 4, 12)  # habits as of the bundled Bach
+    free = case.kind != "sample-strict"
+    habits = (8000, 4, 12)  # as of the bundled Bach
+    rules = message_rules(message_words(case.V), "merge", *habits, free=free)
     options = Options(length=case.rounds_of)
     primers: list[list[int]] = [[]] * case.B
 
     def run() -> None:
-        sample_on_cpu(model, 0, primers, options, grammar, lambda *_: None)
+        sample_on_cpu(model, primers, options, rules, lambda *_: None)
 
     return run
 

@@ -24,8 +24,8 @@ from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.optim import Optimizer
 from lstm_music.sampler import Options
+from lstm_music.sampling_rules import chord_rules
 from lstm_music.step import Step
-from lstm_music.tokenizers.grammar import ChordGrammar
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -137,10 +137,10 @@ def sampling_round(model: Model, B: int, tokens: int) -> Callable[[], object]:
         return lambda: DeviceSampler(model, B, options, 0, allowed=allowed).run(tokens)
     words = Vocabulary([PIECE_END, *map(str, range(1, SAMPLING_WORDS))])
     options = Options(limit=tokens * EIGHTH, top_p=0.9)
-    grammar, primers = ChordGrammar(words, EIGHTH), [[] for _ in range(B)]
+    rules, primers = chord_rules(words, EIGHTH), [[] for _ in range(B)]
 
     def call() -> None:
-        pieces = sample_on_cpu(model, 0, primers, options, grammar, lambda *_: None)
+        pieces = sample_on_cpu(model, primers, options, rules, lambda *_: None)
         assert all(len(piece) == tokens for piece in pieces)
 
     return call

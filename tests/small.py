@@ -16,7 +16,7 @@ from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
 from lstm_music.progress import Settings
 from lstm_music.run_folder import new_run
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.messages import word_parts
 from lstm_music.trainer import Trainer
 
 

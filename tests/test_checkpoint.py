@@ -30,7 +30,7 @@ from lstm_music.errors import UserError
 from lstm_music.midi import read_midi
 from lstm_music.model import Config, init_parameters
 from lstm_music.ops import get_ops
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.messages import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import COMPUTE, flip, target, write_music
 

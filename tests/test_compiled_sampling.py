@@ -5,16 +5,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_music import compiled_choice, compiled_sampling, sampler
+from lstm_music import compiled_choice, compiled_sampling, sampler, sampling_rules
 from lstm_music.composer import sample_on_cpu
+from lstm_music.midi import WHOLE_NOTE as BAR
 from lstm_music.model import Config, Model
 from lstm_music.ops import get_ops
 from lstm_music.ops.cpu.panels import PANEL, add_panel, pack, padded
 from lstm_music.ops.philox import uniform
-from lstm_music.sampler import FreeGrammar, Options, choose, sample
-from lstm_music.tokenizers import grammar as grammars
-from lstm_music.tokenizers.event_grammar import EventGrammar
-from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar
+from lstm_music.sampler import Options, choose, sample
+from lstm_music.sampling_rules import chord_rules, event_rules, message_rules
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import small_corpus, small_events, small_rolls
@@ -123,10 +122,11 @@ def rolls(tmp_path_factory):
 @pytest.fixture
 def short(monkeypatch):
     """Pieces that end soon, few at once, so that little shows every rule."""
-    monkeypatch.setattr(grammars, "WHOLE_PIECE", 90)
-    monkeypatch.setattr(grammars, "PER_QUARTER", 2)
-    monkeypatch.setattr(grammars, "WITHIN_LIMIT", 70)
-    monkeypatch.setattr(grammars, "SHORTEST", BAR)
+    monkeypatch.setattr(sampler, "WHOLE_PIECE", 90)
+    monkeypatch.setattr(sampler, "PER_QUARTER", 2)
+    monkeypatch.setattr(sampler, "WITHIN_LIMIT", 70)
+    for module in (sampler, sampling_rules):
+        monkeypatch.setattr(module, "SHORTEST", BAR)
     monkeypatch.setattr(sampler, "ROWS", 4)
     monkeypatch.setattr(compiled_sampling, "TOGETHER", 4)
     monkeypatch.setattr(compiled_sampling, "AT_ONCE", 16)
@@ -157,34 +157,33 @@ HOW = [
 ]
 
 
-def pieces_with_others(model, grammar, primers):
+def pieces_with_others(model, rules, primers):
     """Compare what both loops draw in all ways; return how many pieces others follow."""
     several = 0
     for how in HOW:
         options = Options(**how)
         some = [primer[: None if options.beyond else options.length] for primer in primers]
         if options.limit is not None and not options.beyond:
-            some = [sampler.within(primer, grammar, None, options.limit) for primer in some]
-        expected = sample(model, START, some, options, grammar)
-        found = sample_on_cpu(model, START, some, options, grammar, lambda *_: None)
+            some = [sampler.within(primer, rules, None, options.limit) for primer in some]
+        expected = sample(model, some, options, rules)
+        found = sample_on_cpu(model, some, options, rules, lambda *_: None)
         assert found == expected
-        alone = compiled_sampling.sample_compiled(model, START, some[:1], options, grammar)
+        alone = compiled_sampling.sample_compiled(model, some[:1], options, rules)
         assert alone == expected[:1]
         several += sum(START in piece for piece in expected)
     return several
 
 
 @pytest.mark.parametrize("sizes", [(6, 5), (4, 16)])
-@pytest.mark.parametrize(
-    ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
-)
-def test_pieces_are_the_samplers(corpus, short, kind, narrow, sizes):
+@pytest.mark.parametrize(("free", "narrow"), [(False, False), (False, True), (True, False)])
+def test_pieces_are_the_samplers(corpus, short, free, narrow, sizes):
     model = model_for(corpus.vocabulary, sizes)
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
-    grammar = kind(corpus.vocabulary, corpus.tokenizer.layout, *((300, 1, 2) if narrow else habits))
+    habits = (300, 1, 2) if narrow else habits
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits, free)
     ids = corpus.piece_ids(0).tolist()
     primers = [(), ids[:3], [], ids[:20], ids[:5], ids[:1]]
-    several = pieces_with_others(model, grammar, primers)
+    several = pieces_with_others(model, rules, primers)
     assert several or corpus.tokenizer.layout == "flatten"
 
 
@@ -193,16 +192,16 @@ def test_pieces_are_the_samplers(corpus, short, kind, narrow, sizes):
 def test_events_are_the_samplers(events, short, narrow, sizes):
     model = model_for(events.vocabulary, sizes)
     habits = (300, 1) if narrow else (events.longest_note, events.most_notes)
-    grammar = EventGrammar(events.vocabulary, *habits)
+    rules = event_rules(events.vocabulary, *habits)
     ids = events.piece_ids(0).tolist()
     primers = [(), ids[:3], [], ids[:20], ids[:5], ids[2:9]]  # the last out of order
-    assert pieces_with_others(model, grammar, primers)
+    assert pieces_with_others(model, rules, primers)
 
 
 @pytest.mark.parametrize("bias", [-100.0, 0.0, 4.0, 100.0])
 def test_chords_are_the_samplers(rolls, short, bias):
     model = model_for(rolls.vocabulary, bias=bias)
-    grammar = ChordGrammar(rolls.vocabulary, 480)
+    rules = chord_rules(rolls.vocabulary, 480)
     primers = [(), rolls.ids[:3].tolist(), ()]
     for how in (
         {},
@@ -212,55 +211,50 @@ def test_chords_are_the_samplers(rolls, short, bias):
         {"beyond": True},
         {"beyond": True, "bars": 2, "meter": ((0, 1440),)},
     ):
-        expected = sample(model, START, primers, Options(**how), grammar)
-        assert (
-            sample_on_cpu(model, START, primers, Options(**how), grammar, lambda *_: None)
-            == expected
-        )
+        expected = sample(model, primers, Options(**how), rules)
+        assert sample_on_cpu(model, primers, Options(**how), rules, lambda *_: None) == expected
 
 
 def test_past_the_first_random_numbers_and_rows(corpus):
     model = model_for(corpus.vocabulary)
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, *habits)
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits)
     options = Options(length=1100, seed=4)
-    (long,) = compiled_sampling.sample_compiled(model, START, [()], options, grammar)
-    assert [long] == sample(model, START, [()], options, grammar)
+    (long,) = compiled_sampling.sample_compiled(model, [()], options, rules)
+    assert [long] == sample(model, [()], options, rules)
     many = [()] * (compiled_sampling.TOGETHER + 3)
     options = Options(length=12, seed=4)
-    pieces = compiled_sampling.sample_compiled(model, START, many, options, grammar)
-    assert pieces == sample(model, START, many, options, grammar)
+    pieces = compiled_sampling.sample_compiled(model, many, options, rules)
+    assert pieces == sample(model, many, options, rules)
     assert len({tuple(piece) for piece in pieces}) > 3
     later = Options(length=12, seed=4, first=5)
-    assert compiled_sampling.sample_compiled(model, START, many[5:], later, grammar) == pieces[5:]
+    assert compiled_sampling.sample_compiled(model, many[5:], later, rules) == pieces[5:]
 
 
 def test_a_note_that_fits_no_limit_is_late_rather_than_missing():
     vocabulary = Vocabulary([PIECE_END, TRACK_END, "note-on-60-300", "note-off-60-100"])
     model = model_for(vocabulary)
-    for kind in (MessageGrammar, FreeGrammar):
+    for free in (False, True):
         for layout in ("flatten", "merge"):
-            grammar = kind(vocabulary, layout, 480, 1)
+            rules = message_rules(vocabulary, layout, 480, 1, free=free)
             options = Options(limit=100)
-            found = compiled_sampling.sample_compiled(model, START, [()] * 5, options, grammar)
-            assert found == sample(model, START, [()] * 5, options, grammar)
+            found = compiled_sampling.sample_compiled(model, [()] * 5, options, rules)
+            assert found == sample(model, [()] * 5, options, rules)
             assert found[0][0] == vocabulary.id("note-on-60-300")
 
 
 def test_an_event_that_fits_no_limit_is_late_rather_than_missing():
     vocabulary = Vocabulary([PIECE_END, "bar-480", "at-240", "on-60", "off-60"])
     model, options = model_for(vocabulary), Options(limit=100)
-    grammar = EventGrammar(vocabulary, 480)
-    found = compiled_sampling.sample_compiled(model, START, [()] * 5, options, grammar)
-    assert found == sample(model, START, [()] * 5, options, grammar)
+    rules = event_rules(vocabulary, 480)
+    found = compiled_sampling.sample_compiled(model, [()] * 5, options, rules)
+    assert found == sample(model, [()] * 5, options, rules)
     assert found[0][0] == vocabulary.id("bar-480")
 
 
 def test_progress_is_shown_to_the_end(corpus):
     model, shown = model_for(corpus.vocabulary), []
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 2)
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, 480, 2)
     options, primers = Options(length=150), [()] * (compiled_sampling.TOGETHER + 1)
-    compiled_sampling.sample_compiled(
-        model, START, primers, options, grammar, lambda *a: shown.append(a)
-    )
+    compiled_sampling.sample_compiled(model, primers, options, rules, lambda *a: shown.append(a))
     assert shown == [(n, 300) for n in (64, 128, 150, 214, 278, 300)]

@@ -12,12 +12,13 @@ from lstm_music.decoding import (
     without_silence,
 )
 from lstm_music.midi import TICK, Piece
-from lstm_music.sampler import Draft, FreeGrammar, Options, bounds_of
-from lstm_music.tokenizers.event_grammar import EventGrammar
+from lstm_music.sampler import Options, new_piece
+from lstm_music.sampling_automaton import extend, limit_of
+from lstm_music.sampling_rules import NOTE_ON, SHORTEST, chord_rules, event_rules, message_rules
 from lstm_music.tokenizers.events import EventTokenizer
-from lstm_music.tokenizers.grammar import SHORTEST, ChordGrammar, MessageGrammar, Room
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
+from rule_states import State
 from small import track_of
 
 FOUR, THREE, FIVE = 1920, 1440, 2400
@@ -37,13 +38,17 @@ def ids_of(words, vocabulary=EVENTS):
     return [vocabulary.id(word) for word in words.split()]
 
 
-def drafted(ids, grammar, options, primed=0):
-    """A draft that took the ids, the first of which are a primer."""
-    draft = Draft(0, ids[:primed], grammar, options, 0)
-    draft.primer = ids
-    for _ in ids:
-        draft.extend(np.empty(0))
-    return draft
+def drafted(ids, rules, options, primed=0):
+    """A piece that took the ids, the first of which are a primer."""
+    state = State(rules, options, ids[:primed])
+    for id in ids:
+        extend(rules, state.piece, state.began, id)
+    return state
+
+
+def limit(state):
+    """The tick at which a piece is to end."""
+    return limit_of(state.rules, state.piece)
 
 
 @pytest.mark.parametrize(
@@ -62,11 +67,11 @@ def drafted(ids, grammar, options, primed=0):
 def test_a_piece_of_events_begins_on_a_bar(piece, bars, begins):
     """An upbeat completes the last bar; the last case looks like one, and is a bar less."""
     bars, begins = (2, 2 * FOUR) if begins is None else (bars, begins)
-    ids, grammar = ids_of(piece + PIECE_END + " " + WALTZ), EventGrammar(EVENTS, 5000)
+    ids, rules = ids_of(piece + PIECE_END + " " + WALTZ), event_rules(EVENTS, 5000)
     for options in (Options(length=900), Options(bars=9), Options(limit=9 * FOUR)):
-        draft = drafted(ids, grammar, options)
+        draft = drafted(ids, rules, options)
         assert (draft.before, draft.bars_before) == (begins, bars)
-        found = decode(ids, EVENTS, EventTokenizer(), grammar, "x", options)
+        found = decode(ids, EVENTS, EventTokenizer(), rules, "x", options)
         assert found.tracks[0][-2, TICK] == begins
         assert found.meter[-1].tolist() == [begins, THREE]
 
@@ -85,15 +90,14 @@ def test_a_piece_of_events_begins_on_a_bar(piece, bars, begins):
     ],
 )
 def test_bars_are_those_that_events_say(words, end):
-    ids, grammar = ids_of(words), EventGrammar(EVENTS, 5000)
-    draft = drafted(ids, grammar, Options(bars=4))
-    assert draft.before + draft.room.ticks == end
-    assert end_asked(ids, [], grammar, Options(bars=4), 0) == end
-    assert draft.room.tokens is None
+    ids, rules = ids_of(words), event_rules(EVENTS, 5000)
+    draft = drafted(ids, rules, Options(bars=4))
+    assert draft.before + limit(draft) == end
+    assert end_asked(ids, [], rules, Options(bars=4)) == end
 
 
 def test_bars_after_a_primer_begin_at_its_last_line():
-    grammar = EventGrammar(EVENTS, 5000)
+    rules = event_rules(EVENTS, 5000)
     for words, line in (
         (WALTZ + "bar " + NOTE, 2 * THREE),
         (WALTZ + "bar " + NOTE + "bar", 2 * THREE),
@@ -101,64 +105,69 @@ def test_bars_after_a_primer_begin_at_its_last_line():
         ("bar-480 " + NOTE + "bar-1440 " + NOTE, THREE),
     ):
         ids = ids_of(words)
-        draft = drafted(ids, grammar, Options(bars=4, beyond=True), len(ids))
-        assert draft.room.ticks == line + 4 * THREE
+        draft = drafted(ids, rules, Options(bars=4, beyond=True), len(ids))
+        assert limit(draft) == line + 4 * THREE
 
 
-@pytest.mark.parametrize("kind", [MessageGrammar, FreeGrammar])
+def bound(rules, options, primer):
+    """The only piece that options and a primer bind."""
+    return new_piece(rules, options, primer)[0]
+
+
+@pytest.mark.parametrize("free", [False, True])
 @pytest.mark.parametrize("layout", ["merge", "flatten"])
-def test_what_is_asked_for_counts_what_follows_a_primer(kind, layout):
-    grammar = kind(MESSAGES, layout, 5000, 2)
+def test_what_is_asked_for_counts_what_follows_a_primer(free, layout):
+    rules = message_rules(MESSAGES, layout, 5000, 2, free=free)
     ids = ids_of("note-on-60-0 note-off-60-480 note-on-62-480", MESSAGES)
     asked = Options(beyond=True)
-    start, *rest, most = bounds_of(grammar, asked, ids)
-    assert (start.primed, start.least, rest) == ((0, 2), 960 + SHORTEST, [None] * 3)
-    assert most == 2003
-    assert bounds_of(grammar, asked, [])[0].least is None
-    assert bounds_of(grammar, Options(), ids)[0] == bounds_of(grammar, asked, [])[0]
-    assert bounds_of(grammar, Options(length=5, beyond=True), ids).tokens == 8
-    assert bounds_of(grammar, Options(length=5), ids).tokens == 5
-    assert bounds_of(grammar, Options(limit=100, beyond=True), ids).ticks == 1060
-    assert bounds_of(grammar, Options(limit=100), ids).ticks == 100
+    piece = bound(rules, asked, ids)
+    assert (piece.primed_tracks, piece.primed_notes, piece.least) == (0, 2, 960 + SHORTEST)
+    assert (piece.asked_tokens, piece.asked_ticks, piece.asked_bars) == (-1, -1, -1)
+    assert piece.most == 2003
+    assert bound(rules, asked, []).least == rules.least == (SHORTEST if layout == "merge" else 0)
+    assert bound(rules, Options(), ids) == bound(rules, asked, [])
+    assert bound(rules, Options(length=5, beyond=True), ids).asked_tokens == 8
+    assert bound(rules, Options(length=5), ids).asked_tokens == 5
+    assert bound(rules, Options(limit=100, beyond=True), ids).asked_ticks == 1060
+    assert bound(rules, Options(limit=100), ids).asked_ticks == 100
     for meter, end in (((), 2 * FOUR), (((0, THREE),), 2 * THREE), (((0, 480), (480, 720)), 1920)):
         options = Options(bars=1, beyond=True, meter=meter)
-        assert drafted(ids, grammar, options, 3).room.ticks == end
+        assert limit(drafted(ids, rules, options, 3)) == end
 
 
 @pytest.mark.parametrize("layout", ["merge", "flatten"])
 def test_nothing_ends_before_something_follows_the_primer(layout):
-    grammar, end = MessageGrammar(MESSAGES, layout, 5000, 1), MESSAGES.id(PIECE_END)
-    ids = ids_of("note-on-60-0 note-off-60-480", MESSAGES)
+    rules, end = message_rules(MESSAGES, layout, 5000, 1), MESSAGES.id(PIECE_END)
+    ids, begins = ids_of("note-on-60-0 note-off-60-480", MESSAGES), rules.kinds == NOTE_ON
     for options in (
         Options(beyond=True),
         Options(limit=9, beyond=True),
         Options(bars=1, beyond=True),
     ):
-        draft = drafted(ids, grammar, options, 2)
-        for room in (draft.room, Room(None, 0)):
-            mask = grammar.allowed(draft.rules, room.ticks, grammar.may_end(draft.rules, room))
+        draft = drafted(ids, rules, options, 2)
+        for mask in (draft.allowed_as_asked(), draft.allowed(0)):
             ends = {end, MESSAGES.id(TRACK_END)} & {*np.flatnonzero(mask).tolist()}
-            assert not ends or not mask[grammar.begins].any()
+            assert not ends or not mask[begins].any()
     # Where the last track of a primer has ended, another one begins, even one too many.
-    draft = drafted([*ids, MESSAGES.id(TRACK_END)], grammar, Options(limit=999, beyond=True), 3)
+    draft = drafted([*ids, MESSAGES.id(TRACK_END)], rules, Options(limit=999, beyond=True), 3)
     if layout == "flatten":
-        mask = grammar.allowed(draft.rules, draft.room.ticks, True)
-        assert mask.any() and not mask[~grammar.begins].any()
-        unprimed = drafted([*ids, MESSAGES.id(TRACK_END)], grammar, Options(limit=999))
-        assert np.flatnonzero(grammar.allowed(unprimed.rules, 999, True)).tolist() == [end]
+        mask = draft.allowed_as_asked()
+        assert mask.any() and not mask[~begins].any()
+        unprimed = drafted([*ids, MESSAGES.id(TRACK_END)], rules, Options(limit=999))
+        assert np.flatnonzero(unprimed.allowed(999)).tolist() == [end]
 
 
 def test_messages_and_chords_follow_one_another_in_the_primers_meter():
-    grammar = MessageGrammar(MESSAGES, "merge", 5000, 2)
+    rules = message_rules(MESSAGES, "merge", 5000, 2)
     note = "note-on-60-0 note-off-60-480 "
     ids = ids_of(note + PIECE_END + " " + note, MESSAGES)
     for meter, begins in (((), FOUR), (((0, THREE),), THREE), (((0, 120), (120, 480)), 600)):
         options = Options(length=99, beyond=True, meter=meter)
-        assert drafted(ids, grammar, options, 2).before == begins
-        found = decode(ids, MESSAGES, MessageTokenizer("merge"), grammar, "x", options)
+        assert drafted(ids, rules, options, 2).before == begins
+        found = decode(ids, MESSAGES, MessageTokenizer("merge"), rules, "x", options)
         assert found.tracks[0][-2, TICK] == begins
         assert [tuple(row) for row in found.meter.tolist()] == list(meter)
-    chords = ChordGrammar(CHORDS, 240)
+    chords = chord_rules(CHORDS, 240)
     ids = ids_of("60 60 piece-end 62", CHORDS)
     for meter, begins in (((), FOUR), (((0, THREE),), THREE), (((0, FIVE),), FIVE)):
         options = Options(limit=9 * FIVE, beyond=True, meter=meter)

@@ -9,17 +9,16 @@ from hypothesis import strategies as st
 
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music import device_sampling, sampler
+from lstm_music import device_sampling, sampler, sampling_rules
 from lstm_music.device_sampling import DeviceSampler, sample_on_device
+from lstm_music.midi import WHOLE_NOTE as BAR
 from lstm_music.model import Config, Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
-from lstm_music.sampler import FreeGrammar, Options, choose, sample
-from lstm_music.tokenizers import grammar as grammars
-from lstm_music.tokenizers.event_grammar import EventGrammar
-from lstm_music.tokenizers.grammar import BAR, ChordGrammar, MessageGrammar, word_parts
-from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.sampler import Options, choose, sample
+from lstm_music.sampling_rules import chord_rules, event_rules, message_rules
+from lstm_music.tokenizers.messages import PIECE_END, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from small import counts_of, small_corpus, small_rolls
 
@@ -186,19 +185,20 @@ EVENTS = [
 ]
 
 
-def event_rules(words, *habits):
+def rules_and_words(words, *habits):
     """Rules of events, with the vocabulary that models want to know."""
     vocabulary = Vocabulary([PIECE_END, *words])
-    return EventGrammar(vocabulary, *habits), SimpleNamespace(vocabulary=vocabulary)
+    return event_rules(vocabulary, *habits), SimpleNamespace(vocabulary=vocabulary)
 
 
 @pytest.fixture
 def short(monkeypatch):
     """Pieces that end soon, few at once, so that little shows every rule."""
-    monkeypatch.setattr(grammars, "WHOLE_PIECE", 90)
-    monkeypatch.setattr(grammars, "PER_QUARTER", 2)
-    monkeypatch.setattr(grammars, "WITHIN_LIMIT", 70)
-    monkeypatch.setattr(grammars, "SHORTEST", BAR)
+    monkeypatch.setattr(sampler, "WHOLE_PIECE", 90)
+    monkeypatch.setattr(sampler, "PER_QUARTER", 2)
+    monkeypatch.setattr(sampler, "WITHIN_LIMIT", 70)
+    for module in (sampler, sampling_rules):
+        monkeypatch.setattr(module, "SHORTEST", BAR)
     for module in (sampler, device_sampling):
         monkeypatch.setattr(module, "ROWS", 4)
     monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
@@ -233,77 +233,74 @@ LENGTHS = [
 
 
 @pytest.mark.slow(keep=8)
-@pytest.mark.parametrize(
-    ("kind", "narrow"), [(MessageGrammar, False), (MessageGrammar, True), (FreeGrammar, False)]
-)
+@pytest.mark.parametrize(("free", "narrow"), [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize("options", LENGTHS, ids=str)
-def test_rules_primers_and_lengths_are_the_cpus(corpus, short, kind, narrow, options):
+def test_rules_primers_and_lengths_are_the_cpus(corpus, short, free, narrow, options):
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
-    grammar = kind(corpus.vocabulary, corpus.tokenizer.layout, *((300, 1, 2) if narrow else habits))
-    check_pieces(*models(corpus), grammar, options)
+    habits = (300, 1, 2) if narrow else habits
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits, free)
+    check_pieces(*models(corpus), rules, options)
 
 
 @pytest.mark.parametrize("habits", [(300, 1), (960, 2), (5000, 128)])
 @pytest.mark.parametrize("options", LENGTHS, ids=str)
 def test_events_are_the_cpus(short, habits, options):
-    grammar, corpus = event_rules(EVENTS, *habits)
-    check_pieces(*models(corpus), grammar, options)
+    rules, corpus = rules_and_words(EVENTS, *habits)
+    check_pieces(*models(corpus), rules, options)
 
 
 @pytest.mark.parametrize("without", ["at-240", "on-60", "bar"])
 def test_events_that_fit_no_limit_or_lack_words(short, without):
     few = ("bar-480", "at-240", "on-60", "off-60", "on-61", "bar")
-    grammar, corpus = event_rules([word for word in few if word != without], 480)
-    check_pieces(*models(corpus), grammar, Options(limit=100))
+    rules, corpus = rules_and_words([word for word in few if word != without], 480)
+    check_pieces(*models(corpus), rules, Options(limit=100))
 
 
-def check_pieces(on_cpu, on_gpu, grammar, options):
-    tried = sample(on_cpu, START, [()] * 6, Options(length=20, temperature=2.0, seed=9), grammar)
+def check_pieces(on_cpu, on_gpu, rules, options):
+    tried = sample(on_cpu, [()] * 6, Options(length=20, temperature=2.0, seed=9), rules)
     lengths = (0, 3, 0, 20, 1, 12)
     most = 20 if options.beyond else options.length or 20
     primers = [ids[: min(n, most)] for ids, n in zip(tried, lengths, strict=True)]
-    expected = sample(on_cpu, START, primers, options, grammar)
+    expected = sample(on_cpu, primers, options, rules)
     shown = []
-    found = sample_on_device(
-        on_gpu, START, primers, options, grammar, lambda *done: shown.append(done)
-    )
+    found = sample_on_device(on_gpu, primers, options, rules, lambda *done: shown.append(done))
     assert found == expected
     assert shown == sorted(shown)
 
 
 def test_a_piece_is_the_same_beside_others(corpus, short):
     _, model = models(corpus)
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 2, 4)
-    many = sample_on_device(model, START, [()] * 5, Options(seed=2), grammar)
-    assert sample_on_device(model, START, [()], Options(seed=2), grammar) == many[:1]
-    assert sample_on_device(model, START, [()] * 2, Options(seed=2, first=3), grammar) == many[3:]
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, 480, 2, 4)
+    many = sample_on_device(model, [()] * 5, Options(seed=2), rules)
+    assert sample_on_device(model, [()], Options(seed=2), rules) == many[:1]
+    assert sample_on_device(model, [()] * 2, Options(seed=2, first=3), rules) == many[3:]
     assert len(set(map(tuple, many))) == 5
 
 
 def test_a_factored_models_pieces_are_the_cpus(corpus, short):
     on_cpu, on_gpu = models(corpus, "factored")
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, *habits)
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits)
     for options in (Options(length=30, seed=1), Options(limit=BAR, top_p=0.9)):
-        expected = sample(on_cpu, START, [(), ()], options, grammar)
-        assert sample_on_device(on_gpu, START, [(), ()], options, grammar) == expected
+        expected = sample(on_cpu, [(), ()], options, rules)
+        assert sample_on_device(on_gpu, [(), ()], options, rules) == expected
 
 
 def test_chords_are_drawn_on_the_host_by_logits_of_the_device(short, tmp_path, monkeypatch):
     monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
     corpus = small_rolls(tmp_path, "chord")
     on_cpu, on_gpu = models(corpus)
-    grammar = ChordGrammar(corpus.vocabulary, 240)
+    rules = chord_rules(corpus.vocabulary, 240)
     primers = [(), corpus.ids[:5].tolist(), (), (), ()]
     for options in (Options(seed=1), Options(limit=3 * BAR, temperature=3.0)):
-        expected = sample(on_cpu, START, primers, options, grammar)
-        assert sample(on_gpu, START, primers, options, grammar) == expected
-        assert sample(on_gpu, START, primers[:1], options, grammar) == expected[:1]
+        expected = sample(on_cpu, primers, options, rules)
+        assert sample(on_gpu, primers, options, rules) == expected
+        assert sample(on_gpu, primers[:1], options, rules) == expected[:1]
 
 
 MUTATIONS = {
-    "notes beyond the most that sound": ("> most_notes", "> 127"),
-    "a pitch struck again at once": ("&& since != 0", ""),
+    "notes beyond the most that sound": ("> rules.most_notes", "> 127"),
+    "a pitch struck again at once": ("STRUCK_BEFORE * (began != piece.now)", "STRUCK_BEFORE"),
     "a primer's word off by one": ("t < primed[n] ?", "t + 1 < primed[n] ?"),
     "a piece that remembers the one before": ("h[at] = 0, c[at] = 0;", ""),
 }
@@ -312,17 +309,17 @@ MUTATIONS = {
 EVENT_MUTATIONS = {
     "a place where the piece stands": ("longest[AFTER] < place &&", "longest[AFTER] <= place &&"),
     "a place where the bar ends": ("place < longest[BEFORE]", "place <= longest[BEFORE]"),
-    "notes in any order": ("(kind != NOTE_ON || above)", "true"),
-    "bars without end": ("&& !(kind == BAR_LINE && silent)", ""),
-    "old notes that may not end": ("rules.longest_note + 1", "rules.longest_note"),
+    "notes in any order": ("ABOVE_LAST * (pitch > piece.number)", "ABOVE_LAST"),
+    "bars without end": ("HEARD_LATELY * heard", "HEARD_LATELY"),
+    "old notes that may not end": ("began + rules.rings", "began + rules.longest_note"),
 }
 
 
 @pytest.mark.slow(keep=1)
 @pytest.mark.parametrize("mutation", [None, *MUTATIONS.values()], ids=["none", *MUTATIONS])
 def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
-    check_mutation(*models(corpus), grammar, mutation)
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 1)
+    check_mutation(*models(corpus), rules, mutation)
 
 
 @pytest.mark.slow(keep=1)
@@ -330,8 +327,8 @@ def test_bugs_planted_in_the_rules_are_caught(corpus, short, mutation):
     "mutation", [None, *EVENT_MUTATIONS.values()], ids=["none", *EVENT_MUTATIONS]
 )
 def test_bugs_planted_in_the_rules_of_events_are_caught(short, mutation):
-    grammar, corpus = event_rules(EVENTS, 480, 2)
-    check_mutation(*models(corpus), grammar, mutation)
+    rules, corpus = rules_and_words(EVENTS, 480, 2)
+    check_mutation(*models(corpus), rules, mutation)
 
 
 LENGTH_MUTATIONS = {
@@ -345,23 +342,23 @@ LENGTH_MUTATIONS = {
     "mutation", [None, *LENGTH_MUTATIONS.values()], ids=["none", *LENGTH_MUTATIONS]
 )
 def test_bugs_planted_in_bars_are_caught(short, mutation):
-    grammar, corpus = event_rules(EVENTS, 480, 2)
+    rules, corpus = rules_and_words(EVENTS, 480, 2)
     upbeat = ("bar-240", "at-0", "on-60", "bar-480", "at-0", "off-60", "on-61")
     primers = [[corpus.vocabulary.id(word) for word in upbeat], *[()] * 7]
     options = Options(bars=4, temperature=5.0, seed=4)
-    check_mutation(*models(corpus), grammar, mutation, options, primers)
+    check_mutation(*models(corpus), rules, mutation, options, primers)
 
 
 def test_a_bug_planted_in_primers_is_caught(corpus, short):
-    grammar = MessageGrammar(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 4)
+    rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, 480, 1, 4)
     options = Options(beyond=True, limit=240, temperature=5.0, seed=4)
     on_cpu = models(corpus)[0]
-    primer = sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]
+    primer = sample(on_cpu, [()], Options(length=9, seed=8), rules)[0]
     for mutation in (None, ("piece.notes == piece.primed_notes;", "piece.notes == 0;")):
-        check_mutation(*models(corpus), grammar, mutation, options, [primer] * 8)
+        check_mutation(*models(corpus), rules, mutation, options, [primer] * 8)
 
 
-def check_mutation(on_cpu, on_gpu, grammar, mutation, options=None, primers=None):
+def check_mutation(on_cpu, on_gpu, rules, mutation, options=None, primers=None):
     on_gpu.ops.xp.orders = ("ascending", "descending")
     planted = []
 
@@ -371,10 +368,10 @@ def check_mutation(on_cpu, on_gpu, grammar, mutation, options=None, primers=None
 
     on_gpu.ops.xp.mutate = mutate
     options = options or Options(length=120, temperature=5.0, seed=4)
-    primers = primers or [(), sample(on_cpu, START, [()], Options(length=9, seed=8), grammar)[0]]
-    expected = sample(on_cpu, START, primers, options, grammar)
+    primers = primers or [(), sample(on_cpu, [()], Options(length=9, seed=8), rules)[0]]
+    expected = sample(on_cpu, primers, options, rules)
     try:
-        same = sample_on_device(on_gpu, START, primers, options, grammar) == expected
+        same = sample_on_device(on_gpu, primers, options, rules) == expected
     except AssertionError:
         same = False
     assert same == (mutation is None)

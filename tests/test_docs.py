@@ -120,6 +120,12 @@ def tool(name, folder="tools"):
     return module
 
 
+def test_the_tables_of_kernels_and_page_are_those_of_the_rules():
+    made = tool("rules_table")
+    for path, text in ((made.HEADER, made.header()), (made.SCRIPT, made.script())):
+        assert path.read_text("utf-8") == text, f"{path.name} is old: python tools/rules_table.py"
+
+
 def test_the_api_page_is_what_the_docstrings_say():
     made, kept = tool("api_page").page(), (ROOT / "docs" / "api.md").read_text("utf-8")
     assert made == kept, "docs/api.md is old: python tools/api_page.py"

@@ -13,7 +13,7 @@ from lstm_music.embeddings import (
 from lstm_music.model import Config, Model, init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.piano_roll import LOWEST, NOTES
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.messages import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 

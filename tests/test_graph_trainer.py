@@ -13,7 +13,7 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.progress import Settings
 from lstm_music.run_folder import new_run
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.messages import word_parts
 from lstm_music.trainer import Trainer
 from small import counts_of, small_corpus, small_rolls
 

@@ -38,6 +38,7 @@ from lstm_music.report import (
     page,
     sample_data,
 )
+from lstm_music.sampling_rules import BAR_LINE, NOTE_OFF, NOTE_ON, PIECE_END, PLACE, TRACK_END
 from lstm_music.tokenizers import chords, messages
 from small import small_corpus, small_model, small_rolls, track_of, write_music
 
@@ -117,8 +118,8 @@ def test_a_model_of_events_is_in_the_page(tmp_path):
     made = Page(page([report_of(checkpoint)], [], []))
     assert "as bars and what happens in them" in made.text
     (model,) = made.data["models"]
-    assert model["words"][:1] == [[-1, 0]]
-    assert {kind for kind, _ in model["words"]} == {-1, 0, 1, 2, 3}
+    assert model["rules"]["kinds"][0] == PIECE_END
+    assert {*model["rules"]["kinds"]} == {NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, PIECE_END}
 
 
 def test_bars_of_a_sample_are_those_of_its_meter():
@@ -327,14 +328,13 @@ def test_the_page_s_network_is_the_checkpoint_s(tmp_path, kind):
 
 def test_words_are_numbers_that_spell_them(tmp_path):
     corpus = small_corpus(tmp_path)
-    words = page_model("x", checkpoint_of(corpus), 0.9)["words"]
-    spelled = [
-        messages.SPECIALS[pitch] if kind == 2 else messages.spell(kind, pitch, delta)
-        for kind, pitch, delta in words
-    ]
+    rules = page_model("x", checkpoint_of(corpus), 0.9)["rules"]
+    words = zip(rules["kinds"], rules["numbers"], rules["steps"], strict=True)
+    specials = {PIECE_END: messages.PIECE_END, TRACK_END: messages.TRACK_END}
+    spelled = [specials.get(kind) or messages.spell(kind, *rest) for kind, *rest in words]
     assert spelled == list(corpus.vocabulary.words)
     rolls = small_rolls(tmp_path, "chord")
-    words = page_model("x", checkpoint_of(rolls), 0.9)["words"]
+    words = page_model("x", checkpoint_of(rolls), 0.9)["chords"]
     assert [chords.chord_word(word) for word in words[1:]] == list(rolls.vocabulary.words[1:])
 
 

@@ -21,8 +21,8 @@ from lstm_music.page_model import in_16_bits
 from lstm_music.piano_roll import LOWEST, NOTES
 from lstm_music.report import RunReport, page
 from lstm_music.sampler import Options
-from lstm_music.tokenizers import grammar as rules
 from lstm_music.tokenizers.events import bars_of
+from rule_states import State
 from small import small_corpus, small_rolls, small_trainer
 
 pytestmark = pytest.mark.skipif(
@@ -150,7 +150,7 @@ def inputs(model, music):
 READ = """
     const composer = new Composer(network);
     const chances = (input) => {
-        if (model.words) return network.probabilities();
+        if (model.rules) return network.probabilities();
         const found = [];
         network.notes(1, (p, n) => (found.push(p), input.includes(n + LOWEST)));
         return found;
@@ -218,16 +218,11 @@ COMPOSED = """
 @pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "chord"])
 def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, seed):
     composed = opened.run(with_network(kind, COMPOSED.replace("SEED", str(seed))))
-    grammar = composer_of(checkpoint, model(checkpoint, checkpoint.parameters)).grammar
-    state = grammar.start()
+    rules = composer_of(checkpoint, model(checkpoint, checkpoint.parameters)).rules
+    state = State(rules)
     for allowed, id in composed["steps"]:
-        may_end = grammar.may_end(state, rules.Room(None, None))
-        expected = np.flatnonzero(grammar.allowed(state, None, may_end))
-        assert allowed == (expected.tolist() or [0])
-        if id == 0:
-            state = grammar.start()
-        else:
-            grammar.advance(state, id)
+        assert allowed == np.flatnonzero(state.allowed_as_asked()).tolist()
+        state = State(rules) if id == 0 else state.advance(id)
 
 
 @pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "chord", "nade"])
@@ -323,7 +318,7 @@ def test_temperature_tells_careful_from_bold(opened):
             """
             network.read([0]);
             const logits = network.logits();
-            const ids = model.words.map((_, id) => id);
+            const ids = model.rules.classes.map((_, id) => id);
             const random = randomNumbers(1);
             const many = (temperature, share) =>
                 Array.from({ length: 3000 }, () => draw(logits, ids, temperature, share, random()));

@@ -16,10 +16,10 @@ PACKAGE = ROOT / "src" / "lstm_music"
 PAGE = ROOT / "docs" / "api.md"
 PARTS = {
     "Music": "sources midi piano_roll tokenizers.messages tokenizers.chords "
-    "tokenizers.vocabulary tokenizers.grammar corpus prepared batches",
+    "tokenizers.vocabulary corpus prepared batches",
     "The network": "ops ops.numpy_ops ops.philox embedding lstm heads model optim",
     "Learning": "step trainer progress checkpoint",
-    "Composing": "sampler frame_sampler composer",
+    "Composing": "sampling_rules sampling_automaton sampler frame_sampler composer",
     "Sound and sight": "audio score figures embeddings",
     "Judging": "evaluate frame_evaluation baselines music_metrics music_sets memorisation "
     "structure",

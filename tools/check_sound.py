@@ -24,11 +24,10 @@ from lstm_music.cli.runs import bundled_model
 from lstm_music.cli.sample import model_of
 from lstm_music.composer import composer_of
 from lstm_music.figures import embedding_map, piano_roll
-from lstm_music.midi import TICKS_PER_QUARTER, Piece, repair_track, write_midi
+from lstm_music.midi import TICKS_PER_QUARTER, WHOLE_NOTE, Piece, repair_track, write_midi
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.sampler import Options
 from lstm_music.score import draw_score, is_available
-from lstm_music.tokenizers.grammar import BAR
 
 TEMPO = 90.0
 LOW, HIGH = 36, 84  # MIDI pitches of the melody
@@ -58,7 +57,7 @@ def compose(pieces: int, bars: int) -> list[Piece]:
     """Return pieces by the bundled model."""
     checkpoint = read_checkpoint(bundled_model())
     composer = composer_of(checkpoint, model_of(checkpoint, "auto"))
-    options = composer.fitted(Options(None, bars * BAR, top_p=composer.top_p))
+    options = composer.fitted(Options(None, bars * WHOLE_NOTE, top_p=composer.top_p))
     made = composer.compose([[]] * pieces, options, lambda *_: None)
     return [composer.piece(music, options, f"{n}") for n, music in enumerate(made)]
 
@@ -67,7 +66,7 @@ def lasting(piece: Piece, seconds: float) -> Piece:
     """Return a piece, repeated, that ends after so many seconds."""
     ticks = round(seconds * TEMPO / 60 * TICKS_PER_QUARTER)
     (track,) = piece.tracks
-    whole = -(-int(track[-1, 0]) // BAR) * BAR
+    whole = -(-int(track[-1, 0]) // WHOLE_NOTE) * WHOLE_NOTE
     times = -(-ticks // whole)
     long = np.concatenate([track + np.array([n * whole, 0, 0]) for n in range(times)])
     long = long.astype(np.int32)

@@ -21,13 +21,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
+RULES = (
+    "tests/test_rules.py::test_walks_are_those_recorded",
+    "tests/tokenizers/test_message_rules.py",
+    "tests/tokenizers/test_event_rules.py",
+)
 TESTS = {
     "lstm.py": ("tests/test_lstm.py",),
     "heads.py": ("tests/test_heads.py",),
     "tokenizers/vocabulary.py": ("tests/tokenizers/test_vocabulary.py",),
     "tokenizers/messages.py": ("tests/tokenizers/test_messages.py",),
     "tokenizers/chords.py": ("tests/tokenizers/test_chords.py",),
-    "tokenizers/grammar.py": ("tests/tokenizers/test_grammar.py",),
+    "sampling_rules.py": RULES,
+    "sampling_automaton.py": RULES,
     "checkpoint.py": ("tests/test_checkpoint.py", "tests/test_forged_checkpoints.py"),
     "checkpoint_meta.py": ("tests/test_forged_checkpoints.py",),
     "run_lock.py": ("tests/test_run_lock.py",),

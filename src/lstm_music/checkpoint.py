@@ -26,7 +26,7 @@ from lstm_music.errors import UserError
 from lstm_music.model import Config, parameter_shapes
 from lstm_music.names import typeable
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.tokenizers.grammar import word_parts
+from lstm_music.tokenizers.messages import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FORMAT = 2

@@ -9,7 +9,7 @@ from lstm_music.optim import OPTIMIZERS, Annealing
 from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES
 from lstm_music.progress import Progress, Settings
 from lstm_music.tokenizers import chords, events, messages
-from lstm_music.tokenizers.grammar import PITCHES, word_parts
+from lstm_music.tokenizers.messages import PITCHES, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 LAYERS, WIDTH, BATCH, COUNT = 64, 65536, 100_000, 2**62  # the most of each

@@ -13,8 +13,7 @@ import numpy as np
 from numba import get_num_threads
 
 from lstm_music.compiled_choice import Draw, choose, uniform
-from lstm_music.compiled_piece import ENDED, new_pieces
-from lstm_music.compiled_rules import extend, longest_deltas, primers_of, rules_of
+from lstm_music.compiled_rules import extend, longest_deltas, records
 from lstm_music.model import Model
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.lstm import cell_forward
@@ -22,8 +21,9 @@ from lstm_music.ops.cpu.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampler import ROWS as TOGETHER
-from lstm_music.sampler import Options, bounds_of
-from lstm_music.tokenizers.grammar import NEVER, Grammar
+from lstm_music.sampler import Options, new_piece
+from lstm_music.sampling_rules import NEVER, SILENT, Rules
+from lstm_music.tokenizers.messages import PITCHES
 
 AT_ONCE = 64  # tokens, between which progress is shown
 SHARED = 64  # panels of an output layer from which the threads share it for a piece alone
@@ -34,7 +34,7 @@ class Weights(NamedTuple):
 
     embedding (V, E); gates (L, 4H / PANEL, D + H, PANEL) of [x, h] with x (D,) padded with zeros
     to the wider of E and H; bias (L, 4H, padded); head (V / PANEL, H, PANEL) and head_bias, the
-    words sorted as Rules.ids.
+    words sorted as ByClass.ids.
     """
 
     embedding: Array
@@ -44,18 +44,26 @@ class Weights(NamedTuple):
     head_bias: Array
 
 
+class ByClass(NamedTuple):
+    """The words sorted by class: ids and deltas (V,); starts (C + 1,): where each class begins."""
+
+    ids: Array
+    deltas: Array
+    starts: Array
+
+
 def sample_compiled(
     model: Model,
-    start: int,
     primers: Sequence[Sequence[int]],
     options: Options,
-    grammar: Grammar,
+    rules: Rules,
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the numba backend."""
-    rules = rules_of(grammar, options, start)
-    most = max(bounds_of(grammar, options, primer).most for primer in primers)
-    weights = weights_of(model, rules.ids)
+    begun = records([new_piece(rules, options, primer)[0] for primer in primers])
+    most = int(begun["most"].max())
+    order = by_class(rules)
+    weights = weights_of(model, order.ids)
     draw = Draw(
         options.temperature, options.top_k, options.top_p, options.greedy, *split_seed(options.seed)
     )
@@ -66,28 +74,44 @@ def sample_compiled(
         some = primers[first : first + TOGETHER]
         held, lengths = primers_of(some)
         B = len(held)
-        bounds = [bounds_of(grammar, options, primer) for primer in some]
-        drafts, sounding = new_pieces(rules, bounds)
-        x = np.full(B, start, np.int32)
+        drafts = begun[first : first + TOGETHER]
+        sounding = np.full((B, PITCHES), SILENT, np.int64)
+        x = np.full(B, rules.start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
         ids: list[list[int]] = [[] for _ in range(B)]
         done = 0
-        while not drafts[:, ENDED].all():
+        while not drafts["ended"].all():
             out = np.full((B, AT_ONCE), -1, np.int32)
             threads = get_num_threads()
             alone = B == 1 or threads == 1
             parts = threads if B == 1 and len(weights.head) >= SHARED else 1
             (_write_some if alone else _write)(
-                weights, rules, draw, held, lengths, options.first + first, done, drafts, sounding,
-                x, h, c, out,
+                weights, rules, order, draw, held, lengths, options.first + first, done,
+                drafts, sounding, x, h, c, out,
                 parts if alone else threads,
             )  # fmt: skip
             for row, new in zip(ids, out, strict=True):
                 row += new[new >= 0].tolist()
-            done += AT_ONCE if not drafts[:, ENDED].all() else steps_of(out)
+            done += AT_ONCE if not drafts["ended"].all() else steps_of(out)
             show(group * most + min(done, most), groups * most)
         pieces += ids
     return pieces
+
+
+def primers_of(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Return the primers side by side (B, longest), and the length of each (B,)."""
+    lengths = np.array([len(primer) for primer in primers], np.int32)
+    held = np.zeros((len(primers), max(1, lengths.max())), np.int32)
+    for row, primer in zip(held, primers, strict=True):
+        row[: len(primer)] = primer
+    return held, lengths
+
+
+def by_class(rules: Rules) -> ByClass:
+    """Return the words of rules sorted by class."""
+    ids = np.argsort(rules.classes, kind="stable").astype(np.int32)
+    starts = np.searchsorted(rules.classes[ids], np.arange(len(rules.shortest) + 1))
+    return ByClass(ids, rules.deltas[ids], starts.astype(np.int32))
 
 
 def steps_of(out: Array) -> int:
@@ -137,11 +161,11 @@ def _outputs(weights, x, h, c, inputs, gates):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _panels_needed(rules, longest, needed):  # type: ignore[no-untyped-def]
+def _panels_needed(rules, order, longest, needed):  # type: ignore[no-untyped-def]
     """Mark in needed the panels that hold a word of an allowed class."""
     for c in range(len(longest)):
         if rules.shortest[c] <= longest[c]:
-            needed[rules.starts[c] // PANEL : (rules.starts[c + 1] - 1) // PANEL + 1] = 1
+            needed[order.starts[c] // PANEL : (order.starts[c + 1] - 1) // PANEL + 1] = 1
 
 
 @njit(cache=True, parallel=True)
@@ -167,7 +191,7 @@ def _logits(weights, h, needed, logits, parts):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _by_id(rules, longest, logits, x):  # type: ignore[no-untyped-def]
+def _by_id(rules, order, longest, logits, x):  # type: ignore[no-untyped-def]
     """Write logits (V,) by class to x (V,) by id, -∞ where no word may come.
 
     Returns how many may, and the likeliest: of equals the first id.
@@ -176,9 +200,9 @@ def _by_id(rules, longest, logits, x):  # type: ignore[no-untyped-def]
     count, best, top = 0, len(x), -np.inf
     for c in range(len(longest)):
         if rules.shortest[c] <= longest[c]:
-            for k in range(rules.starts[c], rules.starts[c + 1]):
-                if rules.deltas[k] <= longest[c]:
-                    id, logit = rules.ids[k], logits[k]
+            for k in range(order.starts[c], order.starts[c + 1]):
+                if order.deltas[k] <= longest[c]:
+                    id, logit = order.ids[k], logits[k]
                     x[id] = logit
                     count += 1
                     if logit > top or (logit == top and id < best):
@@ -191,11 +215,11 @@ def _by_id(rules, longest, logits, x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _write_some(  # type: ignore[no-untyped-def]
-    weights, rules, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, parts
+    weights, rules, order, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, parts
 ):
     """Draw up to n tokens of R pieces from position t0 on; number: the first piece's.
 
-    held (R, …), lengths (R,): their primers. drafts (R, FIELDS), sounding (R, PITCHES), x (R,),
+    held (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), x (R,),
     h, c (L, R, H): where they stand; changed. out (R, n): the ids, left as they are past an end.
     parts: threads that share the output layer.
     """
@@ -205,11 +229,11 @@ def _write_some(  # type: ignore[no-untyped-def]
     logits = np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype)
     needed = np.empty(len(weights.head), np.uint8)
     longest = np.empty((ROWS, len(rules.shortest)), np.int64)
-    row, p = np.empty(len(rules.ids)), np.empty(len(rules.ids))
+    row, p = np.empty(len(order.ids)), np.empty(len(order.ids))
     words = np.empty((4, 1), np.uint32)
     for step in range(out.shape[1]):
         t = t0 + step
-        if drafts[:, ENDED].all():
+        if drafts["ended"].all():
             return
         _outputs(weights, x, h, c, inputs, gates)
         for first in range(0, R, ROWS):
@@ -217,25 +241,25 @@ def _write_some(  # type: ignore[no-untyped-def]
             needed[:] = 0
             for r in range(first, stop):
                 longest[r - first] = NEVER
-                if not drafts[r, ENDED] and t >= lengths[r]:
+                if not drafts[r].ended and t >= lengths[r]:
                     longest_deltas(rules, drafts[r], sounding[r], longest[r - first])
-                    _panels_needed(rules, longest[r - first], needed)
+                    _panels_needed(rules, order, longest[r - first], needed)
             _logits(weights, h[L - 1, first:stop], needed, logits, parts)
             for r in range(first, stop):
-                if drafts[r, ENDED]:
+                if drafts[r].ended:
                     continue
                 id = rules.start
                 if t < lengths[r]:
                     id = held[r, t]
                 else:
-                    count, best = _by_id(rules, longest[r - first], logits[r - first], row)
+                    count, best = _by_id(rules, order, longest[r - first], logits[r - first], row)
                     if count > 0:
                         u = uniform(draw, number + r, t, words)
                         id = choose(row, p, count, best, u, draw)
                 taken = extend(rules, drafts[r], sounding[r], id)
                 if taken:
                     out[r, step] = id
-                x[r] = rules.start if drafts[r, ENDED] else id
+                x[r] = rules.start if drafts[r].ended else id
                 if id == rules.start:  # another piece begins, remembering nothing
                     h[:, r] = 0
                     c[:, r] = 0
@@ -243,7 +267,7 @@ def _write_some(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, parallel=True)
 def _write(  # type: ignore[no-untyped-def]
-    weights, rules, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, threads
+    weights, rules, order, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, threads
 ):
     """As `_write_some`, each thread with some of the pieces."""
     B = len(x)
@@ -252,7 +276,7 @@ def _write(  # type: ignore[no-untyped-def]
         if some.stop > some.start:
             own_h, own_c = h[:, some].copy(), c[:, some].copy()
             _write_some(
-                weights, rules, draw, held[some], lengths[some], number + some.start, t0,
+                weights, rules, order, draw, held[some], lengths[some], number + some.start, t0,
                 drafts[some], sounding[some], x[some], own_h, own_c, out[some], 1,
             )  # fmt: skip
             h[:, some] = own_h

@@ -34,9 +34,9 @@ from lstm_music.piano_roll import (
 )
 from lstm_music.roll_corpus import RollCorpus, RollReading, chord_ids
 from lstm_music.sampler import Options, sample, within
+from lstm_music.sampling_automaton import line_after
+from lstm_music.sampling_rules import Rules, rules_of
 from lstm_music.tokenizers.chords import chord_words
-from lstm_music.tokenizers.grammar import ChordGrammar, Grammar, line_after
-from lstm_music.tokenizers.messages import PIECE_END
 
 Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
 Ids = list[int]
@@ -103,7 +103,7 @@ class ChordComposer(Composer[Ids]):
         self.checkpoint, self.model, self.restrike = checkpoint, model, restrike
         self.vocabulary = checkpoint.vocabulary
         self.reading = reading_of(checkpoint)
-        self.grammar = ChordGrammar(self.vocabulary, ticks_per_step(self.reading.grid))
+        self.rules = rules_of(self.vocabulary, checkpoint.meta["tokenizer"], {})
         self.drums = drums_of(checkpoint)
 
     def fitted(self, options: Options) -> Options:
@@ -111,7 +111,7 @@ class ChordComposer(Composer[Ids]):
         frames = frames_asked(options, self.reading.grid)
         if options.bars is not None and options.beyond:
             return options
-        limit = None if frames is None else frames * self.grammar.frame_ticks
+        limit = None if frames is None else frames * self.rules.frame_ticks
         return replace(options, length=None, limit=limit, bars=None)
 
     def openings(self) -> list[Opening]:
@@ -134,22 +134,21 @@ class ChordComposer(Composer[Ids]):
 
     def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
         """As Composer.cut."""
-        return within(music, self.grammar, n, limit)
+        return within(music, self.rules, n, limit)
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose."""
         for n in {len(primer) for primer in primers}:
             frames_asked(options, self.reading.grid, n)
-        start = self.vocabulary.id(PIECE_END)
-        return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
+        return sample_on_cpu(self.model, primers, options, self.rules, show)
 
     def size(self, music: Ids, options: Options) -> int:
         """As Composer.size: the rests before bar lines count."""
-        return length_in_frames(music, self.grammar, options)
+        return length_in_frames(music, self.rules, options)
 
     def ticks(self, music: Ids) -> int:
         """As Composer.ticks."""
-        return len(music) * self.grammar.frame_ticks
+        return len(music) * self.rules.frame_ticks
 
     def piece(self, music: Ids, options: Options, name: str, primer: Ids | None = None) -> Piece:
         """As Composer.piece."""
@@ -263,10 +262,9 @@ class FrequencyComposer(FrameComposer):
 
 def sample_on_cpu(
     model: Model,
-    start: int,
     primers: Sequence[Ids],
     options: Options,
-    grammar: Grammar,
+    rules: Rules,
     show: Show,
 ) -> list[Ids]:
     """Return one piece for each primer: `sampler.sample`, compiled where the model is on Numba.
@@ -274,10 +272,10 @@ def sample_on_cpu(
     A factored head's model has no compiled loop.
     """
     if model.ops.name != "numba" or model.words is not None:
-        return sample(model, start, primers, options, grammar, show)
+        return sample(model, primers, options, rules, show)
     from lstm_music.compiled_sampling import sample_compiled
 
-    return sample_compiled(model, start, primers, options, grammar, show)
+    return sample_compiled(model, primers, options, rules, show)
 
 
 # Making one -------------------------------------------------------------------------------------

@@ -19,17 +19,13 @@ from lstm_music.midi import (
 )
 from lstm_music.midi_file import Meter
 from lstm_music.piano_roll import piece_of_frames, ticks_per_step
-from lstm_music.sampler import Draft, Options, begun
+from lstm_music.sampler import Options, new_piece
+from lstm_music.sampling_automaton import Piece as Making
+from lstm_music.sampling_automaton import advance, begin, extend, limit_of, next_bar
+from lstm_music.sampling_rules import NO_LIMIT, Rules, chord_rules
 from lstm_music.tokenizers.chords import frames_of_words
 from lstm_music.tokenizers.events import bars_of
-from lstm_music.tokenizers.grammar import (
-    PITCHES,
-    ChordGrammar,
-    Grammar,
-    GrammarState,
-    TokenGrammar,
-)
-from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer
+from lstm_music.tokenizers.messages import PITCHES, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 
@@ -37,11 +33,11 @@ def decode(
     ids: Sequence[int],
     vocabulary: Vocabulary,
     tokenizer: MessageTokenizer,
-    grammar: TokenGrammar,
+    rules: Rules,
     name: str,
     options: Options | None = None,
 ) -> Piece:
-    """Turn what `sample` returned into one piece, tidied to the habits that the grammar keeps.
+    """Turn what `sample` returned into one piece, tidied to the habits that the rules keep.
 
     Pieces that follow one another begin at bar lines, their tracks in the same order.
     """
@@ -49,34 +45,34 @@ def decode(
     tracks: list[list[Messages]] = []
     meters = [rows_of(options.meter)]
     offset = 0
-    for group, state in pieces_in(ids, vocabulary.id(PIECE_END), grammar, options):
+    for group, state in pieces_in(ids, rules, options):
         piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
         end = 0
         for number, track in enumerate(piece.tracks):
-            tidied = tidy_track(track, grammar.longest_note, grammar.most_notes)
+            tidied = tidy_track(track, rules.longest_note, rules.most_notes)
             end = max(end, int(tidied[-1, TICK]))
             if number == len(tracks):
                 tracks.append([])
             tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
         meters.append(piece.meter + np.array([offset, 0], np.int32))
-        offset += grammar.next_bar(state, end)
+        offset += next_bar(state, end)
     whole = [np.concatenate(parts) for parts in tracks]
     return Piece(name, whole, meter=np.concatenate(meters))
 
 
 def pieces_in(
-    ids: Sequence[int], start: int, grammar: Grammar, options: Options
-) -> Iterator[tuple[list[int], GrammarState]]:
-    """Yield the ids of each of the pieces that follow one another, and the state at its end."""
-    after = False
-    for begins, group in groupby(ids, lambda id: id == start):
+    ids: Sequence[int], rules: Rules, options: Options
+) -> Iterator[tuple[list[int], Making]]:
+    """Yield the ids of each of the pieces that follow one another, and the piece at its end."""
+    state, sounding = new_piece(rules, options)
+    for begins, group in groupby(ids, lambda id: id == rules.start):
         if begins:
             continue
-        state, piece = begun(grammar, options, after), list(group)
+        piece = list(group)
         for id in piece:
-            grammar.advance(state, id)
+            advance(rules, state, sounding, id)
         yield piece, state
-        after = True
+        begin(rules, state, sounding)
 
 
 def decode_chords(
@@ -93,14 +89,14 @@ def decode_chords(
     notes are struck anew with each chord.
     """
     options = options or Options()
-    grammar = ChordGrammar(vocabulary, ticks_per_step(grid))
+    rules = chord_rules(vocabulary, ticks_per_step(grid))
     parts: list[Messages] = []
     offset = 0
-    for group, state in pieces_in(ids, grammar.end, grammar, options):
+    for group, state in pieces_in(ids, rules, options):
         frames = frames_of_words([vocabulary.word(id) for id in group])
         piece = piece_of_frames(frames, grid, name, restrike)
         parts += [track + np.array([offset, 0, 0], np.int32) for track in piece.tracks]
-        offset += grammar.next_bar(state, state.now)
+        offset += next_bar(state, state.now)
     return Piece(name, [np.concatenate(parts)] if parts else [], meter=rows_of(options.meter))
 
 
@@ -109,28 +105,25 @@ def rows_of(meter: Sequence[tuple[int, int]]) -> Meter:
     return np.array(meter, np.int32).reshape(-1, 2)
 
 
-def length_in_frames(
-    ids: Sequence[int], grammar: ChordGrammar, options: Options | None = None
-) -> int:
+def length_in_frames(ids: Sequence[int], rules: Rules, options: Options | None = None) -> int:
     """Return how many frames sampled chords last, with the rests before bar lines."""
     line = now = 0
-    for _, state in pieces_in(ids, grammar.end, grammar, options or Options()):
-        now, line = line + state.now, line + grammar.next_bar(state, state.now)
-    return (line if len(ids) and ids[-1] == grammar.end else now) // grammar.frame_ticks
+    for _, state in pieces_in(ids, rules, options or Options()):
+        now, line = line + state.now, line + next_bar(state, state.now)
+    return (line if len(ids) and ids[-1] == rules.start else now) // rules.frame_ticks
 
 
 def end_asked(
-    ids: Sequence[int], primer: Sequence[int], grammar: Grammar, options: Options, start: int
+    ids: Sequence[int], primer: Sequence[int], rules: Rules, options: Options
 ) -> int | None:
     """Return the tick by which sampled ids, which begin with a primer, were to end, if any."""
     if options.limit is None and options.bars is None:
         return None
-    draft = Draft(0, primer, grammar, options, start)
-    draft.primer = ids
-    for _ in ids:
-        draft.extend(np.empty(0))
-    ticks = draft.room.ticks
-    return None if ticks is None else draft.before + ticks
+    state, sounding = new_piece(rules, options, primer)
+    for id in ids:
+        extend(rules, state, sounding, id)
+    limit = limit_of(rules, state)
+    return None if limit == NO_LIMIT else state.before + limit
 
 
 def with_drums(piece: Piece, pitches: Sequence[int] | None, apart: bool = False) -> Piece:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from lstm_music.midi import LAST_TICK, TICKS_PER_QUARTER
 from lstm_music.model import Model, State
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
@@ -19,32 +18,32 @@ from lstm_music.ops.cuda.device import Allocator
 from lstm_music.ops.cuda.layout import apart
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampler import ROWS, Bounds, Options, bounds_of
-from lstm_music.tokenizers.event_grammar import END as NO_KIND
-from lstm_music.tokenizers.grammar import FAR, PITCHES, TokenGrammar
-from lstm_music.word_classes import words_of
+from lstm_music.sampler import ROWS, Options, most_of, new_piece
+from lstm_music.sampling_automaton import Piece
+from lstm_music.sampling_rules import NUMBERS, SILENT, Rules
+from lstm_music.tokenizers.messages import PITCHES
 
 STATIC_SHARED = 8 << 10  # bytes that sample.cu declares itself, and some
+MOST = 2**31 - 1  # that a number of a piece may be there
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
 
 
 def sample_on_device(
     model: Model,
-    start: int,
     primers: Sequence[Sequence[int]],
     options: Options,
-    grammar: TokenGrammar,
+    rules: Rules,
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
     pieces: list[list[int]] = []
-    most = max(bounds_of(grammar, options, primer).most for primer in primers)
+    most = most_of(rules, options, primers)
     all_most = most * -(-len(primers) // ROWS)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
         # Always as many rows: cuBLAS may sum a row otherwise among fewer.
-        sampler = DeviceSampler(model, ROWS, options, start, options.first + first)
-        sampler.keep_to(grammar, some)
+        sampler = DeviceSampler(model, ROWS, options, rules.start, options.first + first)
+        sampler.keep_to(rules, some)
         before = first // ROWS * most
         pieces += sampler.run(most, partial(shown, show, before, all_most))[: len(some)]
     return pieces
@@ -55,17 +54,13 @@ def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> N
     show(before + t, most)
 
 
-def fields_of(bounds: Bounds, grammar: TokenGrammar) -> list[int]:
-    """Return the fields of a Piece in grammar.cu before its first word."""
-    start, *asked, most = bounds
-    least = grammar.shortest if start.least is None else start.least
-    begun = *start.primed, least, start.bar, start.line, start.bars, 0
-    binds = (-1 if n is None else n for n in (*asked, most))
-    return [*[0] * 5, *begun, 0, 0, NO_KIND, 0, 0, *binds]
+def fields_of(pieces: Sequence[Piece]) -> Array:
+    """Return the fields of pieces (N, fields) as the device has them: of 32 bits."""
+    return np.minimum([piece.numbers for piece in pieces], MOST).astype(np.int32)
 
 
 class DeviceRules:
-    """What may follow in each of N pieces, kept and decided by kernels/grammar.cu.
+    """What may follow in each of N pieces, kept and decided by kernels/rules.cu.
 
     primers: how the first of the pieces begin; the others have ended before they begin.
     """
@@ -75,47 +70,36 @@ class DeviceRules:
         ops: CupyOps,
         N: int,
         options: Options,
-        start: int,
-        grammar: TokenGrammar,
+        rules: Rules,
         primers: Sequence[Sequence[int]],
     ) -> None:
-        words = words_of(grammar)
-        self.ops, self.N, self.V, self.P = ops, N, len(words.classes), len(words.places)
-        # The fields of Rules in grammar.cu.
-        rules = (
-            words.kind, grammar.layout == "merge", start,
-            grammar.max_tracks, grammar.longest_note, grammar.most_notes,
-            options.line_and_bar[1], TICKS_PER_QUARTER, grammar.shortest, LAST_TICK,
-            words.places.min(initial=FAR),
-        )  # fmt: skip
-        self.primed = np.zeros(N, np.int32)
-        self.primed[: len(primers)] = [len(primer) for primer in primers]
-        held = np.zeros((N, max(1, self.primed.max())), np.int32)
+        self.ops, self.N, self.V = ops, N, len(rules.classes)
+        primed = np.zeros(N, np.int32)
+        primed[: len(primers)] = [len(primer) for primer in primers]
+        held = np.zeros((N, max(1, primed.max())), np.int32)
         for row, primer in zip(held, primers, strict=False):
             row[: len(primer)] = primer
+        pieces = [new_piece(rules, options, primer)[0] for primer in primers]
+        pieces += [Piece(ended=1)] * (N - len(primers))
+        sounding = np.full((N, PITCHES), SILENT)
         self.ended = np.arange(N) >= len(primers)
-        pieces = np.zeros((N, 21), np.int32)  # the fields of Piece in grammar.cu
-        for piece, primer in zip(pieces, primers, strict=False):
-            piece[:] = fields_of(bounds_of(grammar, options, primer), grammar)
-        pieces[:, 4] = self.ended
-        self.rules, self.primers, self.lengths = (
-            ops.asarray(np.array(a), np.int32) for a in (rules, held, self.primed)
+        numbers = [getattr(rules, name) for name in NUMBERS]
+        words = (rules.kinds, rules.numbers, rules.steps, rules.classes, rules.deltas)
+        self.words = (
+            *(ops.asarray(a, np.int32) for a in (np.array(numbers), *words, rules.shortest)),
+            ops.asarray(rules.places, np.int32) if len(rules.places) else None,
+            np.int32(self.V), np.int32(len(rules.places)),
+        )  # fmt: skip
+        self.primers, self.primed, self.pieces, self.sounding = (
+            ops.asarray(a, np.int32) for a in (held, primed, fields_of(pieces), sounding)
         )
-        self.classes, self.deltas, self.least, self.steps = (
-            ops.asarray(a, np.int32)
-            for a in (words.classes, words.deltas, words.shortest, words.steps)
-        )
-        self.places = ops.asarray(words.places, np.int32) if self.P else None
-        self.pieces = ops.asarray(pieces, np.int32)
-        self.sounding = ops.asarray(np.full((N, PITCHES), -1), np.int32)
         self.allowed = ops.xp.zeros((N, self.V), np.uint8)
 
-    def mask(self, position: Array) -> None:
+    def mask(self) -> None:
         """Write the words that may follow to allowed (N, V)."""
         self.ops.launch(
-            "grammar", "grammar_forward", (self.N,), (PITCHES,),
-            self.rules, self.classes, self.deltas, self.least, self.places, np.int32(self.P),
-            self.pieces, self.sounding, position, self.allowed, np.int32(self.V),
+            "rules", "rules_forward", (self.N,), (PITCHES,),
+            *self.words, self.pieces, self.sounding, self.allowed,
         )  # fmt: skip
 
     def advance(
@@ -124,9 +108,9 @@ class DeviceRules:
         """Take the words drawn, or the primers' next."""
         L, _, H = state.h.shape
         self.ops.launch(
-            "grammar", "grammar_advance", (self.N,), (PITCHES,),
-            self.rules, self.classes, self.steps, self.primers, self.lengths,
-            np.int32(self.primers.shape[1]), position, self.pieces, self.sounding,
+            "rules", "rules_advance", (self.N,), (PITCHES,),
+            *self.words, self.pieces, self.sounding,
+            self.primers, self.primed, np.int32(self.primers.shape[1]), position,
             following, out, done, state.h, state.c, np.int32(L), np.int32(H),
         )  # fmt: skip
 
@@ -167,9 +151,9 @@ class DeviceSampler:
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
 
-    def keep_to(self, grammar: TokenGrammar, primers: Sequence[Sequence[int]]) -> None:
-        """Keep to the rules of a grammar from here on; one piece for each primer is drawn."""
-        self.rules = DeviceRules(self.ops, self.N, self.options, self.start, grammar, primers)
+    def keep_to(self, rules: Rules, primers: Sequence[Sequence[int]]) -> None:
+        """Keep to rules from here on; one piece for each primer is drawn."""
+        self.rules = DeviceRules(self.ops, self.N, self.options, rules, primers)
         self.done = self.ops.asarray(self.rules.ended, np.int32)
 
     def run(self, most: int, show: Callable[[int], None] = lambda t: None) -> list[list[int]]:
@@ -199,7 +183,7 @@ class DeviceSampler:
         """Read the last token of each piece, draw the next; turn: which state is there."""
         logits, state = self.model.step(self.next, self.states[turn], self.states[1 - turn])
         if self.rules is not None:
-            self.rules.mask(self.position)
+            self.rules.mask()
         self.draw(logits, out)
         if self.rules is not None:
             self.rules.advance(self.position, self.next, out, self.done, state)

@@ -9,10 +9,9 @@ import numpy as np
 from lstm_music.checkpoint import Checkpoint
 from lstm_music.model import Config, parameter_shapes
 from lstm_music.ops.numpy_ops import Array
-from lstm_music.tokenizers import chords, events, messages
-from lstm_music.tokenizers.event_grammar import END
-from lstm_music.tokenizers.grammar import PITCHES, SPECIAL
-from lstm_music.tokenizers.vocabulary import Vocabulary
+from lstm_music.sampling_rules import Rules, rules_of
+from lstm_music.tokenizers import chords
+from lstm_music.tokenizers.messages import PITCHES
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -39,21 +38,23 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
 
     name: what the page calls it; top_p: the share that `bin/sample` draws among. weights: the
     parameters of arrays [name, size] one after the other, as base64 of little-endian 16-bit floats.
-    classes, deltas: of a factored head, by id.
+    rules, which notes have none of: without the table, which the page has; chords: the pitches of
+    each, by id. classes, deltas: of a factored head, by id.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
-    habits = ("longest_note", "most_notes", "max_tracks")
-    corpus = checkpoint.meta["corpus"]
+    corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary
+    notes, chord = (tokenizer["name"] == kind for kind in ("note", "chord"))
+    rules = None if notes else rules_of(vocabulary, tokenizer, corpus)
+    pitches = [chords.parse(word) or [] for word in vocabulary.words] if chord else None
     rounded, words = in_16_bits(checkpoint.parameters), checkpoint.words
     names = list(parameter_shapes(config))
     weights = b"".join(rounded[n].astype("<f2").tobytes() for n in names)
     return {
         "name": name,
         "representation": tokenizer["name"],
-        "layout": tokenizer.get("layout"),
         "grid": tokenizer.get("grid"),
-        "words": words_of(checkpoint.vocabulary, tokenizer["name"]),
-        **{habit: corpus[habit] for habit in habits if habit in corpus},
+        "rules": None if rules is None else as_lists(rules),
+        "chords": pitches,
         "drums": len(corpus.get("drums") or ()) == PITCHES,  # and nothing else
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
@@ -68,24 +69,15 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
     }
 
 
-def words_of(vocabulary: Vocabulary, representation: str) -> list[list[int]] | None:
-    """Return what the words are by id; None for notes, which have none.
-
-    [kind, pitch, delta] of messages, [kind, number] of events, the pitches of chords.
-    """
-    if representation == "note":
-        return None
-    if representation == "event":
-        return [list(events.parse(word) or (END, 0)) for word in vocabulary.words]
-    if representation == "chord":
-        return [chords.parse(word) or [] for word in vocabulary.words]
-    return [message_numbers(word) for word in vocabulary.words]
+def as_lists(rules: Rules) -> dict[str, Any]:
+    """Return what rules.js needs of rules, numbers and lists: all but the table."""
+    kept = (name for name in rules._fields if name not in ("needs", "next"))
+    return {name: as_json(getattr(rules, name)) for name in kept}
 
 
-def message_numbers(word: str) -> list[int]:
-    """Return kind, pitch and delta; of a special word its number stands for the pitch."""
-    message = messages.parse(word)
-    return list(message) if message else [SPECIAL, messages.SPECIALS.index(word), 0]
+def as_json(value: Any) -> Any:
+    """Return a list of an array's numbers, and anything else as it is."""
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def primer_of(primer: Mapping[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from lstm_music.tokenizers.events import bars_of
 MOST = 8_000_000  # bytes of a page
 TEMPO = 90.0  # quarter notes a minute, of samples and at first of what the page composes
 PRIMER_LENGTH = 16  # tokens or frames with which composing begins, as in bin/sample
-SCRIPTS = ("compose.js", "page.js")
+SCRIPTS = ("rules_table.js", "rules.js", "compose.js", "page.js")
 
 
 @dataclass(frozen=True)

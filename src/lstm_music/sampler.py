@@ -5,28 +5,29 @@ in any company, so that piece k of a seed is the same music whatever the number 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
-from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.midi import NOTE_ON, TICKS_PER_QUARTER
+from lstm_music.midi import TICKS_PER_QUARTER, WHOLE_NOTE
 from lstm_music.model import Model
 from lstm_music.ops.numpy_ops import Array
 from lstm_music.ops.philox import uniform
-from lstm_music.tokenizers import grammar as grammars
-from lstm_music.tokenizers.grammar import (
-    BAR,
-    SPECIAL,
-    Grammar,
-    GrammarState,
-    Mask,
-    MessageGrammar,
-    Room,
+from lstm_music.sampling_automaton import (
+    Piece,
+    advance,
+    bars_in,
+    begin,
+    extend,
+    longest_deltas,
 )
-from lstm_music.tokenizers.messages import PIECE_END, SPECIALS
+from lstm_music.sampling_rules import SHORTEST, SILENT, Rules
+from lstm_music.tokenizers.messages import PITCHES
 
+WHOLE_PIECE = 2000  # tokens at most where no length is asked for
+WITHIN_LIMIT = 20_000  # messages at most where a length in ticks is, or
+PER_QUARTER = 128  # so many for each quarter note of it
 ROWS = 64  # pieces computed at once, at most
 MANY, FEW = 4096, 256  # tokens from which sorting all is slow; tokens tried first for a share top_p
 BLOCK = 256  # weights summed at once
@@ -60,155 +61,103 @@ class Options:
     @property
     def line_and_bar(self) -> tuple[int, int]:
         """A tick at which a bar begins, and the ticks of bars from there on."""
-        return self.meter[-1] if self.meter else (0, BAR)
+        return self.meter[-1] if self.meter else (0, WHOLE_NOTE)
 
 
-class Bounds(NamedTuple):
-    """What binds a piece; None for what wasn't asked.
+def new_piece(rules: Rules, options: Options, primer: Sequence[int] = ()) -> tuple[Piece, Array]:
+    """Return a piece before its first word, bound to what was asked for.
 
-    start: the state in which it begins. tokens and bars of it, with its primer, and the tick at
-    which it ends; most: tokens at most.
+    primer: how it begins. Returns also what sounds, (128,): the tick at which a pitch began.
     """
-
-    start: GrammarState
-    tokens: int | None
-    ticks: int | None
-    bars: int | None
-    most: int
-
-
-def bounds_of(grammar: Grammar, options: Options, primer: Sequence[int]) -> Bounds:
-    """Return what binds a piece that begins with a primer."""
-    start, end, n = begun(grammar, options), begun(grammar, options), 0
+    line, bar = options.line_and_bar
+    piece, sounding = Piece(measure=bar), np.full(PITCHES, SILENT, np.int64)
+    begin(rules, piece, sounding)
+    piece.line = line
+    end, n = replace(piece), 0
     if options.beyond and len(primer):
         for id in primer:
-            grammar.advance(end, id)
-        n, start.primed = len(primer), (end.tracks, end.notes)
+            advance(rules, end, sounding, id)
+        n, piece.primed_tracks, piece.primed_notes = len(primer), end.tracks, end.notes
+        sounding[:] = SILENT
     tokens, ticks, bars = options.length, options.limit, options.bars
-    asked = ticks if bars is None else (bars + options.beyond) * start.bar
-    most = grammar.most(tokens, asked, start.bar) + n
+    asked = ticks if bars is None else (bars + options.beyond) * bar
+    piece.most = most_tokens(rules, tokens, asked, bar) + n
     if n and (tokens, ticks, bars) == (None, None, None):
-        start.least = end.now + grammars.SHORTEST
-    return Bounds(
-        start,
-        None if tokens is None else tokens + n,
-        None if ticks is None else ticks + end.now,
-        None if bars is None else bars + grammar.bars_begun(end),
-        most,
-    )
+        piece.least = end.now + SHORTEST
+    # Bars of events have begun where something was in them.
+    begun = end.bars + (end.now > end.begin) if rules.events else bars_in(end)
+    piece.asked_tokens = -1 if tokens is None or rules.frame_ticks else tokens + n
+    piece.asked_ticks = -1 if ticks is None else ticks + end.now
+    piece.asked_bars = -1 if bars is None else bars + begun
+    return piece, sounding
 
 
-def begun(grammar: Grammar, options: Options, after: bool = False) -> GrammarState:
-    """Return the state in which a piece begins; after: others."""
-    state = grammar.start()
-    state.line, state.bar = options.line_and_bar
-    if after:
-        state.line = 0
-    return state
+def most_of(rules: Rules, options: Options, primers: Sequence[Sequence[int]]) -> int:
+    """Return the most tokens there can be in any of the pieces that begin so."""
+    return max(new_piece(rules, options, primer)[0].most for primer in primers)
 
 
-class FreeGrammar(MessageGrammar):
-    """The rules of `bin/sample --free`: any token may come at any time, and the decoder repairs.
+def most_tokens(rules: Rules, length: int | None, limit: int | None, bar: int = WHOLE_NOTE) -> int:
+    """Return the largest number of tokens in a length in tokens, in ticks, or in neither.
 
-    Only what was asked for binds: the first token begins a note, so that no piece is empty, and
-    a length holds.
+    Of chords a token a frame, and one for each bar line at which a piece ends. Time passes with few
+    messages or events, so there is a bound. bar: ticks of a bar.
     """
-
-    def allowed(self, state: GrammarState, limit: int | None, may_end: bool) -> Mask:
-        """Return which of the V words may come next, (V,) bool; see MessageGrammar."""
-        is_end = self.kind == SPECIAL
-        is_piece_end = is_end & (self.pitch == SPECIALS.index(PIECE_END))
-        if self.is_empty(state):
-            mask = self.begins.copy()
-        elif may_end:
-            mask = np.ones(len(self.kind), np.bool_)
-        else:
-            mask = ~is_piece_end
-        if self.layout == "merge":
-            mask &= ~is_end | is_piece_end  # there is but one track
-        elif self.is_early(state):
-            mask &= ~is_end
-        if limit is not None:
-            left = limit - state.now
-            if left > TICKS_PER_QUARTER and self.layout == "flatten":
-                between_tracks = state.tracks > 0 and state.now == 0
-                mask &= ~is_end | (is_piece_end & between_tracks)
-            mask &= is_end | (self.delta <= left - (self.kind == NOTE_ON))
-        return mask
+    if rules.frame_ticks and limit is not None:
+        return limit // rules.frame_ticks + limit // bar
+    if length is not None and not rules.frame_ticks:
+        return length
+    if limit is None:
+        return WHOLE_PIECE
+    return max(WITHIN_LIMIT, limit * PER_QUARTER // TICKS_PER_QUARTER)
 
 
 class Draft:
     """Music in the making: its ids so far, without the end symbol.
 
-    number chooses its random numbers; primer is how it begins; start is the id of the start
-    symbol, which also ends a piece. Where a piece ends before the length that was asked for,
-    another follows, as the network learnt to begin one: after the start symbol, remembering
-    nothing. (Made to go on beyond a piece's end, it knows no music to write there.)
+    number chooses its random numbers; primer is how it begins. Where a piece ends before the length
+    that was asked for, another follows, as the network learnt to begin one: after the start symbol,
+    remembering nothing. (Made to go on beyond a piece's end, it knows no music to write there.)
     """
 
-    def __init__(
-        self,
-        number: int,
-        primer: Sequence[int],
-        grammar: Grammar,
-        options: Options,
-        start: int,
-    ) -> None:
-        self.number, self.primer, self.grammar = number, primer, grammar
-        self.options, self.start = options, start
-        self.bounds = bounds_of(grammar, options, primer)
-        self.rules = self.bounds.start
+    def __init__(self, number: int, primer: Sequence[int], rules: Rules, options: Options) -> None:
+        self.number, self.primer, self.rules, self.options = number, primer, rules, options
+        self.piece, self.sounding = new_piece(rules, options, primer)
         self.ids: list[int] = []
-        self.ended = False
-        self.before = self.bars_before = 0  # ticks and bars of the pieces before this one
+        self._longest = np.empty(len(rules.shortest), np.int64)
         self._draws: Array = np.empty(0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return bool(self.piece.ended)
 
     @property
     def fresh(self) -> bool:
         """Whether a piece begins, so that the network is to remember nothing."""
-        return not self.ids or self.ids[-1] == self.start
+        return not self.ids or self.ids[-1] == self.rules.start
 
     @property
-    def room(self) -> Room:
-        """What is left of the length that was asked for."""
-        _, tokens, ticks, bars, _ = self.bounds
-        if bars is not None:
-            ticks = self.grammar.end_of(self.rules, bars - self.bars_before)
-        elif ticks is not None:
-            ticks = max(ticks - self.before, 0)
-        return Room(None if tokens is None else tokens - len(self.ids), ticks)
+    def allowed(self) -> Array:
+        """The ids that may come next."""
+        longest_deltas(self.rules, self.piece, self.sounding, self._longest)
+        return np.flatnonzero(self.rules.deltas <= self._longest[self.rules.classes])
 
-    def extend(self, logits: Array) -> None:
+    def write(self, logits: Array) -> None:
         """Take the primer's next id, or one by the logits (V,) where the primer is over."""
         n = len(self.ids)
-        id = self.primer[n] if n < len(self.primer) else self._drawn(logits)
-        if id != self.start:
+        self.take(self.primer[n] if n < len(self.primer) else self._drawn(logits))
+
+    def take(self, id: int) -> None:
+        """Take an id, whether it might come or not."""
+        if extend(self.rules, self.piece, self.sounding, id):
             self.ids.append(id)
-            self.grammar.advance(self.rules, id)
-        elif self.grammar.leaves_room(self.rules, self.room):
-            self.ids.append(id)
-            self.before += self.grammar.next_bar(self.rules, self.rules.now)
-            self.bars_before += self.grammar.bars_in(self.rules)
-            self.rules = begun(self.grammar, self.options, after=True)
-        else:
-            self.ended = True
-        full = self.grammar.is_full(self.rules, self.room)
-        self.ended = self.ended or full or len(self.ids) == self.bounds.most
 
     def _drawn(self, logits: Array) -> int:
-        """Draw an id among those that the rules allow; the end of the piece where they allow none.
-
-        Where no note of the vocabulary fits the limit, the piece becomes too long rather than
-        empty.
-        """
-        grammar, rules, room = self.grammar, self.rules, self.room
-        may_end = grammar.may_end(rules, room)
-        mask = grammar.allowed(rules, room.ticks, may_end)
-        if grammar.is_empty(rules) and not mask[grammar.begins].any():
-            mask = grammar.allowed(rules, None, may_end)
-        allowed = np.flatnonzero(mask)
+        """Draw an id among those that may come; the end of the piece where none may."""
+        allowed = self.allowed
         if not len(allowed):
-            return self.start
+            return self.rules.start
         return choose(logits, allowed, self._uniform(), self.options)
 
     def _uniform(self) -> float:
@@ -221,24 +170,22 @@ class Draft:
 
 def sample(
     model: Model,
-    start: int,
     primers: Sequence[Sequence[int]],
     options: Options,
-    grammar: Grammar,
+    rules: Rules,
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """Draw one piece for each primer (which may be empty).
 
-    start: the id of the start symbol, which also ends a piece. grammar: what may follow.
-    show is called with the tokens drawn and the most there can be.
+    rules: what may follow. show is called with the tokens drawn and the most there can be.
     Returns the ids of each, its primer included, without start and end symbols but where one
     piece ends and another follows.
     """
     pieces: list[list[int]] = []
-    most = max(bounds_of(grammar, options, primer).most for primer in primers)
+    most = most_of(rules, options, primers)
     for first in range(0, len(primers), ROWS):
         drafts = [
-            Draft(options.first + first + k, primer, grammar, options, start)
+            Draft(options.first + first + k, primer, rules, options)
             for k, primer in enumerate(primers[first : first + ROWS])
         ]
         for done in _write(model, drafts):
@@ -249,7 +196,7 @@ def sample(
 
 def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     """Extend up to ROWS drafts to their ends; yield the number of tokens after each step."""
-    start, B = drafts[0].start, rows_for(model, len(drafts))
+    start, B = drafts[0].rules.start, rows_for(model, len(drafts))
     following = np.full(B, start, np.int32)
     state = model.zero_state(B)
     for done in count(1):
@@ -257,7 +204,7 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
         rows = model.ops.to_numpy(logits)
         for k, draft in enumerate(drafts):
             if not draft.ended:
-                draft.extend(rows[k])
+                draft.write(rows[k])
                 following[k] = start if draft.ended else draft.ids[-1]
                 if draft.fresh:
                     state.h[:, k], state.c[:, k] = 0, 0
@@ -274,17 +221,23 @@ def rows_for(model: Model, pieces: int) -> int:
     return ROWS if model.ops.name == "cupy" else pieces
 
 
-def within(
-    primer: Sequence[int], grammar: Grammar, length: int | None, limit: int | None
-) -> list[int]:
+def within(primer: Sequence[int], rules: Rules, length: int | None, limit: int | None) -> list[int]:
     """Cut a primer to so many tokens, and where a track of it goes past a limit in ticks."""
     cut = list(primer[:length])
-    state = grammar.start()
-    for n, id in enumerate(cut):
-        grammar.advance(state, id)
-        if limit is not None and state.now > limit:
+    for n, now in enumerate(ticks_of(cut, rules)):
+        if limit is not None and now > limit:
             return cut[:n]
     return cut
+
+
+def ticks_of(ids: Sequence[int], rules: Rules) -> list[int]:
+    """Return the tick of its track to which each of a piece's ids leads."""
+    piece, sounding = new_piece(rules, Options())
+    ticks = []
+    for id in ids:
+        advance(rules, piece, sounding, id)
+        ticks.append(piece.now)
+    return ticks
 
 
 def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> int:

@@ -19,10 +19,9 @@ from lstm_music.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.errors import UserError
 from lstm_music.midi import Piece
 from lstm_music.model import Model
-from lstm_music.sampler import FreeGrammar, Options, within
-from lstm_music.tokenizers.event_grammar import EventGrammar
+from lstm_music.sampler import Options, ticks_of, within
+from lstm_music.sampling_rules import Rules, rules_of
 from lstm_music.tokenizers.events import EventTokenizer, NearestEvent
-from lstm_music.tokenizers.grammar import MessageGrammar, TokenGrammar
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     TRACK_END,
@@ -38,11 +37,12 @@ class TokenComposer(Composer[Ids]):
 
     unit, top_p = "tokens", 0.9
     tokenizer: MessageTokenizer
-    grammar: TokenGrammar
+    rules: Rules
 
-    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+    def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
         self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
-        self.vocabulary = checkpoint.vocabulary
+        self.vocabulary, meta = checkpoint.vocabulary, checkpoint.meta
+        self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta["corpus"], free)
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: the sampler counts tokens and ticks."""
@@ -56,16 +56,15 @@ class TokenComposer(Composer[Ids]):
 
     def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
         """As Composer.cut."""
-        return within(music, self.grammar, n, limit)
+        return within(music, self.rules, n, limit)
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose: on a GPU, the loop never leaves it."""
-        start = self.vocabulary.id(PIECE_END)
         if self.model.ops.name != "cupy":
-            return sample_on_cpu(self.model, start, primers, options, self.grammar, show)
+            return sample_on_cpu(self.model, primers, options, self.rules, show)
         from lstm_music.device_sampling import sample_on_device
 
-        return sample_on_device(self.model, start, primers, options, self.grammar, show)
+        return sample_on_device(self.model, primers, options, self.rules, show)
 
     def size(self, music: Ids, options: Options) -> int:
         """As Composer.size."""
@@ -73,31 +72,22 @@ class TokenComposer(Composer[Ids]):
 
     def ticks(self, music: Ids) -> int:
         """As Composer.ticks: of several tracks, the longest."""
-        state, latest = self.grammar.start(), 0
-        for id in music:
-            self.grammar.advance(state, id)
-            latest = max(latest, state.now)
-        return latest
+        return max(ticks_of(music, self.rules), default=0)
 
     def piece(self, music: Ids, options: Options, name: str, primer: Ids | None = None) -> Piece:
         """As Composer.piece."""
-        piece = decode(music, self.vocabulary, self.tokenizer, self.grammar, name, options)
-        start = self.vocabulary.id(PIECE_END)
-        end = end_asked(music, primer or [], self.grammar, options, start)
+        piece = decode(music, self.vocabulary, self.tokenizer, self.rules, name, options)
+        end = end_asked(music, primer or [], self.rules, options)
         piece = piece if end is None else clipped(piece, end, self.ticks(primer or []))
         return with_drums(piece, self.drums, self.tokenizer.layout == "flatten")
 
 
 class MessageComposer(TokenComposer):
-    """Composes with a model of messages. free: without the grammar's rules."""
+    """Composes with a model of messages. free: without the rules of strict sampling."""
 
     def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
-        super().__init__(checkpoint, model)
-        layout = checkpoint.meta["tokenizer"]["layout"]
-        corpus = checkpoint.meta["corpus"]
-        habits = (corpus["longest_note"], corpus["max_tracks"], corpus["most_notes"])
-        self.tokenizer = MessageTokenizer(layout)
-        self.grammar = (FreeGrammar if free else MessageGrammar)(self.vocabulary, layout, *habits)
+        super().__init__(checkpoint, model, free)
+        self.tokenizer = MessageTokenizer(checkpoint.meta["tokenizer"]["layout"])
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen durations replaced by the nearest seen.
@@ -136,15 +126,13 @@ class MessageComposer(TokenComposer):
 
 
 class EventComposer(TokenComposer):
-    """Composes with a model of events, always by the grammar's rules."""
+    """Composes with a model of events, always by strict rules."""
 
     top_p = 0.8  # a note takes more draws than of messages; docs/results.md compares
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        corpus = checkpoint.meta["corpus"]
         self.tokenizer = EventTokenizer()
-        self.grammar = EventGrammar(self.vocabulary, corpus["longest_note"], corpus["most_notes"])
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen places and bars replaced by the nearest seen.

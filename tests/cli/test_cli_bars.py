@@ -7,13 +7,13 @@ import mido
 import numpy as np
 import pytest
 
+from lstm_music import sampler
 from lstm_music.cli.runs import open_run
 from lstm_music.cli.sample import model_of, primers_of
 from lstm_music.composer import composer_of
 from lstm_music.midi import Piece, read_midi, write_midi
 from lstm_music.report import PRIMER_LENGTH
 from lstm_music.sampler import Options
-from lstm_music.tokenizers import grammar as grammars
 from lstm_music.tokenizers.events import bars_of
 from small import piece_of, track_of
 
@@ -91,7 +91,7 @@ def test_a_primer_in_five_four_is_followed_by_bars_of_five_four(kind, command, b
 
 def test_a_primer_longer_than_the_limit_is_followed_by_music(kind, command, backend, monkeypatch):
     """The smallest limits: of 8 tokens where none is asked for, of 7 tokens, of less than a bar."""
-    monkeypatch.setattr(grammars, "WHOLE_PIECE", 8)
+    monkeypatch.setattr(sampler, "WHOLE_PIECE", 8)
     in_five(22)
     given = ("--primer", "five.mid", "--primer-length", 5000, "--backend", backend, "--num", 3)
     for words, sizes in (

@@ -96,7 +96,7 @@ def test_a_run_on_the_stand_in_for_a_gpu(call, monkeypatch, folder):
         assert asked == ["bf16", "fp32"]
         words = ("a", "--num", 3, "--length", 20, "--backend", "cupy", "--quiet", "--out")
         on_gpu = call("sample", *words, "gpu")
-        assert made[-1].xp.launches["grammar_advance"] > 0
+        assert made[-1].xp.launches["rules_advance"] > 0
     assert len(on_gpu.out) == 3
     assert "precision" not in json.dumps(json.loads((folder / "runs/a/config.json").read_text()))
     words = ("a", "--num", 3, "--length", 20, "--backend", "numpy", "--quiet", "--out")

@@ -19,6 +19,7 @@
 #include <string.h>
 #include <ucontext.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <map>
@@ -26,6 +27,8 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+using std::max, std::min;  // as CUDA has them
 
 struct uint3 {
     unsigned x, y, z;

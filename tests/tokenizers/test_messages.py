@@ -26,6 +26,7 @@ from lstm_music.tokenizers.messages import (
     parse,
     spell,
     transpose_word,
+    word_parts,
 )
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -213,3 +214,11 @@ def test_a_transposed_word_is_the_same_message_at_another_pitch(kind, pitch, del
 @pytest.mark.parametrize("word", SPECIALS)
 def test_a_special_has_no_pitch_to_transpose(word):
     assert transpose_word(word, 5) == word
+
+
+def test_the_parts_of_words_are_numbered_without_gaps_and_specials_have_no_delta():
+    words = [PIECE_END, "note-on-60-480", "note-off-60-0", "note-on-60-0", TRACK_END,
+             "note-on-59-7", "note-off-61-480"]  # fmt: skip
+    classes, deltas = word_parts(Vocabulary(words))
+    assert classes.tolist() == [4, 3, 0, 3, 5, 2, 1]
+    assert deltas.tolist() == [-1, 2, 0, 0, -1, 1, 2]

@@ -29,7 +29,7 @@ from lstm_music.cli.sample import model_of, primers_of
 from lstm_music.composer import Composer, composer_of
 from lstm_music.decoding import without_silence
 from lstm_music.errors import UserError
-from lstm_music.midi import TICKS_PER_QUARTER, Piece, write_midi
+from lstm_music.midi import TICKS_PER_QUARTER, WHOLE_NOTE, Piece, write_midi
 from lstm_music.ops import get_ops
 from lstm_music.page_media import RATE, small_svg, small_wav
 from lstm_music.prepared import SPLITS, Corpus
@@ -48,7 +48,6 @@ from lstm_music.roll_corpus import RollCorpus
 from lstm_music.run_folder import METRICS, read_metrics
 from lstm_music.sampler import Options
 from lstm_music.sources import NAMED
-from lstm_music.tokenizers.grammar import BAR
 
 TEMPERATURES = (0.8, 1.0, 1.2)
 BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at TEMPO, or fewer where there are many
@@ -309,7 +308,7 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
 def bars_of(samples: int) -> int:
     """Return how many bars each of so many samples may have, so that the page stays small."""
     seconds = MOST * SOUND_SHARE / samples / (RATE * IN_BASE64) - RINGING
-    bars = min(BARS, int(seconds / (BAR / TICKS_PER_QUARTER * 60 / TEMPO)))
+    bars = min(BARS, int(seconds / (WHOLE_NOTE / TICKS_PER_QUARTER * 60 / TEMPO)))
     if bars < FEWEST_BARS:
         raise UserError(
             f"{samples} samples are more than a page of {MOST / 1e6:.0f} MB holds: give fewer "
@@ -327,7 +326,7 @@ def compose(
 ) -> list[Sample]:
     """Return --num samples, which begin alike at each temperature."""
     drawing = Options(
-        limit=room.bars * BAR, temperature=temperature, top_p=composer.top_p, seed=args.seed
+        limit=room.bars * WHOLE_NOTE, temperature=temperature, top_p=composer.top_p, seed=args.seed
     )
     options = composer.fitted(drawing)
     primers, origins = primers_of(composer, options, args.num, PRIMER_LENGTH)

@@ -46,7 +46,7 @@ from lstm_music.ranks import ALONE, Alone, join
 from lstm_music.run_folder import SHAPE, new_run
 from lstm_music.run_home import RunHome
 from lstm_music.signals import Interrupted
-from lstm_music.tokenizers.grammar import PITCHES, word_parts
+from lstm_music.tokenizers.messages import PITCHES, word_parts
 from lstm_music.trainer import Trainer
 
 SKIPPED_SHOWN = 5  # files that a warning names one by one

@@ -1,20 +1,13 @@
 "use strict";
-// Composes with the model that the page carries: embedding -> LSTM layers -> head, and the rules
-// of `bin/sample --strict`. The same maths as lstm.py, heads.py and tokenizers/grammar.py.
+// Composes with the model that the page carries: embedding -> LSTM layers -> head, by the rules of
+// `bin/sample --strict`. The same maths as lstm.py and heads.py.
 //
 // A model is what page_model.py writes. A note is [start, end, pitch, track], in ticks.
 
-const QUARTER = 480; // ticks
-const BAR = 4 * QUARTER;
-const SHORTEST = 8 * BAR; // of a piece: an early cadence is no end
+const QUARTER = TICKS_PER_QUARTER;
+const BAR = WHOLE_NOTE;
 const WHOLE_PIECE = 2000; // tokens at most of a piece whose tracks follow one another
 const LOWEST = 21; // MIDI pitch of the first of 88 notes
-const OFF = 0;
-const ON = 1;
-const SPECIAL = 2; // kinds of words of messages
-const AT = 2;
-const BAR_LINE = 3; // kinds of words of events, beside OFF and ON
-const PIECE_END = -1; // the kind of the end of a piece of events
 
 // ---- Numbers ----
 
@@ -190,239 +183,131 @@ function leastOfShare(weights, share) {
   return rising[n];
 }
 
-// ---- Music in the making: what may follow, and which notes there are ----
+// ---- Music in the making: the notes of pieces that follow one another, each from a bar line on ----
 
-/** The notes of pieces that follow one another, each from a bar line on. */
+/** Words that rules let come, of messages, events or chords; or notes, which have none. */
 class Music {
-  constructor() {
+  constructor(model) {
+    this.model = model;
+    this.rules = model.rules; // null where there are no words
     this.notes = [];
     this.bars = []; // where they begin, in ticks, if the music says so; else each BAR ticks
+    this.longest = new Int32Array(this.rules?.shortest.length ?? 0);
     this.begin(0);
   }
 
   /** Begin a piece, at a tick. */
   begin(tick) {
     this.offset = tick;
-    this.now = 0; // since the piece, or the track, began
-    this.sounding = new Map(); // pitch -> the tick at which it was struck
-    this.struck = 0; // notes of this track
-    this.tracks = 0; // that are finished
     this.tokens = 0;
     this.end = 0; // of the last note so far
-    [this.line, this.measure] = [0, BAR]; // where a bar began, and how long they are from there on
+    if (this.rules) Object.assign(this, newPiece(this.rules));
   }
 
-  /** Return the first bar line at or after a tick of the piece. */
-  nextBar(tick) {
-    return this.line + Math.ceil((tick - this.line) / this.measure) * this.measure;
+  /** Return the ids that may come next: of notes there are none. */
+  allowed() {
+    if (!this.rules) return [];
+    const { classes, deltas } = this.rules;
+    allow(this.rules, this.piece, this.sounding, mayEnd(this.piece), this.longest);
+    return Array.from(classes.keys()).filter((id) => deltas[id] <= this.longest[classes[id]]);
   }
 
-  /** End a pitch that sounds, at a tick: now the note is known. */
-  stop(pitch, tick) {
-    const start = this.sounding.get(pitch);
-    this.sounding.delete(pitch);
-    if (start === undefined || tick <= start) return;
-    this.end = Math.max(this.end, tick);
-    this.notes.push([start + this.offset, tick + this.offset, pitch, this.tracks]);
-  }
-
-  /** The tick before which nothing will be added any more. */
-  get ready() {
-    return this.offset + Math.min(this.now, ...this.sounding.values());
+  /** Write a note down, if it has a length; ticks of the piece. */
+  write(start, end, pitch, track = 0) {
+    if (end <= start) return;
+    this.end = Math.max(this.end, end);
+    this.notes.push([start + this.offset, end + this.offset, pitch, track]);
   }
 }
 
-/** Words that MIDI files are made of, messages or events: notes that end, and how many sound. */
+/** Words that MIDI files are made of, messages or events: the notes of midi.tidy_track. */
 class WordMusic extends Music {
-  constructor(model) {
-    super();
-    this.model = model;
-    this.words = model.words; // [kind, pitch or ticks, ticks] by id; a special's pitch: its number
-    this.ids = model.words.map((_, id) => id);
-    this.canEnd = new Set(model.words.filter(([kind]) => kind === OFF).map(([, pitch]) => pitch));
-    this.longest = model.longest_note; // ticks
+  /** The tick before which nothing will be added: tracks that follow one another sound together. */
+  get ready() {
+    if (!this.rules.merged) return this.offset;
+    const starts = this.sounding.filter((began) => began !== SILENT);
+    return this.offset + Math.min(this.piece.now, ...starts);
   }
 
-  /** Return the ids that may come next; where there is none, the piece's end. */
-  allowed() {
-    const ids = this.ids.filter((id) => this.allows(this.words[id]));
-    return ids.length ? ids : [0];
+  get isFull() {
+    return !this.rules.merged && this.tokens >= WHOLE_PIECE;
   }
 
-  /** Begin a note, now. */
-  strike(pitch) {
-    this.sounding.set(pitch, this.now);
-    this.struck++;
+  /** Take a token that is no end of a piece. */
+  add(id) {
+    const { rules, piece, sounding } = this;
+    const began = sounding.slice();
+    const kind = rules.kinds[id];
+    this.tokens++;
+    if (kind === TRACK_END) this.endTrack();
+    advance(rules, piece, sounding, id);
+    if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
+    if (kind !== TRACK_END) this.writeEnded(began);
   }
 
-  /** End notes of that age, in ticks; where too many sound, the oldest make room. */
-  tidy(age) {
-    for (const [old, start] of [...this.sounding]) {
-      if (start < this.now && start + age <= this.now) this.stop(old, start + this.longest);
-    }
-    while (this.sounding.size > this.model.most_notes) {
-      const [start, oldest] = [...this.sounding]
-        .map(([p, s]) => [s, p])
-        .reduce((a, b) => (a[0] < b[0] || (a[0] === b[0] && a[1] < b[1]) ? a : b));
-      if (start === this.now) break;
-      this.stop(oldest, this.now);
-    }
+  /** Write what ended since pitches began to sound so: by its word, of old age, or for others. */
+  writeEnded(began) {
+    const { rules, piece, sounding } = this;
+    began.forEach((start, pitch) => {
+      if (start === SILENT || start === sounding[pitch]) return;
+      this.write(start, Math.min(piece.now, start + rules.longest_note), pitch, piece.tracks);
+    });
   }
 
   /** End what still sounds, where the last word was. */
   endTrack() {
-    const later = this.now + QUARTER;
-    for (const [pitch, start] of [...this.sounding]) {
-      const end = start < this.now ? this.now : later;
-      this.stop(pitch, Math.min(end, start + this.longest));
-    }
-    this.now = this.struck = 0;
-    this.tracks++;
+    const { rules, piece, sounding } = this;
+    sounding.forEach((start, pitch) => {
+      if (start === SILENT) return;
+      const end = start < piece.now ? piece.now : piece.now + QUARTER;
+      this.write(start, Math.min(end, start + rules.longest_note), pitch, piece.tracks);
+    });
   }
 
   endPiece() {
-    if (this.struck) this.endTrack();
-    this.begin(this.offset + this.nextBar(this.end));
-  }
-}
-
-/** Messages: the rules of MessageGrammar without a length, and the notes of midi.tidy_track. */
-class MessageMusic extends WordMusic {
-  get flat() {
-    return this.model.layout === "flatten";
-  }
-
-  /** Tracks that follow one another sound together: they are ready with the last of them. */
-  get ready() {
-    return this.flat ? this.offset : super.ready;
-  }
-
-  get mayEnd() {
-    return this.flat || this.now >= SHORTEST;
-  }
-
-  allows([kind, pitch, delta]) {
-    const between = this.flat && this.struck === 0;
-    if (kind === SPECIAL) {
-      if (pitch === 1) return this.flat && !between; // the end of a track
-      return this.mayEnd && (this.flat ? between && this.tracks > 0 : this.struck > 0);
-    }
-    if (between && this.tracks >= this.model.max_tracks) return false;
-    const start = this.sounding.get(pitch);
-    if (kind === ON) return this.canEnd.has(pitch) && start !== this.now;
-    return start !== undefined && delta <= start + this.longest - this.now;
-  }
-
-  /** Take a token that is no end of a piece. */
-  add(id) {
-    const [kind, pitch, delta] = this.words[id];
-    this.tokens++;
-    if (kind === SPECIAL) return this.endTrack();
-    this.now += delta;
-    this.stop(pitch, Math.min(this.now, (this.sounding.get(pitch) ?? 0) + this.longest));
-    if (kind === ON) this.strike(pitch);
-    this.tidy(this.longest);
-  }
-
-  get isFull() {
-    return this.flat && this.tokens >= WHOLE_PIECE;
-  }
-}
-
-/** Events: the rules of EventGrammar without a length, and the notes of midi.tidy_track. */
-class EventMusic extends WordMusic {
-  constructor(model) {
-    super(model);
-    const places = model.words.filter(([kind]) => kind === AT).map(([, ticks]) => ticks);
-    this.firstPlace = Math.min(...places);
-  }
-
-  begin(tick) {
-    super.begin(tick);
-    this.bar = this.length = this.heard = 0; // ticks: where the bar began, its length, a note
-    [this.kind, this.number] = [PIECE_END, 0]; // the last word
-  }
-
-  get isFull() {
-    return false;
-  }
-
-  allows([kind, number]) {
-    const after = this.kind; // the word before
-    if (kind === PIECE_END) {
-      return (after === OFF || after === ON) && this.struck > 0 && this.now >= SHORTEST;
-    }
-    if (kind === OFF || kind === ON) {
-      if (after === PIECE_END || after === BAR_LINE) return false;
-      if (kind === ON) return this.canEnd.has(number) && (after !== ON || number > this.number);
-      return this.sounding.has(number) && (after === AT || (after === OFF && number > this.number));
-    }
-    if (after === AT) return false;
-    const here = after === BAR_LINE ? -1 : this.now - this.bar;
-    if (kind === AT) return number > here && number < this.length;
-    const next = Math.max(this.bar + this.length, this.now);
-    const silent = this.struck === 0 || next > this.heard + this.longest;
-    return !(after === BAR_LINE && silent) && (number || this.length) > this.firstPlace;
-  }
-
-  /** Begin a bar. A first one that is shorter is a pickup, which completes the piece's last bar. */
-  openBar(length) {
-    let missing = this.bar - this.line;
-    if (this.onlyOne && missing === 0 && length > this.length) missing = this.length;
-    this.onlyOne = this.length === 0;
-    this.bar = this.now = Math.max(this.bar + this.length, this.now);
-    this.length = this.measure = length;
-    this.line = this.bar - missing;
-    this.bars.push(this.offset + this.bar);
-  }
-
-  /** Take a token that is no end of a piece. */
-  add(id) {
-    const [kind, number] = this.words[id];
-    [this.kind, this.number] = [kind, number];
-    this.tokens++;
-    if (kind === BAR_LINE) this.openBar(number || this.length || BAR);
-    else if (kind === AT) this.now = Math.max(this.bar + number, this.now);
-    else {
-      this.stop(number, Math.min(this.now, (this.sounding.get(number) ?? 0) + this.longest));
-      this.heard = this.now;
-    }
-    if (kind === ON) this.strike(number);
-    this.tidy(this.longest + 1); // at that age they may still end by their word
+    if (this.piece.notes) this.endTrack();
+    this.begin(this.offset + nextBar(this.piece, this.end));
   }
 }
 
 /** Frames of a piano roll: a pitch in frames that follow one another is one note. */
 class FrameMusic extends Music {
-  constructor(model) {
-    super();
-    this.model = model;
-    this.frame = BAR / model.grid; // ticks
-    this.ids = (model.words ?? []).map((_, id) => id);
+  begin(tick) {
+    super.begin(tick);
+    this.now = 0; // ticks since the piece began
+    this.held = new Map(); // pitch -> the tick at which it was struck
+  }
+
+  /** The tick before which nothing will be added any more. */
+  get ready() {
+    return this.offset + Math.min(this.now, ...this.held.values());
   }
 
   get isFull() {
     return false;
   }
 
-  allowed() {
-    return this.now >= SHORTEST ? this.ids : this.ids.slice(1); // the piece's end has id 0
-  }
-
   /** Take a frame's pitches, or the token of a chord. */
   add(frame) {
-    const pitches = Array.isArray(frame) ? frame : this.model.words[frame];
+    const pitches = Array.isArray(frame) ? frame : this.model.chords[frame];
     this.tokens++;
-    for (const pitch of [...this.sounding.keys()]) {
-      if (!pitches.includes(pitch)) this.stop(pitch, this.now);
+    if (this.rules) advance(this.rules, this.piece, this.sounding, frame);
+    this.stopAllBut(pitches);
+    for (const pitch of pitches) if (!this.held.has(pitch)) this.held.set(pitch, this.now);
+    this.now += BAR / this.model.grid;
+  }
+
+  stopAllBut(pitches) {
+    for (const [pitch, start] of [...this.held]) {
+      if (pitches.includes(pitch)) continue;
+      this.held.delete(pitch);
+      this.write(start, this.now, pitch);
     }
-    for (const pitch of pitches) if (!this.sounding.has(pitch)) this.sounding.set(pitch, this.now);
-    this.now += this.frame;
   }
 
   endPiece() {
-    for (const pitch of [...this.sounding.keys()]) this.stop(pitch, this.now);
-    this.begin(this.offset + this.nextBar(this.now));
+    this.stopAllBut([]);
+    this.begin(this.offset + Math.ceil(this.now / BAR) * BAR);
   }
 }
 
@@ -435,8 +320,8 @@ class Composer {
     this.primer = [...primer];
     this.random = randomNumbers(seed);
     this.temperature = temperature; // may change at any time
-    const kinds = { message: MessageMusic, event: EventMusic };
-    this.music = new (kinds[this.model.representation] ?? FrameMusic)(this.model);
+    const ofWords = this.model.rules && !this.model.chords;
+    this.music = new (ofWords ? WordMusic : FrameMusic)(this.model);
     this.begin();
   }
 
@@ -452,7 +337,7 @@ class Composer {
 
   /** Read a token, or a frame's pitches; null is the start symbol. */
   read(input) {
-    if (this.model.words) this.network.read([input ?? 0]);
+    if (this.model.rules) this.network.read([input ?? 0]);
     else this.network.read(input ? input.map((pitch) => pitch - LOWEST) : [88]);
   }
 
@@ -470,7 +355,7 @@ class Composer {
   }
 
   draw() {
-    if (this.model.words) {
+    if (this.model.rules) {
       const allowed = this.music.allowed();
       const { network, temperature, model } = this;
       return draw(network.logits(allowed), allowed, temperature, model.top_p, this.random());

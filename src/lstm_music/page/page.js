@@ -378,12 +378,12 @@ function midiFile(notes, tempo, bars = [], drums = false) {
     const channel = drums ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
     const events = notes
       .filter((note) => note[3] === track)
-      .flatMap(([start, end, pitch]) => [[start, ON, pitch], [end, OFF, pitch]])
+      .flatMap(([start, end, pitch]) => [[start, NOTE_ON, pitch], [end, NOTE_OFF, pitch]])
       .sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
     const bytes = [];
     let now = 0;
     for (const [tick, kind, pitch] of events) {
-      bytes.push(...delta(tick - now), (kind === ON ? 0x90 : 0x80) | channel, pitch, 80);
+      bytes.push(...delta(tick - now), (kind === NOTE_ON ? 0x90 : 0x80) | channel, pitch, 80);
       now = tick;
     }
     tracks.push(bytes.concat(ending));

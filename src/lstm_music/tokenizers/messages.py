@@ -26,6 +26,7 @@ Layout: TypeAlias = Literal["flatten", "merge"]
 Row: TypeAlias = tuple[int, int, int]
 Codes: TypeAlias = npt.NDArray[np.int64]
 """Words as numbers: ((delta · 2) + kind) · 128 + pitch, specials below zero."""
+Ticks: TypeAlias = npt.NDArray[np.int32]
 
 PIECE_END = "piece-end"
 TRACK_END = "track-end"
@@ -33,6 +34,7 @@ SPECIALS = (PIECE_END, TRACK_END)  # piece-end gets id 0 and is the start symbol
 
 KINDS = ("note-off", "note-on")  # by the value of KIND in Messages
 PITCHES = 128
+SPECIAL = len(KINDS)  # the kind of the special words
 NUMBER = "(0|[1-9][0-9]*)"
 WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}-{NUMBER}")
 
@@ -53,6 +55,21 @@ def parse(word: str) -> tuple[int, int, int] | None:
     if match is None or int(match[2]) > 127:
         raise ValueError(f"not a message: {word!r}")
     return KINDS.index(match[1]), int(match[2]), int(match[3])
+
+
+def word_parts(vocabulary: Vocabulary) -> tuple[Ticks, Ticks]:
+    """Return the class and the delta of each word, (V,) each, as a factored head takes them.
+
+    Classes are numbered from 0 in the order of kind and pitch, deltas from the shortest; a special
+    word has none, -1. Raises ValueError for words that are no messages.
+    """
+    table = [parse(word) or (SPECIAL, SPECIALS.index(word), 0) for word in vocabulary.words]
+    kinds, pitches, deltas = np.array(table, np.int64).T
+    deltas = np.minimum(deltas, LAST_TICK)
+    classes = np.unique(kinds * PITCHES + pitches, return_inverse=True)[1]
+    known = np.unique(deltas[kinds != SPECIAL])
+    numbers = np.where(kinds == SPECIAL, -1, np.searchsorted(known, deltas))
+    return classes.astype(np.int32), numbers.astype(np.int32)
 
 
 def transpose_word(word: str, semitones: int) -> str | None:

@@ -19,7 +19,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 # The files with compiled functions, and those whose constants are compiled into them.
 SOURCES = (
     "ops/cpu/*.py", "ops/numpy_ops.py", "ops/philox.py", "compiled_*.py", "tokenizers/*.py",
-    "midi.py", "sampler.py", "word_classes.py",
+    "midi.py", "sampler.py", "sampling_*.py",
 )  # fmt: skip
 UNUSED_SECONDS = 7 * 86_400.0  # after which the code of other versions goes
 

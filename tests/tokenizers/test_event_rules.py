@@ -8,11 +8,12 @@ from test_events import meters, with_meter
 from test_messages import pieces
 
 from lstm_music.midi import NOTE_OFF, NOTE_ON, notes_of
-from lstm_music.tokenizers.event_grammar import EventGrammar
+from lstm_music.sampling_automaton import is_empty, leaves_room, may_end
+from lstm_music.sampling_rules import SHORTEST, event_rules
 from lstm_music.tokenizers.events import AT, BAR_LINE, EventTokenizer, parse
-from lstm_music.tokenizers.grammar import SHORTEST, Room
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
+from rule_states import State
 
 ALL = [
     PIECE_END,
@@ -25,38 +26,35 @@ limits = st.sampled_from([None, 480, 960, 1000, 3840])
 vocabularies = st.one_of(st.just(FULL), st.lists(st.sampled_from(ALL), unique=True).map(Vocabulary))
 
 
-def allowed(grammar, state, limit=None, may_end=True):
-    mask = grammar.allowed(state, limit, may_end)
+def allowed(state, limit=None, may_end=True):
+    mask = state.allowed(limit, may_end)
     assert mask.dtype == np.bool_
     return [FULL.word(int(id)) for id in np.flatnonzero(mask)]
 
 
-def after(grammar, *words):
-    state = grammar.start()
-    for word in words:
-        grammar.advance(state, FULL.id(word))
-    return state
+def after(rules, *words):
+    return State(rules).advance(*map(FULL.id, words))
 
 
-def walk(grammar, vocabulary, limit, random, steps):
-    """Random words, each of them allowed, and the state that they lead to."""
-    state, words = grammar.start(), []
-    while not state.finished and len(words) < steps:
-        ids = np.flatnonzero(grammar.allowed(state, limit, random.random() < 0.3))
-        assert state.finished == (len(ids) == 0)
-        if len(ids):
-            id = random.choice(ids.tolist())
-            grammar.advance(state, id)
-            words.append(vocabulary.word(id))
+def walk(rules, vocabulary, limit, random, steps):
+    """Random words, each of them allowed, up to the piece's end, and the state before it."""
+    state, words = State(rules), []
+    while PIECE_END not in words[-1:] and len(words) < steps:
+        ids = np.flatnonzero(state.allowed(limit, random.random() < 0.3))
+        if not len(ids):
+            break
+        id = random.choice(ids.tolist())
+        words.append(vocabulary.word(id))
+        if words[-1] != PIECE_END:
+            state.advance(id)
     return words, state
 
 
 @settings(deadline=None, max_examples=200)
 @given(vocabularies, limits, st.sampled_from([1, 480, 3000]), st.integers(1, 4), randoms)
 def test_a_walk_keeps_the_rules(vocabulary, limit, longest, most, random):
-    grammar = EventGrammar(vocabulary, longest, most)
-    words, state = walk(grammar, vocabulary, limit, random, 80)
-    assert len(words) == 80 or state.finished
+    rules = event_rules(vocabulary, longest, most)
+    words, _ = walk(rules, vocabulary, limit, random, 80)
     begin = length = now = heard = 0
     sounding, notes, last, bare = set(), 0, (None, 0), 0
     for kind, number in (parse(word) or (None, 0) for word in words):
@@ -90,21 +88,20 @@ def test_what_pieces_are_made_of_is_allowed(piece, meter):
     tokenizer = EventTokenizer()
     words = tokenizer.words(with_meter(piece, meter))
     vocabulary = Vocabulary([*dict.fromkeys([PIECE_END, *words])])
-    grammar = EventGrammar(vocabulary, 10**6)
     places = [number for kind, number in map(parse, words[:-1]) if kind == AT]
-    state = grammar.start()
+    state = State(event_rules(vocabulary, 10**6))
     for before, word in zip(["", *words], words, strict=False):
         kind, number = parse(word) or (None, 0)
         empty = state.notes == 0 and before.startswith("bar")
         length = number or state.length
         if not (kind == BAR_LINE and (empty or length <= min(places))):
-            assert grammar.allowed(state, None, True)[vocabulary.id(word)]
-        grammar.advance(state, vocabulary.id(word))
-    assert state.finished
+            assert state.allowed()[vocabulary.id(word)]
+        if word != PIECE_END:
+            state.advance(vocabulary.id(word))
 
 
 def test_what_may_follow_by_example():
-    grammar = EventGrammar(FULL, longest_note=1300)
+    rules = event_rules(FULL, longest_note=1300)
     ons = ["on-60", "on-61", "on-67"]
     bars = ["bar-480", "bar-960", "bar-1920", "bar"]
     begun = ("bar-960", "at-240", "on-60", "on-61")
@@ -128,51 +125,56 @@ def test_what_may_follow_by_example():
         ((*begun, "bar-480", "at-240", "off-60", "bar-960", "at-0"), ["off-61", *ons]),
         ((*begun, "bar-480", "at-240", "off-60", "bar-960", "at-240"), ons),  # 61 is too old
     ):
-        assert allowed(grammar, after(grammar, *words)) == expected, words
-    state = after(grammar, *begun)
-    assert PIECE_END not in allowed(grammar, state, may_end=False)
-    assert allowed(grammar, after(grammar, *begun, PIECE_END)) == []
+        assert allowed(after(rules, *words)) == expected, words
+    assert PIECE_END not in allowed(after(rules, *begun), may_end=False)
 
 
 def test_a_limit_leaves_room_for_ends_alone():
-    grammar = EventGrammar(FULL, longest_note=5000)
+    rules = event_rules(FULL, longest_note=5000)
     begun = ("bar-960", "at-240", "on-60")
-    assert allowed(grammar, after(grammar, *begun), limit=480) == [
-        *(PIECE_END, "on-61", "on-67", "at-480")
-    ]
-    at_limit = after(grammar, *begun, "at-480")
-    assert allowed(grammar, at_limit, limit=480) == ["off-60"]
-    assert allowed(grammar, after(grammar, *begun), limit=241) == [PIECE_END, "on-61", "on-67"]
-    done = after(grammar, *begun, "at-480", "off-60")
-    assert allowed(grammar, done, limit=960, may_end=False) == ["on-60", "on-61", "on-67"]
-    assert allowed(grammar, done, limit=480, may_end=False) == [PIECE_END]
-    held = after(grammar, *begun)
-    assert "bar-480" in allowed(grammar, held, limit=960)
-    assert "bar-480" not in allowed(grammar, held, limit=959)
+    assert allowed(after(rules, *begun), limit=480) == [*(PIECE_END, "on-61", "on-67", "at-480")]
+    assert allowed(after(rules, *begun, "at-480"), limit=480) == ["off-60"]
+    assert allowed(after(rules, *begun), limit=241) == [PIECE_END, "on-61", "on-67"]
+    done = after(rules, *begun, "at-480", "off-60")
+    assert allowed(done, limit=960, may_end=False) == ["on-60", "on-61", "on-67"]
+    assert allowed(done, limit=480, may_end=False) == [PIECE_END]
+    held = after(rules, *begun)
+    assert "bar-480" in allowed(held, limit=960)
+    assert "bar-480" not in allowed(held, limit=959)
+
+
+def test_a_note_without_an_end_is_none_that_ends_at_the_limit():
+    vocabulary = Vocabulary([PIECE_END, "bar-960", "at-0", "at-480", "on-60", "off-60", "on-61"])
+    for pitch, ends in ((60, True), (61, False)):
+        state = State(event_rules(vocabulary, 3000))
+        state.advance(*(vocabulary.id(word) for word in ("bar-960", "at-0", f"on-{pitch}")))
+        assert state.allowed(limit=480)[vocabulary.id("at-480")] == ends
 
 
 def test_the_oldest_note_makes_room():
-    grammar = EventGrammar(FULL, longest_note=5000, most_notes=2)
-    state = after(grammar, "bar-960", "at-0", "on-60", "on-67", "at-240", "on-61", "at-480")
-    assert allowed(grammar, state)[:2] == ["off-61", "off-67"]
+    rules = event_rules(FULL, longest_note=5000, most_notes=2)
+    state = after(rules, "bar-960", "at-0", "on-60", "on-67", "at-240", "on-61", "at-480")
+    assert allowed(state)[:2] == ["off-61", "off-67"]
     assert state.sounding == {67: 0, 61: 240}
 
 
 def test_lengths_are_those_of_merged_messages():
-    grammar = EventGrammar(FULL, longest_note=5000)
-    state = after(grammar, "bar-960", "at-0", "on-60")
-    assert not grammar.is_empty(state) and grammar.is_empty(after(grammar, "bar-960", "at-0"))
-    assert not grammar.may_end(state, Room(None, None))
-    state.now = SHORTEST
-    assert grammar.may_end(state, Room(None, None))
-    assert grammar.leaves_room(state, Room(None, SHORTEST + 960))  # a bar of its own meter
-    assert not grammar.leaves_room(state, Room(None, SHORTEST + 959))
+    rules = event_rules(FULL, longest_note=5000)
+    state = after(rules, "bar-960", "at-0", "on-60")
+    assert not is_empty(state.piece) and is_empty(after(rules, "bar-960", "at-0").piece)
+    assert not may_end(rules, state.piece)
+    state.piece.now = SHORTEST
+    assert may_end(rules, state.piece)
+    state.piece.asked_ticks = SHORTEST + 960  # a bar of its own meter
+    assert leaves_room(rules, state.piece)
+    state.piece.asked_ticks -= 1
+    assert not leaves_room(rules, state.piece)
 
 
 @settings(deadline=None, max_examples=100)
 @given(st.sampled_from([960, 3840]), randoms)
 def test_a_limit_is_kept(limit, random):
-    words, _ = walk(EventGrammar(FULL, 2000), FULL, limit, random, 500)
+    words, _ = walk(event_rules(FULL, 2000), FULL, limit, random, 500)
     assert len(words) < 500
     for track in EventTokenizer().piece(words, "").tracks:
         assert notes_of(track)[:, 0].max() < limit
@@ -180,10 +182,6 @@ def test_a_limit_is_kept(limit, random):
 
 @pytest.mark.parametrize("words", [[PIECE_END], ["bar-480"], ["bar-480", "at-480", "on-60"]])
 def test_a_vocabulary_that_leads_nowhere_ends(words):
-    vocabulary = Vocabulary(words)
-    grammar = EventGrammar(vocabulary, 480)
-    state = grammar.start()
-    assert np.flatnonzero(grammar.allowed(state, None, False)).tolist() == (
-        [0] if PIECE_END in words else []
-    )
-    assert state.finished == (PIECE_END not in words)
+    state = State(event_rules(Vocabulary(words), 480))
+    allowed = np.flatnonzero(state.allowed(None, False)).tolist()
+    assert allowed == ([0] if PIECE_END in words else [])
