@@ -71,6 +71,9 @@ OF_TOKENS = lines("""
     --length 40 --top-k 3
     --length 40 --top-p 0.5
     --length 60 --strict --temperature 2.5 --seed 5 --backend numba
+    --length 12 --num 40 --seed 6 --top-p 1
+    --length 12 --num 40 --seed 7 --top-p 1 --backend numba
+    --bars 1 --num 40 --seed 8 --top-p 1 --backend numba
 """)
 OF_MESSAGES = lines("""
     --length 60 --free --seed 4
