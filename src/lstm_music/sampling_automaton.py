@@ -120,7 +120,7 @@ def begin(rules: Rules, piece: Piece, sounding: Array) -> None:
     sounding[:] = SILENT
 
 
-def line_after(tick: int, bar: int, line: int = 0) -> int:
+def line_after(tick: int, bar: int, line: int) -> int:
     """Return the first bar line at or after a tick: they lie a bar apart, and one at a line."""
     return line - (line - tick) // bar * bar
 
