@@ -22,8 +22,8 @@ from typing import Any
 PREPARE = """
 import json, sys, time
 from pathlib import Path
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.reading import Workers
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.parsing import Workers
 
 started = time.perf_counter()
 corpus = load_corpus(sys.argv[1], reading=Reading(), workers=Workers(int(sys.argv[2])))

@@ -18,17 +18,19 @@ import numpy as np
 
 from gpu_cases import BARRIER, CLIP, LR, VARIANTS, WITHOUT, Case, sizes_of
 from gpu_ours import Ours, config_of, ops_of, random_batch
-from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.runs import bundled_model
-from lstm_music.composer import composer_of
-from lstm_music.graph import step_of
-from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
-from lstm_music.model import Batch, Config, Model
+from lstm_music.arrays import Batch
+from lstm_music.network.config import Config
+from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init
+from lstm_music.network.model import Model
+from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
-from lstm_music.optim import Averages, Optimizer
-from lstm_music.sampler import Options
+from lstm_music.runs.checkpoint import read_checkpoint
+from lstm_music.runs.opened import bundled_model
+from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.options import Options
+from lstm_music.training.graph_step import step_of
 
 SMALL = Case("small", 101, 7, 9, 37)
 HEADS = ("softmax", "sigmoid", "nade")  # a factored head runs the same kernels

@@ -8,13 +8,14 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from gpu_cases import CLIP, LR, Case
-from lstm_music.lstm import lstm_backward, lstm_forward, lstm_init
-from lstm_music.model import Model
+from lstm_music.arrays import RowGradient
+from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init
+from lstm_music.network.model import Model
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.layout import padded
 from lstm_music.ops.cuda.optimizer import FOUND, Parameter
 from lstm_music.ops.cuda.softmax import padded_chunks
-from lstm_music.ops.numpy_ops import RowGradient, zeros_as
+from lstm_music.ops.numpy_ops import zeros_as
 
 Call: TypeAlias = Callable[[], Any]
 Timed: TypeAlias = tuple[str, float, float, Call]

@@ -12,15 +12,17 @@ import numpy as np
 from gpu_cases import BARRIER, CLIP, LR, STEPS, WITHOUT, Case, precision_of
 from gpu_kernels import copy_quads, kernel_calls, layer_call, loss_call, rest_calls, sequence_call
 from gpu_workers import Made, Round, first_line
-from lstm_music.device_sampling import DeviceSampler
-from lstm_music.graph import GraphStep
-from lstm_music.model import Batch, Config, Model, parameter_shapes
+from lstm_music.arrays import Batch
+from lstm_music.network.config import Config
+from lstm_music.network.model import Model, parameter_shapes
+from lstm_music.network.optim import Optimizer
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator, usable_cupy
 from lstm_music.ops.cuda.layout import padded
-from lstm_music.optim import Optimizer
-from lstm_music.sampler import Options
+from lstm_music.sampling.device import DeviceSampler
+from lstm_music.sampling.options import Options
+from lstm_music.training.graph_step import GraphStep
 
 Call: TypeAlias = Callable[[], Any]
 Timer: TypeAlias = Callable[[Call], float]

@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = Path(__file__).with_name("gpu_checks.py")
-TESTS = ("tests/ops", "tests/test_model.py", "tests/test_lstm.py", "tests/test_heads.py")
+TESTS = (
+    "tests/ops",
+    "tests/network/test_model.py",
+    "tests/network/test_lstm.py",
+    "tests/network/test_heads.py",
+)
 # Central differences call a loss a thousand times each: a few are enough.
 CHOSEN = "cupy and (not gradients or single_note or other_shapes or factored_model or nade)"
 SMOKE = ("tests/ops/test_contract.py",), "cupy-float32 and embedding_forward"

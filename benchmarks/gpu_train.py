@@ -25,23 +25,24 @@ import numpy as np
 
 import gpu_tools as tools
 from gpu_report import table, write_whole
-from lstm_music.cli.runs import run_folder
 from lstm_music.cli.train import description, line_of, reading_of, trainer_of
 from lstm_music.cli.train_options import make_parser, new_options
-from lstm_music.corpus import Reading, load_corpus
+from lstm_music.corpus.corpus import Corpus
+from lstm_music.corpus.disk import read_cache
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.rolls import rolls_from_disk
+from lstm_music.corpus.words import MessageCorpus, messages_from_disk
 from lstm_music.errors import UserError
-from lstm_music.experiments import EXPERIMENTS, Training
-from lstm_music.message_corpus import MessageCorpus, messages_from_disk
 from lstm_music.ops import get_ops
-from lstm_music.prepared import Corpus, read_cache
-from lstm_music.progress import Report
-from lstm_music.reproduction import read_outcome
-from lstm_music.roll_corpus import rolls_from_disk
-from lstm_music.run_folder import new_run
-from lstm_music.run_lock import RunLock
-from lstm_music.signals import Interrupted
+from lstm_music.reproduction.experiments import EXPERIMENTS, Training
+from lstm_music.reproduction.outcome import read_outcome
+from lstm_music.runs.folder import new_run
+from lstm_music.runs.lock import RunLock
+from lstm_music.runs.opened import run_folder
+from lstm_music.runs.settings import Report
 from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, spell
 from lstm_music.tokenizers.vocabulary import Vocabulary
+from lstm_music.training.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [

@@ -19,7 +19,7 @@ from gpu_cases import GOAL_CASES as CASES
 from gpu_cases import Case
 from lstm_music.ops.cuda import lstm_sequence, softmax_head
 from lstm_music.ops.cuda.layout import padded
-from lstm_music.ops.cuda.lstm_sequence_bf16 import bf16_sequence_rows
+from lstm_music.ops.cuda.lstm_sequence import bf16_sequence_rows
 from lstm_music.ops.cuda.softmax import CHUNK_ROWS, L2_BYTES
 from lstm_music.ops.numpy_ops import LOGITS_BYTES
 

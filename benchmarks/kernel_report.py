@@ -10,16 +10,19 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "harness"))
+
+from host_cuda import nvrtc
 
 import sass
-from host_cuda import nvrtc
 from lstm_music.ops.cuda import source
-from lstm_music.ops.cuda.lstm_sequence import sequence_options, sequence_plan, sequence_shared
-from lstm_music.ops.cuda.lstm_sequence_bf16 import (
+from lstm_music.ops.cuda.lstm_sequence import (
     bf16_sequence_options,
     bf16_sequence_rows,
     bf16_sequence_shared,
+    sequence_options,
+    sequence_plan,
+    sequence_shared,
 )
 
 SHARED_BYTES = {"sm_75": 64 << 10, "sm_80": 163 << 10, "sm_90": 227 << 10}

@@ -12,9 +12,9 @@ import time
 
 import numpy as np
 
-from lstm_music.memorisation import Index
-from lstm_music.midi import Notes
-from lstm_music.music_pieces import BAR, Music, in_order
+from lstm_music.evaluation.music.excerpts import Music, in_order
+from lstm_music.evaluation.music.memorisation import Index
+from lstm_music.midi.piece import BAR, Notes
 
 NOTES, SAMPLE, SAMPLES = 3000, 400, 50
 

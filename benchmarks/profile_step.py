@@ -74,10 +74,12 @@ def main() -> None:
     args = parser.parse_args()
 
     import lstm_music  # noqa: F401  (before NumPy: it sets how the BLAS's threads wait)
+    from lstm_music.arrays import Batch
     from lstm_music.cli.common import limit_threads
-    from lstm_music.model import Batch, Config, Model
+    from lstm_music.network.config import Config
+    from lstm_music.network.model import Model
+    from lstm_music.network.optim import Optimizer, clip_scale, global_norm
     from lstm_music.ops import get_ops
-    from lstm_music.optim import Optimizer, clip_scale, global_norm
 
     case = CASES[args.case]
     limit_threads(args.threads, args.backend)

@@ -75,10 +75,12 @@ def random_batch(case: Case) -> tuple[Any, Any]:
 def ours(case: Case, threads: int, mode: str) -> Round:
     """Return a round of ours."""
     import lstm_music  # noqa: F401  (before NumPy: it sets how the BLAS's threads wait)
+    from lstm_music.arrays import Batch
     from lstm_music.cli.common import limit_threads
-    from lstm_music.model import Batch, Config, Model
+    from lstm_music.network.config import Config
+    from lstm_music.network.model import Model
+    from lstm_music.network.optim import Optimizer, clip_scale, global_norm
     from lstm_music.ops import get_ops
-    from lstm_music.optim import Optimizer, clip_scale, global_norm
 
     limit_threads(threads, "auto")
     ops = get_ops("auto")
@@ -102,9 +104,9 @@ def ours(case: Case, threads: int, mode: str) -> Round:
 
 def our_sampling(case: Case, model: Any) -> Round:
     """Return a round of drawing tokens at temperature 1: all words, or those allowed."""
-    from lstm_music.composer import sample_on_cpu
-    from lstm_music.sampler import Options
-    from lstm_music.sampling_rules import message_rules
+    from lstm_music.sampling.composer import sample_on_cpu
+    from lstm_music.sampling.options import Options
+    from lstm_music.sampling.rules import message_rules
 
     free = case.kind != "sample-strict"
     habits = (8000, 4, 12)  # as of the bundled Bach

@@ -36,8 +36,10 @@ class Work:
     def __init__(self, ops: Any, parameters: Any, V: int, B: int, ranks: Any) -> None:
         import numpy as np
 
-        from lstm_music.model import Batch, Config, Model
-        from lstm_music.optim import Optimizer
+        from lstm_music.arrays import Batch
+        from lstm_music.network.config import Config
+        from lstm_music.network.model import Model
+        from lstm_music.network.optim import Optimizer
 
         self.ops, self.ranks = ops, ranks
         self.model = Model(Config(V, E, H, L), ops, parameters=parameters)
@@ -50,7 +52,7 @@ class Work:
 
     def step(self) -> dict[str, float]:
         """Take a step; return seconds of its parts on this rank, and the CPU's of all."""
-        from lstm_music.optim import clip_scale, global_norm
+        from lstm_music.network.optim import clip_scale, global_norm
 
         ranks, sent, cpu, clock = self.ranks, self.ranks.sent, time.process_time(), Clock()
         given = self.batch, self.state, 0, 0, ranks.start
@@ -85,7 +87,7 @@ def measure(args: argparse.Namespace) -> None:
     import lstm_music  # noqa: F401  (before NumPy: it sets how the BLAS's threads wait)
     from lstm_music.cli.common import limit_threads
     from lstm_music.ops import get_ops
-    from lstm_music.ranks import join
+    from lstm_music.training.ranks import join
 
     ranks = join()
     limit_threads(args.threads, "numba")
@@ -107,8 +109,9 @@ def measure(args: argparse.Namespace) -> None:
 
 def steps_of(V: int, rounds: int, ops: Any, ranks: Any) -> dict[str, Any]:
     """Return medians of the parts of a step, by who takes it."""
-    from lstm_music.model import Config, init_parameters
-    from lstm_music.ranks import ALONE
+    from lstm_music.network.config import Config
+    from lstm_music.network.model import init_parameters
+    from lstm_music.training.ranks import ALONE
 
     parameters = init_parameters(Config(V, E, H, L), ops, 0)
     works = {
@@ -161,9 +164,9 @@ def curves(steps: int, dtype: str, ranks: Any) -> dict[str, float]:
 
     By learning rate.
     """
-    from lstm_music.corpus import Reading, load_corpus
+    from lstm_music.corpus.load import Reading, load_corpus
     from lstm_music.ops import get_ops
-    from lstm_music.ranks import ALONE
+    from lstm_music.training.ranks import ALONE
 
     ops = get_ops("numba", dtype)
     corpus = ranks.first_alone(lambda: load_corpus("bach", reading=Reading(tracks="merge")))
@@ -180,10 +183,11 @@ def curve(
     steps: int, lr: float, ops: Any, corpus: Any, ranks: Any, take: bool = True
 ) -> list[float]:
     """Return the losses of the first steps of a run, of default settings but for the rate."""
-    from lstm_music.model import Config, Model
-    from lstm_music.progress import Settings
-    from lstm_music.run_folder import new_run
-    from lstm_music.trainer import Trainer
+    from lstm_music.network.config import Config
+    from lstm_music.network.model import Model
+    from lstm_music.runs.folder import new_run
+    from lstm_music.runs.settings import Settings
+    from lstm_music.training.trainer import Trainer
 
     if not take:
         return []
@@ -233,7 +237,7 @@ def report(found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure and print, or predict."""
-    from lstm_music.ranks import launched
+    from lstm_music.errors import launched
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument

@@ -15,19 +15,21 @@ import pytest
 
 from gpu_cases import CLIP, COPIED, GOAL_CASES, LR, SAMPLING_WORDS, SQUARE, Case
 from gpu_ours import Ours, by_events, config_of, random_batch, step_bound
-from lstm_music.composer import sample_on_cpu
-from lstm_music.device_sampling import DeviceSampler
+from lstm_music.arrays import Batch
 from lstm_music.errors import UserError
-from lstm_music.graph import step_of
-from lstm_music.model import Batch, Config, Model, parameter_shapes
+from lstm_music.network.config import Config
+from lstm_music.network.model import Model, parameter_shapes
+from lstm_music.network.optim import Optimizer
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.cuda.cupy_ops import CupyOps
-from lstm_music.optim import Optimizer
-from lstm_music.sampler import Options
-from lstm_music.sampling_rules import chord_rules
-from lstm_music.step import Step
+from lstm_music.sampling.composer import sample_on_cpu
+from lstm_music.sampling.device import DeviceSampler
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import chord_rules
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
+from lstm_music.training.graph_step import step_of
+from lstm_music.training.step import Step
 
 TRAINING = (Case("bundled Bach", 951, 50, 50), *GOAL_CASES)
 BACKENDS = ("numpy", "numba", "cupy")

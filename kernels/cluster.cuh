@@ -1,6 +1,6 @@
 // A cluster: CLUSTER blocks on neighbouring multiprocessors that reach each other's shared memory (distributed shared
 // memory, sm_90 and later), the barrier of all its threads, and asynchronous stores that an mbarrier of the receiver
-// counts. CLUSTER is 1 elsewhere: then none of this exists. tests/host_cuda/host_cuda.h runs clusters too.
+// counts. CLUSTER is 1 elsewhere: then none of this exists. tests/harness/host_cuda/host_cuda.h runs clusters too.
 // Source: PTX ISA, "barrier.cluster", "mapa", "st.async" and "Asynchronous barrier".
 #include "common.cuh"
 

@@ -1,7 +1,7 @@
 // What every kernel shares. REAL is float or double; names are those of the Python code.
 //
 // Arrays are row-major and time-major (T, B, ...). The same source is compiled by NVRTC for the
-// GPU and, with tests/host_cuda/host_cuda.h in front, by a C++ compiler for the CPU.
+// GPU and, with tests/harness/host_cuda/host_cuda.h in front, by a C++ compiler for the CPU.
 
 #ifndef REAL
 #define REAL float

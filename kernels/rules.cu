@@ -1,5 +1,5 @@
 // The rules of bin/sample on the device: which words may follow, and what a word changes. The automaton
-// of src/lstm_music/sampling_rules.py with its table, line by line; a block takes one piece, and a thread
+// of src/lstm_music/sampling/rules.py with its table, line by line; a block takes one piece, and a thread
 // of it one pitch.
 #include "common.cuh"
 #include "rules_table.cuh"
@@ -8,7 +8,7 @@
 #define AFTER PLACES
 #define BEFORE (PLACES + 1)
 
-// What may follow. Everything but places, which are a range, is as in Rules of sampling_rules.py.
+// What may follow. Everything but places, which are a range, is as in Rules of sampling/rules.py.
 struct Words {
     const int* kinds;
     const int* numbers;

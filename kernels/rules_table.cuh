@@ -1,4 +1,4 @@
-// Written by tools/rules_table.py from src/lstm_music/sampling_rules.py: change that.
+// Written by tools/rules_table.py from src/lstm_music/sampling/rules.py: change that.
 
 constexpr int PITCHES = 128;
 constexpr int LAST_TICK = 48000000;

@@ -1,5 +1,5 @@
 // The tensor cores of sm_80 and later, for a warp: bf16 operands, accumulators in fp32. Each is one instruction;
-// tests/host_cuda/host_cuda.h has the same by plain arithmetic. What lane 4g + q of the warp holds of
+// tests/harness/host_cuda/host_cuda.h has the same by plain arithmetic. What lane 4g + q of the warp holds of
 //
 //   A (16, 16): a[0] columns 2q, 2q+1 of row g, a[1] of row g+8; a[2], a[3] the same of columns 2q+8, 2q+9
 //   B (16, 8):  b0 rows 2q, 2q+1 of column g; b1 rows 2q+8, 2q+9

@@ -1,13 +1,13 @@
 import sys
 
-import numba
-import pytest
-from threadpoolctl import threadpool_limits
-
 import browser
 import gradcheck
-import unchanged
+import numba
+import pytest
 from host_cuda import AS_CUPY
+from threadpoolctl import threadpool_limits
+
+import unchanged
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
 

@@ -13,14 +13,15 @@ from pathlib import Path
 
 import pytest
 from numba.core.registry import CPUDispatcher
+from small import without_override
 
 import lstm_music
-from lstm_music import cache, sampling_automaton
-from lstm_music.compiled_rules import AUTOMATON
+from lstm_music import files as cache
 from lstm_music.errors import UserError
 from lstm_music.ops.cpu import jit
 from lstm_music.ops.cuda import device
-from small import without_override
+from lstm_music.sampling import automaton as sampling_automaton
+from lstm_music.sampling.compiled_rules import AUTOMATON
 
 PACKAGE = Path(lstm_music.__file__).parent
 NOWHERE = "/dev/null/home"  # not even the superuser makes a folder there
@@ -136,7 +137,7 @@ def test_each_version_of_the_sources_has_a_folder_and_old_ones_go(monkeypatch, t
 def test_a_version_is_all_files_whose_code_and_constants_are_compiled():
     needed = set()
     modules = pkgutil.walk_packages(lstm_music.__path__, "lstm_music.")
-    for name in (m.name for m in modules if ".ops.cu" not in m.name):  # those are CuPy's
+    for name in (m.name for m in modules if ".ops.cuda" not in m.name):  # those are CuPy's
         module = importlib.import_module(name)
         functions = AUTOMATON if module is sampling_automaton else vars(module)
         compiled = [f for f in functions.values() if isinstance(f, CPUDispatcher)]

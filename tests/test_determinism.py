@@ -9,12 +9,12 @@ import sys
 import numpy as np
 import pytest
 from numba.core.registry import CPUDispatcher
+from small import COMPUTE, SMALL, metrics, small_corpus, small_model, write_music
 
 import lstm_music
 from lstm_music.ops import get_ops
-from lstm_music.progress import Settings
-from lstm_music.trainer import Trainer
-from small import COMPUTE, SMALL, metrics, small_corpus, small_model, write_music
+from lstm_music.runs.settings import Settings
+from lstm_music.training.trainer import Trainer
 
 
 def trained(folder, name, words, hash_seed):
@@ -96,7 +96,7 @@ def test_code_just_compiled_computes_what_code_from_the_cache_does(tmp_path):
 def test_no_compiled_function_leaves_the_order_of_its_sums_to_llvm():
     """LLVM compiles a function alone and again in its callers; which code runs is chance."""
     modules = pkgutil.walk_packages(lstm_music.__path__, "lstm_music.")
-    names = [module.name for module in modules if ".ops.cu" not in module.name]  # CuPy's
+    names = [module.name for module in modules if ".ops.cuda" not in module.name]  # CuPy's
     compiled = [
         function
         for module in map(importlib.import_module, names)

@@ -5,15 +5,16 @@ import importlib.util
 import re
 import sys
 
-import pytest
-
 import documentation as docs
+import pytest
 from documentation import PAGES, ROOT, name_of
 from host_cuda.compile import COMPILER
-from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.runs import BUNDLED, bundled_model
-from lstm_music.model import Config, parameter_shapes
+
+from lstm_music.network.config import Config
+from lstm_music.network.model import parameter_shapes
 from lstm_music.ops.cuda import source
+from lstm_music.runs.checkpoint import read_checkpoint
+from lstm_music.runs.opened import BUNDLED, bundled_model
 
 QUOTING = {"docs/maths.md": "python", "docs/kernels.md": "cuda"}  # all blocks of it are quotations
 SUFFIX = re.compile("csv|cuh?|html|json|js|md|mid|mp3|png|py|safetensors|sqlite|toml|wav")

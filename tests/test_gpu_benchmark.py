@@ -11,11 +11,11 @@ import time
 
 import numpy as np
 import pytest
-
 from bare import bare_run
 from documentation import ROOT
 from host_cuda.compile import COMPILER, KERNEL
 from host_cuda.host_cupy import RECORDER, HostCupy
+
 from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.lstm_sequence import sequence_plan
 
@@ -23,6 +23,7 @@ from lstm_music.ops.cuda.lstm_sequence import sequence_plan
 sys.path.append(str(ROOT / "benchmarks"))
 
 import faulty
+
 import gpu
 import gpu_cases as cases
 import gpu_checks
@@ -41,8 +42,8 @@ needs_compiler = pytest.mark.skipif(
 TINY = Case("tiny", 31, 3, 4, 8, tokens=1200, epochs=2, seconds=30)
 # Modules that read or write files of music, sound or pictures.
 OF_FILES = """
-audio classical cli.figures cli.judging cli.music cli.report cli.reproduce figures listening.clips
-listening.making midi_writing notation
+cli.figures cli.judging cli.report cli.reproduce corpus.classical.build corpus.classical.notation
+listening.clips listening.making midi.writing rendering.audio rendering.figures report.gathering
 """
 
 

@@ -8,7 +8,6 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
-
 from bare import bare_run
 from documentation import ROOT
 from host_cuda.compile import COMPILER

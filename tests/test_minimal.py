@@ -8,16 +8,18 @@ import sys
 import mido
 import numpy as np
 import pytest
-
 from documentation import ROOT
 from gradcheck import check_gradients, dense
-from lstm_music.midi import Piece, notes_of, read_midi, write_midi
-from lstm_music.model import Batch, Config, Model, State
-from lstm_music.ops import get_ops
-from lstm_music.ops.numpy_ops import RowGradient
-from lstm_music.optim import Optimizer, clip_scale, global_norm
-from lstm_music.tokenizers.messages import MessageTokenizer
 from small import piece_of, track_of, write_music
+
+from lstm_music.arrays import Batch, RowGradient
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import Piece, notes_of
+from lstm_music.network.config import Config, State
+from lstm_music.network.model import Model
+from lstm_music.network.optim import Optimizer, clip_scale, global_norm
+from lstm_music.ops import get_ops
+from lstm_music.tokenizers.messages import MessageTokenizer
 
 EXAMPLE = ROOT / "examples" / "minimal.py"
 MOST_LINES = 200

@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from lstm_music.markup import tag
-from lstm_music.names import printable, typeable
+from lstm_music.rendering.html import tag
+from lstm_music.untrusted import printable, typeable
 
 NAMES = [b"plain", b"a b", b"it's", b"d\xfcr", b"d\xc3\xbcr", b"a\nb", b"\x1b[2J", b"\\", b"'\xff'",
          b"\xfcab", b"$HOME", b"-n"]  # fmt: skip

@@ -8,23 +8,24 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from small import small_corpus, small_trainer, write_music
 
-from lstm_music import run_folder
-from lstm_music.bounded import TooLarge, number, of_fields, parse_json, read_bounded, read_json
-from lstm_music.checkpoint import CHECKPOINTS, META_FILE, MODEL_FILE, read_checkpoint
 from lstm_music.cli import common, corpus, figures
 from lstm_music.cli.common import put, run
-from lstm_music.cli.evaluate import reading_of, source_of
 from lstm_music.cli.printing import Bar, shown
-from lstm_music.cli.report import losses_of
-from lstm_music.corpus import Reading, load_corpus
+from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.errors import UserError
-from lstm_music.midi import MidiError, read_midi
-from lstm_music.progress import Settings
-from lstm_music.reproduction import read_outcome
-from lstm_music.run_folder import METRICS, cut_metrics, described_options, read_metrics
-from lstm_music.run_lock import RunLock
-from small import small_corpus, small_trainer, write_music
+from lstm_music.midi.files import read_midi
+from lstm_music.midi.piece import MidiError
+from lstm_music.report.gathering import losses_of
+from lstm_music.reproduction.outcome import read_outcome
+from lstm_music.runs import folder as run_folder
+from lstm_music.runs.checkpoint import CHECKPOINTS, META_FILE, MODEL_FILE, read_checkpoint
+from lstm_music.runs.folder import METRICS, cut_metrics, described_options, read_metrics
+from lstm_music.runs.lock import RunLock
+from lstm_music.runs.opened import reading_of, source_of
+from lstm_music.runs.settings import Settings
+from lstm_music.untrusted import TooLarge, number, of_fields, parse_json, read_bounded, read_json
 
 ENDLESS = 6 << 30  # bytes of a file that takes none on the disk
 KINDS = ("pipe", "device", "link to a pipe", "folder", "endless")

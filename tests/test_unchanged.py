@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import unchanged
-from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.runs import open_run
+from lstm_music.runs.checkpoint import read_checkpoint
+from lstm_music.runs.opened import open_run
 from unchanged import FIXTURE, compare, entry_of, probe
 from unchanged.cases import CASES, measures, samples, training
 from unchanged.place import NUDGE, Place, Result

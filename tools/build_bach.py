@@ -24,9 +24,8 @@ from typing import Any
 
 import mido
 
-from lstm_music.classical import zip_files
-from lstm_music.midi import TICKS_PER_QUARTER
-from lstm_music.notation import (
+from lstm_music.corpus.classical.build import zip_files
+from lstm_music.corpus.classical.notation import (
     VELOCITY,
     MeterChange,
     Note,
@@ -36,6 +35,7 @@ from lstm_music.notation import (
     separate_notes,
     to_ticks,
 )
+from lstm_music.midi.piece import TICKS_PER_QUARTER
 
 GRID = 60  # a thirty-second note; durations off this grid are worth a line in the note
 SIZE_LIMIT = 300_000

@@ -14,7 +14,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from lstm_music.checkpoint import (
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.runs.checkpoint import (
     CHECKPOINTS,
     META_FILE,
     MODEL_FILE,
@@ -22,8 +23,7 @@ from lstm_music.checkpoint import (
     read_checkpoint,
     sealed,
 )
-from lstm_music.cli.runs import BUNDLED
-from lstm_music.corpus import Reading, load_corpus
+from lstm_music.runs.opened import BUNDLED
 
 DATA = Path(__file__).parents[1] / "src" / "lstm_music" / "data"
 

@@ -21,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "harness"))
 
 import browser
 from crowd import Crowd, Server, check_kept
+
 from listening import Rater, small_study
 from lstm_music.listening import results, statistics
 from lstm_music.listening.results import PAPER

@@ -19,12 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from lstm_music.cli.sample import find_checkpoint
-from lstm_music.composer import composer_of
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.midi import Piece, notes_of, raw_tracks, write_midi
-from lstm_music.model import Model
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.midi.files import raw_tracks, write_midi
+from lstm_music.midi.piece import Piece, notes_of
+from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
-from lstm_music.sampler import Options
+from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.messages import SPECIALS, TRACK_END
 
 # Intervals above the root: major, minor, diminished, augmented triads; the usual sevenths.

@@ -18,16 +18,17 @@ from pathlib import Path
 
 import numpy as np
 
-from lstm_music import audio
-from lstm_music.checkpoint import read_checkpoint
-from lstm_music.cli.runs import bundled_model
-from lstm_music.cli.sample import model_of
-from lstm_music.composer import composer_of
-from lstm_music.figures import embedding_map, piano_roll
-from lstm_music.midi import TICKS_PER_QUARTER, WHOLE_NOTE, Piece, repair_track, write_midi
-from lstm_music.ops.numpy_ops import Array
-from lstm_music.sampler import Options
-from lstm_music.score import draw_score, is_available
+from lstm_music.arrays import Array
+from lstm_music.midi.files import write_midi
+from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE, Piece
+from lstm_music.midi.repair import repair_track
+from lstm_music.rendering import audio
+from lstm_music.rendering.figures import embedding_map, piano_roll
+from lstm_music.rendering.score import draw_score, is_available
+from lstm_music.runs.checkpoint import read_checkpoint
+from lstm_music.runs.opened import bundled_model, model_of
+from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.options import Options
 
 TEMPO = 90.0
 LOW, HIGH = 36, 84  # MIDI pitches of the melody

@@ -35,7 +35,7 @@ KERNELS = """
 from lstm_music.ops.cuda.source import names, text
 print(len([text(name) for name in names()]), "kernel files")
 """
-NAMES = "from lstm_music.cli import COMMANDS; print(*COMMANDS)"
+NAMES = "from lstm_music.cli.commands import COMMANDS; print(*COMMANDS)"
 
 
 class Trial(NamedTuple):

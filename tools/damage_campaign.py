@@ -22,7 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from lstm_music.checkpoint import (
+from lstm_music.errors import UserError
+from lstm_music.network.config import Config
+from lstm_music.network.model import Model, init_parameters
+from lstm_music.network.optim import Annealing
+from lstm_music.ops import get_ops
+from lstm_music.runs.checkpoint import (
     META_FILE,
     MODEL_FILE,
     TRAIN_FILE,
@@ -32,12 +37,8 @@ from lstm_music.checkpoint import (
     sealed,
     write_checkpoint,
 )
-from lstm_music.composer import composer_of
-from lstm_music.errors import UserError
-from lstm_music.model import Config, Model, init_parameters
-from lstm_music.ops import get_ops
-from lstm_music.optim import Annealing
-from lstm_music.progress import Progress, Settings
+from lstm_music.runs.settings import Progress, Settings
+from lstm_music.sampling.composing import composer_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FILES = (MODEL_FILE, TRAIN_FILE, META_FILE)
@@ -253,7 +254,7 @@ def forged_arrays(data: bytes, rng: random.Random) -> bytes:
 
 def compose(checkpoint: Checkpoint) -> None:
     """Compose a few tokens, as bin/sample does, with all that a checkpoint says of it."""
-    from lstm_music.sampler import Options
+    from lstm_music.sampling.options import Options
 
     model = Model(checkpoint.config, get_ops("numpy"), 0, checkpoint.parameters)
     composer = composer_of(checkpoint, model)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import soundfile
 
-from lstm_music.audio import wav_bytes
+from lstm_music.rendering.audio import wav_bytes
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 QUALITY = 0.65  # 0 the best, 1 the smallest

@@ -29,21 +29,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.io
 
-from lstm_music.bounded import parse_json
-from lstm_music.checkpoint import Checkpoint, arrays_of
-from lstm_music.checkpoint_meta import check_meta
-from lstm_music.composer import composer_of
-from lstm_music.corpus import Reading
+from lstm_music.corpus.disk import HASH, META, cache_hash, read_cache
+from lstm_music.corpus.load import Reading
+from lstm_music.corpus.roll_files import SPLITS, rolls_in
 from lstm_music.errors import UserError
-from lstm_music.midi import Piece, read_midi, write_midi
-from lstm_music.model import Config, Model
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import Piece
+from lstm_music.network.config import Config
+from lstm_music.network.model import Model
+from lstm_music.network.optim import Annealing
 from lstm_music.ops import get_ops
-from lstm_music.optim import Annealing
-from lstm_music.prepared import HASH, META, cache_hash, read_cache
-from lstm_music.progress import Progress, Settings
-from lstm_music.roll_files import SPLITS, rolls_in
-from lstm_music.run_folder import CONFIG, described_options
+from lstm_music.runs.checkpoint import Checkpoint, arrays_of
+from lstm_music.runs.folder import CONFIG, described_options
+from lstm_music.runs.meta import check_meta
+from lstm_music.runs.settings import Progress, Settings
+from lstm_music.sampling.composing import composer_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
+from lstm_music.untrusted import parse_json
 
 MEMORY = 1 << 30  # bytes of address space beyond what is loaded
 LARGEST = 1 << 16  # bytes of an input
@@ -366,7 +368,7 @@ def bound() -> None:
     try:
         import resource
 
-        from lstm_music.roll_reader import in_use
+        from lstm_music.corpus.roll_process import in_use
 
         resource.setrlimit(resource.RLIMIT_AS, (in_use() + MEMORY, resource.RLIM_INFINITY))
     except (ImportError, OSError, ValueError):

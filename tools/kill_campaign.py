@@ -20,7 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_music.checkpoint import CHECKPOINTS, linked, read_arrays, read_meta
+from lstm_music.runs.checkpoint import CHECKPOINTS, linked, read_arrays, read_meta
 
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
 COMPUTE = ["--backend", "numpy", "--threads", "1"]

@@ -22,24 +22,24 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 RULES = (
-    "tests/test_rules.py::test_walks_are_those_recorded",
-    "tests/tokenizers/test_message_rules.py",
-    "tests/tokenizers/test_event_rules.py",
+    "tests/sampling/test_rules.py::test_walks_are_those_recorded",
+    "tests/sampling/test_message_rules.py",
+    "tests/sampling/test_event_rules.py",
 )
 TESTS = {
-    "lstm.py": ("tests/test_lstm.py",),
-    "heads.py": ("tests/test_heads.py",),
+    "lstm.py": ("tests/network/test_lstm.py",),
+    "heads.py": ("tests/network/test_heads.py",),
     "tokenizers/vocabulary.py": ("tests/tokenizers/test_vocabulary.py",),
     "tokenizers/messages.py": ("tests/tokenizers/test_messages.py",),
     "tokenizers/chords.py": ("tests/tokenizers/test_chords.py",),
-    "sampling_rules.py": RULES,
-    "sampling_automaton.py": RULES,
-    "checkpoint.py": ("tests/test_checkpoint.py", "tests/test_forged_checkpoints.py"),
-    "checkpoint_meta.py": ("tests/test_forged_checkpoints.py",),
-    "run_lock.py": ("tests/test_run_lock.py",),
-    "health.py": ("tests/test_health.py",),
-    "compiled_sampling.py": ("tests/test_compiled_sampling.py",),
-    "compiled_choice.py": ("tests/test_compiled_sampling.py",),
+    "sampling/rules.py": RULES,
+    "sampling/automaton.py": RULES,
+    "checkpoint.py": ("tests/runs/test_checkpoint.py", "tests/runs/test_forged_checkpoints.py"),
+    "checkpoint_meta.py": ("tests/runs/test_forged_checkpoints.py",),
+    "run_lock.py": ("tests/runs/test_run_lock.py",),
+    "health.py": ("tests/training/test_health.py",),
+    "compiled_sampling.py": ("tests/sampling/test_compiled_sampling.py",),
+    "compiled_choice.py": ("tests/sampling/test_compiled_sampling.py",),
 }
 SECONDS = 600  # a run of the tests that takes longer may have noticed something
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {

@@ -48,7 +48,7 @@ ROLLS = """
 import sys
 import numpy as np
 from scipy.io import savemat
-from lstm_music.corpus import Reading, load_corpus
+from lstm_music.corpus.load import Reading, load_corpus
 corpus = load_corpus("bach", reading=Reading("note"))
 def cell(split):
     rolls = [piece for piece in corpus.split_frames(split)][:20]

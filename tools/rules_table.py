@@ -1,21 +1,21 @@
 """Write the table of the sampling rules for CUDA and the page: python tools/rules_table.py
 
-kernels/rules_table.cuh and page/rules_table.js have what sampling_rules.py tells: the names of
-kinds, phases, facts, classes and fields, what must hold, and which phase follows.
+kernels/rules_table.cuh and report/browser/rules_table.js have what sampling/rules.py tells: the
+names of kinds, phases, facts, classes and fields, what must hold, and which phase follows.
 """
 
 from pathlib import Path
 from typing import Any
 
-from lstm_music import midi
-from lstm_music import sampling_rules as rules
-from lstm_music.sampling_automaton import FIELDS
+from lstm_music.midi import piece as midi
+from lstm_music.sampling import rules
+from lstm_music.sampling.automaton import FIELDS
 from lstm_music.tokenizers.messages import PITCHES
 
 ROOT = Path(__file__).resolve().parent.parent
 HEADER = ROOT / "kernels" / "rules_table.cuh"
-SCRIPT = ROOT / "src" / "lstm_music" / "page" / "rules_table.js"
-SAID = "// Written by tools/rules_table.py from src/lstm_music/sampling_rules.py: change that.\n"
+SCRIPT = ROOT / "src" / "lstm_music" / "report" / "browser" / "rules_table.js"
+SAID = "// Written by tools/rules_table.py from src/lstm_music/sampling/rules.py: change that.\n"
 CLASSES = "OFFS TRACK_ENDS PIECE_ENDS ONS CHORDS BARS PLACES"
 OTHERS = "TOLD UNTOLD NEVER NONE FAR NO_LIMIT SILENT"
 TICKS = ("LAST_TICK", "TICKS_PER_QUARTER", "WHOLE_NOTE")

@@ -1,15 +1,26 @@
-"""Files that appear whole, and names that are taken by whoever writes: never chosen, then used.
+"""Files that appear whole or not at all; the folder of what can be made again.
 
 Of two processes that look for a free name at once both find the same; only making it tells who
 has it. The names of what is still being written are nobody else's either: in two containers that
 share a folder, two processes may have the same number.
 """
 
+import atexit
 import os
 import secrets
+import shutil
+import stat
+import sys
+import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+from lstm_music.errors import UserError
+
+T = TypeVar("T")
 
 
 def beside(path: Path) -> Path:
@@ -101,3 +112,66 @@ def move_new(made: Path, folder: Path, again: bool) -> Path:
         if not again:
             raise FileExistsError(path)
         path, n = folder.with_name(f"{folder.name}-{n}"), n + 1
+
+
+def cache_folder() -> Path:
+    """Return the folder for it: $LSTM_MUSIC_CACHE, else the user's cache folder.
+
+    Where that can't be written it's a temporary one. Raises UserError where there is none either.
+    """
+    own = os.environ.get("LSTM_MUSIC_CACHE")
+    if own:
+        return Path(own)
+    base = os.environ.get("XDG_CACHE_HOME")
+    with suppress(RuntimeError):  # a user without a home
+        folder = (Path(base) if base else Path.home() / ".cache") / "lstm-music"
+        if can_write(folder):
+            return folder
+    return temporary_folder()
+
+
+def can_write(folder: Path) -> bool:
+    """Return whether a folder can be written, or made where it isn't there."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+@cache
+def temporary_folder() -> Path:
+    """Return a temporary folder that this user alone can write, and say so once.
+
+    It stays for the next time, unless somebody else has taken its name. Raises UserError.
+    """
+    user = getattr(os, "getuid", lambda: "")()
+    try:
+        folder = Path(tempfile.gettempdir()) / f"lstm-music-{user}"
+        with suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        found = folder.lstat()
+        ours = stat.S_ISDIR(found.st_mode) and (not user or found.st_uid == user)
+        if not ours or (os.name == "posix" and found.st_mode & 0o077):
+            folder = Path(tempfile.mkdtemp(prefix="lstm-music-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    except OSError as error:
+        raise UserError(
+            f"no folder here can be written, not even a temporary one ({error.strerror}): "
+            "set TMPDIR to one that can"
+        ) from error
+    from lstm_music.errors import launched
+
+    if (launched() or (1, 0))[1] == 0:
+        print(
+            "note: your cache folder can't be written: what can be made again is kept in "
+            f"'{folder}' (LSTM_MUSIC_CACHE names another place)",
+            file=sys.stderr,
+        )
+    return folder
+
+
+def content_of(draw: Callable[[Path], T]) -> tuple[bytes, T]:
+    """Return the file that draw writes to a path, and what it returns."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "figure"
+        drawn = draw(path)
+        return path.read_bytes(), drawn

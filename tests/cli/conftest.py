@@ -1,11 +1,11 @@
 from types import SimpleNamespace
 
 import pytest
+from small import COMPUTE, SMALL, write_music
 
-from lstm_music import score
 from lstm_music.cli import corpus, evaluate, figures, report, sample, train
 from lstm_music.cli.common import run
-from small import COMPUTE, SMALL, write_music
+from lstm_music.rendering import score
 
 COMMANDS = {
     "corpus": corpus, "evaluate": evaluate, "figures": figures, "report": report,

@@ -6,16 +6,16 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
-
-from lstm_music import sampler
-from lstm_music.cli.runs import open_run
-from lstm_music.cli.sample import model_of, primers_of
-from lstm_music.composer import composer_of
-from lstm_music.midi import Piece, read_midi, write_midi
-from lstm_music.report import PRIMER_LENGTH
-from lstm_music.sampler import Options
-from lstm_music.tokenizers.events import bars_of
 from small import piece_of, track_of
+
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import Piece
+from lstm_music.report.page import PRIMER_LENGTH
+from lstm_music.runs.opened import model_of, open_run
+from lstm_music.sampling import sampler
+from lstm_music.sampling.composing import composer_of, primers_of
+from lstm_music.sampling.options import Options
+from lstm_music.tokenizers.events import bars_of
 
 BAR, THREE, FIVE = 1920, 1440, 2400
 KINDS = {

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lstm_music.cli import COMMANDS, common
+from lstm_music.cli import common
+from lstm_music.cli.commands import COMMANDS
 from lstm_music.cli.common import Parser, add_reading_options, number, reading_from, run, whole
-from lstm_music.cli.runs import run_folder, typed
-from lstm_music.corpus import Reading
+from lstm_music.corpus.load import Reading
 from lstm_music.errors import UserError
+from lstm_music.runs.opened import run_folder, typed
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -3,10 +3,11 @@ import subprocess
 
 import pytest
 
-from lstm_music.cli import COMMANDS, completion
+from lstm_music.cli import completion
+from lstm_music.cli.commands import COMMANDS
 from lstm_music.cli.common import Parser, run
+from lstm_music.corpus.sources import NAMED
 from lstm_music.ops import BACKENDS
-from lstm_music.sources import NAMED
 
 pytestmark = pytest.mark.skipif(not shutil.which("bash"), reason="no bash here")
 

@@ -9,16 +9,17 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
-from lstm_music import classical
-from lstm_music.classical import Built
-from lstm_music.corpus import Reading, key_of, load_corpus
-from lstm_music.listening.making import files_in
-from lstm_music.midi import Piece, write_midi
-from lstm_music.piano_roll import frames_of
-from lstm_music.prepared import OUTSIDE
-from lstm_music.sources import Skipped, find_rolls
 from small import piece_of, track_of, write_music
+
+from lstm_music.corpus.classical import build as classical
+from lstm_music.corpus.classical.build import Built
+from lstm_music.corpus.corpus import OUTSIDE
+from lstm_music.corpus.load import Reading, key_of, load_corpus
+from lstm_music.corpus.sources import Skipped, find_rolls
+from lstm_music.listening.making import files_in
+from lstm_music.midi.files import write_midi
+from lstm_music.midi.piece import Piece
+from lstm_music.midi.roll import frames_of
 
 COUNTS = ["pieces", "tokens", "unique_tokens"]
 

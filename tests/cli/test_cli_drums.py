@@ -8,13 +8,14 @@ from types import SimpleNamespace
 import mido
 import numpy as np
 import pytest
-
-from lstm_music.checkpoint import read_run
-from lstm_music.cli import listen
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.listening import making
-from lstm_music.midi import DRUMS, Piece, notes_of, read_midi, write_midi
 from small import piece_of, track_of
+
+from lstm_music.cli import listen
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.listening import making
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import DRUMS, Piece, notes_of
+from lstm_music.runs.checkpoint import read_run
 
 KINDS = {
     "flatten": ("--tracks", "flatten"),

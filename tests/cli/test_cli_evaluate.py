@@ -5,14 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from lstm_music.baselines import fit_baseline
-from lstm_music.cli.runs import open_run
-from lstm_music.evaluate import mean_nats, token_count, unigram_nats
-from lstm_music.frame_evaluation import PUBLISHED, score_baseline, score_chords, score_notes
-from lstm_music.midi import Piece, write_midi
-from lstm_music.model import Model
-from lstm_music.ops import get_ops
 from small import (
     SMALL,
     flip,
@@ -23,6 +15,16 @@ from small import (
     track_of,
     write_music,
 )
+
+from lstm_music.evaluation.frames import PUBLISHED, score_baseline, score_chords, score_notes
+from lstm_music.evaluation.likelihood import token_count, unigram_nats
+from lstm_music.midi.files import write_midi
+from lstm_music.midi.piece import Piece
+from lstm_music.network.baselines import fit_baseline
+from lstm_music.network.model import Model
+from lstm_music.ops import get_ops
+from lstm_music.runs.opened import open_run
+from lstm_music.training.validation import mean_nats
 
 KEYS = ["name", "nats_per_token", "nats_per_frame", "frame_accuracy", "frames", "tokens"]
 REPO = Path(__file__).resolve().parents[2]

@@ -6,14 +6,16 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
-
-from lstm_music import token_composer
-from lstm_music.cli.runs import open_run
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.midi import Piece, merge_tracks, notes_of, read_midi, write_midi
-from lstm_music.music_pieces import split_music
-from lstm_music.tokenizers.events import AT, BAR_LINE, EventTokenizer, parse
 from small import piece_of, track_of
+
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.evaluation.music.excerpts import split_music
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import Piece, notes_of
+from lstm_music.midi.repair import merge_tracks
+from lstm_music.runs.opened import open_run
+from lstm_music.sampling import token_composers as token_composer
+from lstm_music.tokenizers.events import AT, BAR_LINE, EventTokenizer, parse
 
 HOW = ("--representation", "event")
 BAR = 1920

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
-
-from lstm_music import resuming
-from lstm_music.checkpoint import checkpoints_of, read_run
-from lstm_music.cli import train
-from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, heed_signals, metrics, target, without_override
+
+from lstm_music.cli import train
+from lstm_music.runs.checkpoint import checkpoints_of, read_run
+from lstm_music.training import resuming
+from lstm_music.training.trainer import Trainer
 
 REPO = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
@@ -235,6 +235,6 @@ def test_a_new_run_that_is_killed_while_it_is_described_leaves_no_half_run(
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("lstm_music.run_folder.describe_run", killed)
+    monkeypatch.setattr("lstm_music.runs.folder.describe_run", killed)
     assert command("train", "music", *SMALL, "--run", "a").status == 130
     assert not (folder / "runs" / "a").exists()

@@ -4,10 +4,10 @@ from pathlib import Path
 import mido
 import pytest
 from matplotlib.image import imread
-
-from lstm_music import figures, score
-from lstm_music.cli.runs import bundled_model
 from small import piece_of, write_midi
+
+from lstm_music.rendering import figures, score
+from lstm_music.runs.opened import bundled_model
 
 MUSIC = ["model", "untrained", "chord-frequency"]
 

@@ -5,14 +5,15 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music import device_sampling
+from small import SMALL
+
 from lstm_music.cli import evaluate, sample, train
 from lstm_music.cli.common import run
 from lstm_music.ops.cuda.cupy_ops import CupyOps
-from small import SMALL
+from lstm_music.runs import opened
+from lstm_music.sampling import device as device_sampling
 
 COMMANDS = {"evaluate": evaluate, "sample": sample, "train": train}
 
@@ -87,7 +88,7 @@ def test_a_run_on_the_stand_in_for_a_gpu(call, monkeypatch, folder):
         return made[-1]
 
     with monkeypatch.context() as patch:
-        for module in (train, sample):
+        for module in (train, opened):
             patch.setattr(module, "get_ops", stand_in)
         patch.setattr(device_sampling, "ROWS", 2)
         words = ("--backend", "cupy", "--precision", "bf16", "--max-steps", 3, "--run", "a")

@@ -9,11 +9,11 @@ from xml.etree import ElementTree
 
 import pytest
 from matplotlib.image import imread
+from small import COMPUTE
 
-from lstm_music import audio, score
 from lstm_music.cli import common
 from lstm_music.errors import UserError
-from small import COMPUTE
+from lstm_music.rendering import audio, score
 
 FREQUENCY = ("--baseline", "chord-frequency", "--corpus", "music", "--bars", 2)
 needs_score = pytest.mark.skipif(

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from lstm_music import checkpoint
-from lstm_music.checkpoint import CHECKPOINTS
-from lstm_music.cli import sample, train, train_options
-from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, metrics, target
+
+from lstm_music.cli import sample, train, train_options
+from lstm_music.runs import checkpoint
+from lstm_music.runs.checkpoint import CHECKPOINTS
+from lstm_music.training.trainer import Trainer
 
 HOW = ("--early-stop", 0, "--checkpoint-minutes", 1000)
 

@@ -10,11 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from small import COMPUTE, SMALL, target, write_music
 
 from lstm_music.cli import corpus, evaluate, figures, listen, report, sample, train
 from lstm_music.cli.common import run
 from lstm_music.listening.study import Study
-from small import COMPUTE, SMALL, target, write_music
 
 COMMANDS = {
     "corpus": corpus, "evaluate": evaluate, "figures": figures, "listen": listen,

@@ -4,13 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from small import COMPUTE, SMALL, write_music
 
 from listening import tone
 from lstm_music.cli import listen, music
 from lstm_music.cli.common import run
+from lstm_music.corpus.sources import NAMED
 from lstm_music.listening import making
-from lstm_music.sources import NAMED
-from small import COMPUTE, SMALL, write_music
 
 WARNING = "warning: 'bach' is the corpus of that name, not what lies here: write ./bach for that"
 
@@ -21,7 +21,7 @@ def both(folder, train_small, monkeypatch):
     train_small("--max-steps", 1, "--run", "a", "--quiet")
     write_music(folder / "bach", pieces=30, notes=30)
     shutil.make_archive("few", "zip", write_music(folder / "few", pieces=24, notes=30))
-    monkeypatch.setattr("lstm_music.sources.resources.files", lambda _: Bundle(folder))
+    monkeypatch.setattr("lstm_music.corpus.sources.resources.files", lambda _: Bundle(folder))
 
 
 class Bundle:

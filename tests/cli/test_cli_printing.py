@@ -10,12 +10,12 @@ import sys
 import time
 
 import pytest
+from small import COMPUTE, SMALL, heed_signals, target
 from tqdm import tqdm
 
-from lstm_music.checkpoint import checkpoints_of
 from lstm_music.cli.common import run, warn
 from lstm_music.cli.printing import Output, unfailing
-from small import COMPUTE, SMALL, heed_signals, target
+from lstm_music.runs.checkpoint import checkpoints_of
 
 FULL = "/dev/full"
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason=f"no {FULL} here")

@@ -11,10 +11,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from lstm_music.checkpoint import checkpoints_of
-from lstm_music.ranks import LAUNCHERS
 from small import COMPUTE, SMALL, heed_signals, metrics
+
+from lstm_music.errors import LAUNCHERS
+from lstm_music.runs.checkpoint import checkpoints_of
 
 MPIRUN = shutil.which("mpirun", path=str(Path(sys.executable).parent))
 pytestmark = pytest.mark.skipif(

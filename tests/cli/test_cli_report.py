@@ -5,16 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from lstm_music import audio, score
 from lstm_music.cli import report as command_report
-from lstm_music.midi import read_midi
-from lstm_music.report import MOST, RunReport
+from lstm_music.midi.files import read_midi
+from lstm_music.rendering import audio, score
+from lstm_music.report import gathering
+from lstm_music.report.page import MOST, RunReport
 
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
     """Samples of two bars, which render fast."""
-    monkeypatch.setattr(command_report, "BARS", 2)
+    monkeypatch.setattr(gathering, "BARS", 2)
 
 
 @pytest.fixture
@@ -120,7 +121,7 @@ def test_a_run_with_a_hostile_name_is_shown_as_it_is_called(ok, train_small):
 def test_a_score_too_large_for_the_page_is_left_out(ok, run, monkeypatch):
     ok("report", run)
     assert (run / "report.html").read_text("utf-8").count("<summary>Score</summary>") == 3
-    monkeypatch.setattr(command_report, "SCORE_SHARE", 0.0001)
+    monkeypatch.setattr(gathering, "SCORE_SHARE", 0.0001)
     ok("report", run)
     content = (run / "report.html").read_text("utf-8")
     assert "<summary>Score</summary>" not in content
@@ -154,7 +155,7 @@ def test_without_engraver_or_instruments_there_is_a_page_without_them(ok, run, m
     def nothing(midi):
         raise command_report.UserError("nothing here can make sound")
 
-    monkeypatch.setattr(command_report, "wav_bytes", nothing)
+    monkeypatch.setattr(gathering, "wav_bytes", nothing)
     ok("report", run)
     content = (run / "report.html").read_text("utf-8")
     assert "<audio" not in content
@@ -201,7 +202,7 @@ def test_a_page_that_grew_too_large_is_not_written(fails, run, monkeypatch):
 @pytest.mark.parametrize(("samples", "bars"), [(1, 8), (3, 8), (6, 8), (12, 3)])
 def test_many_samples_are_shorter(samples, bars, monkeypatch):
     monkeypatch.undo()
-    assert command_report.bars_of(samples) == bars
+    assert gathering.bars_of(samples) == bars
 
 
 def test_reports_are_of_the_run_s_own_steps(ok, run, monkeypatch):

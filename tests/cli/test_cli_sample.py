@@ -7,18 +7,21 @@ from pathlib import Path
 import mido
 import numpy as np
 import pytest
+from small import flip, piece_of, track_of
 
-from lstm_music import composer, decoding, sampler
-from lstm_music.baselines import fit_baseline
-from lstm_music.checkpoint import FORMAT, read_run
-from lstm_music.cli import runs, sample
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, read_midi, write_midi
-from lstm_music.model import Model
-from lstm_music.piano_roll import NOTES, estimate_key, frames_of
+from lstm_music.cli import sample
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import TICKS_PER_QUARTER, Piece, notes_of
+from lstm_music.midi.roll import NOTES, estimate_key, frames_of
+from lstm_music.network.baselines import fit_baseline
+from lstm_music.network.model import Model
+from lstm_music.runs import opened as runs
+from lstm_music.runs.checkpoint import FORMAT, read_run
+from lstm_music.sampling import composer, composing, decoding, sampler
+from lstm_music.sampling import options as sampling_options
 from lstm_music.tokenizers.chords import chord_words, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
-from small import flip, piece_of, track_of
 
 BAR = 4 * TICKS_PER_QUARTER
 
@@ -141,9 +144,9 @@ def test_the_drawing_options_reach_the_sampler(compose, monkeypatch):
     compose("--temperature", 1, "--top-k", 0, "--top-p", 1, "--bars", 2)
     compose("--temperature", 2, "--top-k", 1, "--top-p", 1, "--greedy", "--seconds", 4)
     assert seen == [
-        sampler.Options(9, None, 0.7, 3, 0.8, False, 8),
-        sampler.Options(None, None, 1.0, 0, 1.0, False, 0, bars=2),
-        sampler.Options(None, 6 * TICKS_PER_QUARTER, 2.0, 1, 1.0, True, 0),  # 90 a minute
+        sampling_options.Options(9, None, 0.7, 3, 0.8, False, 8),
+        sampling_options.Options(None, None, 1.0, 0, 1.0, False, 0, bars=2),
+        sampling_options.Options(None, 6 * TICKS_PER_QUARTER, 2.0, 1, 1.0, True, 0),  # 90 a minute
     ]
 
 
@@ -404,7 +407,7 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     """The file holds the music of the tokens, whatever wrote it."""
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
-    grammar = composer.composer_of(checkpoint, None).grammar
+    grammar = composing.composer_of(checkpoint, None).grammar
     piece = decoding.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), grammar, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)
@@ -676,8 +679,8 @@ def test_bad_baselines_are_one_line(fails):
 
 
 def test_many_tokens_or_words_are_worth_the_compiled_loop():
-    assert sample.ops_of("auto").name == "numpy"
-    assert sample.ops_of("auto", 1000, 500).name == "numpy"
-    assert sample.ops_of("auto", 50_000, 500).name == "numba"
-    assert sample.ops_of("auto", 2000, 35_509).name == "numba"
-    assert sample.ops_of("numpy", 50_000, 500).name == "numpy"
+    assert runs.ops_of("auto").name == "numpy"
+    assert runs.ops_of("auto", 1000, 500).name == "numpy"
+    assert runs.ops_of("auto", 50_000, 500).name == "numba"
+    assert runs.ops_of("auto", 2000, 35_509).name == "numba"
+    assert runs.ops_of("numpy", 50_000, 500).name == "numpy"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from lstm_music.cli import sample
-from lstm_music.ranks import Alone
+from lstm_music.training.ranks import Alone
 
 
 class Share(Alone):

@@ -11,13 +11,13 @@ import sys
 from pathlib import Path
 
 import pytest
-
-from lstm_music import optim
-from lstm_music.cli import train, train_options
-from lstm_music.midi import read_midi
-from lstm_music.progress import Progress, Report
-from lstm_music.trainer import Trainer
 from small import COMPUTE, SMALL, flip, metrics, target, write_music
+
+from lstm_music.cli import train, train_options
+from lstm_music.midi.files import read_midi
+from lstm_music.network import optim
+from lstm_music.runs.settings import Progress, Report
+from lstm_music.training.trainer import Trainer
 
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
 

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-
 from host_cuda.compile import COMPILER
 from host_cuda.host_cublas import from_bf16
 from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import PRECISIONS, NumpyOps, numpy_ops
+
+from lstm_music.ops import NumpyOps, numpy_ops
 from lstm_music.ops.cuda import matrices
 from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.device import PRECISIONS
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 NAMES = ("losses", "dh", "dW", "db")

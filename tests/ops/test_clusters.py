@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-
 from host_cuda.compile import COMPILER, HostModule, LaunchError
+
 from lstm_music.ops.cuda import source
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lstm_music.arrays import NO_NOTES, RowGradient
 from lstm_music.ops import NumpyOps, get_ops, numpy_ops
-from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient, logit_chunks
+from lstm_music.ops.numpy_ops import logit_chunks
 
 REFERENCE = NumpyOps("float64")
 RTOL = {"float64": 1e-10, "float32": 1e-4}

@@ -6,8 +6,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-
 from host_cuda.compile import COMPILER
+
 from lstm_music.errors import UserError
 from lstm_music.ops.cuda import cublas
 

@@ -5,8 +5,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-
 from host_cuda.host_cupy import CompileException, HostCupy
+
 from lstm_music import ops as backends
 from lstm_music.errors import UserError
 from lstm_music.ops.cuda.cupy_ops import CupyOps

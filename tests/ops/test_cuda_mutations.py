@@ -7,9 +7,9 @@ import pytest
 import test_contract as contract
 import test_cuda_ops
 import test_lstm_sequence as sequences
-
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
+
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")

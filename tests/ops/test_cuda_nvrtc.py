@@ -6,8 +6,8 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-
 from host_cuda import nvrtc
+
 from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.lstm_sequence import (
     CLUSTERS,

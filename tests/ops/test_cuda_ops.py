@@ -1,6 +1,6 @@
 """CupyOps on the CPU: every op, its kernels and its launches, against NumpyOps.
 
-The kernels are those that run on a GPU, compiled as C++ (tests/host_cuda/).
+The kernels are those that run on a GPU, compiled as C++ (tests/harness/host_cuda/).
 """
 
 from types import SimpleNamespace
@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 import test_contract as contract
 import test_notes
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from gradcheck import check_gradients, dense
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from lstm_music.model import HEADS, Batch, Config, Model, State, init_parameters
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import words_of
+
+from lstm_music.arrays import NO_NOTES, Batch, RowGradient
+from lstm_music.network.config import HEADS, Config, State
+from lstm_music.network.model import Model, init_parameters
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda import gemm, optimizer
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.gemm import leading
-from lstm_music.ops.numpy_ops import NO_NOTES, RowGradient
-from small import words_of
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 REFERENCE = NumpyOps("float64")

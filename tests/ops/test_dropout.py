@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
+from gradcheck import check_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gradcheck import check_gradients
 from lstm_music.ops import NumpyOps, philox
 
 REFERENCE = NumpyOps("float64")

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-
 from gradcheck import check_gradients, dense
 
 IDS = {

@@ -11,19 +11,20 @@ import numpy as np
 import pytest
 import test_contract as contract
 import test_cuda_nvrtc
+from host_cuda import nvrtc
+from host_cuda.compile import COMPILER
+from host_cuda.host_cupy import HostCupy
 from hypothesis import given
 from hypothesis import strategies as st
 from test_bf16 import rounded
 from test_lstm_sequence import backward_case, forward_case
 
-from host_cuda import nvrtc
-from host_cuda.compile import COMPILER
-from host_cuda.host_cupy import HostCupy
-from lstm_music.ops import PRECISIONS, NumpyOps
+from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
-from lstm_music.ops.cuda.lstm_sequence_bf16 import (
-    LARGEST_H,
+from lstm_music.ops.cuda.device import PRECISIONS
+from lstm_music.ops.cuda.lstm_sequence import (
+    LARGEST_BF16_H,
     bf16_sequence_options,
     bf16_sequence_rows,
     bf16_sequence_shared,
@@ -223,7 +224,7 @@ def test_a_plan_fits_the_device(B, H, multiprocessors, kib):
     rows = bf16_sequence_rows(B, H, multiprocessors, kib << 10)
     if rows is None:
         large = kib < 163 and 2 * multiprocessors < B
-        assert H % 16 or H > LARGEST_H or large
+        assert H % 16 or H > LARGEST_BF16_H or large
         return
     assert rows in (2, 4, 8) and H % 16 == 0
     assert bf16_sequence_shared(rows, H, False) <= bf16_sequence_shared(rows, H, True) <= kib << 10
@@ -348,7 +349,7 @@ def test_mutations_are_caught(mutation):
 
 # What the compiler makes of it --------------------------------------------------------------------
 
-SIZES = [(H, 2) for H in range(16, LARGEST_H + 1, 16)]
+SIZES = [(H, 2) for H in range(16, LARGEST_BF16_H + 1, 16)]
 SIZES += [(H, rows) for H in (16, 112, 128) for rows in (4, 8)]
 
 

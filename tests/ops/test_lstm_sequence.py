@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import test_contract as contract
+from host_cuda.compile import COMPILER
+from host_cuda.host_cupy import HostCupy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host_cuda.compile import COMPILER
-from host_cuda.host_cupy import HostCupy
 from lstm_music.ops.cuda import lstm, source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.lstm_sequence import (

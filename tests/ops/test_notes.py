@@ -4,9 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-
 from gradcheck import check_gradients
-from lstm_music.ops.numpy_ops import NO_NOTES, sigmoid
+
+from lstm_music.arrays import NO_NOTES
+from lstm_music.ops.numpy_ops import sigmoid
 
 D, K = 4, 3
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from test_bf16 import head, problem, rounded
-from test_cuda_nvrtc import SPILLS, every_version, sass
-
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
+from test_bf16 import head, problem, rounded
+from test_cuda_nvrtc import SPILLS, every_version, sass
+
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda import softmax_head, source
 from lstm_music.ops.cuda.cupy_ops import CupyOps

@@ -5,10 +5,10 @@ import json
 
 import numpy as np
 import pytest
-
 from host_cuda import names
 from host_cuda.compile import COMPILER, LaunchError
 from host_cuda.host_cupy import HostCupy, Pool
+
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-
 from host_cuda import nvrtc
 from host_cuda.compile import COMPILER, HostModule
 from host_cuda.host_cupy import HostCupy
+
 from lstm_music.ops.cuda import source, structs
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 

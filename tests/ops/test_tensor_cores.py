@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-
 from host_cuda.compile import COMPILER, HostModule, LaunchError
 from host_cuda.host_cublas import from_bf16
+
 from lstm_music.ops.cuda import source
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES, transpose
-from lstm_music.roll_files import read_rolls
+from lstm_music.corpus.roll_files import read_rolls
+from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES, transpose
 from lstm_music.tokenizers.chords import (
     CHUNK,
     REST,

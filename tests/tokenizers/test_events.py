@@ -5,18 +5,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import track_of
 from test_messages import heard, pieces
 
-from lstm_music.midi import (
-    LAST_TICK,
-    NOTE_OFF,
-    NOTE_ON,
-    TICK,
-    Piece,
-    merge_tracks,
-    read_midi,
-    write_midi,
-)
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import LAST_TICK, NOTE_OFF, NOTE_ON, TICK, Piece
+from lstm_music.midi.repair import merge_tracks
 from lstm_music.tokenizers.events import (
     AT,
     BAR_LINE,
@@ -27,7 +21,6 @@ from lstm_music.tokenizers.events import (
     spell,
 )
 from lstm_music.tokenizers.messages import PIECE_END
-from small import track_of
 
 TOKENIZER = EventTokenizer()
 few_pitches = st.sampled_from([0, 60, 61, 127])

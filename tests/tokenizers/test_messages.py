@@ -6,16 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lstm_music.midi import (
-    LAST_TICK,
-    MOST_TRACKS,
-    Piece,
-    merge_tracks,
-    notes_of,
-    read_midi,
-    repair_track,
-    write_midi,
-)
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import LAST_TICK, MOST_TRACKS, Piece, notes_of
+from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     SPECIALS,

@@ -18,14 +18,15 @@ from unittest import mock
 import numpy as np
 import scipy.io
 from matplotlib.figure import Figure
-from safetensors.numpy import load_file
-
-from lstm_music.checkpoint import write_checkpoint
-from lstm_music.cli.runs import open_run
-from lstm_music.errors import UserError
-from lstm_music.midi import Piece, write_midi
 from midi_mutations import mutated
+from safetensors.numpy import load_file
 from small import TIMES, piece_of, track_of, write_music
+
+from lstm_music.errors import UserError
+from lstm_music.midi.files import write_midi
+from lstm_music.midi.piece import Piece
+from lstm_music.runs.checkpoint import write_checkpoint
+from lstm_music.runs.opened import open_run
 from unchanged.cases import OLD, RUNS, SIZE
 from unchanged.drawing import drawn, text_of
 

@@ -4,20 +4,8 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from lstm_music.cli.commands import COMMANDS, LONG
 from lstm_music.errors import UserError
-
-COMMANDS = (
-    "train",
-    "sample",
-    "corpus",
-    "evaluate",
-    "figures",
-    "report",
-    "listen",
-    "reproduce",
-    "completion",
-)
-LONG = ("train", "reproduce")  # which are run for what they keep, not for what they print
 
 
 def main() -> int:

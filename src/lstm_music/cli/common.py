@@ -1,4 +1,4 @@
-"""What the commands share: argument types, errors in one line, where runs are, progress."""
+"""What the commands share: argument types, errors in one line, files that are opened."""
 
 import argparse
 import math
@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,15 +17,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from lstm_music.cli import COMMANDS
+from lstm_music.cli.commands import COMMANDS
 from lstm_music.cli.printing import shown, unfailing
-from lstm_music.corpus import REPRESENTATIONS, Reading
-from lstm_music.errors import UserError
-from lstm_music.files import write_new, write_whole
+from lstm_music.corpus.load import REPRESENTATIONS, Reading
+from lstm_music.corpus.parsing import Workers
+from lstm_music.corpus.sources import namesake
+from lstm_music.errors import UserError, launched
+from lstm_music.files import content_of, write_new, write_whole
 from lstm_music.ops import BACKENDS
-from lstm_music.ranks import Alone, abandon, launched
-from lstm_music.reading import Workers
-from lstm_music.sources import namesake
+from lstm_music.training.ranks import Alone, abandon
 
 T = TypeVar("T")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
@@ -408,11 +407,3 @@ def put(draw: Callable[[Path], T], path: Path) -> T:
     content, drawn = content_of(draw)
     write(content, path)
     return drawn
-
-
-def content_of(draw: Callable[[Path], T]) -> tuple[bytes, T]:
-    """Return the file that draw writes to a path, and what it returns."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "figure"
-        drawn = draw(path)
-        return path.read_bytes(), drawn

@@ -5,11 +5,11 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 
-from lstm_music.cli import COMMANDS
+from lstm_music.cli.commands import COMMANDS
 from lstm_music.cli.common import Parser, run
-from lstm_music.cli.runs import RUNS
-from lstm_music.experiments import NAMES
-from lstm_music.sources import NAMED
+from lstm_music.corpus.sources import NAMED
+from lstm_music.reproduction.experiments import NAMES
+from lstm_music.runs.opened import RUNS
 
 OWN = "completion"
 EXAMPLES = """examples:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_music.cache import cache_folder
 from lstm_music.cli.common import (
     Parser,
     add_reading_options,
@@ -21,12 +20,14 @@ from lstm_music.cli.common import (
     write,
 )
 from lstm_music.cli.printing import shown
-from lstm_music.corpus import CLASSICAL, Reading, load_corpus
+from lstm_music.corpus.corpus import RARE, Corpus
+from lstm_music.corpus.load import CLASSICAL, Reading, load_corpus
+from lstm_music.corpus.sources import NAMED, Skipped
+from lstm_music.corpus.splits import SPLITS
+from lstm_music.corpus.words import MessageCorpus
 from lstm_music.errors import UserError
-from lstm_music.message_corpus import MessageCorpus
-from lstm_music.prepared import RARE, SPLITS, Corpus
-from lstm_music.run_folder import write_table
-from lstm_music.sources import NAMED, Skipped
+from lstm_music.files import cache_folder
+from lstm_music.runs.folder import write_table
 
 EXAMPLES = """examples:
   bin/corpus bach                                    the bundled chorales as messages
@@ -54,7 +55,7 @@ def main(argv: Sequence[str]) -> int:
         write_table(args.skipped, Skipped._fields, corpus.skipped)
     print_skipped(corpus.skipped, args.skipped)
     if args.figure:
-        from lstm_music.figures import token_frequency  # Matplotlib takes a while to load
+        from lstm_music.rendering.figures import token_frequency  # Matplotlib takes a while to load
 
         token_frequency(corpus, args.figure)
     if args.json:
@@ -66,7 +67,7 @@ def build_classical(name: str, jobs: int | None) -> None:
     """Build the corpus "classical" from music21's, where it isn't built yet."""
     if name != "classical":
         raise UserError("--build makes the corpus 'classical' alone: bin/corpus classical --build")
-    from lstm_music.classical import build
+    from lstm_music.corpus.classical.build import build
 
     out = cache_folder() / CLASSICAL
     if not out.is_file():

@@ -6,9 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lstm_music import figures, score
-from lstm_music.baselines import chord_frequency
-from lstm_music.checkpoint import Checkpoint
 from lstm_music.cli.common import (
     Parser,
     add_backend_options,
@@ -19,21 +16,25 @@ from lstm_music.cli.common import (
     warn,
     whole,
 )
-from lstm_music.cli.evaluate import reading_of, source_of
 from lstm_music.cli.printing import Bar
-from lstm_music.cli.runs import bundled_model, newest_run, open_run
-from lstm_music.cli.sample import model_of, ops_of
-from lstm_music.composer import Composer, FrequencyComposer, Opening, composer_of
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.decoding import without_silence
-from lstm_music.embeddings import PERPLEXITY, pitch_points, separation_of
 from lstm_music.errors import UserError
-from lstm_music.midi import MidiError, Piece, read_any, velocities_of
-from lstm_music.model import Model
-from lstm_music.prepared import Corpus
-from lstm_music.roll_corpus import RollCorpus
-from lstm_music.run_folder import METRICS, read_metrics
-from lstm_music.sampler import Options
+from lstm_music.evaluation.embeddings import PERPLEXITY, pitch_points, separation_of
+from lstm_music.midi.files import read_any, velocities_of
+from lstm_music.midi.piece import MidiError, Piece
+from lstm_music.rendering import figures, score
+from lstm_music.runs.checkpoint import Checkpoint
+from lstm_music.runs.folder import METRICS, read_metrics
+from lstm_music.runs.opened import (
+    bundled_model,
+    newest_run,
+    open_run,
+    own_corpus,
+    reading_of,
+)
+from lstm_music.sampling.composer import Composer, Opening
+from lstm_music.sampling.composing import composers
+from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.options import Options
 
 FOLDER = "figures"
 MIDI = (".mid", ".midi")
@@ -132,7 +133,7 @@ def losses(checkpoint: Checkpoint, run_folder: Path | None) -> list[Figure]:
 def tokens(name: str, checkpoint: Checkpoint, run_folder: Path | None, to: Path) -> str:
     """Draw how often each token of a run's corpus occurs."""
     reading = reading_of(checkpoint, run_folder)
-    figures.token_frequency(corpus_of(name, checkpoint, run_folder, reading), to)
+    figures.token_frequency(own_corpus(name, checkpoint, run_folder, reading), to)
     return ""
 
 
@@ -150,40 +151,6 @@ def embedding(checkpoint: Checkpoint, args: argparse.Namespace, to: Path) -> str
         f"; nearest row of the same kind, note-on or note-off: {apart.share:.0%}; shuffled kinds: "
         f"mean {apart.shuffled_mean:.0%}, at most {apart.shuffled_max:.0%}"
     )
-
-
-def composers(
-    name: str, checkpoint: Checkpoint, run_folder: Path | None, backend: str
-) -> dict[str, Callable[[], Composer[Any]]]:
-    """Return what composes, by title: the model, and the paper's baselines."""
-
-    def frequency() -> Composer[Any]:
-        grid = checkpoint.meta["tokenizer"].get("grid")
-        drums = reading_of(checkpoint, run_folder).drums
-        rolls = corpus_of(name, checkpoint, run_folder, Reading("note", grid=grid, drums=drums))
-        assert isinstance(rolls, RollCorpus)
-        baseline = chord_frequency(rolls.split_frames("train"), rolls.split_frames("valid"))
-        return FrequencyComposer(baseline, rolls.reading.grid, drums=rolls.drums)
-
-    def untrained() -> Composer[Any]:
-        seed = checkpoint.meta["settings"]["seed"]
-        model = Model(checkpoint.config, ops_of(backend), seed, words=checkpoint.words)
-        return composer_of(checkpoint, model)
-
-    return {
-        "model": lambda: composer_of(checkpoint, model_of(checkpoint, backend)),
-        "untrained": untrained,
-        "chord-frequency": frequency,
-    }
-
-
-def corpus_of(
-    name: str, checkpoint: Checkpoint, run_folder: Path | None, reading: Reading
-) -> Corpus:
-    """Return a run's corpus, read in some way. Raises UserError where it is no longer there."""
-    source = source_of(name, checkpoint, run_folder)
-    data = Path(source["data"]) if source["data"] else None
-    return load_corpus(source["corpus"], data, reading, progress=sys.stderr.isatty())
 
 
 # Music ------------------------------------------------------------------------------------------

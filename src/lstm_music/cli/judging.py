@@ -8,15 +8,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_music.baselines import BASELINES as FREQUENCIES
-from lstm_music.checkpoint import CHECKPOINTS, LINKS, linked
 from lstm_music.cli import evaluate, figures, music
 from lstm_music.cli.common import warn, write
-from lstm_music.cli.runs import open_run
-from lstm_music.embeddings import order_of, pitch_points, separation_of
 from lstm_music.errors import UserError
-from lstm_music.experiments import BASELINES
-from lstm_music.reproduction import Ledger
+from lstm_music.evaluation.embeddings import order_of, pitch_points, separation_of
+from lstm_music.network.baselines import BASELINES as FREQUENCIES
+from lstm_music.reproduction.experiments import BASELINES
+from lstm_music.reproduction.outcome import Ledger
+from lstm_music.runs.checkpoint import CHECKPOINTS, LINKS, linked
+from lstm_music.runs.opened import open_run
 
 FILES = {
     "valid": "evaluation-valid.json",

@@ -24,7 +24,7 @@ from lstm_music.cli.common import (
 from lstm_music.cli.printing import Bar, shown
 from lstm_music.errors import UserError, pip_install
 from lstm_music.listening.study import Study, Wanted, create
-from lstm_music.names import typeable
+from lstm_music.untrusted import typeable
 
 HUMAN = "people"
 DEFAULT_DB = Path("listening.sqlite")
@@ -35,7 +35,7 @@ TITLE = "A listening test"
 EXAMPLES = """examples:
   bin/listen runs/my-run other=piece.mid take.wav --control bach   make a test and serve it
   bin/listen                                   go on with the test in listening.sqlite
-  bin/listen run-1 run-2 --export page/        a page for people without a server
+  bin/listen run-1 run-2 --export report/browser/        a page for people without a server
   bin/listen --import ratings-*.json           add what they send back
   bin/listen --results listening.sqlite        means, tests, raters needed: HTML and JSON
   bin/listen bach --baselines --control bach --num 10 --make-only

@@ -12,22 +12,15 @@ from pathlib import Path
 
 from lstm_music.cli import train, train_options
 from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole, write
-from lstm_music.cli.judging import (
-    Subject,
-    compute,
-    judge,
-    judge_baselines,
-    say,
-    silenced,
-)
-from lstm_music.cli.runs import RUNS, bundled_model
+from lstm_music.cli.judging import Subject, compute, judge, judge_baselines, say, silenced
 from lstm_music.errors import UserError
-from lstm_music.experiments import BASELINES, EXPERIMENTS, MUSE, NAMES
-from lstm_music.names import typeable
 from lstm_music.ops import get_ops
-from lstm_music.reproduction import Ledger, read_outcome
-from lstm_music.reproduction_page import BUNDLED, page
-from lstm_music.run_folder import described_options
+from lstm_music.reproduction.experiments import BASELINES, EXPERIMENTS, MUSE, NAMES
+from lstm_music.reproduction.outcome import Ledger, read_outcome
+from lstm_music.reproduction.page import BUNDLED, page
+from lstm_music.runs.folder import described_options
+from lstm_music.runs.opened import RUNS, bundled_model
+from lstm_music.untrusted import typeable
 
 MINUTES = 15  # of training each, at --scale cpu
 SCALES = ("cpu", "gpu", "smoke")

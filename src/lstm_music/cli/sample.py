@@ -4,15 +4,10 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lstm_music.baselines import BASELINES, fit_baseline
-from lstm_music.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.cli.common import (
     Parser,
     add_backend_options,
@@ -29,30 +24,25 @@ from lstm_music.cli.common import (
     write,
 )
 from lstm_music.cli.printing import Bar
-from lstm_music.cli.runs import bundled_model, newest_run, open_run
-from lstm_music.composer import (
-    Composer,
-    FrequencyComposer,
-    Opening,
-    bars_in_words,
-    composer_of,
-    untrained,
-)
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.decoding import without_silence
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.errors import UserError
 from lstm_music.files import free_number, numbered
-from lstm_music.midi import TICKS_PER_QUARTER, Piece, notes_of, write_midi
-from lstm_music.model import Model
-from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ranks import Alone, join
-from lstm_music.roll_corpus import RollCorpus
-from lstm_music.sampler import Options
+from lstm_music.midi.files import write_midi
+from lstm_music.midi.piece import TICKS_PER_QUARTER, Piece, notes_of
+from lstm_music.network.baselines import BASELINES, fit_baseline
+from lstm_music.network.model import Model
+from lstm_music.runs.checkpoint import Checkpoint, read_checkpoint
+from lstm_music.runs.opened import bundled_model, model_of, newest_run, open_run, ops_of
+from lstm_music.sampling.composer import Composer, bars_in_words
+from lstm_music.sampling.composing import composer_of, primers_of, untrained
+from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.roll_composers import FrequencyComposer
+from lstm_music.training.ranks import Alone, join
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
 USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
-MANY_TOKENS = 40_000  # of few words, from which Numba's start pays: NumPy draws 6,000 a second
-WORDS_A_STEP = 1500  # words of a vocabulary that cost NumPy as much as all else of a token
 UNTRAINED = "untrained"
 SAMPLE = "sample"  # the name of a file's, before its number
 EXAMPLES = """examples:
@@ -182,26 +172,6 @@ def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
     return checkpoint, (folder or Path()) / "samples"
 
 
-def ops_of(backend: str, tokens: int = 0, words: int = 0) -> NumpyOps:
-    """Return the ops of a backend, for drawing so many tokens of a vocabulary of so many words.
-
-    auto is NumPy, which starts at once, or, where it would take seconds, Numba's compiled loop.
-    """
-    if backend != "auto":
-        return get_ops(backend)
-    if tokens * (1 + words / WORDS_A_STEP) >= MANY_TOKENS:
-        with suppress(UserError):
-            return get_ops("numba")
-    return get_ops("numpy")
-
-
-def model_of(checkpoint: Checkpoint, backend: str, tokens: int = 0) -> Model:
-    """Return a checkpoint's model on a backend, to draw about so many tokens."""
-    ops = ops_of(backend, tokens, checkpoint.config.vocabulary)
-    parameters = {name: ops.asarray(value) for name, value in checkpoint.parameters.items()}
-    return Model(checkpoint.config, ops, parameters=parameters, words=checkpoint.words)
-
-
 # What is asked of it ----------------------------------------------------------------------------
 
 
@@ -234,36 +204,6 @@ def begin(
     options = composer.fitted(options)
     primers, origins = primers_of(composer, options, args.num, n, openings)
     return options, primers, origins
-
-
-def primers_of(
-    composer: Composer[Any],
-    options: Options,
-    num: int,
-    n: int,
-    openings: Sequence[Opening] | None = None,
-) -> tuple[list[Any], list[str]]:
-    """Return the primers of so many pieces, at most n tokens or frames of openings, and of which.
-
-    openings: to draw among (default: the composer's own). A primer that the length counts is at
-    most half of it, so that something is composed.
-    """
-    length, limit = options.length, options.limit
-    if options.bars is not None:
-        limit = options.bars * options.line_and_bar[1]
-    length, limit = length and length // 2, limit and limit // 2
-    if options.beyond:
-        length = limit = None
-    n = n if length is None else min(n, length)
-    candidates = openings or composer.openings() or [Opening("", [])]
-    chosen = np.random.default_rng(options.seed).integers(len(candidates), size=num)
-    primers, origins = [], []
-    for name, music, _ in (candidates[k] for k in chosen):
-        primer = composer.cut(music, n, limit)
-        primers.append(primer)
-        first = f"the first {composer.size(primer, options)} {composer.unit} of {name}"
-        origins.append(first if len(primer) else "")
-    return primers, origins
 
 
 # What comes out ---------------------------------------------------------------------------------
@@ -316,7 +256,7 @@ def companions(
 
 def play(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     """Write a piece's sound as a WAV file; return a remark."""
-    from lstm_music.audio import wav_bytes
+    from lstm_music.rendering.audio import wav_bytes
 
     content, sound = wav_bytes(midi_of(piece, args))
     write(content, path)
@@ -328,7 +268,7 @@ def play(piece: Piece, path: Path, args: argparse.Namespace) -> str:
 
 def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     """Draw a piece's piano roll; return a remark."""
-    from lstm_music.figures import piano_roll
+    from lstm_music.rendering.figures import piano_roll
 
     put(lambda to: piano_roll(piece, to), path)
     return "piano roll"
@@ -339,7 +279,7 @@ def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     if not piece.tracks:
         warn(f"{path.with_suffix('.mid')} is silent: there is no score to engrave")
         return ""
-    from lstm_music import score
+    from lstm_music.rendering import score
 
     pages = score.engrave(piece, args.pages)
     write(score.stacked(pages).encode(), path)

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lstm_music.checkpoint import checkpoints_of
+from lstm_music.arrays import Array
 from lstm_music.cli.common import (
     as_typed,
     check_ranks,
@@ -22,7 +22,6 @@ from lstm_music.cli.common import (
     warn_of_namesake,
     workers_from,
 )
-from lstm_music.cli.runs import typed
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
     READING,
@@ -33,21 +32,23 @@ from lstm_music.cli.train_options import (
     resumed_options,
     suiting_head,
 )
-from lstm_music.corpus import Reading, load_corpus
+from lstm_music.corpus.corpus import Corpus
+from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.errors import UserError
-from lstm_music.model import Config, Model
-from lstm_music.names import typeable
+from lstm_music.network.config import Config
+from lstm_music.network.model import Model
+from lstm_music.network.optim import default_lr
 from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.numpy_ops import Array
-from lstm_music.optim import default_lr
-from lstm_music.prepared import Corpus
-from lstm_music.progress import Report, Settings
-from lstm_music.ranks import ALONE, Alone, join
-from lstm_music.run_folder import SHAPE, new_run
-from lstm_music.run_home import RunHome
-from lstm_music.signals import Interrupted
+from lstm_music.runs.checkpoint import checkpoints_of
+from lstm_music.runs.folder import SHAPE, new_run
+from lstm_music.runs.home import RunHome
+from lstm_music.runs.opened import typed
+from lstm_music.runs.settings import Report, Settings
 from lstm_music.tokenizers.messages import PITCHES, word_parts
-from lstm_music.trainer import Trainer
+from lstm_music.training.ranks import ALONE, Alone, join
+from lstm_music.training.signals import Interrupted
+from lstm_music.training.trainer import Trainer
+from lstm_music.untrusted import typeable
 
 SKIPPED_SHOWN = 5  # files that a warning names one by one
 

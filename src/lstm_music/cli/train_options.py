@@ -14,16 +14,16 @@ from lstm_music.cli.common import (
     number,
     whole,
 )
-from lstm_music.cli.runs import RUNS, newest_run, run_folder
-from lstm_music.corpus import Reading, Representation
+from lstm_music.corpus.load import Reading, Representation
+from lstm_music.corpus.sources import NAMED
 from lstm_music.errors import UserError
-from lstm_music.health import MOST_BAD_STEPS
-from lstm_music.model import HEADS, HEADS_OF, Config
-from lstm_music.ops import PRECISIONS
-from lstm_music.optim import DEFAULT_LR, MANY_WORDS, OPTIMIZERS, RATE_OF_MANY
-from lstm_music.progress import Settings
-from lstm_music.run_folder import described_options, run_exists
-from lstm_music.sources import NAMED
+from lstm_music.network.config import HEADS, HEADS_OF, Config
+from lstm_music.network.optim import DEFAULT_LR, MANY_WORDS, OPTIMIZERS, RATE_OF_MANY
+from lstm_music.ops.cuda.device import PRECISIONS
+from lstm_music.runs.folder import described_options, run_exists
+from lstm_music.runs.opened import RUNS, newest_run, run_folder
+from lstm_music.runs.settings import Settings
+from lstm_music.training.health import MOST_BAD_STEPS
 
 MINUTES = 9.0  # the default bound: with setting up, a first run ends within ten
 DEFAULTS: dict[str, Any] = {

@@ -4,5 +4,5 @@ from importlib import resources
 
 
 def page_file(name: str) -> str:
-    """Return the text of a file of the folder page/."""
+    """Return the text of a file of the folder report/browser/."""
     return resources.files("lstm_music.listening").joinpath("page", name).read_text("utf-8")

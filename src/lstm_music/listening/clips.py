@@ -9,9 +9,19 @@ import numpy as np
 from scipy.io import wavfile
 from scipy.signal import resample_poly
 
-from lstm_music.audio import FADE, LOUDNESS, PEAK, RATE, Samples, gain, loudness, peak, to_wav
-from lstm_music.audio import instruments_play as play
 from lstm_music.errors import UserError
+from lstm_music.rendering.audio import (
+    FADE,
+    LOUDNESS,
+    PEAK,
+    RATE,
+    Samples,
+    gain,
+    loudness,
+    peak,
+    to_wav,
+)
+from lstm_music.rendering.audio import instruments_play as play
 
 CLIP_RATE = 24_000  # samples a second, mono, 16 bits: 48 kB a second, which a phone can take
 FADE_OUT = 0.5  # seconds: a clip may be cut in the middle of the music

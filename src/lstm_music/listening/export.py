@@ -8,7 +8,6 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from lstm_music.bounded import number, read_json
 from lstm_music.errors import UserError
 from lstm_music.listening import page_file
 from lstm_music.listening.study import (
@@ -22,6 +21,7 @@ from lstm_music.listening.study import (
     public,
     williams,
 )
+from lstm_music.untrusted import number, read_json
 
 MOST_FILE = 1_000_000  # bytes of a rater's file
 LATEST = 32_503_680_000  # Unix time of the year 3000

@@ -8,23 +8,22 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.bounded import read_bounded
-from lstm_music.cli.figures import composers
-from lstm_music.cli.runs import open_run
-from lstm_music.composer import drums_of
-from lstm_music.corpus import Reading, load_corpus
-from lstm_music.decoding import with_drums, without_silence
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.sources import NAMED, ROLL_SUFFIXES, ROLLS, is_leftover
 from lstm_music.errors import UserError
+from lstm_music.evaluation.music.excerpts import piece_of_music, split_music
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
-from lstm_music.midi import TICKS_PER_QUARTER, MidiError, Piece, read_any, write_midi
-from lstm_music.music_pieces import from_silence, piece_of_music, split_music
-from lstm_music.sampler import Options
-from lstm_music.sources import NAMED, ROLL_SUFFIXES, ROLLS, is_leftover
+from lstm_music.midi.files import read_any, write_midi
+from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, MidiError, Piece
+from lstm_music.runs.opened import open_run
+from lstm_music.sampling.composer import drums_of
+from lstm_music.sampling.composing import composers, from_silence
+from lstm_music.sampling.decoding import with_drums, without_silence
+from lstm_music.sampling.options import Options
+from lstm_music.untrusted import read_bounded
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
-TEMPO = 90.0  # quarter notes a minute, of all that is not a file of its own
-
 Row = tuple[str, str, bool, bytes]
 """System, name, whether people made it, WAV file."""
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from lstm_music.evaluation.music.judgement import without_nan
 from lstm_music.listening import page_file
 from lstm_music.listening import statistics as st
 from lstm_music.listening.study import ANCHORS, HIGHEST, Study
-from lstm_music.markup import Html, joined, tag
-from lstm_music.music_report import without_nan
+from lstm_music.rendering.html import Html, joined, tag
 
 WIDTH, HEIGHT = 560, 190  # of a histogram
 PAPER = {"A": (7.0, 1.87), "B": (5.3, 1.7), "C": (6.2, 2.4)}  # its mean and sd, 26 raters

@@ -18,7 +18,6 @@ from waitress.server import MultiSocketServer, TcpWSGIServer
 from waitress.task import ThreadedTaskDispatcher
 from werkzeug.exceptions import HTTPException
 
-from lstm_music.bounded import dictionary, number, parse_json, whole_number
 from lstm_music.errors import UserError
 from lstm_music.listening import page_file
 from lstm_music.listening.study import (
@@ -30,6 +29,7 @@ from lstm_music.listening.study import (
     printable,
     public,
 )
+from lstm_music.untrusted import dictionary, number, parse_json, whole_number
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 MOST_BODY = 16_384  # bytes

@@ -17,10 +17,10 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstm_music.bounded import number, parse_json, text, whole_number
 from lstm_music.errors import UserError
 from lstm_music.files import beside, move_in
-from lstm_music.names import printable as printable_name
+from lstm_music.untrusted import number, parse_json, text, whole_number
+from lstm_music.untrusted import printable as printable_name
 
 FORMAT = 1
 LOWEST, HIGHEST = 1, 10

@@ -13,9 +13,7 @@ from lstm_music.ops.numpy_ops import NumpyOps, Workspace
 
 Backend = Literal["auto", "numpy", "numba", "cupy"]
 BACKENDS: tuple[Backend, ...] = ("auto", "numpy", "numba", "cupy")
-PRECISIONS = ("fp32", "tf32", "bf16")  # of the GEMMs of float32 models on a GPU
-
-__all__ = ["BACKENDS", "PRECISIONS", "Backend", "NumpyOps", "Workspace", "get_ops"]
+__all__ = ["BACKENDS", "Backend", "NumpyOps", "Workspace", "get_ops"]
 
 
 def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp32") -> NumpyOps:

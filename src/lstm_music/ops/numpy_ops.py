@@ -8,24 +8,15 @@ Each docstring says which arguments an op overwrites.
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from lstm_music.arrays import NO_NOTES, Array, RowGradient
 from lstm_music.ops import philox
 
-Array = NDArray[Any]
-
 LOGITS_BYTES = 128 << 20  # of a chunk of logits at most: each chunk reads and writes dW again
-NO_NOTES = 255  # first of a row of note targets: the row has none, as -1 says of ids
-
-
-class RowGradient(NamedTuple):
-    """A gradient that is zero but for some rows: rows (n,) sorted and unique, values (n, E)."""
-
-    rows: Array
-    values: Array
 
 
 class Workspace:

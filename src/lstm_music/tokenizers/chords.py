@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.piano_roll import HIGHEST, LOWEST, NOTES, Frames, pack
+from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES, Frames, pack
 from lstm_music.tokenizers.messages import NUMBER, PIECE_END
 
 REST = "rest"

@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.midi import (
+from lstm_music.midi.bytes import Meter
+from lstm_music.midi.piece import (
     KIND,
     LAST_TICK,
     NOTE_OFF,
@@ -23,9 +24,8 @@ from lstm_music.midi import (
     WHOLE_NOTE,
     Piece,
     no_meter,
-    repaired_tracks,
 )
-from lstm_music.midi_file import Meter
+from lstm_music.midi.repair import repaired_tracks
 from lstm_music.tokenizers.messages import NUMBER, PIECE_END, Codes, MessageTokenizer, Row
 
 AT, BAR_LINE = 2, 3  # kinds of words, beside NOTE_OFF and NOTE_ON

@@ -9,17 +9,8 @@ from typing import ClassVar, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.midi import (
-    KIND,
-    LAST_TICK,
-    MOST_TRACKS,
-    PITCH,
-    TICK,
-    Messages,
-    Piece,
-    merge_tracks,
-    repaired_tracks,
-)
+from lstm_music.midi.piece import KIND, LAST_TICK, MOST_TRACKS, PITCH, TICK, Messages, Piece
+from lstm_music.midi.repair import merge_tracks, repaired_tracks
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 Layout: TypeAlias = Literal["flatten", "merge"]

@@ -3,15 +3,10 @@
 import numpy as np
 from numba import get_num_threads
 
+from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops import philox
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.numpy_ops import (
-    Array,
-    NumpyOps,
-    RowGradient,
-    dropout_threshold,
-    rows_and_place,
-)
+from lstm_music.ops.numpy_ops import NumpyOps, dropout_threshold, rows_and_place
 
 DROPOUT_BLOCKS = 64  # made at once: 256 elements, a fit for the first-level cache
 

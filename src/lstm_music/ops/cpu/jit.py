@@ -12,14 +12,14 @@ from typing import Any
 import numba
 from numba import prange
 
-from lstm_music.cache import cache_folder, can_write
 from lstm_music.errors import UserError
+from lstm_music.files import cache_folder, can_write
 
 PACKAGE = Path(__file__).resolve().parents[2]
 # The files with compiled functions, and those whose constants are compiled into them.
 SOURCES = (
-    "ops/cpu/*.py", "ops/numpy_ops.py", "ops/philox.py", "compiled_*.py", "tokenizers/*.py",
-    "midi.py", "sampler.py", "sampling_*.py",
+    "arrays.py", "midi/piece.py", "midi/roll.py", "ops/*.py", "ops/cpu/*.py", "sampling/*.py",
+    "tokenizers/*.py",
 )  # fmt: skip
 UNUSED_SECONDS = 7 * 86_400.0  # after which the code of other versions goes
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads
 
+from lstm_music.arrays import NO_NOTES, Array
 from lstm_music.ops.cpu.arithmetic import (
     dot,
     fast_exp,
@@ -17,7 +18,7 @@ from lstm_music.ops.cpu.arithmetic import (
 )
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.panels import COLUMNS
-from lstm_music.ops.numpy_ops import NO_NOTES, Array, NumpyOps, Workspace, logit_chunks
+from lstm_music.ops.numpy_ops import NumpyOps, Workspace, logit_chunks
 
 FACTORS = 64  # numbers between 1 and 2 whose product no float overflows
 

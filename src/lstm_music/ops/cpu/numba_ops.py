@@ -10,11 +10,11 @@ import numpy as np
 from numba import get_num_threads
 from numpy.typing import DTypeLike
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cpu import elementwise, losses, lstm, panels, updates
 from lstm_music.ops.cpu.blas import parallel_gemm, single_threaded_blas
-from lstm_music.ops.numpy_ops import Array, NumpyOps
-
-LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
+from lstm_music.ops.cpu.lstm import LARGE
+from lstm_music.ops.numpy_ops import NumpyOps
 
 
 class NumbaOps(NumpyOps):

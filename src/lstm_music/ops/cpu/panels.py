@@ -16,10 +16,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cpu.arithmetic import fma
 from lstm_music.ops.cpu.blas import gemm
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.numpy_ops import Array
 
 PANEL = 64  # columns of a panel
 ROWS = 4  # that share each load of a weight

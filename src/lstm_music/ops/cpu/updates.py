@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cpu.arithmetic import fma
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.numpy_ops import Array, NumpyOps, RowGradient
+from lstm_music.ops.numpy_ops import NumpyOps
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

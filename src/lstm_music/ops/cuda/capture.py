@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from lstm_music.ops.numpy_ops import Array
+from lstm_music.arrays import Array
 
 
 class Recording(NamedTuple):

@@ -2,7 +2,7 @@
 
 Nothing here reads from the device but what a contract returns as a number (`sum_squares`) or as an
 array of unknown length (`embedding_backward`); inside `recording` not even these do, so that a
-whole training step can be captured as one CUDA graph (lstm_music/graph.py).
+whole training step can be captured as one CUDA graph (lstm_music/training/graph_step.py).
 """
 
 from lstm_music.ops.cuda import dropout, embeddings, lstm, notes, optimizer, softmax

@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lstm_music.cache import cache_folder, can_write
 from lstm_music.errors import UserError
+from lstm_music.files import cache_folder, can_write
+
+PRECISIONS = ("fp32", "tf32", "bf16")  # of the GEMMs of float32 models on a GPU
 
 
 def usable_cupy() -> Any:

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cuda.launch import Launcher, blocks
-from lstm_music.ops.numpy_ops import Array, RowGradient
 
 
 def embedding_forward(ops: Launcher, W: Array, ids: Array, out: Array) -> None:

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cuda.cublas import Cublas
 from lstm_music.ops.cuda.layout import apart, pointer
-from lstm_music.ops.numpy_ops import Array
 
 # cuBLAS: types of matrices, and what it computes in. NumPy has no bf16: its bits are uint16.
 BF16 = "uint16"

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
+from lstm_music.arrays import Array
 from lstm_music.errors import UserError
-from lstm_music.ops import PRECISIONS
 from lstm_music.ops.cuda import layout, source
 from lstm_music.ops.cuda.capture import Recording
 from lstm_music.ops.cuda.cublas import Cublas
-from lstm_music.ops.cuda.device import usable_cupy
+from lstm_music.ops.cuda.device import PRECISIONS, usable_cupy
 from lstm_music.ops.cuda.gemm import gemm
-from lstm_music.ops.numpy_ops import Array, NumpyOps
+from lstm_music.ops.numpy_ops import NumpyOps
 
 NULL = np.uint64(0)  # a null pointer, as an argument of a kernel
 

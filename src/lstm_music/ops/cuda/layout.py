@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lstm_music.ops.numpy_ops import Array
+from lstm_music.arrays import Array
 
 ALIGNED = 8  # a row's length in memory is a multiple: 16 bytes of bf16, as tensor cores want them
 LINE, LONG = 64, 1024  # and of so many, a line of the cache, where rows are at least so long

@@ -4,22 +4,21 @@ from typing import Any
 
 import numpy as np
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.layout import pointer
 from lstm_music.ops.cuda.lstm_sequence import (
     SequencePlan,
+    bf16_sequence_options,
+    bf16_sequence_rows,
+    bf16_sequence_shared,
     grid,
     sequence_options,
     sequence_plan,
     sequence_shared,
 )
-from lstm_music.ops.cuda.lstm_sequence_bf16 import (
-    bf16_sequence_options,
-    bf16_sequence_rows,
-    bf16_sequence_shared,
-)
 from lstm_music.ops.cuda.matrices import column_sum
-from lstm_music.ops.numpy_ops import Array, Workspace, row
+from lstm_music.ops.numpy_ops import Workspace, row
 
 
 def lstm_cell_forward(

@@ -8,6 +8,8 @@ clocks.
 
 from typing import NamedTuple
 
+LARGEST_BF16_H = 128  # registers hold no more of Wh
+
 LARGEST_H = 256
 CLUSTERS = (1, 2, 4)  # blocks of a cluster: as many as any group of multiprocessors has room for
 ROWS = (1, 2, 4)  # of the batch, of a block
@@ -155,3 +157,29 @@ def sequence_shared(plan: SequencePlan, H: int, itemsize: int) -> int:
     width = max(plan.registers, 4 * -(-H // 4))
     of_gate = 32 * -(-plan.rows * width // 32) + 8
     return 16 + itemsize * (4 * plan.shared_quads * plan.threads + 2 * 4 * of_gate)
+
+
+def bf16_sequence_rows(B: int, H: int, multiprocessors: int, shared_bytes: int) -> int | None:
+    """Return the rows of the batch of a block, None for an H that the kernel isn't for.
+
+    As few as there are multiprocessors for: the fewer, the sooner is a step done.
+    """
+    if H % 16 or not 0 < H <= LARGEST_BF16_H:
+        return None
+    rows = next((n for n in (2, 4) if n * multiprocessors >= B), 8)
+    return rows if bf16_sequence_shared(rows, H, True) <= shared_bytes else None
+
+
+def bf16_sequence_options(rows: int, H: int) -> tuple[str, ...]:
+    """Return the compiler's options for a hidden size and rows a block."""
+    return (f"-DLSTM_H={H}", f"-DLSTM_ROWS={rows}")
+
+
+def bf16_sequence_shared(rows: int, H: int, backward: bool) -> int:
+    """Return the bytes of shared memory, by the widths of rows in lstm_sequence_bf16.cu."""
+    apart, stages = 32 // rows, 3 if rows == 8 else 4
+    if not backward:
+        return rows * (4 * stages * (4 * H + apart) + 2 * 2 * (H + 8))
+    part = 32 * -(-H // 32) + apart
+    bias = 8 * 2 * H if rows == 8 else 0
+    return 4 * (rows * (stages * (6 * H + apart) + 2 * (H // 16) * part) + bias)

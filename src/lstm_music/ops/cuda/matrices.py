@@ -2,10 +2,11 @@
 
 import numpy as np
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cuda.gemm import BF16
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.layout import apart, padded
-from lstm_music.ops.numpy_ops import Array, Workspace
+from lstm_music.ops.numpy_ops import Workspace
 
 
 def column_sum(ops: Launcher, a: Array, out: Array, add: bool = False) -> None:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cuda import structs
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.layout import extent, pointer
-from lstm_music.ops.numpy_ops import Array, RowGradient
 
 CHUNK = 4096  # as in optimizer.cu
-BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in optim.py
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in network/optim.py
 GIVEN, FOUND = tuple(structs.fields(structs.GIVEN)), tuple(structs.fields(structs.FOUND))
 
 

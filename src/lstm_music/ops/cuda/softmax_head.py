@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cuda.launch import Launcher
 from lstm_music.ops.cuda.matrices import column_sum, rounded
-from lstm_music.ops.numpy_ops import Array, Workspace
+from lstm_music.ops.numpy_ops import Workspace
 
 TILE = 128  # as in softmax_head.cu: rows of h, and of W transposed, of a block's product
 THREADS = 256

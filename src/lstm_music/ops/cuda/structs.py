@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lstm_music.ops.numpy_ops import Array
+from lstm_music.arrays import Array
 
 C_TYPES = {
     "int8": "signed char", "uint8": "unsigned char", "int32": "int", "uint32": "unsigned int",

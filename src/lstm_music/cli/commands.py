@@ -1,0 +1,14 @@
+"""The names of the commands."""
+
+COMMANDS = (
+    "train",
+    "sample",
+    "corpus",
+    "evaluate",
+    "figures",
+    "report",
+    "listen",
+    "reproduce",
+    "completion",
+)
+LONG = ("train", "reproduce")  # which are run for what they keep, not for what they print

@@ -1,0 +1,1 @@
+"""Files to windows (T, B): sources, parsing, splits, what is kept on disk, batches."""

@@ -1,0 +1,275 @@
+"""Batches for stateful truncated back-propagation: windows (T, B) over B parallel streams.
+
+A piece of ids k0 … kn (kn = piece-end) is the sequence of inputs piece-end, k0 … k(n-1) and
+targets k0 … kn: the end symbol is also the start symbol. A piece of frames f0 … fn is the inputs
+start, f0 … f(n-1) and targets f0 … fn. The state is reset where a piece starts, so that no loss
+crosses from one piece to the next.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from lstm_music.arrays import NO_NOTES, NO_TARGET, Array, Batch
+from lstm_music.midi.roll import NOTES, transpose, unpack
+from lstm_music.ops import NumpyOps
+
+
+class Segment(NamedTuple):
+    """The ids start … stop-1 of a piece."""
+
+    piece: int
+    start: int
+    stop: int
+
+
+def cut_streams(lengths: Sequence[int], order: Sequence[int], B: int) -> list[list[Segment]]:
+    """Put pieces end to end in the given order and cut the line into B equal streams.
+
+    lengths: ids of each piece. Used in training: no stream waits for another, at the price of
+    one piece a stream that starts in its middle with an empty state.
+    """
+    total = sum(lengths[piece] for piece in order)
+    share = -(-total // B)
+    streams: list[list[Segment]] = [[] for _ in range(B)]
+    position = 0
+    for piece in order:
+        start = 0
+        while start < lengths[piece]:
+            stream = position // share
+            stop = min(lengths[piece], start + (stream + 1) * share - position)
+            streams[stream].append(Segment(piece, start, stop))
+            position += stop - start
+            start = stop
+    return streams
+
+
+def openings(lengths: Sequence[int], pieces: Sequence[int], most: int, B: int) -> dict[int, int]:
+    """Return how much of which pieces to read, from their starts, to read at most that many ids.
+
+    Pieces come in an order drawn once and for all, so that runs compare. None fills more than a
+    B-th of what is read: B streams are then of similar length.
+    """
+    share, left = max(1, most // B), most
+    chosen: dict[int, int] = {}
+    for piece in np.random.default_rng(0).permutation(np.asarray(pieces)).tolist():
+        n = min(lengths[piece], share, left)
+        if n > 0:
+            chosen[piece] = n
+        left -= n
+    return chosen
+
+
+def whole_streams(
+    lengths: Sequence[int] | Mapping[int, int], pieces: Sequence[int], B: int
+) -> list[list[Segment]]:
+    """Deal whole pieces to B streams of similar length, the longest first.
+
+    Used for validation: each token is judged with its piece's whole past.
+    """
+    streams: list[list[Segment]] = [[] for _ in range(B)]
+    filled = [0] * B
+    for piece in sorted(pieces, key=lambda p: (-lengths[p], p)):
+        stream = filled.index(min(filled))
+        streams[stream].append(Segment(piece, 0, lengths[piece]))
+        filled[stream] += lengths[piece]
+    return streams
+
+
+class Source(Protocol):
+    """What batches read: pieces of ids, or of frames."""
+
+    def start(self, shape: tuple[int, int]) -> Array:
+        """Return inputs x (T, B, …) that are the start symbol everywhere."""
+
+    def none(self, shape: tuple[int, int]) -> Array:
+        """Return targets y (T, B, …) that ask for nothing anywhere."""
+
+    def inputs(self, piece: int, first: int, stop: int) -> Array:
+        """Return a piece's steps first … stop-1 as inputs (n, …)."""
+
+    def targets(self, piece: int, first: int, stop: int) -> Array:
+        """Return a piece's steps first … stop-1 as targets (n, …)."""
+
+    def count(self, y: Array) -> int:
+        """Return the number of targets of a window."""
+
+
+class TokenSource:
+    """Pieces of ids.
+
+    ids (tokens,) int32 and offsets (pieces + 1,) say where each piece lies; start_id is the start
+    symbol's; unseen (tokens,) bool: ids that are inputs only, empty where there are none; shifts:
+    semitones by piece; tables: by shift, the id (V,) that each id becomes.
+    """
+
+    def __init__(
+        self,
+        ids: Array,
+        offsets: Array,
+        start_id: int,
+        unseen: Array | None = None,
+        shifts: Sequence[int] = (),
+        tables: Mapping[int, Array] | None = None,
+    ) -> None:
+        self.ids, self.offsets, self.start_id = ids, offsets, start_id
+        self.unseen = np.zeros(0, np.bool_) if unseen is None else unseen
+        self.shifts, self.tables = shifts, tables or {}
+
+    def start(self, shape: tuple[int, int]) -> Array:
+        """Return x (T, B) int32, the start symbol everywhere."""
+        return np.full(shape, self.start_id, np.int32)
+
+    def none(self, shape: tuple[int, int]) -> Array:
+        """Return y (T, B) int32, NO_TARGET everywhere."""
+        return np.full(shape, NO_TARGET, np.int32)
+
+    def inputs(self, piece: int, first: int, stop: int) -> Array:
+        """Return ids (n,)."""
+        at = int(self.offsets[piece])
+        ids = self.ids[at + first : at + stop]
+        shift = self.shifts[piece] if self.shifts else 0
+        return self.tables[shift][ids] if shift else ids
+
+    def targets(self, piece: int, first: int, stop: int) -> Array:
+        """Return ids (n,), NO_TARGET where the id is an input only."""
+        ids = self.inputs(piece, first, stop)
+        if not len(self.unseen):
+            return ids
+        at = int(self.offsets[piece])
+        return np.where(self.unseen[at + first : at + stop], NO_TARGET, ids)
+
+    def count(self, y: Array) -> int:
+        """As Source.count."""
+        return int(np.count_nonzero(y != NO_TARGET))
+
+
+class NoteSource:
+    """Pieces of frames: packed (frames, 11) as `piano_roll.pack`, offsets (pieces + 1,) of frames.
+
+    shifts: semitones by piece.
+    """
+
+    def __init__(self, packed: Array, offsets: Array, shifts: Sequence[int]) -> None:
+        self.packed, self.offsets, self.shifts = packed, offsets, shifts
+
+    def start(self, shape: tuple[int, int]) -> Array:
+        """Return x (T, B, 89) uint8: no notes, and the start symbol."""
+        x = np.zeros((*shape, NOTES + 1), np.uint8)
+        x[..., NOTES] = 1
+        return x
+
+    def none(self, shape: tuple[int, int]) -> Array:
+        """Return y (T, B, 88) uint8, NO_NOTES first everywhere."""
+        y = np.zeros((*shape, NOTES), np.uint8)
+        y[..., 0] = NO_NOTES
+        return y
+
+    def inputs(self, piece: int, first: int, stop: int) -> Array:
+        """Return notes (n, 89) uint8, none of them the start symbol."""
+        return np.pad(self.targets(piece, first, stop), ((0, 0), (0, 1)))
+
+    def targets(self, piece: int, first: int, stop: int) -> Array:
+        """Return notes (n, 88) uint8."""
+        at = int(self.offsets[piece])
+        frames = unpack(self.packed[at + first : at + stop])
+        return transpose(frames, self.shifts[piece]) if self.shifts[piece] else frames
+
+    def count(self, y: Array) -> int:
+        """As Source.count."""
+        return int(np.count_nonzero(y[..., 0] != NO_NOTES))
+
+
+def transposed_ids(
+    words: Sequence[str], shifts: Sequence[int], transpose_word: Callable[[str, int], str | None]
+) -> dict[int, Array]:
+    """Return, for each shift but 0, the id (V,) int32 that each word's id becomes.
+
+    A word that becomes one outside the vocabulary stays itself: a piece is never shifted so far
+    that it holds one.
+    """
+    index = {word: id for id, word in enumerate(words)}
+    tables = {}
+    for shift in {shift for shift in shifts if shift}:
+        moved = (transpose_word(word, shift) for word in words)
+        found = (index.get(word or "", id) for id, word in enumerate(moved))
+        tables[shift] = np.fromiter(found, np.int32, len(words))
+    return tables
+
+
+class Batches:
+    """The windows of some streams, by number, so that a run can go on from any of them.
+
+    T is the window's length. `len()` is the number of windows.
+    """
+
+    def __init__(self, source: Source, streams: list[list[Segment]], T: int) -> None:
+        self.source, self.streams, self.T = source, streams, T
+        self._ends = [list(accumulate(s.stop - s.start for s in stream)) for stream in streams]
+        lengths = [ends[-1] if ends else 0 for ends in self._ends]
+        self.windows = -(-max(lengths, default=0) // T)
+        self.first, self.whole = 0, len(streams)
+        self._lengths: Array | None = None  # of all streams, where these are but some of them
+
+    def part(self, first: int, stop: int) -> "Batches":
+        """Return the same windows of the streams first … stop-1 alone, for one of several ranks.
+
+        Each batch counts the targets of all streams; each step must ask for one, as in training.
+        """
+        made = Batches(self.source, self.streams[first:stop], self.T)
+        made.windows, made.first, made.whole = self.windows, first, len(self.streams)
+        made._lengths = np.array([ends[-1] if ends else 0 for ends in self._ends])
+        return made
+
+    def __len__(self) -> int:
+        return self.windows
+
+    def __getitem__(self, window: int) -> Batch:
+        """Return a window: x, y (T, B, …) as the source has them, keep (T, B) float32 or None."""
+        if not 0 <= window < self.windows:
+            raise IndexError(window)
+        shape = (self.T, len(self.streams))
+        x, y = self.source.start(shape), self.source.none(shape)
+        keep = np.ones(shape, np.float32)
+        for b in range(shape[1]):
+            self._fill(b, window * self.T, x[:, b], y[:, b], keep[:, b])
+        batch = Batch(x, y, None if keep.all() else keep, self.source.count(y))
+        if self._lengths is None:
+            return batch
+        targets = int(np.clip(self._lengths - window * self.T, 0, self.T).sum())
+        return batch._replace(targets=targets, first=self.first, whole=self.whole)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for window in range(self.windows):
+            yield self[window]
+
+    def _fill(self, b: int, position: int, x: Array, y: Array, keep: Array) -> None:
+        """Fill column b, which begins at a position of its stream."""
+        segments, ends, source = self.streams[b], self._ends[b], self.source
+        k = int(np.searchsorted(ends, position, side="right"))
+        t = 0
+        while t < self.T and k < len(segments):
+            piece, start, stop = segments[k]
+            first = stop - (ends[k] - position - t)
+            n = min(self.T - t, stop - first)
+            y[t : t + n] = source.targets(piece, first, first + n)
+            if first == 0:
+                x[t + 1 : t + n] = source.inputs(piece, 0, n - 1)
+                keep[t] = 0
+            else:
+                x[t : t + n] = source.inputs(piece, first - 1, first + n - 1)
+                if first == start:
+                    keep[t] = 0  # a piece cut by cut_streams: its first half is another stream's
+            t += n
+            k += 1
+
+
+def on_device(ops: NumpyOps, batch: Batch) -> Batch:
+    """Return a batch's arrays on a backend."""
+    return batch._replace(
+        x=ops.asarray(batch.x, batch.x.dtype),
+        y=ops.asarray(batch.y, batch.y.dtype),
+        keep=None if batch.keep is None else ops.asarray(batch.keep),
+    )

@@ -1,0 +1,1 @@
+"""The corpus of many composers, built from the scores that music21 brings."""

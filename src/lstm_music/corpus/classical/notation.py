@@ -1,0 +1,262 @@
+"""Scores that music21 reads -> MIDI files: meters and tempi, then one track a part.
+
+Repeats are played out, ties joined, grace notes and chord symbols dropped, transposing instruments
+written as they sound, and parts kept in step. music21's own MIDI export is not used: it plays chord
+symbols, joins ties to notes of other pitches and misses those between voices, cuts unisons short,
+and leaves a clarinet at its written pitch.
+"""
+
+import io
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mido
+
+from lstm_music.midi.piece import CHANNELS, TICKS_PER_QUARTER
+
+VELOCITY = 80
+FINEST = 64  # the denominator of a meter, at most
+
+
+class Note(NamedTuple):
+    """One sounding note: where it starts and ends, in ticks, and its MIDI pitch."""
+
+    start: int
+    end: int
+    pitch: int
+
+
+class Measure(NamedTuple):
+    """One written measure: where it starts and how long it is, in quarters, and its meter."""
+
+    start: Fraction
+    length: Fraction
+    meter: tuple[int, int]
+
+
+class MeterChange(NamedTuple):
+    """A time signature and the tick from which it holds."""
+
+    tick: int
+    numerator: int
+    denominator: int
+
+
+def midi_of(path: Path) -> bytes:
+    """Return a score's file as the bytes of a MIDI file; music21 raises whatever it likes."""
+    from music21 import converter, repeat
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        score: Any = converter.parse(path, forceSource=True)  # no cache of an older music21
+        if "Opus" in score.classes:  # a part each, in ABC
+            score = score.mergeScores()
+        with suppress(repeat.ExpanderException):  # badly formed: as written
+            score = score.expandRepeats()
+        sound_as_heard(score)
+        measures = align_measures(score)
+        parts = [(part, read_part(part)) for part in score.parts]
+    tracks = [conductor_track(score.parts[0], measures)]
+    for channel, (part, notes) in zip(CHANNELS * len(parts), parts, strict=False):
+        if notes:
+            program = part.getInstrument().midiProgram or 0
+            tracks.append(part_track(notes, channel, program))
+    if len(tracks) == 1:
+        raise ValueError("has no notes")
+    file = io.BytesIO()
+    mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER, tracks=tracks).save(file=file)
+    return file.getvalue()
+
+
+def sound_as_heard(score: Any) -> None:
+    """Move the notes of transposing instruments to where they sound.
+
+    Not by whole octaves: those are a clef's (a tenor's treble clef), and the scores hold such notes
+    as they sound already.
+    """
+    for part in score.parts:
+        interval = part.getInstrument().transposition
+        if interval is not None and interval.semitones % 12:
+            part.toSoundingPitch(inPlace=True)
+
+
+def to_ticks(quarters: float | Fraction) -> int:
+    """Round a time in quarters to the tick grid."""
+    return round(Fraction(quarters) * TICKS_PER_QUARTER)
+
+
+def align_measures(score: Any) -> list[Measure]:
+    """Find where each measure starts, moving measures that the parts do not agree on.
+
+    Where a part's measure is longer or shorter than the others' (a rest too many, a voice not
+    filled up), all that follows would sound early or late in it. Such a measure lasts as long as in
+    most of the parts that have notes there (of lengths as frequent, as the meter says, else as in
+    the shortest), and no longer than the meter says.
+    """
+    grids = [list(part.getElementsByClass("Measure")) for part in score.parts]
+    measures: list[Measure] = []
+    start, meter = Fraction(0), (4, 4)
+    for column in zip_longest(*grids):
+        present = [measure for measure in column if measure is not None]
+        signature = present[0].timeSignature
+        if signature is not None:
+            meter = (signature.numerator, signature.denominator)
+        bar = Fraction(4 * meter[0], meter[1])
+        lengths = lengths_of(present)
+        length = next(iter(lengths))
+        if len(lengths) > 1:
+            lengths = lengths_of([m for m in present if m.recurse().notes]) or lengths
+            length = min(bar, max(lengths, key=lambda n: (lengths[n], n == bar, -n)))
+        for part, measure in zip(score.parts, column, strict=True):
+            if measure is not None and Fraction(measure.offset) != start:
+                part.setElementOffset(measure, start)
+        measures.append(Measure(start, length, meter))
+        start += length
+    return measures
+
+
+def lengths_of(measures: Iterable[Any]) -> Counter[Fraction]:
+    """Count measures by length, in quarters."""
+    return Counter(Fraction(measure.duration.quarterLength) for measure in measures)
+
+
+def read_part(part: Any) -> list[Note]:
+    """Collect the notes of one part, ties joined, by start and pitch.
+
+    Grace notes, chord symbols and unpitched percussion are left out.
+    """
+    from music21 import chord, harmony, note
+
+    notes: list[Note] = []
+    tied: set[Note] = set()
+    for element in part.flatten().getElementsByClass((note.Note, chord.Chord)):
+        if element.duration.isGrace or isinstance(element, harmony.Harmony):
+            continue
+        start = to_ticks(element.offset)
+        end = to_ticks(Fraction(element.offset) + Fraction(element.quarterLength))
+        for single in element.notes if element.isChord else [element]:
+            sounding = Note(start, end, single.pitch.midi)
+            notes.append(sounding)
+            if single.tie is not None and single.tie.type in ("start", "continue"):
+                tied.add(sounding)
+    return separate_notes(join_ties(notes, tied))
+
+
+def join_ties(notes: Iterable[Note], tied: set[Note]) -> list[Note]:
+    """Join each note that is tied onwards with the note of its pitch that starts as it ends.
+
+    music21's own `stripTies` looks within one voice and joins chords only whole, so it would miss
+    a tie into another voice of the staff and a tie of one note of a chord.
+    """
+    joined: list[Note] = []
+    waiting: dict[tuple[int, int], int] = {}  # (pitch, end) of a tied note: its place in joined
+    for note in sorted(notes):
+        place = waiting.pop((note.pitch, note.start), len(joined))
+        if place == len(joined):
+            joined.append(note)
+        else:
+            joined[place] = joined[place]._replace(end=note.end)
+        if note in tied:
+            waiting[note.pitch, note.end] = place
+    return joined
+
+
+def separate_notes(notes: Iterable[Note]) -> list[Note]:
+    """Let no pitch overlap itself: a note ends where the same pitch is struck again.
+
+    A MIDI note-off names only a pitch, so overlapping notes of one pitch could not be told apart.
+    Two that start together, as in a unison of two voices on one staff, become one: the longer.
+    """
+    longest: dict[tuple[int, int], int] = {}
+    for start, end, pitch in notes:
+        longest[start, pitch] = max(end, longest.get((start, pitch), start))
+    separate: list[Note] = []
+    # From the last note to the first, so that the next strike of each pitch is known.
+    next_strike: dict[int, int] = {}
+    for (start, pitch), end in sorted(longest.items(), reverse=True):
+        if end > start:
+            separate.append(Note(start, min(end, next_strike.get(pitch, end)), pitch))
+            next_strike[pitch] = start
+    return separate[::-1]
+
+
+def meter_changes(measures: Sequence[Measure]) -> list[MeterChange]:
+    """Give each bar a time signature as long as the bar, so that bar lines fall where written.
+
+    A pickup of one beat becomes a bar of 1/4 before the 4/4: else every bar line of the file
+    would stand one beat early. A measure cut in two by a repeat or a double bar counts as one
+    bar, and the last bar keeps the meter, since no bar line follows it.
+    """
+    bars = join_bars(measures)
+    changes: list[MeterChange] = []
+    for bar in bars:
+        meter = bar.meter if bar is bars[-1] else bar_meter(bar)
+        if not changes or changes[-1][1:] != meter:
+            changes.append(MeterChange(to_ticks(bar.start), *meter))
+    return changes
+
+
+def join_bars(measures: Sequence[Measure]) -> list[Measure]:
+    """Join neighbouring measures that make up one bar between them; the pickup stays alone."""
+    bars: list[Measure] = []
+    for measure in measures:
+        full = Fraction(4 * measure.meter[0], measure.meter[1])
+        if len(bars) > 1 and measure.length < full and bars[-1].length + measure.length <= full:
+            bars[-1] = bars[-1]._replace(length=bars[-1].length + measure.length)
+        else:
+            bars.append(measure)
+    return bars
+
+
+def bar_meter(bar: Measure) -> tuple[int, int]:
+    """Write the length of a bar as a meter, with the denominator in force or a finer one."""
+    denominator = bar.meter[1]
+    while (bar.length * denominator / 4).denominator != 1 and denominator < FINEST:
+        denominator *= 2
+    numerator = bar.length * denominator / 4
+    return (int(numerator), denominator) if numerator.denominator == 1 else bar.meter
+
+
+def conductor_track(part: Any, measures: Sequence[Measure]) -> mido.MidiTrack:
+    """Return the track of meters and tempi, which hold for all parts; tempi stand in the first."""
+    events = [
+        (tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator))
+        for tick, numerator, denominator in meter_changes(measures)
+    ]
+    for mark in part.flatten().getElementsByClass("MetronomeMark"):
+        tempo = mark.getQuarterBPM()
+        if tempo:
+            message = mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo))
+            events.append((to_ticks(mark.offset), message))
+    return track_of(sorted(events, key=lambda event: event[0]))
+
+
+def part_track(notes: Iterable[Note], channel: int, program: int) -> mido.MidiTrack:
+    """Return the notes of one part as a track."""
+    # Tuples sort as wanted: by tick, then note-off (0) before note-on (1), then pitch.
+    ends = sorted(
+        end for start, stop, pitch in notes for end in ((start, 1, pitch), (stop, 0, pitch))
+    )
+    kinds = ("note_off", 0), ("note_on", VELOCITY)
+    events = [(0, mido.Message("program_change", channel=channel, program=program))]
+    for tick, is_on, pitch in ends:
+        kind, velocity = kinds[is_on]
+        message = mido.Message(kind, channel=channel, note=pitch, velocity=velocity)
+        events.append((tick, message))
+    return track_of(events)
+
+
+def track_of(events: Iterable[tuple[int, Any]]) -> mido.MidiTrack:
+    """Return messages, each with its tick, as a track, whose times are from one to the next."""
+    track = mido.MidiTrack()
+    now = 0
+    for tick, message in events:
+        track.append(message.copy(time=tick - now))
+        now = tick
+    return track

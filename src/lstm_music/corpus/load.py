@@ -1,0 +1,222 @@
+"""Corpora: named ones and files of the user's -> pieces, prepared once and then memory-mapped.
+
+A corpus is prepared once for its content and settings (`corpus/words.py`, `corpus/rolls.py`) and
+kept; the MIDI files themselves are parsed once for any settings (`corpus/piece_store.py`). Nothing
+is dropped silently: each file that can't be used is named with its reason in `skipped`, but for
+what macOS puts beside music, which is counted in `ignored`.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from lstm_music.arrays import Array
+from lstm_music.corpus.corpus import OUTSIDE, Corpus
+from lstm_music.corpus.disk import places, read_cache, write_cache
+from lstm_music.corpus.parsing import Digests, Workers, digests_of, pieces_of
+from lstm_music.corpus.piece_store import PieceStore
+from lstm_music.corpus.roll_files import file_of_rolls
+from lstm_music.corpus.rolls import (
+    RollCorpus,
+    RollReading,
+    prepare_file,
+    prepare_rolls,
+    rolls_from_disk,
+)
+from lstm_music.corpus.sources import ROLLS, Skipped, Source, find_rolls, find_sources
+from lstm_music.corpus.words import (
+    MessageCorpus,
+    MessageReading,
+    messages_from_disk,
+    prepare_messages,
+)
+from lstm_music.errors import UserError
+from lstm_music.files import cache_folder
+from lstm_music.midi.piece import Piece
+from lstm_music.tokenizers.messages import Layout
+
+FORMAT = 5  # of prepared corpora; a new number makes old caches unused
+MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
+MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
+CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is built
+EIGHTHS = 8  # frames a whole note, where nothing else is said
+
+Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
+Representation = Literal["message", "event", "chord", "note"]
+REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "chord", "note")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How to read a corpus.
+
+    tracks: layout of messages; grid: frames a whole note, None for the corpus's own; drums: keep
+    them; max_pieces: so many MIDI files, drawn by seed, 0 for all; min_count as in MessageReading,
+    the others as in RollReading.
+    """
+
+    representation: Representation = "message"
+    tracks: Layout = "flatten"
+    grid: int | None = None
+    max_polyphony: int = 0
+    common_key: Literal["A", "C"] | None = None
+    transpose_augment: int = 0
+    seed: int = 0
+    drums: bool = False
+    max_pieces: int = 0
+    min_count: int = 0
+
+    def __post_init__(self) -> None:
+        given = {"grid": self.grid, "max-polyphony": self.max_polyphony}
+        for option, value in (given | {"common-key": self.common_key}).items():
+            if value and self.representation in ("message", "event"):
+                raise UserError(
+                    f"--{option} is for piano rolls: add --representation chord or note"
+                )
+        if self.min_count and self.representation != "message":
+            raise UserError("--min-count is for messages: leave it out, or --representation")
+
+    def messages(self) -> MessageReading:
+        """Return how to read a corpus as messages or events."""
+        augment = self.transpose_augment
+        if self.representation == "event":
+            return MessageReading("merge", augment, representation="event")
+        return MessageReading(self.tracks, augment, self.min_count)
+
+    def files_to_text(self) -> str:
+        """Return how MIDI files are chosen and read, as a prepared corpus's key holds it."""
+        drawn = f" max-pieces {self.max_pieces} {self.seed}" if self.max_pieces else ""
+        return " drums" * self.drums + drawn
+
+    def rolls(self, name: str) -> RollReading | None:
+        """Return how to read a corpus as frames, or None where it is read as tokens of MIDI."""
+        if self.representation == "message":
+            return None
+        if self.representation == "event":
+            return None
+        own = ROLLS[name][1] if name in ROLLS else EIGHTHS
+        return RollReading(
+            self.representation,
+            self.grid or own,
+            self.max_polyphony,
+            self.common_key,
+            self.transpose_augment,
+            self.seed if self.max_polyphony else 0,
+        )
+
+
+def load_corpus(
+    name: str,
+    data: Path | None = None,
+    reading: Reading | None = None,
+    progress: bool = False,
+    workers: Workers | None = None,
+) -> Corpus:
+    """Return a corpus, from the cache where it was prepared before.
+
+    name: "bach", "classical", one of Boulanger-Lewandowski's sets, or the path of a MIDI file, a
+    folder, an archive or one of those sets; data: a file or folder to read a named corpus from
+    instead; workers: who parses MIDI files. Raises UserError where there is nothing to read.
+    """
+    reading = reading or Reading()
+    rolls = reading.rolls(name)
+    looked_for = name in ROLLS and (data is None or data.is_dir())
+    path = None if looked_for and rolls is None else find_rolls(name, data)
+    if path is not None:
+        return load_rolls(name, path, rolls)
+    sources = find_sources(name, data, cache_folder() / CLASSICAL)
+    where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
+    digests = digests_of(sources, cache_folder() / "digests" / where[:32], progress)
+
+    def found(place: Path) -> Iterator[Piece | Skipped]:
+        store = PieceStore(place, reading.drums)
+        drawn = reading.max_pieces, reading.seed
+        return pieces_of(sources, digests, store, workers or Workers(), progress, *drawn)
+
+    messages = reading.messages()
+    text = f"{MESSAGE_RULES} {messages.to_text()}" if rolls is None else rolls.to_text()
+    key = content_key(sources, digests, text + reading.files_to_text())
+    if rolls is None:
+        return kept_or_made(
+            key,
+            lambda meta, arrays: messages_from_disk(
+                name, key_of(key, meta), meta, arrays, messages
+            ),
+            lambda place, folder: prepare_messages(name, folder, found(place), messages),
+        )
+    return kept_or_made(
+        key,
+        lambda meta, arrays: rolls_from_disk(name, key_of(key, meta), meta, arrays, rolls),
+        lambda place, folder: prepare_rolls(name, folder, found(place), rolls),
+    )
+
+
+def key_of(key: str, meta: Mapping[str, Any]) -> str:
+    """Return the key of a corpus of MIDI files that was prepared under a key.
+
+    It stays where no file had to be mended and none is a copy of another: such a corpus is the
+    same by the rules of every version, so that its runs go on.
+    """
+    mended = {kind for file in meta["mended"] for kind in file["repairs"]} - {OUTSIDE}
+    if not mended and not meta["copies"]:
+        return key
+    hits = " hits" * ("drum hits of length zero" in mended)
+    return hashlib.sha256(f"{key} {MENDING_RULES}{hits}".encode()).hexdigest()[:32]
+
+
+def load_rolls(name: str, path: Path, reading: RollReading | None) -> RollCorpus:
+    """Return a file of piano rolls."""
+    if reading is None:
+        raise UserError(
+            f"'{path}' holds piano rolls, which have no MIDI messages: "
+            "read it with --representation chord or note"
+        )
+    source = Source(path.suffix.lower(), lambda: file_of_rolls(path))
+    key = content_key([source], digests_of([source]), reading.to_text())
+    return kept_or_made(
+        key,
+        lambda meta, arrays: rolls_from_disk(name, key, meta, arrays, reading),
+        lambda _, folder: prepare_file(name, folder, path, reading),
+    )
+
+
+def kept_or_made(
+    key: str,
+    from_disk: Callable[[dict[str, Any], dict[str, Array]], Prepared],
+    make: Callable[[Path, Path], dict[str, Any]],
+) -> Prepared:
+    """Return the corpus of that key from the cache, or make it and keep it there.
+
+    make: takes the cache and the folder to write arrays into, and returns the rest in JSON. Where
+    the cache can't be written, a temporary folder serves. Raises OSError where neither can be.
+    """
+    failed: OSError | None = None
+    for place in places():
+        folder = place / f"{key}-{FORMAT}"
+        kept = read_cache(folder)
+        if kept is not None:
+            with suppress(KeyError, TypeError, ValueError, UserError):  # another version's
+                return from_disk(*kept)
+        try:
+            write_cache(folder, partial(make, place))
+            kept = read_cache(folder)
+        except OSError as error:
+            failed = error
+            continue
+        if kept is not None:
+            return from_disk(*kept)
+    raise failed or OSError("a prepared corpus can't be read back")
+
+
+def content_key(sources: Iterable[Source], digests: Digests, how: str) -> str:
+    """Return a hash of every file's name and bytes, and of how they are read."""
+    key = hashlib.sha256(how.encode())
+    for source, digest in zip(sources, digests, strict=True):
+        key.update(hashlib.sha256(source.name.encode()).digest())
+        key.update(b"unreadable" if isinstance(digest, Skipped) else bytes.fromhex(digest))
+    return key.hexdigest()[:32]

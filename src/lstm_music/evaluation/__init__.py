@@ -1,0 +1,1 @@
+"""How good it is: likelihood, accuracy, the embedding, the music."""

@@ -1,0 +1,1 @@
+"""Judging composed music against real: measures, nearness, copies, repetition."""

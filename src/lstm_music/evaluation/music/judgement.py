@@ -1,0 +1,265 @@
+"""Sets of pieces judged together: what they are like, how near to real music, what they copy."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_music.evaluation.music.excerpts import Music
+from lstm_music.evaluation.music.measures import features, numbers
+from lstm_music.evaluation.music.memorisation import LONG, RECITED, SHORT, Copy, Index, Recall
+from lstm_music.evaluation.music.nearness import COVERAGE, RESAMPLES, Interval, Nearness, compare
+from lstm_music.evaluation.music.repetition import LAGS, by_lag, repetition, similarity
+
+Array = npt.NDArray[np.float64]
+
+FEWEST_NOTES = LONG  # of a sample that can be said to recite
+
+
+class MusicSet(NamedTuple):
+    """Pieces to judge.
+
+    kind: "real", "run" or "baseline"; training: the index of what it may have copied, or None.
+    """
+
+    name: str
+    kind: str
+    pieces: list[Music]
+    training: Index | None
+
+
+class Memory(NamedTuple):
+    """What a set has copied: shares of grams in training, and its longest runs."""
+
+    short: Interval
+    long: Interval
+    short_exact: float
+    long_exact: float
+    longest: float
+    recalls: list[Recall]
+
+    @property
+    def worst(self) -> Recall:
+        """The sample with the longest run."""
+        return max(self.recalls, key=lambda recall: recall.transposed.notes)
+
+    @property
+    def recited(self) -> list[Recall]:
+        """The samples that are at least half one copied run."""
+        enough = [recall for recall in self.recalls if recall.notes >= FEWEST_NOTES]
+        return [recall for recall in enough if recall.recited >= RECITED]
+
+
+class Judgement(NamedTuple):
+    """What is said of a set; nearness and mean overlap are to the reference."""
+
+    name: str
+    kind: str
+    pieces: int
+    silent: int
+    numbers: dict[str, tuple[float, float]]  # mean and standard deviation
+    nearness: dict[str, Nearness]
+    overlap: Interval
+    memory: Memory | None
+    repetition: dict[int, Interval]
+    similarity: list[Interval]  # by lag, from 1 bar
+    bars: Array  # similarity of the bars of the piece nearest to the set's mean
+
+
+def judge(reference: MusicSet, one: MusicSet, bars: int, seed: int = 0) -> Judgement:
+    """Judge a set of pieces of so many bars against a real one; itself it is not compared with."""
+    described = [numbers(piece.notes) for piece in one.pieces]
+    table = {name: np.array([row[name] for row in described]) for name in described[0]}
+    found: dict[str, Nearness] = {}
+    overlap = Interval(math.nan, math.nan, math.nan)
+    if one is not reference:  # to itself, distances of 0 would make it nearer than it can be
+        real, other = (
+            [features(piece.notes) for piece in some.pieces] for some in (reference, one)
+        )
+        found, overlap = compare(real, other, seed)
+    matrices = [similarity(piece.notes, bars) for piece in one.pieces]
+    curves = np.array([by_lag(matrix) for matrix in matrices])
+    repeated = [repetition(matrix) for matrix in matrices]
+    typical = int(np.argmin(np.square(curves - curves.mean(axis=0)).sum(axis=1)))
+    return Judgement(
+        one.name,
+        one.kind,
+        len(one.pieces),
+        sum(not len(piece.notes) for piece in one.pieces),
+        {name: (some_mean(column), some_mean(column, np.std)) for name, column in table.items()},
+        found,
+        overlap,
+        memory_of(one, seed),
+        {lag: mean_interval(np.array([row[lag] for row in repeated]), seed) for lag in LAGS},
+        [mean_interval(column, seed) for column in curves.T],
+        matrices[typical],
+    )
+
+
+def memory_of(one: MusicSet, seed: int) -> Memory | None:
+    """Return what a set has copied, None where there is nothing that it could have copied."""
+    if one.training is None:
+        return None
+    recalls = one.training.recall(one.pieces)
+    columns = {
+        name: np.array([getattr(recall, name) for recall in recalls])
+        for name in ("short", "long", "short_exact", "long_exact")
+    }
+    return Memory(
+        mean_interval(columns["short"], seed),
+        mean_interval(columns["long"], seed),
+        some_mean(columns["short_exact"]),
+        some_mean(columns["long_exact"]),
+        float(np.mean([recall.transposed.notes for recall in recalls])),
+        recalls,
+    )
+
+
+def recites(own: Memory, held_out: Memory) -> bool:
+    """Return whether a set copies more than real music that wasn't trained on does by itself.
+
+    That is where the interval of its share of 12-note runs found in training lies wholly above the
+    held-out pieces' own, or where a sample is half one copied run and no held-out piece is.
+    """
+    more = own.long.low > held_out.long.high
+    return bool(more or (own.recited and not held_out.recited))
+
+
+def mean_interval(values: Array, seed: int) -> Interval:
+    """Return the mean of values (n,) that are known, and its bootstrap interval over pieces."""
+    values = values[~np.isnan(values)]
+    if not len(values):
+        return Interval(math.nan, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(len(values), size=(RESAMPLES * 5, len(values)))].mean(axis=1)
+    tail = (1 - COVERAGE) / 2
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def some_mean(values: Array, of: Any = np.mean) -> float:
+    """Return the mean, or another number, of the values that are known; NaN of none."""
+    known = values[~np.isnan(values)]
+    return float(of(known)) if len(known) else math.nan
+
+
+# JSON and words ---------------------------------------------------------------------------------
+
+
+def as_json(one: Judgement, held_out: Memory | None) -> dict[str, Any]:
+    """Return a judgement as an object for JSON; what isn't known is null."""
+    memory = one.memory
+    made = {
+        "name": one.name,
+        "kind": one.kind,
+        "pieces": one.pieces,
+        "silent": one.silent,
+        "numbers": {k: {"mean": m, "sd": s} for k, (m, s) in one.numbers.items()},
+        "overlap": one.overlap._asdict(),
+        "features": {
+            k: {"overlap": n.overlap._asdict(), "divergence": n.divergence._asdict()}
+            for k, n in one.nearness.items()
+        },
+        "repetition": {str(lag): share._asdict() for lag, share in one.repetition.items()},
+        "similarity_by_lag": [x._asdict() for x in one.similarity],
+        "memorisation": memory and {
+            f"share_{SHORT}": memory.short._asdict(),
+            f"share_{LONG}": memory.long._asdict(),
+            f"share_{SHORT}_exact": memory.short_exact,
+            f"share_{LONG}_exact": memory.long_exact,
+            "longest_mean": memory.longest,
+            "recites": recites(memory, held_out) if held_out and one.kind == "run" else None,
+            "samples": [
+                recall._asdict() | {
+                    "exact": recall.exact._asdict(),
+                    "transposed": recall.transposed._asdict(),
+                    "recited": recall.recited,
+                }
+                for recall in memory.recalls
+            ],
+        },
+    }  # fmt: skip
+    cleaned: dict[str, Any] = without_nan(made)
+    return cleaned
+
+
+def without_nan(value: Any) -> Any:
+    """Return JSON in which NaN, which JSON has no word for, is null."""
+    if isinstance(value, dict):
+        return {k: without_nan(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(v) for v in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def in_words(judged: Sequence[Judgement], reference: Judgement) -> list[str]:
+    """Return what the figures say: who is nearest to real music, in what, and who copies."""
+    lines = []
+    real = [one for one in judged if one.kind == "real" and one.name != reference.name]
+    if real:
+        best = max(real, key=lambda one: one.overlap.value)
+        lines.append(
+            f"Real against real: {best.name} overlaps {reference.name} by "
+            f"{best.overlap.value:.2f}, the most that can be asked of a model."
+        )
+    others = [one for one in judged if one.kind != "real" and not math.isnan(one.overlap.value)]
+    ranked = sorted(others, key=lambda one: -one.overlap.value)
+    if ranked:
+        order = ", ".join(f"{one.name} {one.overlap.value:.2f}" for one in ranked)
+        lines.append(f"Nearest to {reference.name} first: {order}.")
+    for one in ranked:
+        if one.kind == "run":
+            lines += words_of(one, reference)
+    return lines
+
+
+def words_of(one: Judgement, reference: Judgement) -> list[str]:
+    """Return what is to be said of a run."""
+    by_overlap = sorted(one.nearness, key=lambda name: -one.nearness[name].overlap.value)
+    near, far = by_overlap[:2], by_overlap[-2:]
+    lines = [
+        f"{one.name} is like real music in {' and '.join(map(plain, near))}, least in "
+        f"{' and '.join(map(plain, reversed(far)))}{with_means(far, one, reference)}."
+    ]
+    if one.memory and reference.memory:
+        lines.append(memory_words(one.name, one.memory, reference.memory))
+    return lines
+
+
+def with_means(names: Sequence[str], one: Judgement, reference: Judgement) -> str:
+    """Return the means that tell how two sets differ in features that are numbers."""
+    told = [
+        f"{plain(n)} {one.numbers[n][0]:.3g}, real {reference.numbers[n][0]:.3g}"
+        for n in names
+        if n in one.numbers
+    ]
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def memory_words(name: str, own: Memory, held_out: Memory) -> str:
+    """Return what a run has copied, in words."""
+    worst = own.worst
+    compared = (
+        f"{own.long.value:.1%} of its runs of {LONG} notes are in its training set, of held-out "
+        f"pieces {held_out.long.value:.1%}"
+    )
+    longest = f"its longest copy is {described(worst.transposed)}"
+    if recites(own, held_out):
+        return f"{name} RECITES: {compared}; {longest}."
+    return f"{name} does not recite: {compared}; {longest}."
+
+
+def described(copy: Copy) -> str:
+    """Return a copy in words."""
+    if not copy.notes:
+        return "of no note"
+    shift = f", {copy.semitones:+d} semitones" if copy.semitones else ""
+    there, here = (f"{first}-{last}" for first, last in (copy.there, copy.here))
+    return f"{copy.notes} notes of '{copy.piece}' (bars {there}; in the sample {here}{shift})"
+
+
+def plain(name: str) -> str:
+    """Return a feature's name in words."""
+    return name.replace("_", " ")

@@ -1,0 +1,1 @@
+"""MIDI files to pieces and back: bytes, repair, writing, piano rolls."""

@@ -1,0 +1,72 @@
+"""A piece of music: its tracks as messages and notes, and the units that all count in."""
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from lstm_music.midi import bytes as midi_file
+from lstm_music.midi.bytes import Meter
+from lstm_music.untrusted import printable
+
+TICKS_PER_QUARTER = 480
+WHOLE_NOTE = 4 * TICKS_PER_QUARTER
+BAR = WHOLE_NOTE  # where nothing says another meter
+TEMPO = 90.0  # quarter notes a minute, where nothing says another
+LAST_TICK = midi_file.MOST_QUARTERS * TICKS_PER_QUARTER  # nothing lies later
+MOST_TRACKS = 2**15 - 2  # a MIDI file counts its tracks in 15 bits; one holds the tempo
+MOST_BYTES, REPAIRS = midi_file.MOST_BYTES, midi_file.REPAIRS
+
+TICK, KIND, PITCH = range(3)  # the columns of Messages
+CHANNEL, VELOCITY, TRACK = 3, 4, 5  # more columns of Rows
+NOTE_OFF, NOTE_ON = range(2)  # the values of KIND
+
+DRUMS = 9  # a channel
+CHANNELS = tuple(channel for channel in range(16) if channel != DRUMS)
+
+Messages: TypeAlias = npt.NDArray[np.int32]
+"""(n, 3) int32: absolute tick at 480 per quarter note, 1 note-on or 0 note-off, pitch 0-127.
+
+Rows are in file order, so ticks never decrease.
+"""
+
+Notes: TypeAlias = npt.NDArray[np.int32]
+"""(n, 3) int32: start tick, end tick, pitch 0-127, sorted by start, then pitch."""
+
+MidiError = midi_file.MidiError
+
+
+def no_meter() -> Meter:
+    """Return the meter of a piece that says nothing of it: 4/4 from its beginning."""
+    return np.zeros((0, 2), np.int32)
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """A piece of music: its tracks play together, and each holds at least one note.
+
+    meter: its bars, of 4/4 where it says nothing else. repairs: what was mended as it was read,
+    kind of repair -> how often; the kinds are in REPAIRS. drums: which tracks are drums; none is
+    where it is empty.
+    """
+
+    name: str
+    tracks: list[Messages]
+    repairs: dict[str, int] = field(default_factory=dict)
+    meter: Meter = field(default_factory=no_meter)
+    drums: tuple[bool, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
+
+
+# Repair -----------------------------------------------------------------------------------------
+
+
+def notes_of(track: Messages) -> Notes:
+    """Return a repaired track's notes (n, 3): start tick, end tick, pitch, by start and pitch."""
+    by_pitch = track[np.argsort(track[:, PITCH], kind="stable")]
+    ons, offs = by_pitch[0::2], by_pitch[1::2]  # a repaired track alternates within a pitch
+    notes = np.stack([ons[:, TICK], offs[:, TICK], ons[:, PITCH]], axis=1)
+    return notes[np.lexsort((notes[:, 2], notes[:, 0]))]

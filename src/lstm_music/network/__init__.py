@@ -1,0 +1,1 @@
+"""The network: configuration, LSTM, heads, model, optimiser, and baselines without one."""

@@ -1,0 +1,93 @@
+"""The shape of a model, and the names of what it is made of."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+from lstm_music.arrays import Array, RowGradient
+from lstm_music.errors import UserError
+from lstm_music.network.embedding import NOTE_HEADS, Embedding, Parts, make_embedding
+from lstm_music.network.heads import Head, make_head
+
+Parameters = dict[str, Array]
+Gradients = dict[str, Array | RowGradient]
+Ready = Callable[[Gradients], None]
+HEADS = ("softmax", "factored", "sigmoid", "nade")
+HEADS_OF = {  # by representation, the default first
+    "message": ("softmax", "factored"),
+    "event": ("softmax",),
+    "chord": ("softmax",),
+    "note": NOTE_HEADS,
+}
+
+
+def ignore(grads: Gradients) -> None:
+    """Do nothing with gradients that are ready."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """The shape of a model; defaults are the paper's (Huang & Wu 2016, section 4).
+
+    vocabulary: tokens of a softmax or factored head, notes of the others. dropout: between layers;
+    of the input and of the output too, unless these have a rate of their own. nade: hidden units
+    of a NADE head. classes, deltas: how many different ones a factored head's tokens have.
+    """
+
+    vocabulary: int
+    embedding: int = 128
+    hidden: int = 128
+    layers: int = 2
+    dropout: float = 0.0
+    input_dropout: float | None = None
+    output_dropout: float | None = None
+    head: str = "softmax"
+    nade: int = 128
+    classes: int = 0
+    deltas: int = 0
+
+    def __post_init__(self) -> None:
+        counts = ("classes", "deltas") if self.head == "factored" else ()
+        for name in ("vocabulary", "embedding", "hidden", "layers", "nade", *counts):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"{name} is {value}: use a whole number of at least 1")
+        for name in ("dropout", "input_dropout", "output_dropout"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value < 1:
+                raise UserError(f"{name} is {value}: use a number from 0 to below 1")
+        if self.head not in HEADS:
+            raise UserError(f"unknown head '{self.head}': choose one of {', '.join(HEADS)}")
+
+    @property
+    def reads_notes(self) -> bool:
+        """Whether the input is a vector of notes, not the id of a token."""
+        return self.head in NOTE_HEADS
+
+    def dropout_after(self, layer: int) -> float:
+        """Return the rate after layer 1, 2, …, L; 0 is the embedding."""
+        own = self.input_dropout if layer == 0 else None
+        if layer == self.layers:
+            own = self.output_dropout
+        return self.dropout if own is None else own
+
+    def make_embedding(self, words: Parts | None = None) -> Embedding:
+        """Return the embedding; words: of a factored one, to look up."""
+        V, E = self.vocabulary, self.embedding
+        return make_embedding(self.head, V, E, self.classes, self.deltas, words)
+
+    def make_head(self, words: Parts | None = None) -> Head:
+        """Return the head; words: of a factored one, to predict."""
+        sizes = self.hidden, self.vocabulary, self.nade, self.classes, self.deltas
+        return make_head(self.head, *sizes, words)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields as a dictionary that JSON can hold."""
+        return asdict(self)
+
+
+class State(NamedTuple):
+    """What the network remembers: h, c (L, B, H)."""
+
+    h: Array
+    c: Array

@@ -1,0 +1,1 @@
+"""Music and figures for ears and eyes: sound, scores, plots, HTML."""

@@ -1,0 +1,366 @@
+"use strict";
+// Composes with the model that the page carries: embedding -> LSTM layers -> head, by the rules of
+// `bin/sample --strict`. The same maths as network/lstm.py and network/heads.py.
+//
+// A model is what report/browser_model.py writes. A note is [start, end, pitch, track], in ticks.
+
+const QUARTER = TICKS_PER_QUARTER;
+const BAR = WHOLE_NOTE;
+const WHOLE_PIECE = 2000; // tokens at most of a piece whose tracks follow one another
+const LOWEST = 21; // MIDI pitch of the first of 88 notes
+
+// ---- Numbers ----
+
+/** Read 16-bit floats, little end first, as a Float32Array. */
+function halfFloats(base64) {
+  const bytes = Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
+  const view = new DataView(bytes.buffer);
+  const bits = new Uint32Array(bytes.length / 2);
+  for (let n = 0; n < bits.length; n++) {
+    const half = view.getUint16(2 * n, true);
+    bits[n] = ((half & 0x8000) << 16) | ((half & 0x7fff) << 13);
+  }
+  // A half's exponent counts from -15, a float's from -127: 2^112 makes up for it.
+  return new Float32Array(bits.buffer).map((x) => x * 2 ** 112);
+}
+
+/** Return a function that gives uniform numbers in [0, 1): mulberry32, seeded. */
+function randomNumbers(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let x = Math.imul(state ^ (state >>> 15), state | 1);
+    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
+    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+const sigmoid = (x) => Math.tanh(x / 2) / 2 + 0.5;
+
+/** Add x·W to out. x (K), W (K, N) by rows, out (N). */
+function addProduct(x, W, out) {
+  const N = out.length;
+  for (let k = 0; k < x.length; k++) {
+    const xk = x[k];
+    for (let n = 0, at = k * N; n < N; n++, at++) out[n] += xk * W[at];
+  }
+}
+
+/** Return x·W + b. */
+function affine(x, W, b) {
+  const out = Float32Array.from(b);
+  addProduct(x, W, out);
+  return out;
+}
+
+/** Return the logarithms of the probabilities of these logits. */
+function logSoftmax(logits) {
+  const top = logits.reduce((a, b) => Math.max(a, b));
+  const total = top + Math.log(logits.reduce((sum, x) => sum + Math.exp(x - top), 0));
+  return logits.map((x) => x - total);
+}
+
+// ---- The network ----
+
+class Network {
+  constructor(model) {
+    this.model = model;
+    this.p = {};
+    const all = halfFloats(model.weights);
+    let at = 0;
+    for (const [name, size] of model.arrays) this.p[name] = all.subarray(at, (at += size));
+    this.reset();
+  }
+
+  /** Forget everything, as before a piece. */
+  reset() {
+    const zeros = () =>
+      Array.from({ length: this.model.layers }, () => new Float32Array(this.model.hidden));
+    this.h = zeros();
+    this.c = zeros();
+  }
+
+  /** Read one input: a token, or the sum of these notes' rows of the embedding. */
+  read(rows) {
+    const { embedding: E, head, classes, deltas } = this.model;
+    let x = new Float32Array(E);
+    const add = (name, row) => addProduct([1], this.p[`embedding.${name}`].subarray(row * E), x);
+    if (head === "factored") {
+      add("Wc", classes[rows[0]]);
+      add("Wd", Math.max(deltas[rows[0]], 0));
+    } else for (const row of rows) add("W", row);
+    for (let layer = 0; layer < this.model.layers; layer++) x = this.step(layer, x);
+    this.out = x;
+  }
+
+  /** Take one time step of a layer; return its output. The gates come in the order i, f, g, o. */
+  step(layer, x) {
+    const h = this.h[layer];
+    const c = this.c[layer];
+    const H = h.length;
+    const z = affine(x, this.p[`lstm.${layer}.Wx`], this.p[`lstm.${layer}.b`]);
+    addProduct(h, this.p[`lstm.${layer}.Wh`], z);
+    for (let n = 0; n < H; n++) {
+      const i = sigmoid(z[n]);
+      const f = sigmoid(z[H + n]);
+      const g = Math.tanh(z[2 * H + n]);
+      const o = sigmoid(z[3 * H + n]);
+      c[n] = f * c[n] + i * g;
+      h[n] = o * Math.tanh(c[n]);
+    }
+    return h;
+  }
+
+  /** Return the logits of what may come next: of each token (of ids, or all), or of each note. */
+  logits(ids = null) {
+    if (this.model.head === "factored") return this.factoredLogits(ids);
+    return affine(this.out, this.p["head.W"], this.p["head.b"]);
+  }
+
+  /** As logits: a class's, and log p(delta | class) of the words that have one. */
+  factoredLogits(ids) {
+    const p = (name) => this.p[`head.${name}`];
+    const { classes, deltas } = this.model;
+    const byClass = affine(this.out, p("Wc"), p("bc"));
+    const context = affine(this.out, p("A"), new Float32Array(this.out.length));
+    const asked = new Set(ids ? ids.map((id) => classes[id]) : classes);
+    const byDelta = Array.from(byClass, (_, c) => {
+      if (!asked.has(c)) return [];
+      const z = context.map((a, n) => Math.tanh(a + p("U")[c * context.length + n]));
+      return logSoftmax(affine(z, p("Wd"), p("bd")));
+    });
+    return Float32Array.from(classes, (c, id) =>
+      deltas[id] < 0 ? byClass[c] : byClass[c] + byDelta[c][deltas[id]],
+    );
+  }
+
+  /** Return the probability of each token. */
+  probabilities() {
+    return Array.from(logSoftmax(this.logits()), (x) => Math.exp(x));
+  }
+
+  /** Ask of each note, from the lowest up, whether it sounds: choose(probability, note). */
+  notes(temperature, choose) {
+    return this.model.head === "nade"
+      ? this.nadeNotes(temperature, choose)
+      : Array.from(this.logits(), (z, n) => choose(sigmoid(z / temperature), n));
+  }
+
+  /** As notes, of a NADE: each note's logit depends on those below it. */
+  nadeNotes(temperature, choose) {
+    const p = (name) => this.p[`head.${name}`];
+    const visible = affine(this.out, p("Wv"), p("bv"));
+    const hidden = affine(this.out, p("Wh"), p("bh"));
+    const [W, U, K] = [p("W"), p("U"), hidden.length];
+    const on = [];
+    for (let d = 0; d < visible.length; d++) {
+      let z = visible[d];
+      for (let k = 0; k < K; k++) z += sigmoid(hidden[k]) * U[d * K + k];
+      on.push(choose(sigmoid(z / temperature), d));
+      if (on[d]) for (let k = 0; k < K; k++) hidden[k] += W[d * K + k];
+    }
+    return on;
+  }
+}
+
+/** Draw a token by a uniform number u among those allowed, the likeliest that hold a share topP. */
+function draw(logits, allowed, temperature, topP, u) {
+  const top = allowed.reduce((best, id) => Math.max(best, logits[id]), -Infinity);
+  const weights = Float64Array.from(allowed, (id) => Math.exp((logits[id] - top) / temperature));
+  const least = topP < 1 ? leastOfShare(weights, topP) : 0;
+  const kept = allowed.map((_, n) => n).filter((n) => weights[n] >= least);
+  let left = u * kept.reduce((sum, n) => sum + weights[n], 0);
+  const found = kept.find((n) => (left -= weights[n]) < 0) ?? kept[kept.length - 1];
+  return allowed[found];
+}
+
+/** Return the least of the largest weights that together hold a share of all. */
+function leastOfShare(weights, share) {
+  const rising = weights.slice().sort();
+  let left = share * weights.reduce((a, b) => a + b);
+  let n = rising.length;
+  while (n > 0 && left > 0) left -= rising[--n];
+  return rising[n];
+}
+
+// ---- Music in the making: the notes of pieces that follow one another, each from a bar line on ----
+
+/** Words that rules let come, of messages, events or chords; or notes, which have none. */
+class Music {
+  constructor(model) {
+    this.model = model;
+    this.rules = model.rules; // null where there are no words
+    this.notes = [];
+    this.bars = []; // where they begin, in ticks, if the music says so; else each BAR ticks
+    this.longest = new Int32Array(this.rules?.shortest.length ?? 0);
+    this.begin(0);
+  }
+
+  /** Begin a piece, at a tick. */
+  begin(tick) {
+    this.offset = tick;
+    this.tokens = 0;
+    this.end = 0; // of the last note so far
+    if (this.rules) Object.assign(this, newPiece(this.rules));
+  }
+
+  /** Return the ids that may come next: of notes there are none. */
+  allowed() {
+    if (!this.rules) return [];
+    const { classes, deltas } = this.rules;
+    allow(this.rules, this.piece, this.sounding, mayEnd(this.piece), this.longest);
+    return Array.from(classes.keys()).filter((id) => deltas[id] <= this.longest[classes[id]]);
+  }
+
+  /** Write a note down, if it has a length; ticks of the piece. */
+  write(start, end, pitch, track = 0) {
+    if (end <= start) return;
+    this.end = Math.max(this.end, end);
+    this.notes.push([start + this.offset, end + this.offset, pitch, track]);
+  }
+}
+
+/** Words that MIDI files are made of, messages or events: the notes of midi.tidy_track. */
+class WordMusic extends Music {
+  /** The tick before which nothing will be added: tracks that follow one another sound together. */
+  get ready() {
+    if (!this.rules.merged) return this.offset;
+    const starts = this.sounding.filter((began) => began !== SILENT);
+    return this.offset + Math.min(this.piece.now, ...starts);
+  }
+
+  get isFull() {
+    return !this.rules.merged && this.tokens >= WHOLE_PIECE;
+  }
+
+  /** Take a token that is no end of a piece. */
+  add(id) {
+    const { rules, piece, sounding } = this;
+    const began = sounding.slice();
+    const kind = rules.kinds[id];
+    this.tokens++;
+    if (kind === TRACK_END) this.endTrack();
+    advance(rules, piece, sounding, id);
+    if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
+    if (kind !== TRACK_END) this.writeEnded(began);
+  }
+
+  /** Write what ended since pitches began to sound so: by its word, of old age, or for others. */
+  writeEnded(began) {
+    const { rules, piece, sounding } = this;
+    began.forEach((start, pitch) => {
+      if (start === SILENT || start === sounding[pitch]) return;
+      this.write(start, Math.min(piece.now, start + rules.longest_note), pitch, piece.tracks);
+    });
+  }
+
+  /** End what still sounds, where the last word was. */
+  endTrack() {
+    const { rules, piece, sounding } = this;
+    sounding.forEach((start, pitch) => {
+      if (start === SILENT) return;
+      const end = start < piece.now ? piece.now : piece.now + QUARTER;
+      this.write(start, Math.min(end, start + rules.longest_note), pitch, piece.tracks);
+    });
+  }
+
+  endPiece() {
+    if (this.piece.notes) this.endTrack();
+    this.begin(this.offset + nextBar(this.piece, this.end));
+  }
+}
+
+/** Frames of a piano roll: a pitch in frames that follow one another is one note. */
+class FrameMusic extends Music {
+  begin(tick) {
+    super.begin(tick);
+    this.now = 0; // ticks since the piece began
+    this.held = new Map(); // pitch -> the tick at which it was struck
+  }
+
+  /** The tick before which nothing will be added any more. */
+  get ready() {
+    return this.offset + Math.min(this.now, ...this.held.values());
+  }
+
+  get isFull() {
+    return false;
+  }
+
+  /** Take a frame's pitches, or the token of a chord. */
+  add(frame) {
+    const pitches = Array.isArray(frame) ? frame : this.model.chords[frame];
+    this.tokens++;
+    if (this.rules) advance(this.rules, this.piece, this.sounding, frame);
+    this.stopAllBut(pitches);
+    for (const pitch of pitches) if (!this.held.has(pitch)) this.held.set(pitch, this.now);
+    this.now += BAR / this.model.grid;
+  }
+
+  stopAllBut(pitches) {
+    for (const [pitch, start] of [...this.held]) {
+      if (pitches.includes(pitch)) continue;
+      this.held.delete(pitch);
+      this.write(start, this.now, pitch);
+    }
+  }
+
+  endPiece() {
+    this.stopAllBut([]);
+    this.begin(this.offset + Math.ceil(this.now / BAR) * BAR);
+  }
+}
+
+/** Composes without end: where a piece ends, the next one begins, and the network forgets. */
+class Composer {
+  /** primer: ids, or the pitches of frames; network: one that other composers may have used. */
+  constructor(network, { primer = [], seed = 0, temperature = 1 } = {}) {
+    this.network = network;
+    this.model = network.model;
+    this.primer = [...primer];
+    this.random = randomNumbers(seed);
+    this.temperature = temperature; // may change at any time
+    const ofWords = this.model.rules && !this.model.chords;
+    this.music = new (ofWords ? WordMusic : FrameMusic)(this.model);
+    this.begin();
+  }
+
+  get notes() {
+    return this.music.notes;
+  }
+
+  /** Forget, and read the start symbol. */
+  begin() {
+    this.network.reset();
+    this.read(null);
+  }
+
+  /** Read a token, or a frame's pitches; null is the start symbol. */
+  read(input) {
+    if (this.model.rules) this.network.read([input ?? 0]);
+    else this.network.read(input ? input.map((pitch) => pitch - LOWEST) : [88]);
+  }
+
+  /** Compose one token or frame, and return it. */
+  step() {
+    const next = this.primer.length ? this.primer.shift() : this.draw();
+    if (next === 0 || this.music.isFull) {
+      this.music.endPiece();
+      this.begin();
+    } else {
+      this.music.add(next);
+      this.read(next);
+    }
+    return next;
+  }
+
+  draw() {
+    if (this.model.rules) {
+      const allowed = this.music.allowed();
+      const { network, temperature, model } = this;
+      return draw(network.logits(allowed), allowed, temperature, model.top_p, this.random());
+    }
+    const on = this.network.notes(this.temperature, (p) => this.random() < p);
+    return on.flatMap((sounds, n) => (sounds ? [n + LOWEST] : []));
+  }
+}

@@ -1,0 +1,142 @@
+"""What came of an experiment's run: how far it got, what it cost, how well it predicts.
+
+All of it is read from the run's folder (config.json, metrics.csv, the last checkpoint's meta.json)
+and from what `bin/reproduce` puts there: evaluation-valid.json, evaluation-test.json, music.json,
+embedding.json, figures/.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lstm_music import untrusted as bounded
+from lstm_music.files import beside
+from lstm_music.runs.checkpoint import CHECKPOINTS, META_FILE, linked, write_synced
+from lstm_music.runs.folder import CONFIG, METRICS, read_metrics
+
+Row = dict[str, Any]
+Points = list[tuple[float, float]]  # epochs, nats
+
+
+class Outcome(NamedTuple):
+    """What is known of a run; what isn't is None or empty.
+
+    config: config.json; epochs: passes over the training split that were made, with a fraction;
+    seconds: of training steps alone; stopped_early: whether validation no longer got better;
+    curves: split -> losses by epoch; evaluation: split -> rows of bin/evaluate, the model's own
+    first; noted: what bin/reproduce wrote down, such as the hardware.
+    """
+
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    epochs: float
+    seconds: float
+    stopped_early: bool
+    curves: dict[str, Points]
+    evaluation: dict[str, list[Row]]
+    music: dict[str, Any] | None
+    embedding: dict[str, Any] | None
+    noted: dict[str, Any]
+
+    @property
+    def epoch_seconds(self) -> float | None:
+        """Seconds of training steps an epoch."""
+        return self.seconds / self.epochs if self.epochs else None
+
+    def projected_hours(self, epochs: int) -> float | None:
+        """Return how long so many epochs take at the pace so far."""
+        pace = self.epoch_seconds
+        return None if pace is None else pace * epochs / 3600
+
+    @property
+    def unit(self) -> str:
+        """What a loss is the mean nats of."""
+        return "frame" if self.config["tokenizer"]["name"] == "note" else "token"
+
+    def row(self, split: str, name: str = "") -> Row:
+        """Return what was evaluated on a split: the model, or a baseline by its name."""
+        rows = self.evaluation.get(split, [])
+        if not name:
+            return rows[0] if rows else {}
+        return next((row for row in rows[1:] if row["name"] == name), {})
+
+
+def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome | None:
+    """Return what came of a run, None where there is no run with a checkpoint."""
+    config = read_json(folder / CONFIG)
+    latest = linked(folder / CHECKPOINTS, "latest")
+    meta = read_json(latest / META_FILE) if latest else None
+    if config is None or meta is None:
+        return None
+    at = meta["progress"]
+    rows = read_metrics(folder / METRICS)
+    epoch_tokens = tokens_an_epoch(rows, at["epoch"], config["corpus"]["splits"]["train"]["tokens"])
+    curves = {
+        split: [
+            (row["tokens"] / epoch_tokens, row["loss"]) for row in rows if row["split"] == split
+        ]
+        for split in ("train", "valid")
+    }
+    evaluation = {
+        split: read_json(folder / f"evaluation-{split}.json") or [] for split in ("valid", "test")
+    }
+    return Outcome(
+        folder.name,
+        folder,
+        config,
+        at["tokens"] / epoch_tokens,
+        at["seconds"],
+        0 < config["training"]["early_stop"] <= at["since_best"],
+        curves,
+        evaluation,
+        read_json(folder / "music.json"),
+        read_json(folder / "embedding.json"),
+        noted or {},
+    )
+
+
+class Ledger:
+    """A JSON file of what was done, by the name of what it was done to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def all(self) -> dict[str, dict[str, Any]]:
+        """Return everything."""
+        found: dict[str, dict[str, Any]] = read_json(self.path) or {}
+        return found
+
+    def of(self, name: str) -> dict[str, Any]:
+        """Return what was done to something, nothing where nothing was."""
+        return self.all().get(name, {})
+
+    def note(self, name: str, **facts: Any) -> None:
+        """Write down facts beside those that are known. Raises OSError where the disk refuses."""
+        found = self.all()
+        found[name] = found.get(name, {}) | facts
+        made = beside(self.path)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write_synced(made, (json.dumps(found, indent=2) + "\n").encode())
+            made.replace(self.path)
+        finally:
+            made.unlink(missing_ok=True)
+
+
+def tokens_an_epoch(rows: Sequence[Row], whole: int, counted: int) -> float:
+    """Return the tokens of an epoch: of the `whole` ones that were ended, or as the corpus counts.
+
+    The corpus's count leaves out the end symbols, of which there are few.
+    """
+    ended = [row["tokens"] for row in rows if row["epoch"] == whole - 1]
+    return max(ended) / whole if ended else max(counted, 1)
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, None where there is none that can be read."""
+    try:
+        return bounded.read_json(path)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,285 @@
+"""Sampling as one compiled loop: rules, step, draw and feedback of a token without Python.
+
+A seed gives the ids that lstm_music.sampling.sampler draws, with the same rules, primers and
+lengths, but for ties within rounding. Of the logits it computes those of the words that the rules
+allow: with the words sorted by class, whole panels of the output layer are never read. Each thread
+takes some of the pieces from end to end; a piece alone shares a large output layer among the
+threads.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numba import get_num_threads
+
+from lstm_music.arrays import Array
+from lstm_music.network.model import Model
+from lstm_music.ops.cpu.jit import njit, prange
+from lstm_music.ops.cpu.lstm import cell_forward
+from lstm_music.ops.cpu.panels import PANEL, ROWS, add_panel, pack, padded
+from lstm_music.ops.philox import split_seed
+from lstm_music.sampling.compiled_choice import Draw, choose, uniform
+from lstm_music.sampling.compiled_rules import extend, longest_deltas, records
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import NEVER, SILENT, Rules
+from lstm_music.sampling.sampler import ROWS as TOGETHER
+from lstm_music.sampling.sampler import new_piece
+from lstm_music.tokenizers.messages import PITCHES
+
+AT_ONCE = 64  # tokens, between which progress is shown
+SHARED = 64  # panels of an output layer from which the threads share it for a piece alone
+
+
+class Weights(NamedTuple):
+    """A model's weights as the loop reads them, in panels.
+
+    embedding (V, E); gates (L, 4H / PANEL, D + H, PANEL) of [x, h] with x (D,) padded with zeros
+    to the wider of E and H; bias (L, 4H, padded); head (V / PANEL, H, PANEL) and head_bias, the
+    words sorted as ByClass.ids.
+    """
+
+    embedding: Array
+    gates: Array
+    bias: Array
+    head: Array
+    head_bias: Array
+
+
+class ByClass(NamedTuple):
+    """The words sorted by class: ids and deltas (V,); starts (C + 1,): where each class begins."""
+
+    ids: Array
+    deltas: Array
+    starts: Array
+
+
+def sample_compiled(
+    model: Model,
+    primers: Sequence[Sequence[int]],
+    options: Options,
+    rules: Rules,
+    show: Callable[[int, int], None] = lambda done, most: None,
+) -> list[list[int]]:
+    """As sampler.sample, with a model on the numba backend."""
+    begun = records([new_piece(rules, options, primer)[0] for primer in primers])
+    most = int(begun["most"].max())
+    order = by_class(rules)
+    weights = weights_of(model, order.ids)
+    draw = Draw(
+        options.temperature, options.top_k, options.top_p, options.greedy, *split_seed(options.seed)
+    )
+    config, groups = model.config, -(-len(primers) // TOGETHER)
+    pieces: list[list[int]] = []
+    for group in range(groups):
+        first = group * TOGETHER
+        some = primers[first : first + TOGETHER]
+        held, lengths = primers_of(some)
+        B = len(held)
+        drafts = begun[first : first + TOGETHER]
+        sounding = np.full((B, PITCHES), SILENT, np.int64)
+        x = np.full(B, rules.start, np.int32)
+        h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
+        ids: list[list[int]] = [[] for _ in range(B)]
+        done = 0
+        while not drafts["ended"].all():
+            out = np.full((B, AT_ONCE), -1, np.int32)
+            threads = get_num_threads()
+            alone = B == 1 or threads == 1
+            parts = threads if B == 1 and len(weights.head) >= SHARED else 1
+            (_write_some if alone else _write)(
+                weights, rules, order, draw, held, lengths, options.first + first, done,
+                drafts, sounding, x, h, c, out,
+                parts if alone else threads,
+            )  # fmt: skip
+            for row, new in zip(ids, out, strict=True):
+                row += new[new >= 0].tolist()
+            done += AT_ONCE if not drafts["ended"].all() else steps_of(out)
+            show(group * most + min(done, most), groups * most)
+        pieces += ids
+    return pieces
+
+
+def primers_of(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+    """Return the primers side by side (B, longest), and the length of each (B,)."""
+    lengths = np.array([len(primer) for primer in primers], np.int32)
+    held = np.zeros((len(primers), max(1, lengths.max())), np.int32)
+    for row, primer in zip(held, primers, strict=True):
+        row[: len(primer)] = primer
+    return held, lengths
+
+
+def by_class(rules: Rules) -> ByClass:
+    """Return the words of rules sorted by class."""
+    ids = np.argsort(rules.classes, kind="stable").astype(np.int32)
+    starts = np.searchsorted(rules.classes[ids], np.arange(len(rules.shortest) + 1))
+    return ByClass(ids, rules.deltas[ids], starts.astype(np.int32))
+
+
+def steps_of(out: Array) -> int:
+    """Return how many tokens the longest row of out (B, n) holds: -1 stands past its end."""
+    return int((out >= 0).sum(axis=1).max())
+
+
+def weights_of(model: Model, ids: Array) -> Weights:
+    """Return the weights of a model in panels, the output layer's words in the order ids (V,)."""
+    p, L = model.parameters, model.config.layers
+    wider = max(model.config.embedding, model.config.hidden)
+    gates = []
+    for layer in range(L):
+        Wx, Wh = p[f"lstm.{layer}.Wx"], p[f"lstm.{layer}.Wh"]
+        none = np.zeros((wider - len(Wx), Wx.shape[1]), Wx.dtype)
+        gates.append(pack(np.concatenate([Wx, none, Wh])))
+    bias = np.stack([p[f"lstm.{layer}.b"] for layer in range(L)])
+    head, head_bias = pack(np.take(p["head.W"], ids, axis=1)), padded(p["head.b"][ids])
+    return Weights(p["embedding.W"], np.stack(gates), padded(bias), head, head_bias)
+
+
+# One token ---------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _outputs(weights, x, h, c, inputs, gates):  # type: ignore[no-untyped-def]
+    """Take one step of the layers for R pieces: x (R,) ids, h, c (L, R, H) -> inputs (R, D + H).
+
+    The last layer's outputs are h[-1]. inputs and gates are scratch.
+    """
+    L, R, H = h.shape
+    D, E = inputs.shape[1] - H, weights.embedding.shape[1]
+    one = gates.dtype.type(1)
+    for r in range(R):
+        inputs[r, :E] = weights.embedding[x[r]]
+        inputs[r, E:D] = 0
+    for layer in range(L):
+        for r in range(R):
+            inputs[r, D:] = h[layer, r]
+            gates[r] = weights.bias[layer]
+        for n in range(weights.gates.shape[1]):
+            add_panel(inputs, weights.gates[layer], n, gates)
+        for r in range(R):
+            cell_forward(gates[r, : 4 * H], c[layer, r], one, c[layer, r], h[layer, r])
+            inputs[r, :H] = h[layer, r]
+            inputs[r, H:D] = 0
+
+
+@njit(cache=True)
+def _panels_needed(rules, order, longest, needed):  # type: ignore[no-untyped-def]
+    """Mark in needed the panels that hold a word of an allowed class."""
+    for c in range(len(longest)):
+        if rules.shortest[c] <= longest[c]:
+            needed[order.starts[c] // PANEL : (order.starts[c + 1] - 1) // PANEL + 1] = 1
+
+
+@njit(cache=True, parallel=True)
+def _logits_shared(weights, h, panels, logits, parts):  # type: ignore[no-untyped-def]
+    for part in prange(parts):
+        for k in range(part * len(panels) // parts, (part + 1) * len(panels) // parts):
+            add_panel(h, weights.head, panels[k], logits)
+
+
+@njit(cache=True)
+def _logits(weights, h, needed, logits, parts):  # type: ignore[no-untyped-def]
+    """Write the needed panels of h·W + b to logits (R, padded V). h (R, H)."""
+    panels = np.flatnonzero(needed)
+    for n in panels:
+        columns = slice(n * PANEL, (n + 1) * PANEL)
+        for r in range(len(h)):
+            logits[r, columns] = weights.head_bias[columns]
+    if parts > 1:
+        _logits_shared(weights, h, panels, logits, parts)
+    else:
+        for n in panels:
+            add_panel(h, weights.head, n, logits)
+
+
+@njit(cache=True)
+def _by_id(rules, order, longest, logits, x):  # type: ignore[no-untyped-def]
+    """Write logits (V,) by class to x (V,) by id, -∞ where no word may come.
+
+    Returns how many may, and the likeliest: of equals the first id.
+    """
+    x[:] = -np.inf
+    count, best, top = 0, len(x), -np.inf
+    for c in range(len(longest)):
+        if rules.shortest[c] <= longest[c]:
+            for k in range(order.starts[c], order.starts[c + 1]):
+                if order.deltas[k] <= longest[c]:
+                    id, logit = order.ids[k], logits[k]
+                    x[id] = logit
+                    count += 1
+                    if logit > top or (logit == top and id < best):
+                        best, top = id, logit
+    return count, min(best, len(x) - 1)
+
+
+# All tokens --------------------------------------------------------------------------------------
+
+
+@njit(cache=True)
+def _write_some(  # type: ignore[no-untyped-def]
+    weights, rules, order, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, parts
+):
+    """Draw up to n tokens of R pieces from position t0 on; number: the first piece's.
+
+    held (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), x (R,),
+    h, c (L, R, H): where they stand; changed. out (R, n): the ids, left as they are past an end.
+    parts: threads that share the output layer.
+    """
+    L, R = h.shape[:2]
+    inputs = np.zeros((R, weights.gates.shape[2]), h.dtype)
+    gates = np.empty((R, weights.bias.shape[1]), h.dtype)
+    logits = np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype)
+    needed = np.empty(len(weights.head), np.uint8)
+    longest = np.empty((ROWS, len(rules.shortest)), np.int64)
+    row, p = np.empty(len(order.ids)), np.empty(len(order.ids))
+    words = np.empty((4, 1), np.uint32)
+    for step in range(out.shape[1]):
+        t = t0 + step
+        if drafts["ended"].all():
+            return
+        _outputs(weights, x, h, c, inputs, gates)
+        for first in range(0, R, ROWS):
+            stop = min(R, first + ROWS)
+            needed[:] = 0
+            for r in range(first, stop):
+                longest[r - first] = NEVER
+                if not drafts[r].ended and t >= lengths[r]:
+                    longest_deltas(rules, drafts[r], sounding[r], longest[r - first])
+                    _panels_needed(rules, order, longest[r - first], needed)
+            _logits(weights, h[L - 1, first:stop], needed, logits, parts)
+            for r in range(first, stop):
+                if drafts[r].ended:
+                    continue
+                id = rules.start
+                if t < lengths[r]:
+                    id = held[r, t]
+                else:
+                    count, best = _by_id(rules, order, longest[r - first], logits[r - first], row)
+                    if count > 0:
+                        u = uniform(draw, number + r, t, words)
+                        id = choose(row, p, count, best, u, draw)
+                taken = extend(rules, drafts[r], sounding[r], id)
+                if taken:
+                    out[r, step] = id
+                x[r] = rules.start if drafts[r].ended else id
+                if id == rules.start:  # another piece begins, remembering nothing
+                    h[:, r] = 0
+                    c[:, r] = 0
+
+
+@njit(cache=True, parallel=True)
+def _write(  # type: ignore[no-untyped-def]
+    weights, rules, order, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, threads
+):
+    """As `_write_some`, each thread with some of the pieces."""
+    B = len(x)
+    for part in prange(threads):
+        some = slice(part * B // threads, (part + 1) * B // threads)
+        if some.stop > some.start:
+            own_h, own_c = h[:, some].copy(), c[:, some].copy()
+            _write_some(
+                weights, rules, order, draw, held[some], lengths[some], number + some.start, t0,
+                drafts[some], sounding[some], x[some], own_h, own_c, out[some], 1,
+            )  # fmt: skip
+            h[:, some] = own_h
+            c[:, some] = own_c

@@ -1,0 +1,123 @@
+"""What composes: openings to continue, sampling and decoding, by representation."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from lstm_music.errors import UserError, Warn
+from lstm_music.midi.files import read_midi
+from lstm_music.midi.piece import MidiError, Piece
+from lstm_music.network.model import Model
+from lstm_music.runs.checkpoint import Checkpoint
+from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import Rules
+from lstm_music.sampling.sampler import sample
+
+Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
+Ids = list[int]
+Show = Callable[[int, int], None]
+
+
+class Opening(NamedTuple):
+    """How a piece begins: its name, ids or frames, and its meter, if those don't tell it."""
+
+    name: str
+    music: Any
+    meter: tuple[tuple[int, int], ...] = ()
+
+
+class Composer(ABC, Generic[Music]):
+    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums."""
+
+    unit: str
+    top_p: float
+    drums: list[int] | None = None
+
+    @abstractmethod
+    def fitted(self, options: Options) -> Options:
+        """Return options with the length in what the sampler counts."""
+
+    @abstractmethod
+    def openings(self) -> list[Opening]:
+        """Return the openings of held-out pieces that it knows."""
+
+    @abstractmethod
+    def opening_of(self, path: Path, warn: Warn) -> Opening:
+        """Return a MIDI file as it reads one. Raises UserError where nothing is left of it."""
+
+    @abstractmethod
+    def cut(self, music: Music, n: int, limit: int | None) -> Music:
+        """Return the first n tokens or frames, or fewer that end by a limit in ticks."""
+
+    @abstractmethod
+    def compose(self, primers: Sequence[Music], options: Options, show: Show) -> list[Music]:
+        """Return one piece for each primer; see `sampler.sample`."""
+
+    @abstractmethod
+    def size(self, music: Music, options: Options) -> int:
+        """Return the length in units of what it composed with these options."""
+
+    @abstractmethod
+    def ticks(self, music: Music) -> int:
+        """Return how long music that no piece's end is in lasts."""
+
+    @abstractmethod
+    def piece(
+        self, music: Music, options: Options, name: str, primer: Music | None = None
+    ) -> Piece:
+        """Decode what it composed with these options after a primer (default: none)."""
+
+
+def sample_on_cpu(
+    model: Model,
+    primers: Sequence[Ids],
+    options: Options,
+    rules: Rules,
+    show: Show,
+) -> list[Ids]:
+    """Return one piece for each primer: `sampler.sample`, compiled where the model is on Numba.
+
+    A factored head's model has no compiled loop.
+    """
+    if model.ops.name != "numba" or model.words is not None:
+        return sample(model, primers, options, rules, show)
+    from lstm_music.sampling.compiled import sample_compiled
+
+    return sample_compiled(model, primers, options, rules, show)
+
+
+# Lengths and primers ----------------------------------------------------------------------------
+
+
+def drums_of(checkpoint: Checkpoint) -> list[int] | None:
+    """Return Corpus.drums of what a checkpoint was trained on."""
+    pitches: list[int] | None = checkpoint.meta.get("corpus", {}).get("drums")
+    return pitches
+
+
+def read_primer(path: Path, warn: Warn, drums: bool) -> Piece:
+    """Return the piece of a MIDI file, from its first note's bar on.
+
+    drums: whether they are kept. Raises UserError where there is none.
+    """
+    if not path.is_file():
+        raise UserError(f"no file '{path}': give --primer a MIDI file")
+    try:
+        piece, silent = without_silence(read_midi(path, path.name, drums))
+    except MidiError as error:
+        raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    if silent:
+        warn(f"{path} begins with {bars_in_words(silent)} of silence: left out")
+    return piece
+
+
+def bars_in_words(bars: int) -> str:
+    """Return so many bars in words."""
+    return "a bar" if bars == 1 else f"{bars} bars"
+
+
+def meter_of(piece: Piece) -> tuple[tuple[int, int], ...]:
+    """Return a piece's meter as options have it."""
+    return tuple((tick, length) for tick, length in piece.meter.tolist())

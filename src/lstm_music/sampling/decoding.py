@@ -1,0 +1,161 @@
+"""From sampled ids to a piece: pieces that follow one another, bar lines, and where it ends."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+import numpy as np
+
+from lstm_music.midi.bytes import Meter
+from lstm_music.midi.piece import KIND, NOTE_OFF, NOTE_ON, PITCH, TICK, Messages, Piece
+from lstm_music.midi.repair import repaired_tracks, tidy_track
+from lstm_music.midi.roll import piece_of_frames, ticks_per_step
+from lstm_music.sampling.automaton import Piece as Making
+from lstm_music.sampling.automaton import advance, begin, extend, limit_of, next_bar
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import NO_LIMIT, Rules, chord_rules
+from lstm_music.sampling.sampler import new_piece
+from lstm_music.tokenizers.chords import frames_of_words
+from lstm_music.tokenizers.events import bars_of
+from lstm_music.tokenizers.messages import PITCHES, MessageTokenizer
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+
+def decode(
+    ids: Sequence[int],
+    vocabulary: Vocabulary,
+    tokenizer: MessageTokenizer,
+    rules: Rules,
+    name: str,
+    options: Options | None = None,
+) -> Piece:
+    """Turn what `sample` returned into one piece, tidied to the habits that the rules keep.
+
+    Pieces that follow one another begin at bar lines, their tracks in the same order.
+    """
+    options = options or Options()
+    tracks: list[list[Messages]] = []
+    meters = [rows_of(options.meter)]
+    offset = 0
+    for group, state in pieces_in(ids, rules, options):
+        piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
+        end = 0
+        for number, track in enumerate(piece.tracks):
+            tidied = tidy_track(track, rules.longest_note, rules.most_notes)
+            end = max(end, int(tidied[-1, TICK]))
+            if number == len(tracks):
+                tracks.append([])
+            tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
+        meters.append(piece.meter + np.array([offset, 0], np.int32))
+        offset += next_bar(state, end)
+    whole = [np.concatenate(parts) for parts in tracks]
+    return Piece(name, whole, meter=np.concatenate(meters))
+
+
+def pieces_in(
+    ids: Sequence[int], rules: Rules, options: Options
+) -> Iterator[tuple[list[int], Making]]:
+    """Yield the ids of each of the pieces that follow one another, and the piece at its end."""
+    state, sounding = new_piece(rules, options)
+    for begins, group in groupby(ids, lambda id: id == rules.start):
+        if begins:
+            continue
+        piece = list(group)
+        for id in piece:
+            advance(rules, state, sounding, id)
+        yield piece, state
+        begin(rules, state, sounding)
+
+
+def decode_chords(
+    ids: Sequence[int],
+    vocabulary: Vocabulary,
+    grid: int,
+    name: str,
+    restrike: bool = False,
+    options: Options | None = None,
+) -> Piece:
+    """Turn what `sample` returned of chords into one piece of one track, or none of silence.
+
+    Pieces that follow one another begin at bar lines. grid: chords a whole note; restrike: held
+    notes are struck anew with each chord.
+    """
+    options = options or Options()
+    rules = chord_rules(vocabulary, ticks_per_step(grid))
+    parts: list[Messages] = []
+    offset = 0
+    for group, state in pieces_in(ids, rules, options):
+        frames = frames_of_words([vocabulary.word(id) for id in group])
+        piece = piece_of_frames(frames, grid, name, restrike)
+        parts += [track + np.array([offset, 0, 0], np.int32) for track in piece.tracks]
+        offset += next_bar(state, state.now)
+    return Piece(name, [np.concatenate(parts)] if parts else [], meter=rows_of(options.meter))
+
+
+def rows_of(meter: Sequence[tuple[int, int]]) -> Meter:
+    """Return the meter of options as a piece has it."""
+    return np.array(meter, np.int32).reshape(-1, 2)
+
+
+def length_in_frames(ids: Sequence[int], rules: Rules, options: Options | None = None) -> int:
+    """Return how many frames sampled chords last, with the rests before bar lines."""
+    line = now = 0
+    for _, state in pieces_in(ids, rules, options or Options()):
+        now, line = line + state.now, line + next_bar(state, state.now)
+    return (line if len(ids) and ids[-1] == rules.start else now) // rules.frame_ticks
+
+
+def end_asked(
+    ids: Sequence[int], primer: Sequence[int], rules: Rules, options: Options
+) -> int | None:
+    """Return the tick by which sampled ids, which begin with a primer, were to end, if any."""
+    if options.limit is None and options.bars is None:
+        return None
+    state, sounding = new_piece(rules, options, primer)
+    for id in ids:
+        extend(rules, state, sounding, id)
+    limit = limit_of(rules, state)
+    return None if limit == NO_LIMIT else state.before + limit
+
+
+def with_drums(piece: Piece, pitches: Sequence[int] | None, apart: bool = False) -> Piece:
+    """Say which tracks of a piece are drums, by the pitches that were commoner in drums.
+
+    Where those are all, there was nothing but drums. Else tokens don't tell: a track is drums if
+    most of its notes have such pitches, as far as tracks are kept apart; merged, none is.
+    """
+    only = len(pitches or ()) == PITCHES
+    if not pitches or not (only or apart):
+        return piece
+    strikes = (track[track[:, KIND] == NOTE_ON, PITCH] for track in piece.tracks)
+    drums = tuple(bool(only or np.isin(some, pitches).mean() > 0.5) for some in strikes)
+    return replace(piece, drums=drums)
+
+
+def without_silence(piece: Piece) -> tuple[Piece, int]:
+    """Return a piece from the bar of its first note on, and how many bars were before that."""
+    first = min((int(track[0, TICK]) for track in piece.tracks), default=0)
+    starts, lengths = bars_of(piece.meter, first)
+    if len(starts) == 1:
+        return piece, 0
+    begin = int(starts[-1])
+    later = piece.meter[piece.meter[:, 0] > begin] - np.array([begin, 0], np.int32)
+    meter = np.concatenate([rows_of([(0, int(lengths[-1]))]), later])
+    tracks = [track - np.array([begin, 0, 0], np.int32) for track in piece.tracks]
+    return replace(piece, tracks=tracks, meter=meter), len(starts) - 1
+
+
+def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
+    """End a piece at a limit in ticks, past which a note rings on that no token could end sooner.
+
+    What begins only then, after a primer up to a tick, stays as it is: better too long than empty.
+    """
+    strikes = (track[track[:, KIND] == NOTE_ON, TICK] for track in piece.tracks)
+    if not any(((begin <= ticks) & (ticks < limit)).any() for ticks in strikes):
+        return piece
+    shorter = []
+    for track in piece.tracks:
+        kept = track[(track[:, KIND] == NOTE_OFF) | (track[:, TICK] < limit)]
+        kept[:, TICK] = np.minimum(kept[:, TICK], limit)
+        shorter.append(kept)
+    return Piece(piece.name, repaired_tracks(shorter), meter=piece.meter)

@@ -1,0 +1,312 @@
+"""Which words may follow: one table, which sampling/automaton.py reads.
+
+A piece in the making stands in a phase. The table says which kinds of words may come in each phase
+and what must hold then, and which phase such a word leads to: in that alone the rules of messages,
+events, chords and `--free` differ. Beside it there is time: of each class of words (a kind and a
+pitch, or a place in a bar) the automaton tells the longest delta that may come, so that a word may
+come where deltas[id] <= longest[classes[id]].
+
+tools/rules_table.py writes the table for kernels/rules.cu and report/browser/rules.js.
+"""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_music.arrays import Array
+from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
+from lstm_music.midi.roll import ticks_per_step
+from lstm_music.tokenizers import events, messages
+from lstm_music.tokenizers.messages import PITCHES, Layout
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+# The table ---------------------------------------------------------------------------------------
+
+KINDS = ("NOTE_OFF", "NOTE_ON", "CHORD", "PLACE", "BAR_LINE", "TRACK_END", "PIECE_END")
+NOTE_OFF, NOTE_ON, CHORD, PLACE, BAR_LINE, TRACK_END, PIECE_END = range(len(KINDS))
+
+PHASES = (
+    "NOTHING_YET", "IN_PIECE",  # messages of merged tracks
+    "BETWEEN_TRACKS", "IN_TRACK",  # of tracks that follow one another
+    "FREE_PIECE", "FREE_TRACKS",  # the same with --free
+    "NO_BAR_YET", "AFTER_BAR", "AFTER_PLACE", "AFTER_OFF", "AFTER_ON",  # events
+    "AMONG_CHORDS",
+)  # fmt: skip
+(
+    NOTHING_YET, IN_PIECE, BETWEEN_TRACKS, IN_TRACK, FREE_PIECE, FREE_TRACKS,
+    NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_OFF, AFTER_ON, AMONG_CHORDS,
+) = range(len(PHASES))  # fmt: skip
+
+FACTS = (
+    # Of a pitch:
+    "SOUNDS",
+    "STRUCK_BEFORE",  # not just now: again and again would never get on
+    "ABOVE_LAST",  # above the pitch of the last word
+    # Of the piece:
+    "COMPOSED",  # something is written beyond a primer that doesn't count
+    "MAY_END",  # as far as the length that was asked for goes
+    "LONG_ENOUGH",  # as long as a piece, or a track that a primer began, has to be at least
+    "LAST_QUARTER",  # the limit is a quarter note away at most, or there is none
+    "TRACK_DONE",  # the same, or a track has just ended
+    "TRACK_ROOM",  # there is room for another track, or the piece may not end
+    "HEARD_LATELY",  # another bar of silence isn't one too many
+    "IMPOSSIBLE",  # is never true
+)
+(
+    SOUNDS, STRUCK_BEFORE, ABOVE_LAST,
+    COMPOSED, MAY_END, LONG_ENOUGH, LAST_QUARTER, TRACK_DONE, TRACK_ROOM, HEARD_LATELY, IMPOSSIBLE,
+) = (1 << n for n in range(len(FACTS)))  # fmt: skip
+
+# A note-on that strikes a sounding pitch ends it, and one past the most notes ends the oldest: it
+# need not wait for them. (A network that slips believes notes over that sound, and the other way
+# round; a rule that makes it wait leads it into sequences that it has never seen.)
+MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there never comes
+    NOTHING_YET: {NOTE_ON: 0},
+    IN_PIECE: {NOTE_OFF: SOUNDS, NOTE_ON: STRUCK_BEFORE, PIECE_END: COMPOSED | MAY_END},
+    BETWEEN_TRACKS: {NOTE_ON: TRACK_ROOM, PIECE_END: COMPOSED | MAY_END},
+    IN_TRACK: {
+        NOTE_OFF: SOUNDS,
+        NOTE_ON: STRUCK_BEFORE,
+        TRACK_END: COMPOSED | LONG_ENOUGH | LAST_QUARTER,
+    },
+    FREE_PIECE: {NOTE_OFF: COMPOSED, NOTE_ON: 0, PIECE_END: COMPOSED | MAY_END},
+    FREE_TRACKS: {
+        NOTE_OFF: COMPOSED,
+        NOTE_ON: 0,
+        TRACK_END: COMPOSED | LONG_ENOUGH | LAST_QUARTER,
+        PIECE_END: COMPOSED | MAY_END | TRACK_DONE,
+    },
+    NO_BAR_YET: {BAR_LINE: 0},
+    AFTER_BAR: {PLACE: 0, BAR_LINE: HEARD_LATELY},
+    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: 0},
+    AFTER_OFF: {
+        NOTE_OFF: SOUNDS | ABOVE_LAST,
+        NOTE_ON: 0,
+        PLACE: 0,
+        BAR_LINE: 0,
+        PIECE_END: COMPOSED | MAY_END,
+    },
+    AFTER_ON: {
+        NOTE_ON: ABOVE_LAST,
+        PLACE: 0,
+        BAR_LINE: 0,
+        PIECE_END: COMPOSED | MAY_END,
+    },
+    AMONG_CHORDS: {CHORD: 0, PIECE_END: MAY_END},
+}
+# The phases of a representation, of which the first begins a piece: {kind of word: where it leads},
+# whether it might come or not; any other leaves the piece where it is.
+LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
+    (NOTHING_YET, IN_PIECE): {NOTE_ON: IN_PIECE, TRACK_END: NOTHING_YET},
+    (BETWEEN_TRACKS, IN_TRACK): {NOTE_ON: IN_TRACK, TRACK_END: BETWEEN_TRACKS},
+    (FREE_PIECE,): {},
+    (FREE_TRACKS,): {},
+    (NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_OFF, AFTER_ON): {
+        BAR_LINE: AFTER_BAR,
+        PLACE: AFTER_PLACE,
+        NOTE_OFF: AFTER_OFF,
+        NOTE_ON: AFTER_ON,
+    },
+    (AMONG_CHORDS,): {},
+}
+
+
+def needs_table() -> Array:
+    """Return what must hold for each kind of word in each phase, facts (phases, kinds) int32."""
+    rows = [[MAY_FOLLOW[p].get(kind, IMPOSSIBLE) for kind in range(len(KINDS))] for p in MAY_FOLLOW]
+    return np.array(rows, np.int32)
+
+
+def next_table() -> Array:
+    """Return the phase after each kind of word in each phase, (phases, kinds) int32."""
+    rows = [
+        [leads.get(kind, phase) for kind in range(len(KINDS))]
+        for phases, leads in LEADS_TO.items()
+        for phase in phases
+    ]
+    return np.array(rows, np.int32)
+
+
+# Words and rules ---------------------------------------------------------------------------------
+
+# The first class of the words of each kind.
+OFFS, ONS, PIECE_ENDS, TRACK_ENDS = 0, PITCHES, 2 * PITCHES, 2 * PITCHES + 1
+CHORDS, BARS, PLACES = TRACK_ENDS + 1, TRACK_ENDS + 2, TRACK_ENDS + 3
+FIRST_CLASS = (OFFS, ONS, CHORDS, PLACES, BARS, TRACK_ENDS, PIECE_ENDS)
+TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
+NEVER = -1  # as the longest delta of a class: none of its words
+NONE = 2**31 - 1  # as a word's delta: it never comes; as the shortest of a class: no word does
+FAR = LAST_TICK + 1  # further than any delta
+NO_LIMIT = -1
+SILENT = -1  # in place of the tick at which a pitch began to sound
+
+SHORTEST = 8 * WHOLE_NOTE  # of a piece without a length: an early cadence is no end
+
+
+class Rules(NamedTuple):
+    """What may follow in a representation, for words of a vocabulary and habits of a corpus.
+
+    needs, next: the table. phase: in which a piece begins; start: the id of the start symbol, which
+    also ends a piece, -1 without one. merged: tracks are one, or there is but one. events: bars are
+    told by words; frame_ticks: how long a chord lasts, 0 without chords: a length in frames holds
+    exactly. longest_note, in ticks; rings: the age at which a note ends by itself; most_notes: how
+    many may sound at once in a track. least: ticks of a piece without a length at least.
+
+    By id, (V,): kinds of words, numbers (pitch, place or a bar's length), steps (ticks until it, or
+    of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
+    words. places (P,): in a bar, of events.
+    """
+
+    needs: Array
+    next: Array
+    phase: int
+    start: int
+    merged: bool
+    events: bool
+    frame_ticks: int
+    max_tracks: int
+    longest_note: int
+    rings: int
+    most_notes: int
+    least: int
+    kinds: Array
+    numbers: Array
+    steps: Array
+    classes: Array
+    deltas: Array
+    shortest: Array
+    places: Array
+
+
+# The fields of Rules that are numbers, as kernels have them.
+NUMBERS = (
+    "phase", "start", "merged", "events", "frame_ticks",
+    "max_tracks", "longest_note", "rings", "most_notes", "least",
+)  # fmt: skip
+
+
+def rules_of(
+    vocabulary: Vocabulary,
+    tokenizer: Mapping[str, Any],
+    corpus: Mapping[str, Any],
+    free: bool = False,
+) -> Rules:
+    """Return the rules of a model's words; tokenizer, corpus: as its meta.json tells of them.
+
+    free: those of `--free`, of messages.
+    """
+    if tokenizer["name"] == "chord":
+        return chord_rules(vocabulary, ticks_per_step(tokenizer["grid"]))
+    longest_note, most_notes = corpus["longest_note"], corpus["most_notes"]
+    if tokenizer["name"] == "event":
+        return event_rules(vocabulary, longest_note, most_notes)
+    habits = (longest_note, corpus["max_tracks"], most_notes)
+    return message_rules(vocabulary, tokenizer["layout"], *habits, free)
+
+
+def message_rules(
+    vocabulary: Vocabulary,
+    layout: Layout,
+    longest_note: int,
+    max_tracks: int,
+    most_notes: int = PITCHES,
+    free: bool = False,
+) -> Rules:
+    """Return the rules of messages. free: any token may come, and only what was asked for binds.
+
+    Else a note-off needs its pitch to sound, and a track or piece may end over sounding notes but
+    not without a note. Where a limit is asked for, notes begin before it and end by it, and one of
+    several tracks goes on until its last quarter note, if it can. Raises ValueError for a
+    vocabulary that holds other words.
+    """
+    merged = layout == "merge"
+    strict = NOTHING_YET if merged else BETWEEN_TRACKS
+    phase = strict if not free else FREE_PIECE if merged else FREE_TRACKS
+    table = [_message(word) for word in vocabulary.words]
+    kinds, numbers, steps = np.array(table, np.int32).reshape(-1, 3).T
+    rules = _rules(vocabulary, phase, kinds, numbers, steps, numbers, steps)
+    return rules._replace(
+        merged=merged, max_tracks=max_tracks, longest_note=longest_note, rings=longest_note,
+        most_notes=most_notes, least=SHORTEST if merged else 0,
+    )  # fmt: skip
+
+
+def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PITCHES) -> Rules:
+    """Return the rules of events.
+
+    A piece begins with a bar that says its length. In a bar places come in ascending order, at each
+    of them at least a note ends or begins, first the ends, then the beginnings, by ascending pitch.
+    Only notes that sound end. A piece ends after notes. Bars without any follow one another for the
+    length of the longest note at most, and don't begin a piece. Raises ValueError for a vocabulary
+    that holds other words.
+    """
+    kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, PIECE_END)
+    table = [events.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
+    kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
+    kinds = np.array(kind_of, np.int32)[kinds]
+    places = np.unique(numbers[kinds == PLACE])
+    among = np.where(kinds == PLACE, np.searchsorted(places, numbers), 0)
+    deltas = np.zeros_like(numbers)
+    is_bar = kinds == BAR_LINE
+    deltas[is_bar & (numbers <= places.min(initial=FAR))] = NONE  # it is too short for any place
+    deltas[is_bar & (numbers == events.SAME)] = UNTOLD
+    offsets = np.where(kinds <= NOTE_ON, numbers, among)
+    rules = _rules(vocabulary, NO_BAR_YET, kinds, numbers, 0 * numbers, offsets, deltas, places)
+    # At the longest age notes may still end by their word.
+    return rules._replace(
+        events=True, max_tracks=1, longest_note=longest_note, rings=longest_note + 1,
+        most_notes=most_notes,
+    )  # fmt: skip
+
+
+def chord_rules(vocabulary: Vocabulary, frame_ticks: int) -> Rules:
+    """Return the rules of chords: any may follow any other. frame_ticks: how long one lasts.
+
+    A piece ends only where at least a frame is left for another, from the next bar line on.
+    """
+    ends = [word == messages.PIECE_END for word in vocabulary.words]
+    kinds = np.where(ends, PIECE_END, CHORD).astype(np.int32)
+    none = np.zeros_like(kinds)
+    rules = _rules(vocabulary, AMONG_CHORDS, kinds, none, none + frame_ticks, none, none)
+    return rules._replace(frame_ticks=frame_ticks)
+
+
+def _message(word: str) -> tuple[int, int, int]:
+    """Return a word's kind, pitch and delta."""
+    message = messages.parse(word)
+    if message is None:
+        return PIECE_END if word == messages.PIECE_END else TRACK_END, 0, 0
+    kind, pitch, delta = message
+    return kind, pitch, min(delta, LAST_TICK)
+
+
+def _rules(
+    vocabulary: Vocabulary,
+    phase: int,
+    kinds: Array,
+    numbers: Array,
+    steps: Array,
+    offsets: Array,
+    deltas: Array,
+    places: Array | None = None,
+) -> Rules:
+    """Return rules without habits. offsets (V,): from the first class of a word's kind."""
+    places = np.zeros(0, np.int32) if places is None else places
+    classes = np.array(FIRST_CLASS)[kinds] + offsets
+    if phase not in (FREE_PIECE, FREE_TRACKS):  # a note that no word ends isn't to begin
+        ends = np.isin(numbers, numbers[kinds == NOTE_OFF])
+        deltas = np.where((kinds == NOTE_ON) & ~ends, NONE, deltas)
+    shortest = np.full(PLACES + len(places), NONE, np.int32)
+    np.minimum.at(shortest, classes, deltas)
+    start = vocabulary.get(messages.PIECE_END)
+    kinds, numbers, steps, classes, deltas, places = (
+        np.ascontiguousarray(a, np.int32) for a in (kinds, numbers, steps, classes, deltas, places)
+    )
+    return Rules(
+        needs_table(), next_table(), phase, -1 if start is None else start,
+        merged=True, events=False, frame_ticks=0,
+        max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST,
+        kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,
+        shortest=shortest, places=places,
+    )  # fmt: skip

@@ -1,0 +1,203 @@
+"""Sampling: prime the network, draw token after token; `sampling/decoding.py` makes a piece of
+them.
+
+Each piece draws from its own counter-based random numbers, and `ops.affine` computes each row alike
+in any company, so that piece k of a seed is the same music whatever the number drawn beside it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+
+from lstm_music.arrays import Array
+from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE
+from lstm_music.network.model import Model
+from lstm_music.ops.philox import uniform
+from lstm_music.sampling.automaton import Piece, advance, bars_in, begin, extend, longest_deltas
+from lstm_music.sampling.choice import DRAWS, choose
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import SHORTEST, SILENT, Rules
+from lstm_music.tokenizers.messages import PITCHES
+
+WHOLE_PIECE = 2000  # tokens at most where no length is asked for
+WITHIN_LIMIT = 20_000  # messages at most where a length in ticks is, or
+PER_QUARTER = 128  # so many for each quarter note of it
+ROWS = 64  # pieces computed at once, at most
+
+
+def new_piece(rules: Rules, options: Options, primer: Sequence[int] = ()) -> tuple[Piece, Array]:
+    """Return a piece before its first word, bound to what was asked for.
+
+    primer: how it begins. Returns also what sounds, (128,): the tick at which a pitch began.
+    """
+    line, bar = options.line_and_bar
+    piece, sounding = Piece(measure=bar), np.full(PITCHES, SILENT, np.int64)
+    begin(rules, piece, sounding)
+    piece.line = line
+    end, n = replace(piece), 0
+    if options.beyond and len(primer):
+        for id in primer:
+            advance(rules, end, sounding, id)
+        n, piece.primed_tracks, piece.primed_notes = len(primer), end.tracks, end.notes
+        sounding[:] = SILENT
+    tokens, ticks, bars = options.length, options.limit, options.bars
+    asked = ticks if bars is None else (bars + options.beyond) * bar
+    piece.most = most_tokens(rules, tokens, asked, bar) + n
+    if n and (tokens, ticks, bars) == (None, None, None):
+        piece.least = end.now + SHORTEST
+    # Bars of events have begun where something was in them.
+    begun = end.bars + (end.now > end.begin) if rules.events else bars_in(end)
+    piece.asked_tokens = -1 if tokens is None or rules.frame_ticks else tokens + n
+    piece.asked_ticks = -1 if ticks is None else ticks + end.now
+    piece.asked_bars = -1 if bars is None else bars + begun
+    return piece, sounding
+
+
+def most_of(rules: Rules, options: Options, primers: Sequence[Sequence[int]]) -> int:
+    """Return the most tokens there can be in any of the pieces that begin so."""
+    return max(new_piece(rules, options, primer)[0].most for primer in primers)
+
+
+def most_tokens(rules: Rules, length: int | None, limit: int | None, bar: int = WHOLE_NOTE) -> int:
+    """Return the largest number of tokens in a length in tokens, in ticks, or in neither.
+
+    Of chords a token a frame, and one for each bar line at which a piece ends. Time passes with few
+    messages or events, so there is a bound. bar: ticks of a bar.
+    """
+    if rules.frame_ticks and limit is not None:
+        return limit // rules.frame_ticks + limit // bar
+    if length is not None and not rules.frame_ticks:
+        return length
+    if limit is None:
+        return WHOLE_PIECE
+    return max(WITHIN_LIMIT, limit * PER_QUARTER // TICKS_PER_QUARTER)
+
+
+class Draft:
+    """Music in the making: its ids so far, without the end symbol.
+
+    number chooses its random numbers; primer is how it begins. Where a piece ends before the length
+    that was asked for, another follows, as the network learnt to begin one: after the start symbol,
+    remembering nothing. (Made to go on beyond a piece's end, it knows no music to write there.)
+    """
+
+    def __init__(self, number: int, primer: Sequence[int], rules: Rules, options: Options) -> None:
+        self.number, self.primer, self.rules, self.options = number, primer, rules, options
+        self.piece, self.sounding = new_piece(rules, options, primer)
+        self.ids: list[int] = []
+        self._longest = np.empty(len(rules.shortest), np.int64)
+        self._draws: Array = np.empty(0)
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more comes."""
+        return bool(self.piece.ended)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether a piece begins, so that the network is to remember nothing."""
+        return not self.ids or self.ids[-1] == self.rules.start
+
+    @property
+    def allowed(self) -> Array:
+        """The ids that may come next."""
+        longest_deltas(self.rules, self.piece, self.sounding, self._longest)
+        return np.flatnonzero(self.rules.deltas <= self._longest[self.rules.classes])
+
+    def write(self, logits: Array) -> None:
+        """Take the primer's next id, or one by the logits (V,) where the primer is over."""
+        n = len(self.ids)
+        self.take(self.primer[n] if n < len(self.primer) else self._drawn(logits))
+
+    def take(self, id: int) -> None:
+        """Take an id, whether it might come or not."""
+        if extend(self.rules, self.piece, self.sounding, id):
+            self.ids.append(id)
+
+    def _drawn(self, logits: Array) -> int:
+        """Draw an id among those that may come; the end of the piece where none may."""
+        allowed = self.allowed
+        if not len(allowed):
+            return self.rules.start
+        return choose(logits, allowed, self._uniform(), self.options)
+
+    def _uniform(self) -> float:
+        """Return the random number of this piece and this position."""
+        block, n = divmod(len(self.ids), DRAWS)
+        if n == 0 or not len(self._draws):
+            self._draws = uniform(self.options.seed, self.number, block, DRAWS)
+        return float(self._draws[n])
+
+
+def sample(
+    model: Model,
+    primers: Sequence[Sequence[int]],
+    options: Options,
+    rules: Rules,
+    show: Callable[[int, int], None] = lambda done, most: None,
+) -> list[list[int]]:
+    """Draw one piece for each primer (which may be empty).
+
+    rules: what may follow. show is called with the tokens drawn and the most there can be.
+    Returns the ids of each, its primer included, without start and end symbols but where one
+    piece ends and another follows.
+    """
+    pieces: list[list[int]] = []
+    most = most_of(rules, options, primers)
+    for first in range(0, len(primers), ROWS):
+        drafts = [
+            Draft(options.first + first + k, primer, rules, options)
+            for k, primer in enumerate(primers[first : first + ROWS])
+        ]
+        for done in _write(model, drafts):
+            show(first // ROWS * most + done, most * -(-len(primers) // ROWS))
+        pieces += [draft.ids for draft in drafts]
+    return pieces
+
+
+def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
+    """Extend up to ROWS drafts to their ends; yield the number of tokens after each step."""
+    start, B = drafts[0].rules.start, rows_for(model, len(drafts))
+    following = np.full(B, start, np.int32)
+    state = model.zero_state(B)
+    for done in count(1):
+        logits, state = model.step(model.ops.asarray(following, "int32"), state)
+        rows = model.ops.to_numpy(logits)
+        for k, draft in enumerate(drafts):
+            if not draft.ended:
+                draft.write(rows[k])
+                following[k] = start if draft.ended else draft.ids[-1]
+                if draft.fresh:
+                    state.h[:, k], state.c[:, k] = 0, 0
+        yield done
+        if all(draft.ended for draft in drafts):
+            return
+
+
+def rows_for(model: Model, pieces: int) -> int:
+    """Return how many rows to compute for so many pieces.
+
+    On a GPU always as many: cuBLAS may sum a row otherwise among fewer.
+    """
+    return ROWS if model.ops.name == "cupy" else pieces
+
+
+def within(primer: Sequence[int], rules: Rules, length: int | None, limit: int | None) -> list[int]:
+    """Cut a primer to so many tokens, and where a track of it goes past a limit in ticks."""
+    cut = list(primer[:length])
+    for n, now in enumerate(ticks_of(cut, rules)):
+        if limit is not None and now > limit:
+            return cut[:n]
+    return cut
+
+
+def ticks_of(ids: Sequence[int], rules: Rules) -> list[int]:
+    """Return the tick of its track to which each of a piece's ids leads."""
+    piece, sounding = new_piece(rules, Options())
+    ticks = []
+    for id in ids:
+        advance(rules, piece, sounding, id)
+        ticks.append(piece.now)
+    return ticks

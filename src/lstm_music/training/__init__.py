@@ -1,0 +1,1 @@
+"""The loop: steps, validation, resuming, ranks, what goes wrong."""

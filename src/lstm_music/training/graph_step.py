@@ -1,0 +1,269 @@
+"""A whole training step as one CUDA graph: captured once for each shape of batch, then replayed.
+
+A replay costs one small copy to the device (the batch and a few numbers) and one launch. Loss and
+gradient norm stay on the device, added up until `read` asks for them. What a step is:
+`training/step.py`.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_music.arrays import Array, Batch
+from lstm_music.errors import UserError
+from lstm_music.network.config import Gradients, State
+from lstm_music.network.model import Model
+from lstm_music.network.optim import Averages, Optimizer
+from lstm_music.ops.cuda.capture import captured
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.cuda.device import Allocator
+from lstm_music.ops.cuda.optimizer import BETA1, BETA2, FOUND, GIVEN, Parameter, Table, named
+from lstm_music.training.ranks import ALONE, Alone
+from lstm_music.training.step import EagerStep, Step, Totals
+
+READ_STEPS = 32  # between reads of the losses: a read waits for the device
+BUFFERS = 4  # of the host, so that a batch can be written while others are on their way
+STEP_AT = 8 * len(GIVEN)  # of dropout's step, in bytes from the start of what is sent
+BATCH_AT = 64
+
+
+class Part(NamedTuple):
+    """Where an array lies in what is sent: its first byte, type and shape."""
+
+    start: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+    @property
+    def stop(self) -> int:
+        """The byte behind its last."""
+        return self.start + self.dtype.itemsize * math.prod(self.shape)
+
+    def of(self, whole: Array) -> Array:
+        """Return this part of what is sent, an array of bytes."""
+        return whole[self.start : self.stop].view(self.dtype).reshape(self.shape)
+
+
+class Sent:
+    """What a step gets from the host, in one array so that one copy sends it.
+
+    like: a batch of the shape and kind of those that will be sent, ids or notes.
+    """
+
+    def __init__(self, ops: CupyOps, like: Batch) -> None:
+        T, B = like.x.shape[:2]
+        x = Part(BATCH_AT, kind_of(like.x), like.x.shape)
+        y = Part(aligned(x.stop), kind_of(like.y), like.y.shape)
+        keep = Part(aligned(y.stop), ops.dtype, (T, B))
+        self.parts = (x, y, keep)
+        whole = keep.stop
+        cuda = self.cuda = ops.xp.cuda
+        # Page-locked: copies from other memory would wait for the device.
+        self.memory = [cuda.alloc_pinned_memory(whole) for _ in range(BUFFERS)]
+        self.hosts = [np.frombuffer(memory, np.uint8, whole) for memory in self.memory]
+        self.copied: list[Any] = [None] * BUFFERS
+        self.turn = 0
+        self.device = ops.xp.zeros(whole, np.uint8)
+        self.given = self.device[:STEP_AT].view(np.float64)
+        self.step = self.device[STEP_AT : STEP_AT + 4].view(np.uint32)
+        # One target: the gradient is of the sum, and `gradient_scale` makes it the mean's.
+        self.batch = Batch(x.of(self.device), y.of(self.device), keep.of(self.device), 1)
+
+    def send(self, batch: Batch, given: list[float], step: int, stream: Any) -> None:
+        """Copy a batch of the host, the numbers of GIVEN and dropout's step to the device."""
+        self.turn = (self.turn + 1) % BUFFERS
+        host, copied = self.hosts[self.turn], self.copied[self.turn]
+        if copied is not None:
+            copied.synchronize()
+        host[:STEP_AT].view(np.float64)[:] = given
+        host[STEP_AT : STEP_AT + 4].view(np.uint32)[:] = step & 0xFFFFFFFF
+        arrays = (batch.x, batch.y, 1 if batch.keep is None else batch.keep)
+        for part, array in zip(self.parts, arrays, strict=True):
+            part.of(host)[...] = array
+        device: Any = self.device
+        device.set(host, stream)
+        self.copied[self.turn] = copied or self.cuda.Event(disable_timing=True)
+        self.copied[self.turn].record(stream)
+
+
+def kind_of(a: Array) -> np.dtype[Any]:
+    """Return the type that the kernels read of notes, which are bytes, or of ids."""
+    return np.dtype(np.uint8 if a.dtype == np.uint8 else np.int32)
+
+
+def aligned(start: int) -> int:
+    """Return the next place where an array of any type may begin."""
+    return -(-start // 16) * 16
+
+
+class Captured(NamedTuple):
+    """A graph, what it reads, and all that must live as long as it does."""
+
+    graph: Any
+    sent: Sent
+    alive: tuple[Any, ...]
+    pool: Any
+
+
+class GraphStep:
+    """Training steps of a model on a GPU, each one graph launch. Adam only.
+
+    clip: the largest norm, 0 for any. seed: of the dropout masks. The optimiser's moments and
+    count of steps, the model's parameters and their averages are those that it was made with.
+    After a bad step all that follow fail too, until a read.
+    """
+
+    read_every = READ_STEPS
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        clip: float,
+        seed: int = 0,
+        averages: Averages | None = None,
+    ) -> None:
+        if not isinstance(model.ops, CupyOps) or optimizer.kind != "adam":
+            raise UserError("a step is one CUDA graph with the cupy backend and Adam alone")
+        self.ops: CupyOps = model.ops
+        self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
+        self.means = averages.means if averages else {}
+        self.rate = averages.rate if averages else 0.0
+        xp = self.xp = self.ops.xp
+        # Work in the default stream (validation, say) waits for this one, and the reverse.
+        self.stream = xp.cuda.Stream(non_blocking=False)
+        self.where = xp.zeros(model.config.vocabulary, np.int32)
+        self.found = xp.zeros(len(FOUND), np.float64)
+        self.state: State | None = None
+        self.number = 0
+        self._graphs: dict[tuple[int, int], Captured] = {}
+
+    def reset(self, state: State) -> None:
+        """As Step.reset: where the graphs read it, if there is a state of that shape."""
+        if self.state is None or state.h.shape != self.state.h.shape:
+            self.state = state
+            self._graphs.clear()  # they hold the old state's arrays
+            return
+        with self.stream:
+            self.state.h[...] = state.h
+            self.state.c[...] = state.c
+
+    def run(self, batch: Batch, lr: float) -> None:
+        """As Step.run: returns before the step is done."""
+        shape = (batch.x.shape[0], batch.x.shape[1])
+        with self.stream:
+            if shape not in self._graphs:
+                self._graphs[shape] = self._capture(batch)
+            captured = self._graphs[shape]
+            self.optimizer.t += 1
+            t = self.optimizer.t
+            scale = 1 / max(batch.targets, 1)
+            given = [lr, 1 / (1 - BETA1**t), 1 / (1 - BETA2**t), scale, self.clip]
+            captured.sent.send(batch, given, self.number, self.stream)
+            captured.graph.launch(self.stream)
+        self.number += 1
+
+    def read(self) -> Totals:
+        """As Step.read. Which tensor isn't finite, the device doesn't say."""
+        with self.stream:
+            found = named(self.ops.to_numpy(self.found))
+            self.found[FOUND.index("loss_sum") :] = 0
+        return Totals(
+            found["loss"],
+            found["norm"],
+            found["loss_sum"],
+            found["norm_sum"],
+            int(found["failed"]),
+        )
+
+    def device_bytes(self) -> int:
+        """Return the bytes of device memory that the graphs have to themselves."""
+        return sum(int(one.pool.total_bytes()) for one in self._graphs.values())
+
+    # Capturing --------------------------------------------------------------------------------
+
+    def _capture(self, batch: Batch) -> Captured:
+        """Run the step's maths once, so that everything is compiled and allocated; record it."""
+        if self.state is None:
+            self.state = self.model.zero_state(batch.x.shape[1])
+        before = State(*(a.copy() for a in self.state))
+        # Memory of its own: what a capture frees, nobody else may get, another capture neither.
+        pool = self.xp.cuda.MemoryPool()
+        with self.xp.cuda.using_allocator(Allocator(self.xp, pool)):
+            # A model of its own: its scratch must not move when another shape is run.
+            twin = self.model.with_parameters(self.model.parameters)
+            sent, slots = Sent(self.ops, batch), dict[str, Array]()
+            sent.send(batch, [0.0] * len(GIVEN), 0, self.stream)
+            _, grads = self._gradients(twin, sent, slots)
+            table = self._table(grads)
+            partial = self.xp.empty(table.norm_blocks, np.float64)
+            # Compiled before the capture. A failed step leaves the parameters as they are.
+            self.found[FOUND.index("failed")] = 1
+            self._update(twin, sent, slots, table, partial)
+            self.found[...] = 0
+            self.reset(before)
+            self.stream.synchronize()
+            graph = captured(
+                self.xp, self.stream, lambda: self._update(twin, sent, slots, table, partial)
+            )
+        return Captured(graph, sent, (twin, table, partial, slots), pool)
+
+    def _gradients(
+        self, twin: Model, sent: Sent, slots: dict[str, Array]
+    ) -> tuple[Array, Gradients]:
+        """Return losses and gradients; the state becomes that after the window."""
+        assert self.state is not None
+        with self.ops.recording(sent.step, self.where, slots):
+            losses, grads, _ = twin.losses_and_grads(
+                sent.batch, self.state, self.seed, final=self.state
+            )
+        return losses, grads
+
+    def _update(
+        self,
+        twin: Model,
+        sent: Sent,
+        slots: dict[str, Array],
+        table: Table,
+        partial: Array,
+    ) -> None:
+        """Do what a step does, all of it on the device."""
+        losses, _ = self._gradients(twin, sent, slots)
+        self.ops.clip_all(table, losses, sent.given, self.found, partial)
+        self.ops.adam_all(table, sent.given, self.found, rate=self.rate)
+
+    def _table(self, grads: Gradients) -> Table:
+        optimizer = self.optimizer
+        return self.ops.table(
+            [
+                Parameter(
+                    p,
+                    grads[name],
+                    optimizer.slots[f"m.{name}"],
+                    optimizer.slots[f"v.{name}"],
+                    self.where,
+                    optimizer.decay_of(name),
+                    self.means.get(name),
+                )
+                for name, p in self.model.parameters.items()
+            ]
+        )
+
+
+def step_of(
+    model: Model,
+    optimizer: Optimizer,
+    clip: float,
+    seed: int = 0,
+    averages: Averages | None = None,
+    ranks: Alone = ALONE,
+    skips: bool = False,
+) -> Step:
+    """Return a model's training steps: captured on a GPU where they can be, else done at once.
+
+    skips: bad steps are left out, so the host has to know of one before the next.
+    """
+    if isinstance(model.ops, CupyOps) and optimizer.kind == "adam" and ranks.alone and not skips:
+        return GraphStep(model, optimizer, clip, seed, averages)
+    return EagerStep(model, optimizer, clip, seed, averages, ranks)

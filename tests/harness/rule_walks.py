@@ -1,0 +1,111 @@
+"""Random walks through the rules of sampling: which words they try, and a record of what came.
+
+A walk takes words at random, most often one that may come, now and then any. What walks, a walker,
+may be of any language: it says which ids may come, takes one, and says where the piece stands.
+"""
+
+import hashlib
+import json
+from random import Random
+from typing import NamedTuple
+
+from lstm_music.midi.piece import LAST_TICK
+from lstm_music.sampling.options import Options
+
+BAR = 1920
+PITCHES = (60, 61, 67)
+EVENTS = [
+    *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in PITCHES),
+    *("at-0", "at-240", "at-480", "at-960", f"at-{LAST_TICK}"),
+    *("bar-1", "bar-240", "bar-480", "bar-1920", f"bar-{LAST_TICK}", "bar"),
+]
+MESSAGES = [
+    "track-end",
+    *(f"note-on-{pitch}-{delta}" for pitch in PITCHES for delta in (0, 240, 1920)),
+    *(f"note-off-{pitch}-{delta}" for pitch in PITCHES for delta in (0, 480)),
+    f"note-on-72-{LAST_TICK}",
+]
+CHORDS = ["rest", "60", "60-64", "60-64-67"]
+KINDS = ("merge", "flatten", "free merge", "free flatten", "event", "chord")
+LENGTHS = (
+    {}, {}, {"length": 1}, {"length": 5}, {"length": 25}, {"bars": 1}, {"bars": 3},
+    *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK)),
+)  # fmt: skip
+METERS = ((), (), ((0, 1440),), ((0, 480), (480, 2400)))
+
+
+class Walk(NamedTuple):
+    """What a walk tries: words, the piece's end first, habits, lengths, and a primer's length."""
+
+    kind: str
+    words: list
+    longest_note: int
+    max_tracks: int
+    most_notes: int
+    options: Options
+    primed: int
+    random: Random
+
+
+def walk_of(seed):
+    """The walk of a seed."""
+    random = Random(seed)
+    kind = KINDS[seed % len(KINDS)]
+    words = {"event": EVENTS, "chord": CHORDS}.get(kind, MESSAGES)
+    if random.random() < 0.5:
+        words = random.sample(words, len(words) - random.randrange(min(5, len(words))))
+    elif random.random() < 0.3:
+        words = random.sample(words, random.randrange(len(words)))
+    meter = () if kind == "event" else random.choice(METERS)
+    lengths = random.choice(LENGTHS)
+    options = Options(**lengths, beyond=random.random() < 0.5, meter=meter)
+    habits = (random.choice((0, 1, 480, 3000)), random.randrange(4), random.randrange(5))
+    return Walk(
+        kind, ["piece-end", *words], *habits, options, random.choice((0, 0, 1, 7, 30)), random
+    )
+
+
+def tried(walk, allowed, stray=0.15):
+    """The next word: most often one of the ids that may come, else any; the end where none may."""
+    for _ in range(3):  # an end is a short walk
+        among = range(len(walk.words)) if walk.random.random() < stray else allowed or [0]
+        id = walk.random.choice(among)
+        if id:
+            break
+    return id
+
+
+def primer_of(walk, walker):
+    """Words that end no piece, written with a walker that knows of no length."""
+    ids = []
+    while len(ids) < walk.primed and not walker.ended:
+        id = tried(walk, walker.allowed())
+        if id == 0:
+            break
+        ids.append(id)
+        walker.extend(id)
+    return ids
+
+
+def steps_of(walk, walker, primer, most):
+    """Yield at each step the ids that may come, the one taken, and where the piece stands then."""
+    for id in primer:
+        if not walker.ended:
+            walker.extend(id)
+            yield [], id, walker.place()
+    for _ in range(most):
+        if walker.ended:
+            return
+        allowed = walker.allowed()
+        id = tried(walk, allowed)
+        walker.extend(id)
+        yield allowed, id, walker.place()
+
+
+def digest(steps):
+    """How many steps there are, and a hash of them."""
+    hashed, count = hashlib.sha256(), 0
+    for step in steps:
+        hashed.update(json.dumps(step).encode())
+        count += 1
+    return [count, hashed.hexdigest()[:12]]

@@ -1,0 +1,355 @@
+import io
+import os
+import struct
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import mido
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from midi_mutations import assert_tracks, written
+
+from lstm_music.midi.files import raw_tracks, read_midi, velocities_of, write_midi
+from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, MidiError, Piece, notes_of
+from lstm_music.midi.repair import merge_tracks, repair_track
+from lstm_music.tokenizers.messages import track_words
+
+REPO = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
+ODD = sorted(path for path in DATA.glob("odd-midi/*/*") if path.suffix in (".mid", ".midi"))
+
+
+def as_messages(rows):
+    return np.array(rows, dtype=np.int32).reshape(-1, 3)
+
+
+@st.composite
+def raw_messages(draw):
+    """Note messages in file order that may be anything: orphan offs, ons that never end."""
+    delta = st.sampled_from([0, 0, 1, 2, 5])
+    rows = draw(st.lists(st.tuples(delta, st.integers(0, 1), st.integers(60, 63)), max_size=30))
+    messages = as_messages(rows)
+    messages[:, 0] = np.cumsum(messages[:, 0])
+    return messages
+
+
+def pieces(repaired=repair_track, max_tracks=4):
+    tracks = st.lists(raw_messages().map(repaired), max_size=max_tracks)
+    return tracks.map(lambda tracks: Piece("p", [track for track in tracks if len(track)]))
+
+
+def heard_track(messages):
+    """A repaired track without notes of length zero, which reading drops."""
+    rows, struck = repair_track(messages).tolist(), {}
+    silent = set()
+    for n, (tick, kind, pitch) in enumerate(rows):
+        if kind:
+            struck[pitch] = n
+        elif rows[struck[pitch]][0] == tick:
+            silent |= {n, struck[pitch]}
+    return as_messages([row for n, row in enumerate(rows) if n not in silent])
+
+
+def file_of(*tracks, division=480, type=1):
+    """A MIDI file's bytes; each track is a list of mido messages."""
+    file = io.BytesIO()
+    midi = mido.MidiFile(ticks_per_beat=division)
+    midi.type = type  # the constructor would refuse an unknown one
+    midi.tracks.extend(mido.MidiTrack(track) for track in tracks)
+    midi.save(file=file)
+    return file.getvalue()
+
+
+def on(pitch, time=0, velocity=64, channel=0):
+    return mido.Message("note_on", note=pitch, time=time, velocity=velocity, channel=channel)
+
+
+def off(pitch, time=0, channel=0):
+    return mido.Message("note_off", note=pitch, time=time, channel=channel)
+
+
+def assert_same(tracks, others):
+    assert [track.tolist() for track in tracks] == [other.tolist() for other in others]
+
+
+# Reading
+
+
+def test_a_note_on_of_velocity_zero_is_a_note_off():
+    piece = read_midi(file_of([on(60), on(60, 100, velocity=0)]), "name")
+    assert piece.name == "name"
+    assert piece.tracks[0].tolist() == [[0, 1, 60], [100, 0, 60]]
+
+
+def test_the_time_between_notes_is_rounded_half_to_even():
+    control = mido.Message("control_change", control=1, value=1, time=1)
+    track = [on(60, 1), off(60, 3), control, on(61, 1), off(61, 7)]
+    (messages,) = read_midi(file_of(track, division=192), "").tracks  # 2.5 ticks each
+    assert np.diff(messages[:, 0], prepend=0).tolist() == [2, 8, 5, 18]
+
+
+def test_a_velocity_too_large_is_cut_to_size():
+    data = file_of([on(60, velocity=101), off(60, 1)]).replace(bytes([101]), bytes([201]))
+    assert read_midi(data, "").tracks[0].tolist() == [[0, 1, 60], [1, 0, 60]]
+
+
+def test_rounding_never_leads_past_the_last_tick():
+    data = file_of([on(60, 2 * LAST_TICK - 6), off(60, 3), on(60, 3)], division=960)
+    (messages,) = raw_tracks(data)
+    assert messages[:, 0].tolist() == [LAST_TICK - 3, LAST_TICK - 1, LAST_TICK]
+    assert read_midi(data, "").tracks[0][:, 0].tolist() == [LAST_TICK - 3, LAST_TICK - 1]
+
+
+def test_messages_of_all_channels_of_a_track_stay_in_file_order():
+    track = [on(60, channel=0), on(50, channel=3), off(50, 10, channel=3), off(60, channel=0)]
+    (messages,) = read_midi(file_of(track), "").tracks
+    assert messages[:, 2].tolist() == [60, 50, 50, 60]
+
+
+def test_tracks_without_a_note_are_dropped():
+    text = [mido.MetaMessage("text", text="hello")]
+    piece = read_midi(file_of(text, [on(60), off(60, 1)], [off(61)]), "")
+    assert len(piece.tracks) == 1
+
+
+def test_a_path_reads_as_its_content_does(tmp_path):
+    data = file_of([on(60), off(60, 1)])
+    (tmp_path / "piece.mid").write_bytes(data)
+    assert_same(read_midi(tmp_path / "piece.mid", "").tracks, read_midi(data, "").tracks)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (file_of([mido.MetaMessage("text", text="hello")]), "has no notes$"),
+        (file_of([off(60, 10)]), "has no notes$"),
+        (file_of([on(60, channel=9), off(60, 1, channel=9)]), "no notes .drum notes left out: 1"),
+        (file_of([on(60), off(60)]), "no notes .notes of length zero: 1"),
+        (file_of([on(60), off(60, 1)])[:25], "no notes .tracks cut off: 1"),
+        (file_of([on(60), off(60, 1)]).replace(b"\x90", b"\xf4"), "no notes .damaged tracks: 1"),
+        (file_of(), "has no tracks"),
+        (file_of([on(60), off(60, 1)], type=7), "unknown MIDI type, 7"),
+        (file_of([on(60), off(60, 1)], division=0), "zero ticks"),
+        (file_of([on(60), off(60, 1)], division=-1), "SMPTE frames of no film: 1 a second"),
+        (file_of([on(60), off(60, 1)], division=-6400), "SMPTE frames .* of 0 ticks"),
+        (file_of([on(60, LAST_TICK), off(60, 1)]), "lasts longer than 100,000 quarter notes"),
+        (file_of([on(60), off(60, 1)]).replace(b"MTrk", b"XTrk"), "has no tracks"),
+        (file_of([on(60), off(60, 1)])[:13], "cut off in its header"),
+        (b"", "is empty"),
+        (b"RIFF" + bytes(20), "no MIDI file: it has no MThd header"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_with_its_reason(data, reason):
+    with pytest.raises(MidiError, match=reason):
+        read_midi(data, "")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(MidiError, match="No such file"):
+        read_midi(tmp_path / "absent.mid", "")
+
+
+def test_a_time_beyond_any_number_is_refused():
+    body = b"\xff" * 200 + b"\x7f" + bytes([0x90, 60, 64])
+    header = b"MThd" + struct.pack(">LHHH", 6, 1, 1, 480)
+    with pytest.raises(MidiError, match="lasts longer"):
+        read_midi(header + b"MTrk" + struct.pack(">L", len(body)) + body, "")
+
+
+GOOD = file_of([mido.MetaMessage("key_signature", key="C"), on(60), off(60, 480), on(62), off(62)])
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.integers(0, len(GOOD)).map(lambda size: GOOD[:size]),
+        st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)).map(
+            lambda at: GOOD[: at[0]] + bytes([at[1]]) + GOOD[at[0] + 1 :]
+        ),
+    )
+)
+def test_any_bytes_read_or_are_refused_in_one_line(data):
+    check_reads_or_is_refused(data)
+
+
+@pytest.mark.skipif(not ODD, reason=f"no odd-midi in {DATA}")
+@pytest.mark.parametrize("path", ODD, ids=lambda path: path.name)
+def test_an_odd_file_reads_or_is_refused_in_one_line(path):
+    check_reads_or_is_refused(path)
+
+
+def check_reads_or_is_refused(source):
+    try:
+        piece = read_midi(source, "odd")
+    except MidiError as error:
+        assert str(error) and len(str(error).splitlines()) == 1
+        return
+    assert_tracks(piece.tracks)
+    assert_same(read_midi(written(piece.tracks), "").tracks, piece.tracks)
+
+
+# Repair
+
+
+def repaired_slowly(messages):
+    """The rules of repair, a message at a time."""
+    rows, struck = [], {}
+    for tick, kind, pitch in messages.tolist():
+        if pitch in struck:
+            rows.append([tick, 0, pitch])
+            del struck[pitch]
+        if kind:
+            rows.append([tick, 1, pitch])
+            struck[pitch] = tick
+    last = messages[-1, 0] if len(messages) else 0
+    ends = {p: last if t < last else last + TICKS_PER_QUARTER for p, t in struck.items()}
+    rows += sorted([end, 0, pitch] for pitch, end in ends.items())
+    return as_messages(rows)
+
+
+@settings(deadline=None)
+@given(raw_messages())
+def test_repair_follows_its_rules_and_changes_nothing_twice(messages):
+    before = messages.copy()
+    repaired = repair_track(messages)
+    assert repaired.tolist() == repaired_slowly(messages).tolist()
+    assert repair_track(repaired).tolist() == repaired.tolist()
+    assert messages.tolist() == before.tolist()
+    for pitch in set(repaired[:, 2].tolist()):
+        kinds = repaired[repaired[:, 2] == pitch, 1].tolist()
+        assert kinds == [1, 0] * (len(kinds) // 2)
+
+
+def test_each_repair():
+    struck_twice = as_messages([[0, 1, 60], [5, 1, 60], [9, 0, 60], [9, 0, 60]])
+    assert repair_track(struck_twice).tolist() == [[0, 1, 60], [5, 0, 60], [5, 1, 60], [9, 0, 60]]
+    hanging = as_messages([[0, 1, 61], [3, 0, 60], [7, 1, 60]])
+    assert repair_track(hanging).tolist() == [[0, 1, 61], [7, 1, 60], [7, 0, 61], [487, 0, 60]]
+    latest = as_messages([[LAST_TICK - 1, 1, 60]])
+    assert repair_track(latest).tolist() == [[LAST_TICK - 1, 1, 60], [LAST_TICK, 0, 60]]
+
+
+# Notes
+
+
+@settings(deadline=None)
+@given(raw_messages().map(repair_track))
+def test_notes_are_what_the_messages_say(track):
+    notes, struck = [], {}
+    for tick, kind, pitch in track.tolist():
+        if kind:
+            struck[pitch] = tick
+        else:
+            notes.append([struck.pop(pitch), tick, pitch])
+    found = notes_of(track)
+    assert found.dtype == np.int32 and found.shape == (len(track) // 2, 3)
+    assert sorted(found.tolist()) == sorted(notes)
+    assert found[:, [0, 2]].tolist() == sorted(found[:, [0, 2]].tolist())
+
+
+@settings(deadline=None)
+@given(pieces())
+def test_merging_strikes_and_sounds_what_the_tracks_do(piece):
+    notes = [note for track in piece.tracks for note in notes_of(track).tolist()]
+    merged = merge_tracks(piece)
+    assert merged.dtype == np.int32 and merged.shape[1] == 3
+    assert merged.tolist() == sorted(merged.tolist())
+    found = notes_of(merged).tolist()
+    assert sounding(found) == sounding(notes)
+    struck = {(start, pitch) for start, end, pitch in notes if start < end}
+    assert sorted((start, pitch) for start, _, pitch in found) == sorted(struck)
+    assert sum(end - start for start, end, _ in found) == len(sounding(found))  # no overlaps
+    assert merge_tracks(Piece("", [merged])).tolist() == merged.tolist()
+
+
+def sounding(notes):
+    return {(tick, pitch) for start, end, pitch in notes for tick in range(start, end)}
+
+
+def test_merging_by_example():
+    def track(*notes):
+        rows = [[s, 1, p] for s, _, p in notes] + [[e, 0, p] for _, e, p in notes]
+        return as_messages(sorted(rows))
+
+    piece = Piece("", [track((0, 10, 60), (20, 30, 62)), track((5, 8, 60), (20, 40, 62))])
+    assert notes_of(merge_tracks(piece)).tolist() == [[0, 5, 60], [5, 10, 60], [20, 40, 62]]
+    assert merge_tracks(Piece("", [])).shape == (0, 3)
+
+
+# Writing
+
+
+@settings(deadline=None)
+@given(pieces(heard_track, max_tracks=20))
+def test_what_is_written_reads_the_same(piece):
+    data = written(piece.tracks)
+    if piece.tracks:
+        assert_same(read_midi(data, "").tracks, piece.tracks)
+    else:
+        with pytest.raises(MidiError, match="has no notes"):
+            read_midi(data, "")
+
+
+def test_a_written_file_holds_tempo_meter_and_programs(tmp_path):
+    track = as_messages([[0, 1, 60], [LAST_TICK, 0, 60]])
+    write_midi(Piece("", [track] * 17), tmp_path / "a.mid", tempo=120, program=19, velocity=7)
+    midi = mido.MidiFile(tmp_path / "a.mid")
+    assert (midi.type, midi.ticks_per_beat, len(midi.tracks)) == (1, TICKS_PER_QUARTER, 18)
+    tempo, meter = midi.tracks[0][:2]
+    assert (tempo.tempo, meter.numerator, meter.denominator) == (500_000, 4, 4)
+    assert all(track[-1].type == "end_of_track" for track in midi.tracks)
+    channels = [{m.channel for m in track if not m.is_meta} for track in midi.tracks[1:]]
+    assert all(len(used) == 1 for used in channels)
+    assert [used.pop() for used in channels[:15]] == [*range(9), *range(10, 16)]
+    messages = [m for track in midi.tracks[1:] for m in track]
+    assert {m.program for m in messages if m.type == "program_change"} == {19}
+    assert {m.velocity for m in messages if m.type == "note_on"} == {7}
+
+
+@pytest.mark.parametrize(
+    "settings", [{"velocity": 0}, {"tempo": 0}, {"tempo": 3.5}, {"tempo": 1e9}, {"program": 128}]
+)
+def test_settings_out_of_range_are_refused(settings):
+    piece = Piece("", [as_messages([[0, 1, 60], [1, 0, 60]])])
+    with pytest.raises(ValueError):
+        written(piece.tracks, **settings)
+
+
+# Real data
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (DATA / "bach-417.zip").exists(), reason=f"no bach-417.zip in {DATA}")
+def test_bach_holds_the_known_number_of_messages():
+    raw, repaired = Counter(), Counter()
+    with zipfile.ZipFile(DATA / "bach-417.zip") as archive:
+        for name in archive.namelist():
+            for track in raw_tracks(archive.read(name)):
+                raw.update(track_words(track))
+                repaired.update(track_words(repair_track(track)))
+    assert (raw.total(), len(raw)) == (1_663_669, 36_882)
+    assert (repaired.total(), len(repaired)) == (1_663_590, 36_903)
+
+
+def test_velocities_stand_beside_the_notes():
+    """In file order 9, 5, 7, 3: two notes at once, one struck while it sounds, one hanging."""
+    struck = [(0, 64, 9), (0, 60, 5), (480, 60, 7), (480, 72, 3)]
+    track = [mido.Message("note_on", time=t, note=p, velocity=v) for t, p, v in struck]
+    track.insert(3, mido.Message("note_on", note=64, velocity=0))
+    content = file_of([], track, division=960)
+    (velocities,) = velocities_of(content)
+    notes = notes_of(read_midi(content, "x").tracks[0])
+    assert notes[:, 2].tolist() == [60, 64, 60, 72]
+    assert velocities.tolist() == [5, 9, 7, 3]
+
+
+@given(pieces(heard_track))
+def test_each_note_written_has_a_velocity(piece):
+    if piece.tracks:
+        found = velocities_of(written(piece.tracks, velocity=77))
+        assert [len(v) for v in found] == [len(notes_of(track)) for track in piece.tracks]
+        assert all((v == 77).all() for v in found)

@@ -1,0 +1,336 @@
+import numpy as np
+import pytest
+from host_cuda.compile import COMPILER
+from host_cuda.host_cupy import HostCupy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import chisquare
+from small import small_model, small_rolls
+
+from lstm_music.arrays import Batch
+from lstm_music.errors import UserError
+from lstm_music.midi.roll import NOTES
+from lstm_music.network.config import Config
+from lstm_music.network.model import Model, part
+from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.philox import uniform
+from lstm_music.sampling import frames as frame_sampler
+from lstm_music.sampling import sampler
+from lstm_music.sampling.frames import FRAMES, choose_notes, fit_thresholds, sample_frames
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.sampler import ROWS
+
+HEADS = ("sigmoid", "nade")
+NOTHING = np.zeros((0, NOTES), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LSTM_MUSIC_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return small_rolls(tmp_path_factory.mktemp("rolls"))
+
+
+@pytest.fixture(params=HEADS)
+def model(request, corpus):
+    return lively(small_model(corpus, seed=5, head=request.param))
+
+
+def lively(model):
+    """The model, changed so that what is drawn depends on what is remembered."""
+    for name in ("head.W", "head.Wv", "head.Wh", "head.U"):
+        if name in model.parameters:
+            model.parameters[name] *= 6
+    return model
+
+
+def compose(model, primers=(NOTHING,), thresholds=None, **options):
+    return sample_frames(model, list(primers), Options(**{"length": 30} | options), thresholds)
+
+
+def same(a, b):
+    return len(a) == len(b) and all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+# Choosing independent notes ---------------------------------------------------------------------
+
+LOGITS = np.array([1.5, -0.5, 0.3, 2.0, 0.3, -3.0, 1.0], np.float32)
+
+
+def probabilities(temperature=1.0):
+    return 1 / (1 + np.exp(-LOGITS.astype(np.float64) / temperature))
+
+
+def kept(p, top_k, top_p):
+    """Which notes may sound, by definition, one after the other."""
+    may, share = np.zeros(len(p), bool), 0.0
+    for n in np.argsort(-p, kind="stable")[: top_k or None]:
+        if share >= top_p * p.sum():
+            break
+        may[n], share = True, share + p[n]
+    return may
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        {"temperature": 0.5},
+        {"temperature": 3.0},
+        {"top_k": 1},
+        {"top_k": 4},  # of two that are equal, the first is kept
+        {"top_k": 100},
+        {"top_p": 1e-9},
+        {"top_p": 0.5},
+        {"top_p": 0.9, "temperature": 2.0},
+        {"top_k": 3, "top_p": 0.9, "temperature": 0.7},
+    ],
+    ids=str,
+)
+def test_each_note_sounds_with_its_own_probability(how):
+    N = 20_000
+    options = Options(**how)
+    draws = uniform(1, 2, 3, N * len(LOGITS)).reshape(N, -1)
+    notes = choose_notes(np.tile(LOGITS, (N, 1)), draws, options)
+    p = probabilities(options.temperature)
+    may = kept(p, options.top_k, options.top_p)
+    assert not notes[:, ~may].any()
+    for n in np.flatnonzero(may):
+        counts = np.bincount(notes[:, n], minlength=2)
+        assert chisquare(counts, N * np.array([1 - p[n], p[n]])).pvalue > 1e-4
+
+
+@given(
+    logits=st.lists(st.floats(-(2.0**99), 2.0**99, width=32), min_size=2, max_size=2),
+    u=st.sampled_from([0.0, 2.0**-32, 0.5, 1 - 2**-32]),
+    temperature=st.floats(5e-324, 100),
+    top_p=st.floats(1e-9, 1),
+)
+@settings(deadline=None)
+@pytest.mark.filterwarnings("error")
+def test_any_log_odds_can_be_drawn_by(logits, u, temperature, top_p):
+    options = Options(temperature=temperature, top_k=1, top_p=top_p)
+    notes = choose_notes(np.array([logits], np.float32), np.full((1, 2), u), options)[0]
+    assert notes.sum() <= 1
+    assert not notes.any() or logits[int(notes.argmax())] == max(logits)
+
+
+def test_greedy_notes_pass_their_thresholds_whatever_was_drawn():
+    thresholds = np.array([1.5, -1, 0.4, 0, 0, np.inf, 2], np.float32)
+    draws = np.random.default_rng(0).random((3, len(LOGITS)))
+    notes = choose_notes(np.tile(LOGITS, (3, 1)), draws, Options(greedy=True), thresholds)
+    assert notes.tolist() == [[1, 1, 0, 1, 1, 0, 0]] * 3
+    options = Options(greedy=True, top_k=2)
+    notes = choose_notes(np.tile(LOGITS, (3, 1)), draws, options, thresholds)
+    assert notes.tolist() == [[1, 0, 0, 1, 0, 0, 0]] * 3
+
+
+# Pieces -----------------------------------------------------------------------------------------
+
+
+def test_the_number_of_pieces_changes_none_of_them(model, corpus):
+    openings = corpus.split_frames("train")
+    primers = [openings[k % len(openings)][: k % 4] for k in range(ROWS + 3)]
+    many = compose(model, primers, seed=9)
+    for n in (1, 2, ROWS + 1):
+        assert same(compose(model, primers[:n], seed=9), many[:n])
+    assert len({frames.tobytes() for frames in many}) == len(many)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "numba"])
+def test_a_piece_of_many_has_the_outputs_of_a_piece_alone(backend, monkeypatch):
+    """Not only the same notes, which differ rarely, but the same bits."""
+    model = Model(Config(NOTES, 96, 96, 2, head="nade", nade=40), get_ops(backend), seed=1)
+    seen = []
+    real = model.draw
+
+    def spy(h, draws, temperature):
+        seen.append(h[0].copy())
+        return real(h, draws, temperature)
+
+    monkeypatch.setattr(model, "draw", spy)
+    (alone,), outputs = compose(model), np.array(seen)
+    seen.clear()
+    many = compose(model, [NOTHING] * 20)
+    assert np.array_equal(many[0], alone)
+    assert np.array_equal(seen, outputs)
+
+
+def test_a_seed_repeats_and_another_differs(model):
+    once = compose(model, seed=1)
+    assert same(once, compose(model, seed=1))
+    assert not same(once, compose(model, seed=2))
+
+
+def test_a_longer_piece_begins_as_the_shorter(model):
+    """Past the frames for which random numbers are made at once, as before."""
+    n = FRAMES + 7
+    (shorter,), (longer,) = (compose(model, length=length, seed=3) for length in (n, n + 80))
+    assert np.array_equal(longer[:n], shorter)
+    assert same(compose(model, [longer[: n + 40]], length=n + 80, seed=3), [longer])
+
+
+@pytest.mark.parametrize("length", [1, 16, 77])
+def test_a_length_is_exact(model, corpus, length):
+    for primer in (NOTHING, corpus.frames(0)[:length]):
+        (frames,) = compose(model, [primer], length=length)
+        assert frames.shape == (length, NOTES)
+        assert frames.dtype == np.uint8
+        assert set(np.unique(frames)) <= {0, 1}
+
+
+def test_a_primer_begins_the_piece_and_moves_the_network(model, corpus):
+    a, b = (corpus.frames(p)[:9] for p in (0, 1))
+    first, second, third = compose(model, [a, b, NOTHING])
+    assert np.array_equal(first[:9], a)
+    assert np.array_equal(second[:9], b)
+    assert not np.array_equal(third[:9], a)
+    # The same random numbers after another past draw other music.
+    (altered,) = compose(model, [b])
+    assert not np.array_equal(first[9:], altered[9:])
+    # What is drawn is what the model gives after having read it.
+    state = model.zero_state(1)
+    for frame in [None, *a]:
+        x = np.zeros((1, NOTES + 1), np.uint8)
+        x[0, NOTES] = frame is None
+        x[0, :NOTES] = 0 if frame is None else frame
+        draws = uniform(0, 0, 0, 10 * NOTES).reshape(10, NOTES)[-1:]
+        notes, state = model.step_and_draw(x, state, draws, 1.0)
+    assert np.array_equal(notes[0], first[9])
+
+
+def test_a_lower_temperature_surprises_less(model):
+    def nats(temperature):
+        (frames,) = compose(model, length=200, temperature=temperature)
+        x = np.zeros((200, 1, NOTES + 1), np.uint8)
+        x[0, 0, NOTES] = 1
+        x[1:, 0, :NOTES] = frames[:-1]
+        y, _ = model.outputs(x_only(x), model.zero_state(1))
+        return float(
+            model.head.losses(
+                model.ops, part(model.parameters, "head"), y[:, 0], frames, model.ops.workspace()
+            ).mean()
+        )
+
+    assert nats(0.3) < nats(1.0) < nats(3.0)
+
+
+def x_only(x):
+    return Batch(x, np.zeros((*x.shape[:2], NOTES), np.uint8), None, 0)
+
+
+def test_progress_is_shown_to_the_end(model):
+    shown = []
+    primers = [NOTHING] * (ROWS + 1)
+    sample_frames(model, primers, Options(length=5), show=lambda *a: shown.append(a))
+    assert shown == [(n, 10) for n in range(1, 11)]
+
+
+# Greedy -----------------------------------------------------------------------------------------
+
+
+def log_odds(model, frames):
+    """Each note's log-odds before each frame, read a frame at a time."""
+    state, found = model.zero_state(1), []
+    for past in [None, *frames[:-1]]:
+        x = np.zeros((1, NOTES + 1), np.uint8)
+        x[0, NOTES] = past is None
+        x[0, :NOTES] = 0 if past is None else past
+        logits, state = model.step(x, state)
+        found.append(logits[0])
+    return np.array(found)
+
+
+def test_with_fitted_thresholds_a_note_is_predicted_as_often_as_it_sounds(corpus):
+    model = small_model(corpus, seed=5)
+    pieces = [
+        frames[:n] for frames, n in zip(corpus.split_frames("train"), (64, 9, 1), strict=False)
+    ]
+    thresholds = fit_thresholds(model, pieces)
+    predicted = sum((log_odds(model, f) >= thresholds).sum(axis=0) for f in pieces)
+    sounds = np.concatenate(pieces).sum(axis=0)
+    assert predicted.tolist() == sounds.tolist()
+    assert (thresholds[sounds == 0] == np.inf).all()
+
+
+def test_greedy_sounds_where_every_note_is_unlikely(corpus):
+    model = small_model(corpus, seed=5)
+    model.parameters["head.b"][:] = -5
+    pieces = corpus.split_frames("valid")
+    assert (np.array([log_odds(model, f).max() for f in pieces]) < 0).all()
+    thresholds = fit_thresholds(model, pieces)
+    a, b = (compose(model, greedy=True, seed=s, thresholds=thresholds) for s in (1, 2))
+    assert same(a, b)
+    assert a[0].any()
+    never = ~np.concatenate(pieces).any(axis=0)
+    assert not a[0][:, never].any()
+
+
+def test_greedy_can_be_fitted_to_nothing(corpus):
+    with pytest.raises(UserError, match="leave --greedy out"):
+        fit_thresholds(small_model(corpus), [])
+
+
+def test_a_greedy_nade_takes_each_notes_likelier_value_given_those_below(corpus):
+    model = lively(small_model(corpus, seed=5, head="nade"))
+    (frames,) = compose(model, greedy=True, temperature=7.0, seed=1)
+    p, state = model.parameters, model.zero_state(1)
+    for past, frame in zip([None, *frames[:-1]], frames, strict=True):
+        x = np.zeros((1, NOTES + 1), np.uint8)
+        x[0, NOTES] = past is None
+        x[0, :NOTES] = 0 if past is None else past
+        _, state = model.step_and_draw(x, state, np.zeros((1, NOTES)), 1.0)
+        h = state.h[-1, 0].astype(np.float64)
+        below = h @ p["head.Wh"] + p["head.bh"]
+        for note in range(NOTES):
+            hidden = 1 / (1 + np.exp(-below))
+            z = h @ p["head.Wv"][:, note] + p["head.bv"][note] + hidden @ p["head.U"][note]
+            assert frame[note] == (z > 0) or abs(z) < 1e-4
+            below = below + frame[note] * p["head.W"][note]
+
+
+def test_a_temperature_near_zero_takes_the_likelier_value(model):
+    for temperature in (1e-6, 1e-300, 5e-324):
+        cold = compose(model, temperature=temperature, seed=4)
+        assert same(cold, compose(model, temperature=1e-6, seed=5))
+    zeros = np.zeros(NOTES) if model.config.head == "sigmoid" else None
+    assert same(cold, compose(model, greedy=True, thresholds=zeros))
+
+
+def test_top_k_and_top_p_are_not_for_a_nade(corpus):
+    model = small_model(corpus, head="nade")
+    for options in ({"top_k": 3}, {"top_p": 0.99}):
+        with pytest.raises(UserError, match="use --temperature"):
+            compose(model, **options)
+
+
+@pytest.mark.parametrize("how", [{"top_k": 2}, {"top_p": 0.1}], ids=str)
+def test_top_k_and_top_p_thin_frames(corpus, how):
+    model = small_model(corpus)
+    (free,), (cut,) = compose(model, length=60), compose(model, length=60, **how)
+    assert cut.sum(axis=1).max() < free.sum(axis=1).max()
+    assert "top_k" not in how or cut.sum(axis=1).max() == 2
+
+
+# On a stand-in for a GPU ------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_gpu_draws_the_same_frames(head, monkeypatch):
+    for module in (sampler, frame_sampler):
+        monkeypatch.setattr(module, "ROWS", 3)
+    config = Config(NOTES, 4, 5, 2, head=head, nade=6)
+    ops = NumpyOps("float64"), CupyOps("float64", cupy=HostCupy(("shuffled",)))
+    on_cpu, on_gpu = (lively(Model(config, o, seed=5)) for o in ops)
+    primers = [np.eye(NOTES, dtype=np.uint8)[k : 2 * k] for k in range(4)]
+    expected = compose(on_cpu, primers, length=12)
+    assert same(compose(on_gpu, primers, length=12), expected)
+    assert same(compose(on_gpu, primers[:1], length=12), expected[:1])
+    greedy = {"greedy": True, "length": 6}
+    if head == "sigmoid":
+        thresholds = [fit_thresholds(model, primers[1:]) for model in (on_cpu, on_gpu)]
+        assert np.allclose(*thresholds)
+        greedy["thresholds"] = thresholds[0] + 1e-9
+    assert same(compose(on_gpu, **greedy), compose(on_cpu, **greedy))
