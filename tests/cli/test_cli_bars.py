@@ -111,7 +111,7 @@ def test_a_primer_longer_than_the_limit_is_followed_by_music(kind, command, back
 
 def test_a_report_composes_more_than_an_opening(kind):
     """However little room its page leaves."""
-    checkpoint = open_run("r")[0]
+    checkpoint = open_run("r", print)[0]
     composer = composer_of(checkpoint, model_of(checkpoint, "numpy"))
     options = composer.fitted(Options(limit=2 * BAR))
     primers, _ = primers_of(composer, options, 3, PRIMER_LENGTH)

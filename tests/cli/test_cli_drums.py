@@ -163,7 +163,7 @@ def test_figures_and_clips_of_drums(train, command, ok, folder, monkeypatch):
     wanted = [listen.named("d"), listen.named("d")._replace(baseline="chord-frequency")]
     wanted.append(listen.named("beats.zip")._replace(control=True))
     monkeypatch.setattr(making.clips, "alike", lambda sounds, *_: ([b""] * len(sounds), 1.0, 0.0))
-    making.clips_of(wanted, making.Asked(2, 4.0, 0, "numpy"), lambda *_: None)
+    making.clips_of(wanted, making.Asked(2, 4.0, 0, "numpy", print), lambda *_: None)
     assert len(played) > 4
     assert all(piece.drums and all(piece.drums) for piece in played)
     assert making.sound_of_file("beat", folder / "beats" / "0.mid").system == "beat"

@@ -197,7 +197,7 @@ def test_a_run_on_frames_and_its_baselines(roll_run, results, folder):
         assert row["frames"] == frames
         assert 0 <= row["frame_accuracy"] <= 1
         assert row["perplexity"] == pytest.approx(math.exp(row["nats_per_token"]))
-    checkpoint, _ = open_run("r")
+    checkpoint, _ = open_run("r", print)
     trained = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
     fresh = Model(checkpoint.config, get_ops("numpy"), seed=0)
     for row, model in ((rows[0], trained), (rows[3], fresh)):
@@ -288,7 +288,7 @@ def test_a_runs_reading_is_that_of_its_evaluation(train_rolls, results, folder):
     train, valid = corpus.split_frames("train"), corpus.split_frames("valid")
     score = score_baseline(fit_baseline("note-unigram", train, valid), corpus.split_frames("test"))
     assert unigram["nats_per_frame"] == score.nats_per_frame
-    checkpoint, _ = open_run("r")
+    checkpoint, _ = open_run("r", print)
     model = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
     expected = score_chords(model, corpus, "test", 3, 5)[0].nats_per_frame
     assert row["nats_per_frame"] == pytest.approx(expected, rel=1e-5)

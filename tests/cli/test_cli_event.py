@@ -98,7 +98,7 @@ def test_pieces_keep_their_length_alone_or_together(compose, run, monkeypatch):
     alone = compose("--bars", 3, "--temperature", 3)
     assert together[0].tracks[0].tolist() == alone[0].tracks[0].tolist()
     assert all(BAR < end_of(piece) <= 3 * BAR for piece in together)
-    vocabulary = open_run("e")[0].vocabulary
+    vocabulary = open_run("e", print)[0].vocabulary
     events = [parse(vocabulary.word(id)) for id in seen[0]]
     assert {kind for kind, _ in filter(None, events)} == {0, 1, AT, BAR_LINE}
     seen.clear()

@@ -194,7 +194,7 @@ def test_what_cannot_be_done_is_said_in_a_line(fails, run):
 
 def test_a_page_that_grew_too_large_is_not_written(fails, run, monkeypatch):
     monkeypatch.setattr(command_report, "MOST", 1000)
-    monkeypatch.setattr(command_report, "bars_of", lambda samples: 2)
+    monkeypatch.setattr(gathering, "bars_of", lambda samples: 2)
     assert "the page would have" in fails("report", run)
     assert not (run / "report.html").exists()
 

@@ -91,7 +91,7 @@ def test_a_control_of_any_corpus_is_held_out_music(tmp_path):
         cells[name] = np.empty((1, len(rolls)), object)
         cells[name][0, :] = rolls
     savemat(tmp_path / "rolls.mat", cells)
-    asked = making.Asked(5, 2.0, 0, "numpy")
+    asked = making.Asked(5, 2.0, 0, "numpy", print)
     pieces = making.human(str(tmp_path / "rolls.mat"), asked)
     assert sorted(piece.name for piece in pieces) == ["test-1", "test-2"]
     corpus = load_corpus("bach")

@@ -91,7 +91,7 @@ def test_a_run_without_links_is_trained_pruned_resumed_and_used(folder, without,
         assert target(a, link) == target(b, link)
         files = [linked(run / CHECKPOINTS, link) / "model.safetensors" for run in (a, b)]
         assert files[0].read_bytes() == files[1].read_bytes()
-    checkpoint, run = open_run("runs/a/checkpoints/best")
+    checkpoint, run = open_run("runs/a/checkpoints/best", print)
     assert checkpoint.path.name == target(a, "best")
     assert run.resolve() == a.resolve()
     call(sample.main, "runs/a/checkpoints/latest", "--length", 20)

@@ -121,7 +121,7 @@ class Place:
         with self.entered():
             self._make(name)
             if not copy.exists():
-                checkpoint, rng = open_run(name)[0], np.random.default_rng(0)
+                checkpoint, rng = open_run(name, print)[0], np.random.default_rng(0)
                 moved = {
                     key: p * (1 + sign * NUDGE * rng.standard_normal(p.shape)).astype(p.dtype)
                     for key, p in sorted(checkpoint.parameters.items())

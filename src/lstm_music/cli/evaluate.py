@@ -11,12 +11,12 @@ from lstm_music.cli.common import (
     add_backend_options,
     limit_threads,
     run,
+    warn,
     warn_of_namesake,
     whole,
     write,
 )
 from lstm_music.cli.printing import shown
-from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.corpus.splits import SPLITS
@@ -32,8 +32,7 @@ from lstm_music.evaluation.likelihood import (
 )
 from lstm_music.network.baselines import BASELINES
 from lstm_music.ops import get_ops
-from lstm_music.runs.checkpoint import Checkpoint
-from lstm_music.runs.opened import open_run, reading_of, source_of
+from lstm_music.runs.opened import evaluation_corpus, open_run
 
 EXAMPLES = """examples:
   bin/evaluate my-run                      on the test split of its own corpus
@@ -69,8 +68,8 @@ def main(argv: Sequence[str]) -> int:
         rows.append(per_note(row, rolls, args.split))
         published |= published_rows(rolls, args.split)
     for name in args.runs:
-        checkpoint, folder = open_run(name)
-        corpus = corpus_of(name, checkpoint, folder, args)
+        checkpoint, folder = open_run(name, warn)
+        corpus = evaluation_corpus(name, checkpoint, folder, args.corpus, args.data)
         rows += evaluate(name, checkpoint, corpus, args.split, get_ops(args.backend))
         if isinstance(corpus, RollCorpus):
             published |= published_rows(corpus, args.split)
@@ -89,33 +88,6 @@ def rolls_of(args: argparse.Namespace) -> RollCorpus:
     reading = Reading("note", grid=args.grid)
     corpus = load_corpus(args.corpus, args.data, reading, progress=sys.stderr.isatty())
     assert isinstance(corpus, RollCorpus)
-    return corpus
-
-
-def corpus_of(
-    name: str, checkpoint: Checkpoint, folder: Path | None, args: argparse.Namespace
-) -> Corpus:
-    """Return the corpus to evaluate a run on: that of --corpus and --data, or its own.
-
-    Raises UserError where its tokens are not those that the model knows.
-    """
-    if args.corpus:
-        source = {"corpus": args.corpus, "data": args.data}
-    else:
-        source = source_of(name, checkpoint, folder)
-    data = args.data or source["data"]
-    corpus = load_corpus(
-        source["corpus"],
-        Path(data) if data else None,
-        reading_of(checkpoint, folder),
-        progress=sys.stderr.isatty(),
-    )
-    if corpus.vocabulary.hash != checkpoint.vocabulary.hash:
-        own = not (args.corpus or args.data)
-        raise UserError(
-            f"the tokens of '{corpus.name}' are not those that '{name}' was trained on: "
-            + ("the corpus has changed, train a new run" if own else "use the run's own corpus")
-        )
     return corpus
 
 

@@ -100,7 +100,7 @@ def of_run(args: argparse.Namespace) -> tuple[list[Figure], Path]:
     """Return the figures of a run or checkpoint, and the folder for them."""
     newest = None if args.run else newest_run()
     name = args.run or str(newest or bundled_model())
-    checkpoint, run_folder = open_run(name)
+    checkpoint, run_folder = open_run(name, warn)
     made = [
         *losses(checkpoint, run_folder),
         ("tokens.png", lambda to: tokens(name, checkpoint, run_folder, to)),

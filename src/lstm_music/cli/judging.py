@@ -86,7 +86,7 @@ def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], o
         return music.main([name, *where, *size, *to, *given, *["--quiet"] * args.quiet])
 
     def embedding() -> None:
-        points = pitch_points(open_run(name)[0])
+        points = pitch_points(open_run(name, warn)[0])
         apart = separation_of(points)
         content = {
             "what": points.what, "rows": len(points.pitches),

@@ -109,7 +109,7 @@ def find_study(args: argparse.Namespace) -> Study:
         )
     from lstm_music.listening import making  # what plays and measures takes seconds to load
 
-    asked = making.Asked(args.num, args.seconds, args.seed, args.backend)
+    asked = making.Asked(args.num, args.seconds, args.seed, args.backend, warn)
     with Bar(args.quiet, "systems") as bar:
         rows, seconds, level = making.clips_of(wanted, asked, bar.show)
     study = create(args.db, args.title, rows, seconds, min(args.repeat, len(rows)))

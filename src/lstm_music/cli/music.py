@@ -13,6 +13,8 @@ from lstm_music.cli.common import (
     limit_threads,
     number,
     run,
+    warn,
+    warn_of_namesake,
     whole,
     write,
 )
@@ -26,7 +28,7 @@ from lstm_music.evaluation.music.judgement import (
     recites,
 )
 from lstm_music.evaluation.music.memorisation import LONG, SHORT
-from lstm_music.evaluation.music.sets import corpus_for, reference_of, sets_of
+from lstm_music.evaluation.music.sets import Asked, corpus_for, reference_of, sets_of
 from lstm_music.runs.opened import (
     bundled_model,
     newest_run,
@@ -51,12 +53,17 @@ def main(argv: Sequence[str]) -> int:
     args = make_parser().parse_args(argv)
     limit_threads(args.threads, args.backend)
     names = args.runs or [str(newest_run() or bundled_model())]
-    opened = [(name, *open_run(name)) for name in dict.fromkeys(names)]
-    corpora = [corpus_for(*one, reading_of(*one[1:]), args) for one in opened]
-    reference = reference_of(opened[0], corpora[0], args)
+    opened = [(name, *open_run(name, warn)) for name in dict.fromkeys(names)]
+    asked = Asked(
+        args.reference, args.data, args.split, args.bars, args.num, args.seed, args.backend,
+        args.temperature, args.top_p, warn,
+    )  # fmt: skip
+    corpora = [corpus_for(*one, reading_of(*one[1:]), asked) for one in opened]
+    reference = reference_of(opened[0], corpora[0], asked)
+    warn_of_namesake(args.reference, args.data)
     with Bar(args.quiet, "sets") as bar:
         judged = []
-        makers = sets_of(opened, corpora, reference, args)
+        makers = sets_of(opened, corpora, reference, asked)
         held_out = makers[0]()
         for n, make in enumerate(makers):
             judged.append(judge(held_out, held_out if n == 0 else make(), args.bars, args.seed))

@@ -13,23 +13,22 @@ from lstm_music.cli.common import (
     open_file,
     run,
     warn,
+    warn_of_namesake,
     whole,
     write,
 )
 from lstm_music.corpus.splits import SPLITS
 from lstm_music.errors import UserError
 from lstm_music.report.gathering import (
-    IN_BASE64,
-    SCORE_SHARE,
     TEMPERATURES,
+    Asked,
     Chosen,
-    Room,
-    bars_of,
     chosen_runs,
     corpora_of,
     likelihoods,
     pictures_of,
     report_of,
+    room_for,
 )
 from lstm_music.report.page import MOST, page
 
@@ -47,15 +46,17 @@ def main(argv: Sequence[str]) -> int:
     if args.open:
         check_opener()
     limit_threads(args.threads, args.backend)
-    chosen = chosen_runs(args.runs)
+    asked = Asked(args.num, args.seed, args.split, args.corpus, args.data, args.backend)
+    chosen = chosen_runs(args.runs, warn)
     samples = len(chosen) * len(TEMPERATURES) * args.num
-    room = Room(bars_of(samples), int(MOST * SCORE_SHARE / IN_BASE64 / samples))
+    room = room_for(samples)
     out = args.out or default_path(chosen)
     with Steps(3 * len(chosen) + samples) as steps:
-        corpora = corpora_of(chosen, args, steps)
-        tables, remarks = likelihoods(chosen, corpora, args, steps)
+        warn_of_namesake(args.corpus, args.data)
+        corpora = corpora_of(chosen, asked, steps)
+        tables, remarks = likelihoods(chosen, corpora, asked, steps)
         pictures = pictures_of(chosen, corpora, args.seed, steps)
-        reports = [report_of(*one, pictures[one[0]], room, args, steps) for one in chosen]
+        reports = [report_of(*one, pictures[one[0]], room, asked, steps) for one in chosen]
         content = page(reports, tables, remarks).encode()
     if len(content) > MOST:
         raise UserError(

@@ -168,7 +168,7 @@ def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
         if newest is None:
             return read_checkpoint(bundled_model()), Path("samples")
         name = str(newest)
-    checkpoint, folder = open_run(name)
+    checkpoint, folder = open_run(name, warn)
     return checkpoint, (folder or Path()) / "samples"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.sources import NAMED, ROLL_SUFFIXES, ROLLS, is_leftover
-from lstm_music.errors import UserError
+from lstm_music.errors import UserError, Warn
 from lstm_music.evaluation.music.excerpts import piece_of_music, split_music
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
@@ -29,12 +29,16 @@ Row = tuple[str, str, bool, bytes]
 
 
 class Asked(NamedTuple):
-    """What is asked of each system: clips, seconds of each, and how to draw and compute."""
+    """What is asked of each system: clips, seconds of each, and how to draw and compute.
+
+    warn: is told of a run's damaged checkpoints.
+    """
 
     num: int
     seconds: float
     seed: int
     backend: str
+    warn: Warn
 
 
 def clips_of(
@@ -43,7 +47,7 @@ def clips_of(
     """Return the clips of all systems, their seconds, and their loudness in LUFS."""
     sounds: list[clips.Sound] = []
     controls: list[bool] = []
-    drums = any(drums_of(open_run(one.source)[0]) for one in wanted if is_run(one))
+    drums = any(drums_of(open_run(one.source, asked.warn)[0]) for one in wanted if is_run(one))
     for n, one in enumerate(wanted):
         made = sounds_of(one, asked, drums)
         sounds += made
@@ -118,7 +122,7 @@ def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
 
 def composed(one: Wanted, asked: Asked) -> list[Piece]:
     """Return what a run, or a baseline of one, composes from silence."""
-    checkpoint, folder = open_run(one.source)
+    checkpoint, folder = open_run(one.source, asked.warn)
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
     ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)

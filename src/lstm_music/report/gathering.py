@@ -1,18 +1,13 @@
 """What a report tells of runs, gathered: likelihoods, figures, samples."""
 
-import argparse
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from lstm_music.cli import evaluate
-from lstm_music.cli.common import warn, warn_of_namesake
-from lstm_music.cli.report import Steps
 from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.rolls import RollCorpus
-from lstm_music.corpus.sources import NAMED
-from lstm_music.errors import UserError
+from lstm_music.errors import UserError, Warn
 from lstm_music.evaluation import likelihood
 from lstm_music.files import content_of
 from lstm_music.midi.files import write_midi
@@ -24,7 +19,7 @@ from lstm_music.report.media import RATE, small_svg, small_wav
 from lstm_music.report.page import MOST, PRIMER_LENGTH, Picture, Row, RunReport, Sample, Table
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.folder import METRICS, read_metrics
-from lstm_music.runs.opened import bundled_model, model_of, newest_run, open_run
+from lstm_music.runs.opened import bundled_model, evaluation_corpus, model_of, newest_run, open_run
 from lstm_music.sampling.composer import Composer
 from lstm_music.sampling.composing import composer_of, primers_of
 from lstm_music.sampling.decoding import without_silence
@@ -43,6 +38,31 @@ SPLIT_USES = {
 }
 
 
+class Asked(NamedTuple):
+    """What is asked of a report.
+
+    num: samples of each run at each temperature. split, corpus, data: what to evaluate on, None
+    for each run's own.
+    """
+
+    num: int
+    seed: int
+    split: str
+    corpus: str | None
+    data: Path | None
+    backend: str
+
+
+class Progress(Protocol):
+    """Who is told what is being made, and what couldn't be."""
+
+    def show(self, what: str) -> None:
+        """Say what is being made, and count it."""
+
+    def warn(self, line: str) -> None:
+        """Print a warning, unless it is empty or was printed before."""
+
+
 class Room(NamedTuple):
     """What the page has for a sample: bars of music, bytes of its score."""
 
@@ -50,11 +70,11 @@ class Room(NamedTuple):
     score: int
 
 
-def chosen_runs(arguments: Sequence[str]) -> list[Chosen]:
+def chosen_runs(arguments: Sequence[str], warn: Warn) -> list[Chosen]:
     """Return the runs to report on: those given, else the newest, else the bundled model."""
     newest = None if arguments else newest_run()
     arguments = arguments or [str(newest or bundled_model())]
-    opened = [(argument, *open_run(argument)) for argument in dict.fromkeys(arguments)]
+    opened = [(argument, *open_run(argument, warn)) for argument in dict.fromkeys(arguments)]
     short = [(folder or checkpoint.path).resolve().name for _, checkpoint, folder in opened]
     names = [name if short.count(name) == 1 else opened[n][0] for n, name in enumerate(short)]
     return [(name, *one[1:]) for name, one in zip(names, opened, strict=True)]
@@ -66,21 +86,21 @@ def report_of(
     folder: Path | None,
     pictures: list[Picture],
     room: Room,
-    args: argparse.Namespace,
-    steps: "Steps",
+    asked: Asked,
+    steps: Progress,
 ) -> RunReport:
     """Gather what the page tells of a run."""
-    composer = composer_of(checkpoint, model_of(checkpoint, args.backend))
+    composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
     samples = [
         sample
         for temperature in TEMPERATURES
-        for sample in compose(composer, temperature, room, args, steps)
+        for sample in compose(composer, temperature, room, asked, steps)
     ]
-    metrics = losses_of(folder) if folder else []
+    metrics = losses_of(folder, steps.warn) if folder else []
     return RunReport(name, checkpoint, metrics, composer.top_p, samples, pictures)
 
 
-def losses_of(folder: Path) -> list[Row]:
+def losses_of(folder: Path, warn: Warn) -> list[Row]:
     """Return what metrics.csv of a run says; a warning and none where it can't be read."""
     try:
         rows = read_metrics(folder / METRICS)
@@ -90,36 +110,23 @@ def losses_of(folder: Path) -> list[Row]:
     return [Row(r["step"], r["split"], r["loss"], r["learning_rate"]) for r in rows]
 
 
-def corpora_of(
-    chosen: Sequence[Chosen], args: argparse.Namespace, steps: "Steps"
-) -> dict[str, Corpus]:
+def corpora_of(chosen: Sequence[Chosen], asked: Asked, steps: Progress) -> dict[str, Corpus]:
     """Return by run the corpus to evaluate it on, where it can be read; a warning where not."""
     corpora = {}
-    warn_of_namesake(args.corpus, args.data)
     for name, checkpoint, folder in chosen:
         steps.show(f"{name}: corpus")
         try:
-            corpora[name] = corpus_of(name, checkpoint, folder, args)
+            corpora[name] = evaluation_corpus(name, checkpoint, folder, asked.corpus, asked.data)
         except UserError as error:
             steps.warn(f"{name} is not evaluated: {error}")
     return corpora
 
 
-def corpus_of(
-    name: str, checkpoint: Checkpoint, folder: Path | None, args: argparse.Namespace
-) -> Corpus:
-    """Return the corpus to evaluate on; a model without a run's folder may know a named one."""
-    own = checkpoint.meta["corpus"]["name"]
-    if args.corpus is None and folder is None and own in NAMED:
-        args = argparse.Namespace(**(vars(args) | {"corpus": own}))
-    return evaluate.corpus_of(name, checkpoint, folder, args)
-
-
 def likelihoods(
     chosen: Sequence[Chosen],
     corpora: Mapping[str, Corpus],
-    args: argparse.Namespace,
-    steps: "Steps",
+    asked: Asked,
+    steps: Progress,
 ) -> tuple[list[Table], list[str]]:
     """Return the table of runs and baselines, what others have published, and remarks."""
     rows: list[likelihood.Row] = []
@@ -132,8 +139,8 @@ def likelihoods(
         if corpus is None:
             remarks.append(f"{name} is not evaluated: its corpus couldn't be read.")
             continue
-        ops = get_ops(args.backend)
-        own, *others = likelihood.evaluate(name, checkpoint, corpus, args.split, ops)
+        ops = get_ops(asked.backend)
+        own, *others = likelihood.evaluate(name, checkpoint, corpus, asked.split, ops)
         rows.append(own)
         for other in others:
             shared = next((runs for row, runs in baselines if row == other), None)
@@ -142,13 +149,13 @@ def likelihoods(
             else:
                 shared.append(name)
         if isinstance(corpus, RollCorpus):
-            published |= likelihood.published_rows(corpus, args.split)
+            published |= likelihood.published_rows(corpus, asked.split)
     several = len(chosen) > 1
     named = [
         row | {"name": f"{row['name']} ({', '.join(runs)})" if several else row["name"]}
         for row, runs in baselines
     ]
-    tables = [likelihood_table(rows, named, args.split)] if rows else []
+    tables = [likelihood_table(rows, named, asked.split)] if rows else []
     for name, others in published.items():
         tables.append(table_of(f"Published for {name}, test split", others, 0))
     if several and tables:
@@ -184,7 +191,7 @@ def table_of(caption: str, rows: list[likelihood.Row], own: int) -> Table:
 
 
 def pictures_of(
-    chosen: Sequence[Chosen], corpora: Mapping[str, Corpus], seed: int, steps: "Steps"
+    chosen: Sequence[Chosen], corpora: Mapping[str, Corpus], seed: int, steps: Progress
 ) -> dict[str, list[Picture]]:
     """Return the figures of each run: its tokens' frequencies, once a corpus, and its embedding."""
     drawn: set[str] = set()
@@ -233,6 +240,11 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
     return Picture("Embedding", png, alt, caption)
 
 
+def room_for(samples: int) -> Room:
+    """Return what the page has for each of so many samples."""
+    return Room(bars_of(samples), int(MOST * SCORE_SHARE / IN_BASE64 / samples))
+
+
 def bars_of(samples: int) -> int:
     """Return how many bars each of so many samples may have, so that the page stays small."""
     seconds = MOST * SOUND_SHARE / samples / (RATE * IN_BASE64) - RINGING
@@ -249,15 +261,15 @@ def compose(
     composer: Composer[Any],
     temperature: float,
     room: Room,
-    args: argparse.Namespace,
-    steps: "Steps",
+    asked: Asked,
+    steps: Progress,
 ) -> list[Sample]:
     """Return --num samples, which begin alike at each temperature."""
     drawing = Options(
-        limit=room.bars * WHOLE_NOTE, temperature=temperature, top_p=composer.top_p, seed=args.seed
+        limit=room.bars * WHOLE_NOTE, temperature=temperature, top_p=composer.top_p, seed=asked.seed
     )
     options = composer.fitted(drawing)
-    primers, origins = primers_of(composer, options, args.num, PRIMER_LENGTH)
+    primers, origins = primers_of(composer, options, asked.num, PRIMER_LENGTH)
     samples = []
     for music, origin in zip(
         composer.compose(primers, options, lambda done, most: None), origins, strict=True
@@ -274,7 +286,7 @@ def compose(
     return samples
 
 
-def sound_of(midi: bytes, steps: "Steps") -> tuple[bytes | None, str]:
+def sound_of(midi: bytes, steps: Progress) -> tuple[bytes | None, str]:
     """Return a small WAV file of a MIDI file's content, or None and why there is none."""
     try:
         content, sound = wav_bytes(midi)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lstm_music import untrusted as bounded
+from lstm_music import untrusted
 from lstm_music.files import beside
 from lstm_music.runs.checkpoint import CHECKPOINTS, META_FILE, linked, write_synced
 from lstm_music.runs.folder import CONFIG, METRICS, read_metrics
@@ -137,6 +137,6 @@ def tokens_an_epoch(rows: Sequence[Row], whole: int, counted: int) -> float:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds, None where there is none that can be read."""
     try:
-        return bounded.read_json(path)
+        return untrusted.read_json(path)
     except (OSError, ValueError):
         return None

@@ -8,11 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from lstm_music.cli.common import warn
 from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.sources import NAMED
-from lstm_music.errors import UserError
+from lstm_music.errors import UserError, Warn
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.runs.checkpoint import (
@@ -59,11 +58,11 @@ def newest_run() -> Path | None:
     return max(found, key=lambda run: (run / CHECKPOINTS).stat().st_mtime, default=None)
 
 
-def open_run(name: str) -> tuple[Checkpoint, Path | None]:
+def open_run(name: str, warn: Warn) -> tuple[Checkpoint, Path | None]:
     """Return the checkpoint that an argument names, and the run that it belongs to, if any.
 
     name: a run, whose best checkpoint is taken, a checkpoint's folder, or, where no run has that
-    name, one of BUNDLED.
+    name, one of BUNDLED. warn: is told of what is damaged and passed over.
     """
     path = Path(name)
     if path.name in LINKS and path.parent.name == CHECKPOINTS:
@@ -127,6 +126,33 @@ def own_corpus(
     source = source_of(name, checkpoint, run_folder)
     data = Path(source["data"]) if source["data"] else None
     return load_corpus(source["corpus"], data, reading, progress=sys.stderr.isatty())
+
+
+def evaluation_corpus(
+    name: str, checkpoint: Checkpoint, folder: Path | None, corpus: str | None, data: Path | None
+) -> Corpus:
+    """Return the corpus to evaluate a run on: one by its name, or read from data, or its own.
+
+    Raises UserError where its tokens are not those that the model knows.
+    """
+    if corpus:
+        source: dict[str, Any] = {"corpus": corpus, "data": data}
+    else:
+        source = source_of(name, checkpoint, folder)
+    place = data or source["data"]
+    loaded = load_corpus(
+        source["corpus"],
+        Path(place) if place else None,
+        reading_of(checkpoint, folder),
+        progress=sys.stderr.isatty(),
+    )
+    if loaded.vocabulary.hash != checkpoint.vocabulary.hash:
+        own = not (corpus or data)
+        raise UserError(
+            f"the tokens of '{loaded.name}' are not those that '{name}' was trained on: "
+            + ("the corpus has changed, train a new run" if own else "use the run's own corpus")
+        )
+    return loaded
 
 
 def ops_of(backend: str, tokens: int = 0, words: int = 0) -> NumpyOps:

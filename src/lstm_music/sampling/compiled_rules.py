@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_music.arrays import Array
 from lstm_music.ops.cpu.jit import njit
-from lstm_music.sampling import automaton as sampling_automaton
+from lstm_music.sampling import automaton
 from lstm_music.sampling.automaton import FIELDS, Piece
 
 RECORD = np.dtype([(name, np.int64) for name in FIELDS])  # a Piece in compiled code
@@ -17,9 +17,9 @@ RECORD = np.dtype([(name, np.int64) for name in FIELDS])  # a Piece in compiled 
 
 def compiled() -> dict[str, Any]:
     """Return the automaton's names, with compiled functions that call one another."""
-    names = dict(vars(sampling_automaton))
-    for name, function in vars(sampling_automaton).items():
-        if isfunction(function) and function.__module__ == sampling_automaton.__name__:
+    names = dict(vars(automaton))
+    for name, function in vars(automaton).items():
+        if isfunction(function) and function.__module__ == automaton.__name__:
             same: Any = FunctionType(function.__code__, names, name, function.__defaults__)
             names[name] = may_sound if name == "may_sound" else njit(cache=True)(same)
     return names
@@ -27,7 +27,7 @@ def compiled() -> dict[str, Any]:
 
 @njit(cache=True)
 def may_sound(sounding):  # type: ignore[no-untyped-def]
-    """As sampling_automaton.may_sound, without an array: a loop over all is faster."""
+    """As automaton.may_sound, without an array: a loop over all is faster."""
     return range(len(sounding))
 
 

@@ -1,17 +1,15 @@
 """The sets of music that are judged: real, composed by runs, by baselines."""
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from lstm_music.cli.common import warn, warn_of_namesake
 from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.corpus.splits import SPLITS
-from lstm_music.errors import UserError
+from lstm_music.errors import UserError, Warn
 from lstm_music.evaluation.music.excerpts import Music, excerpts, notes_of_piece, split_music
 from lstm_music.evaluation.music.judgement import MusicSet
 from lstm_music.evaluation.music.memorisation import Index
@@ -29,45 +27,60 @@ REAL = {"test": "held-out", "valid": "validation", "train": "training"}
 UNTRAINED = "untrained"
 
 
+class Asked(NamedTuple):
+    """What is to be judged.
+
+    reference, data: the corpus to judge against, None for the first run's own, and where it lies.
+    split: its part. bars, num: of each set's pieces. top_p: None for what suits the model.
+    """
+
+    reference: str | None
+    data: Path | None
+    split: str
+    bars: int
+    num: int
+    seed: int
+    backend: str
+    temperature: float
+    top_p: float | None
+    warn: Warn
+
+
 def corpus_for(
     name: str,
     checkpoint: Checkpoint,
     folder: Path | None,
     reading: Reading,
-    args: argparse.Namespace,
+    asked: Asked,
 ) -> Corpus:
     """Return the corpus that a run was trained on, read in some way.
 
     Where it is gone, the reference stands in, with a warning; without one, UserError is raised.
     """
     progress = sys.stderr.isatty()
-    if args.data is not None and args.reference is None:  # the set has moved
-        return load_corpus(checkpoint.meta["corpus"]["name"], args.data, reading, progress)
+    if asked.data is not None and asked.reference is None:  # the set has moved
+        return load_corpus(checkpoint.meta["corpus"]["name"], asked.data, reading, progress)
     try:
         return own_corpus(name, checkpoint, folder, reading)
     except UserError as error:
-        if args.reference is None:
+        if asked.reference is None:
             raise
-        warn(f"{error}; {args.reference} stands in")
-        return load_corpus(args.reference, args.data, reading, progress)
+        asked.warn(f"{error}; {asked.reference} stands in")
+        return load_corpus(asked.reference, asked.data, reading, progress)
 
 
-def reference_of(
-    first: tuple[str, Checkpoint, Path | None], own: Corpus, args: argparse.Namespace
-) -> Corpus:
-    """Return the corpus to judge against: --reference, or the first run's own."""
-    if args.reference is None:
+def reference_of(first: tuple[str, Checkpoint, Path | None], own: Corpus, asked: Asked) -> Corpus:
+    """Return the corpus to judge against: the reference, or the first run's own."""
+    if asked.reference is None:
         return own
-    corpus = load_corpus(args.reference, args.data, reading_of(*first[1:]), sys.stderr.isatty())
-    warn_of_namesake(args.reference, args.data)
-    return corpus
+    return load_corpus(asked.reference, asked.data, reading_of(*first[1:]), sys.stderr.isatty())
 
 
 def sets_of(
     opened: Sequence[tuple[str, Checkpoint, Path | None]],
     corpora: Sequence[Corpus],
     reference: Corpus,
-    args: argparse.Namespace,
+    asked: Asked,
 ) -> list[Callable[[], MusicSet]]:
     """Return what makes each set: held-out music first, then the other real, runs, baselines.
 
@@ -81,35 +94,35 @@ def sets_of(
         return indexes[corpus.key]
 
     def real(split: str) -> MusicSet:
-        pieces = excerpts(split_music(reference, split), args.bars, args.num, args.seed)
+        pieces = excerpts(split_music(reference, split), asked.bars, asked.num, asked.seed)
         if len(pieces) < 2:
             raise UserError(
-                f"the {split} split has music for {len(pieces)} excerpts of {args.bars} bars, and "
+                f"the {split} split has music for {len(pieces)} excerpts of {asked.bars} bars, and "
                 "two are needed: give a lower --bars"
             )
         own = None if split == "train" else index(reference)
         return MusicSet(REAL[split], "real", pieces, own)
 
     def generated(name: str, kind: str, corpus: Corpus, composer: Composer[Any]) -> MusicSet:
-        return MusicSet(name, kind, composed(composer, args), index(corpus))
+        return MusicSet(name, kind, composed(composer, asked), index(corpus))
 
     def of_run(name: str, checkpoint: Checkpoint, corpus: Corpus) -> MusicSet:
-        composer = composer_of(checkpoint, model_of(checkpoint, args.backend))
+        composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
         return generated(name, "run", corpus, composer)
 
     def of_untrained(checkpoint: Checkpoint) -> MusicSet:
         seed = checkpoint.meta["settings"]["seed"]
-        model = Model(checkpoint.config, ops_of(args.backend), seed, words=checkpoint.words)
+        model = Model(checkpoint.config, ops_of(asked.backend), seed, words=checkpoint.words)
         return generated(UNTRAINED, "baseline", corpora[0], composer_of(checkpoint, model))
 
     def of_frequency(kind: str) -> MusicSet:
-        rolls = rolls_of(opened[0], corpora[0], args)
+        rolls = rolls_of(opened[0], corpora[0], asked)
         baseline = fit_baseline(kind, rolls.split_frames("train"), rolls.split_frames("valid"))
         composer = FrequencyComposer(baseline, rolls.reading.grid)
         return generated(kind, "baseline", corpora[0], composer)
 
     first = opened[0][1]
-    splits = [args.split, *(split for split in reversed(SPLITS) if split != args.split)]
+    splits = [asked.split, *(split for split in reversed(SPLITS) if split != asked.split)]
     return [
         *(lambda split=split: real(split) for split in splits),
         *(
@@ -128,25 +141,23 @@ def short(name: str) -> str:
     return Path(name).resolve().name if Path(name).name in ("", ".", "..") else Path(name).name
 
 
-def rolls_of(
-    first: tuple[str, Checkpoint, Path | None], own: Corpus, args: argparse.Namespace
-) -> RollCorpus:
+def rolls_of(first: tuple[str, Checkpoint, Path | None], own: Corpus, asked: Asked) -> RollCorpus:
     """Return the first run's corpus as frames, for the baselines that draw them."""
     if isinstance(own, RollCorpus):
         return own
-    corpus = corpus_for(*first, Reading("note", drums=own.drums is not None), args)
+    corpus = corpus_for(*first, Reading("note", drums=own.drums is not None), asked)
     assert isinstance(corpus, RollCorpus)
     return corpus
 
 
-def composed(composer: Composer[Any], args: argparse.Namespace) -> list[Music]:
-    """Return --num pieces of --bars, each from silence, by --seed."""
-    asked = Options(
+def composed(composer: Composer[Any], asked: Asked) -> list[Music]:
+    """Return the pieces asked for, each from silence."""
+    options = Options(
         None,
-        args.bars * BAR,
-        temperature=args.temperature,
-        top_p=composer.top_p if args.top_p is None else args.top_p,
-        seed=args.seed,
+        asked.bars * BAR,
+        temperature=asked.temperature,
+        top_p=composer.top_p if asked.top_p is None else asked.top_p,
+        seed=asked.seed,
     )
-    pieces = from_silence(composer, args.num, asked)
+    pieces = from_silence(composer, asked.num, options)
     return [Music(piece.name, notes_of_piece(piece)) for piece in pieces]
