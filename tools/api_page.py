@@ -1,10 +1,10 @@
-"""Write docs/api.md from the docstrings: python tools/api_page.py
+"""Write the package's reference from its docstrings: python tools/api_page.py [--out FILE.md]
 
-The modules in which music becomes gradients and gradients music, in reading order, with every
-public function, class and method; of the other modules the first sentence. The source is parsed,
-not imported, so that the page is the same wherever it is made.
+Every public function, class and method, package by package in the order in which music flows. The
+source is parsed, not imported, so that the page is the same wherever it is made.
 """
 
+import argparse
 import ast
 import textwrap
 from collections.abc import Iterator
@@ -13,50 +13,44 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "src" / "lstm_music"
-PAGE = ROOT / "docs" / "api.md"
-PARTS = {
-    "Music": "sources midi piano_roll tokenizers.messages tokenizers.chords "
-    "tokenizers.vocabulary corpus prepared batches",
-    "The network": "ops ops.numpy_ops ops.philox embedding lstm heads model optim",
-    "Learning": "step trainer progress checkpoint",
-    "Composing": "sampling_rules sampling_automaton sampler frame_sampler composer",
-    "Sound and sight": "audio score figures embeddings",
-    "Judging": "evaluate frame_evaluation baselines music_metrics music_sets memorisation "
-    "structure",
-    "Errors": "errors",
-}
+PAGE = ROOT / "build" / "api.md"
+PACKAGES = (
+    "midi", "tokenizers", "ops", "network", "corpus", "runs", "training", "sampling", "evaluation",
+    "rendering", "report", "listening", "reproduction", "cli",
+)  # fmt: skip
 INTRODUCTION = """\
 # The package, from its docstrings
 
-Made by `python tools/api_page.py`; a test makes it again and compares. How the parts fit together:
-[design.md](design.md); the equations: [maths.md](maths.md). Shapes: T time steps, B batch,
-E embedding, H hidden, V vocabulary, D notes; arrays are time-major.
+Shapes: T time steps, B batch, E embedding, H hidden, V vocabulary, D notes; arrays are time-major.
 """
 
 
 def main() -> None:
     """Write the page."""
-    PAGE.write_text(page(), "utf-8")
-    print(f"{PAGE.relative_to(ROOT)}: {PAGE.stat().st_size / 1e3:.0f} kB")
+    parser = argparse.ArgumentParser(description="Write the package's reference.")
+    parser.add_argument("--out", type=Path, default=PAGE, metavar="FILE.md", help=f"({PAGE})")
+    out = parser.parse_args().out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(page(), "utf-8")
+    print(f"{out}: {out.stat().st_size / 1e3:.0f} kB")
 
 
 def page() -> str:
     """Return the page's text."""
-    listed = [name for names in PARTS.values() for name in names.split()]
     lines = [INTRODUCTION]
-    for part, names in PARTS.items():
-        links = (f"[{name}](#{anchor(name)})" for name in names.split())
-        lines.append(f"- {part}: {', '.join(links)}")
-    lines.append("- [The other modules](#the-other-modules)")
-    for name in listed:
+    for package in PACKAGES:
+        links = (f"[{name}](#{anchor(name)})" for name in modules_of(package))
+        lines.append(f"- {package}: {', '.join(links)}")
+    lines.append(f"- all use: {', '.join(f'[{name}](#{anchor(name)})' for name in modules_of())}")
+    for name in [*modules_of(), *(name for each in PACKAGES for name in modules_of(each))]:
         lines += module_lines(name)
-    lines += ["", "## The other modules", "", "| | |", "| --- | --- |"]
-    for path in sorted(PACKAGE.rglob("*.py")):
-        name = dotted(path)
-        if name not in listed:
-            first = docstring(ast.parse(path.read_text("utf-8"))).partition("\n\n")[0]
-            lines.append(f"| `{name}` | {' '.join(first.split()).replace('|', chr(92) + '|')} |")
     return "\n".join(lines) + "\n"
+
+
+def modules_of(package: str = "") -> list[str]:
+    """Return the modules of a package, or those beside the packages."""
+    found = (PACKAGE / package).rglob("*.py") if package else PACKAGE.glob("*.py")
+    return sorted(map(dotted, found))
 
 
 def dotted(path: Path) -> str:
@@ -72,7 +66,7 @@ def anchor(name: str) -> str:
 
 def source_of(name: str) -> Path:
     """Return the file of a module."""
-    path = PACKAGE.joinpath(*name.split("."))
+    path = PACKAGE if name == "lstm_music" else PACKAGE.joinpath(*name.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 

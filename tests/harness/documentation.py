@@ -130,7 +130,7 @@ def occurs(lines, source):
 @cache
 def modules():
     """What each module of the package defines, and each class: name -> names of its members."""
-    known = {}
+    known, bases = {}, {}
     for path in SOURCES:
         if path.suffix != ".py" or not path.is_relative_to(PACKAGE):
             continue
@@ -147,12 +147,17 @@ def modules():
                     n.attr for n in ast.walk(node)
                     if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Store)
                 }  # fmt: skip
-                bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+                bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
                 known.setdefault(node.name, set()).update(members | stored)
-                for base in bases:
-                    known[node.name] |= known.get(base, set())
+    for name in bases:
+        known[name] = set().union(*(known.get(each, set()) for each in lineage(name, bases)))
     known["ops"] = known["ops"] | known["NumpyOps"] if "ops" in known else known["NumpyOps"]
     return known
+
+
+def lineage(name, bases):
+    """A class and all that it derives from, by name."""
+    return {name}.union(*(lineage(base, bases) for base in bases.get(name, ())))
 
 
 # Commands ---------------------------------------------------------------------------------------
