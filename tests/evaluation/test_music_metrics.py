@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from small import piece_of, small_corpus, small_rolls
 
+import lstm_music
 from lstm_music.corpus.load import load_corpus
 from lstm_music.evaluation.music import measures as m
 from lstm_music.evaluation.music.excerpts import (
@@ -110,7 +111,7 @@ def test_as_muspy_on_real_files(tmp_path):
         files = zipfile.ZipFile(archive)
         names = sorted(n for n in files.namelist() if n.lower().endswith(".mid"))[::100][:20]
     else:
-        files = zipfile.ZipFile(Path(m.__file__).with_name("data") / "bach.zip")
+        files = zipfile.ZipFile(Path(lstm_music.__file__).with_name("data") / "bach.zip")
         names = sorted(n for n in files.namelist() if n.endswith(".mid"))[::20][:20]
     assert len(names) == 20
     for name in names:

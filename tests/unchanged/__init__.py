@@ -115,7 +115,7 @@ def compare(command, entry, found, alike):
     compared.append(Comparison(command, how))
 
 
-ADVICE = ": where that is meant, say so in CHANGELOG.md and record anew, tools/unchanged.py"
+ADVICE = ": where that is meant, say so in CHANGELOG.md and record anew, tools/record_unchanged.py"
 
 
 def summary():

@@ -1,6 +1,6 @@
 """Record anew what commands give, which tests/test_unchanged.py holds them to.
 
-    python tools/unchanged.py [--write] [WORD…]
+    python tools/record_unchanged.py [--write] [WORD…]
 
 Runs each command of tests/unchanged/cases.py with all the words in its line, and says which give
 something else than was recorded; --write records it. Do that only where a change is meant to change
