@@ -132,7 +132,7 @@ def test_a_length_in_seconds_is_kept_at_any_tempo(compose):
 def test_the_drawing_options_reach_the_sampler(compose, monkeypatch):
     seen = []
 
-    def spy(model, start, primers, options, *rest):
+    def spy(model, primers, options, *rest):
         seen.append(options)
         return [list(primer) for primer in primers]
 
@@ -404,8 +404,8 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     """The file holds the music of the tokens, whatever wrote it."""
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
-    grammar = composer.composer_of(checkpoint, None).grammar
-    piece = decoding.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), grammar, "x")
+    rules = composer.composer_of(checkpoint, None).rules
+    piece = decoding.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), rules, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)
     for a, b in zip(found.tracks, piece.tracks, strict=True):
