@@ -25,7 +25,8 @@ inlined: Callable[[Any], Any] = intrinsic  # its own type is of the function not
 # Multiply-adds ----------------------------------------------------------------------------------
 
 
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return the instruction a·b + c of numbers or vectors of one type."""
     lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
     one = a.type.element if lanes else a.type
     function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
@@ -41,7 +42,7 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     """Return a·b + c, all of one type; rounded once where the processor has such an instruction."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return _multiply_add(builder, *arguments)
+        return multiply_add(builder, *arguments)
 
     return (a(a, b, c), generate) if a == b == c and a in types.real_domain else None
 
@@ -124,7 +125,7 @@ def dot(typing: Any, x: Any, y: Any) -> Any:
     """Return the sum of x·y, both (n,)."""
 
     def take(builder: Any, result: Any, a: Any, b: Any) -> Any:
-        return _multiply_add(builder, a, b, result)
+        return multiply_add(builder, a, b, result)
 
     return _in_lanes([x, y], 0.0, add, take)
 

@@ -11,19 +11,18 @@ it: a row's bits don't depend on its company. Four rows share each load of a wei
 from typing import Any
 
 import numpy as np
-from llvmlite import binding, ir
+from llvmlite import binding
 from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
 from lstm_music.arrays import Array
 from lstm_music.ops.cpu.arithmetic import fma
 from lstm_music.ops.cpu.blas import gemm
 from lstm_music.ops.cpu.jit import njit, prange
+from lstm_music.ops.cpu.tile import tile
 
 PANEL = 64  # columns of a panel
 ROWS = 4  # that share each load of a weight
-VECTOR_BYTES = 64
 WIDE = 96  # columns whose sums over four rows fill AVX-512's registers
 NARROW = 32  # columns of the rest
 DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cache
@@ -46,100 +45,8 @@ def padded(b: Array) -> Array:
     return np.pad(b, [(0, 0)] * (b.ndim - 1) + [(0, -b.shape[-1] % PANEL)])
 
 
-def _tile(rows: int, columns: int) -> Any:
-    """Return a compiled y += x·w for x (rows, K), w (K, columns), y (rows, columns).
-
-    The sums stay in vector registers over all of K, which LLVM makes of no loop over arrays.
-    """
-
-    @intrinsic
-    def tile(typing: Any, x: Any, w: Any, y: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            real = context.get_data_type(signature.args[0].dtype)
-            lanes = VECTOR_BYTES // (4 if signature.args[0].dtype == types.float32 else 8)
-            vector = ir.VectorType(real, lanes)
-            arrays = [
-                context.make_array(kind)(context, builder, value)
-                for kind, value in zip(signature.args, arguments, strict=True)
-            ]
-            (x_data, w_data, y_data), strides = (
-                [a.data for a in arrays],
-                [builder.extract_value(a.strides, 0) for a in arrays],
-            )
-            K = builder.extract_value(arrays[0].shape, 1)
-            index = K.type
-            byte = ir.IntType(8).as_pointer()
-
-            def row(data: Any, stride: Any, r: Any) -> Any:
-                start = builder.bitcast(data, byte)
-                return builder.bitcast(
-                    builder.gep(start, [builder.mul(stride, r)]), real.as_pointer()
-                )
-
-            def place(start: Any, j: int) -> Any:
-                at = builder.gep(start, [index(j * lanes)])
-                return builder.bitcast(at, vector.as_pointer())
-
-            def load(start: Any, j: int) -> Any:
-                return builder.load(place(start, j), align=real_bytes)
-
-            real_bytes = VECTOR_BYTES // lanes
-            across = range(columns // lanes)
-            x_rows = [row(x_data, strides[0], index(r)) for r in range(rows)]
-            y_rows = [row(y_data, strides[2], index(r)) for r in range(rows)]
-            before = [[load(y_rows[r], j) for j in across] for r in range(rows)]
-            entry = builder.basic_block
-            body = builder.append_basic_block("k")
-            after = builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", K, index(0)), body, after)
-
-            builder.position_at_end(body)
-            k = builder.phi(index)
-            sums = [[builder.phi(vector) for _ in across] for _ in range(rows)]
-            weights = row(w_data, strides[1], k)
-            loaded = [load(weights, j) for j in across]
-            fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
-                builder.module,
-                ir.FunctionType(vector, [vector] * 3),
-                f"llvm.fmuladd.v{lanes}f{512 // lanes}",
-            )
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), None)
-            made = []
-            for r in range(rows):
-                one = builder.load(builder.gep(x_rows[r], [k]))
-                first = builder.insert_element(
-                    ir.Constant(vector, ir.Undefined), one, ir.IntType(32)(0)
-                )
-                all_lanes = builder.shuffle_vector(first, first, zeros)
-                made.append([builder.call(fma, [all_lanes, loaded[j], sums[r][j]]) for j in across])
-            following = builder.add(k, index(1))
-            k.add_incoming(index(0), entry)
-            k.add_incoming(following, body)
-            for r in range(rows):
-                for j in across:
-                    sums[r][j].add_incoming(before[r][j], entry)
-                    sums[r][j].add_incoming(made[r][j], body)
-            builder.cbranch(builder.icmp_signed("<", following, K), body, after)
-
-            builder.position_at_end(after)
-            for r in range(rows):
-                for j in across:
-                    total = builder.phi(vector)
-                    total.add_incoming(before[r][j], entry)
-                    total.add_incoming(made[r][j], body)
-                    sums[r][j] = total
-            for r in range(rows):
-                for j in across:
-                    builder.store(sums[r][j], place(y_rows[r], j), align=real_bytes)
-            return context.get_dummy_value()
-
-        return types.void(x, w, y), generate
-
-    return tile
-
-
-_one_row = _tile(1, PANEL)
-_four_rows = _tile(ROWS, PANEL // 2)  # as many sums as there are vector registers to hold them
+_one_row = tile(1, PANEL)
+_four_rows = tile(ROWS, PANEL // 2)  # as many sums as there are vector registers to hold them
 
 
 @njit(cache=True)
@@ -156,8 +63,8 @@ def add_panel(x, W, n, y):  # type: ignore[no-untyped-def]
         _one_row(x[r : r + 1, :K], W[n], y[r : r + 1, first : first + PANEL])
 
 
-_wide_rows = _tile(ROWS, WIDE)
-_narrow_rows = _tile(ROWS, NARROW)
+_wide_rows = tile(ROWS, WIDE)
+_narrow_rows = tile(ROWS, NARROW)
 
 
 @njit(cache=True)
