@@ -184,7 +184,7 @@ def sampled(words):
 
 
 def trained(words):
-    """The losses of a run, its weights and what the optimiser keeps, and its sample."""
+    """The losses of a run, its weights, what the optimiser keeps, its sample, its settings."""
     run = Path("out/run")
     if "--resume" in words:
         old = words.index("--run") + 1
@@ -203,7 +203,9 @@ def trained(words):
         for file in ("model", "train")
     }
     music = [hash_of(path.read_bytes()) for path in sorted((run / "samples").iterdir())]
-    return Result([rows, tensors, music, warned], losses)
+    config = json.loads((run / "config.json").read_text("utf-8"))
+    settings = [config.get(name) for name in ("model", "tokenizer", "reading", "training")]
+    return Result([rows, tensors, music, warned, settings], losses)
 
 
 def bytes_of(item):
