@@ -26,7 +26,7 @@ from lstm_music.errors import UserError
 from lstm_music.midi import Piece, write_midi
 from midi_mutations import mutated
 from small import TIMES, piece_of, track_of, write_music
-from unchanged.cases import OLD, RUNS, SIZE
+from unchanged.cases import LEARNT, OLD, RUNS, SIZE
 from unchanged.drawing import drawn, text_of
 
 OLD_RUNS = Path(__file__).parents[1] / "fixtures" / "checkpoints"
@@ -99,9 +99,9 @@ class Place:
             os.chdir(before)
 
     def _make(self, name):
-        if name in RUNS and not Path("runs", name).exists():
-            begun = f"{RUNS[name]} {SIZE} --max-steps 1 --lr 1e-30 --run {name} --quiet"
-            call("train", begun.split())
+        known = {k: f"{words} --max-steps 1 --lr 1e-30" for k, words in RUNS.items()} | LEARNT
+        if name in known and not Path("runs", name).exists():
+            call("train", f"{known[name]} {SIZE} --run {name} --quiet".split())
 
     def is_steady(self, line):
         """Whether composing gives the same with the network's weights nudged, up and down."""
