@@ -1,4 +1,4 @@
-"""Some 400 commands, and what each of them gave when fixtures/unchanged.json was recorded.
+"""Some 480 commands, and what each of them gave when fixtures/unchanged.json was recorded.
 
 A change that is meant to move code moves nothing here. One that is meant to change music or
 numbers records them anew, `python tools/record_unchanged.py --write`, and says so in CHANGELOG.md.

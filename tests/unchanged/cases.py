@@ -23,6 +23,9 @@ RUNS = {
 """Runs to sample from and to evaluate, by name. Their one step has no size, so that they are as
 they began, on every processor: what training makes is held apart."""
 
+LEARNT = {"learnt": "music --epochs 4 --lr 0.02 --anneal-factor 0.5 --anneal-patience 1"}
+"""Runs that learnt, whose curves are worth a picture."""
+
 OLD = ("v1", "v2")  # runs that versions of those formats wrote
 MODELS = ("bach", "jsb", "muse")  # that come with the package
 TOKENS = ("flatten", "merge", "factored", "event", "chord", "band", "bach", *OLD)
@@ -246,6 +249,9 @@ OTHER_MEASURES = lines("""
     report flatten
     report event --split valid --num 2 --seed 3
     report sigmoid nade
+    evaluate learnt
+    report learnt
+    figures learnt
     figures primer.mid
     figures v2 --seed 1
 """)

@@ -27,7 +27,7 @@ from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import Piece
 from lstm_music.runs.checkpoint import write_checkpoint
 from lstm_music.runs.opened import open_run
-from unchanged.cases import OLD, RUNS, SIZE
+from unchanged.cases import LEARNT, OLD, RUNS, SIZE
 from unchanged.drawing import drawn, text_of
 
 OLD_RUNS = Path(__file__).parents[1] / "fixtures" / "checkpoints"
@@ -100,9 +100,9 @@ class Place:
             os.chdir(before)
 
     def _make(self, name):
-        if name in RUNS and not Path("runs", name).exists():
-            begun = f"{RUNS[name]} {SIZE} --max-steps 1 --lr 1e-30 --run {name} --quiet"
-            call("train", begun.split())
+        known = {k: f"{words} --max-steps 1 --lr 1e-30" for k, words in RUNS.items()} | LEARNT
+        if name in known and not Path("runs", name).exists():
+            call("train", f"{known[name]} {SIZE} --run {name} --quiet".split())
 
     def is_steady(self, line):
         """Whether composing gives the same with the network's weights nudged, up and down."""
@@ -185,7 +185,7 @@ def sampled(words):
 
 
 def trained(words):
-    """The losses of a run, its weights and what the optimiser keeps, and its sample."""
+    """The losses of a run, its weights, what the optimiser keeps, its sample, its settings."""
     run = Path("out/run")
     if "--resume" in words:
         old = words.index("--run") + 1
@@ -204,7 +204,9 @@ def trained(words):
         for file in ("model", "train")
     }
     music = [hash_of(path.read_bytes()) for path in sorted((run / "samples").iterdir())]
-    return Result([rows, tensors, music, warned], losses)
+    config = json.loads((run / "config.json").read_text("utf-8"))
+    settings = [config.get(name) for name in ("model", "tokenizer", "reading", "training")]
+    return Result([rows, tensors, music, warned, settings], losses)
 
 
 def bytes_of(item):
