@@ -8,6 +8,7 @@ it was recorded, for a processor moves a sum by 1e-6. Other music, whose draws c
 edge, has a ~ in the fixture, and is compared to the bit or not at all.
 """
 
+import hashlib
 import json
 import platform
 from importlib.metadata import version
@@ -18,8 +19,6 @@ import llvmlite.binding
 import numpy as np
 import scipy.linalg.blas
 from threadpoolctl import threadpool_limits
-
-from unchanged.place import hash_of
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "unchanged.json"
 LIBRARIES = ("numpy", "scipy", "numba", "llvmlite", "scikit-learn", "matplotlib", "mido")
@@ -36,6 +35,14 @@ class Comparison(NamedTuple):
 
 
 compared: list[Comparison] = []  # of this session
+
+
+def hash_of(*parts):
+    """SHA-256 of bytes one after the other, its first half in hexadecimal."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:32]
 
 
 def probe():

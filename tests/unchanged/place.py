@@ -1,7 +1,6 @@
 """A folder in which commands run, in this process, and all that each of them gives."""
 
 import csv
-import hashlib
 import importlib
 import io
 import json
@@ -27,6 +26,7 @@ from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import Piece
 from lstm_music.runs.checkpoint import write_checkpoint
 from lstm_music.runs.opened import open_run
+from unchanged import hash_of
 from unchanged.cases import LEARNT, OLD, RUNS, SIZE
 from unchanged.drawing import drawn, text_of
 
@@ -267,11 +267,3 @@ GIVES = {
     "sample": sampled, "train": trained, "evaluate": evaluated, "corpus": counted,
     "figures": pictured, "report": reported,
 }  # fmt: skip
-
-
-def hash_of(*parts):
-    """SHA-256 of bytes one after the other, its first half in hexadecimal."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()[:32]
