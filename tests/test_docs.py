@@ -146,6 +146,17 @@ def test_no_module_imports_a_private_name_of_another():
     assert found == []
 
 
+def test_the_core_is_as_short_as_the_readme_says():
+    text = (ROOT / "README.md").read_text("utf-8").split("Then the core, ")[1]
+    listed = text.split("The rest, ")[0]
+    files = [span for span in docs.spans(listed) if "/" in span and span.endswith(".py")]
+    assert len(files) == len(set(files)) == int(text.split()[0]) == 18
+    lines = sum(
+        len((ROOT / "src" / "lstm_music" / file).read_text("utf-8").splitlines()) for file in files
+    )
+    assert lines <= 4050  # less is the aim: 3,600
+
+
 def test_the_layers_are_drawn_from_the_imports():
     layers = tool("layers")
     page = (ROOT / "docs" / "design.md").read_text("utf-8")
