@@ -97,67 +97,67 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
     return parse
 
 
+# What says how to read a corpus: flag, help, and what argparse is to know beside them.
+READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    (
+        "--representation",
+        "messages; events, in which bars and places in them have tokens of their own; or frames of "
+        "a piano roll as chord tokens or note vectors",
+        {"choices": REPRESENTATIONS},
+    ),
+    (
+        "--tracks",
+        "tracks of messages end to end (the paper's), or interleaved by time",
+        {"choices": ("flatten", "merge")},
+    ),
+    (
+        "--grid",
+        "frames a whole note, 8 for eighth notes (default: the corpus's own, else 8)",
+        {"type": whole(1, 1920), "metavar": "N"},
+    ),
+    (
+        "--max-polyphony",
+        "where more notes than N sound in a frame, N-1 at random stay; 0 for all",
+        {"type": whole(0, 88), "metavar": "N"},
+    ),
+    (
+        "--common-key",
+        "transpose each piano roll to C major, or to A or C minor, by its estimated key",
+        {"choices": ("A", "C")},
+    ),
+    (
+        "--transpose-augment",
+        "each epoch, transpose each training piece by up to N semitones, at random",
+        {"type": whole(0, 64), "metavar": "N"},
+    ),
+    (
+        "--min-count",
+        "a message that training holds fewer times than N becomes the one nearest in time, of the "
+        "same pitch and kind; 0 keeps all",
+        {"type": whole(0), "metavar": "N"},
+    ),
+    (
+        "--max-pieces",
+        "so many MIDI files alone, drawn by --seed; 0 for all",
+        {"type": whole(0), "metavar": "N"},
+    ),
+)
+CHOSEN = " (default: message, of bach event, or what --tracks, --min-count or --head ask for)"
+
+
 def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
     """Add what says how to read a corpus, with defaults by the names of Reading's fields.
 
     A default stands in the help alone, and `reading_from` fills it in: `bin/train --resume` must
     know what was given.
     """
-
-    def add(flag: str, text: str, **settings: Any) -> None:
+    for flag, text, settings in READING_OPTIONS:
         default = defaults[flag.removeprefix("--").replace("-", "_")]
-        text += "" if default is None else f" (default: {default})"
+        if default is not None:
+            text += f" (default: {default})"
+        elif flag == "--representation":
+            text += CHOSEN
         parser.add_argument(flag, help=text, default=None, **settings)
-
-    unsaid = " (default: message, of bach event, or what --tracks, --min-count or --head ask for)"
-    add(
-        "--representation",
-        "messages; events, in which bars and places in them have tokens of their own; or frames of "
-        f"a piano roll as chord tokens or note vectors"
-        f"{unsaid if defaults['representation'] is None else ''}",
-        choices=REPRESENTATIONS,
-    )
-    add(
-        "--tracks",
-        "tracks of messages end to end (the paper's), or interleaved by time",
-        choices=("flatten", "merge"),
-    )
-    add(
-        "--grid",
-        "frames a whole note, 8 for eighth notes (default: the corpus's own, else 8)",
-        type=whole(1, 1920),
-        metavar="N",
-    )
-    add(
-        "--max-polyphony",
-        "where more notes than N sound in a frame, N-1 at random stay; 0 for all",
-        type=whole(0, 88),
-        metavar="N",
-    )
-    add(
-        "--common-key",
-        "transpose each piano roll to C major, or to A or C minor, by its estimated key",
-        choices=("A", "C"),
-    )
-    add(
-        "--transpose-augment",
-        "each epoch, transpose each training piece by up to N semitones, at random",
-        type=whole(0, 64),
-        metavar="N",
-    )
-    add(
-        "--min-count",
-        "a message that training holds fewer times than N becomes the one nearest in time, of the "
-        "same pitch and kind; 0 keeps all",
-        type=whole(0),
-        metavar="N",
-    )
-    add(
-        "--max-pieces",
-        "so many MIDI files alone, drawn by --seed; 0 for all",
-        type=whole(0),
-        metavar="N",
-    )
     parser.add_argument(
         "--drums",
         action="store_const",

@@ -156,38 +156,10 @@ Cell = Callable[[Outcome, int], str]
 
 def measures(experiment: Experiment) -> list[tuple[str, Cell]]:
     """Return the rows of an experiment's table: title, and what shows it of a run."""
-
-    def counted(one: Outcome, what: str) -> str:
-        corpus = one.config["corpus"]
-        where = corpus if experiment.counted == "all" else corpus["splits"]["train"]
-        return f"{where[what]:,}"
-
-    def last(one: Outcome, split: str) -> str:
-        return number(one.curves[split][-1][1]) if one.curves[split] else NONE
-
-    def best(one: Outcome) -> str:
-        if not one.curves["valid"]:
-            return NONE
-        epoch, nats = min(one.curves["valid"], key=lambda point: point[1])
-        return f"{nats:.3f}, at epoch {epoch:.3g}"
-
-    def tokens(split: str, which: str = "") -> Cell:
-        return lambda one, _: (
-            number(one.row(split, which).get("nats_per_token")) if one.unit == "token" else NONE
-        )
-
-    def frames(split: str, which: str = "") -> Cell:
-        return lambda one, _: number(one.row(split, which).get("nats_per_frame"))
-
-    def notes(split: str) -> Cell:
-        return lambda one, _: (
-            number(one.row(split).get("nats_per_note")) if one.unit == "token" else NONE
-        )
-
     return [
-        ("pieces", lambda one, _: counted(one, "pieces")),
-        ("tokens", lambda one, _: counted(one, "tokens")),
-        ("different tokens", lambda one, _: counted(one, "unique_tokens")),
+        ("pieces", lambda one, _: counted(experiment, one, "pieces")),
+        ("tokens", lambda one, _: counted(experiment, one, "tokens")),
+        ("different tokens", lambda one, _: counted(experiment, one, "unique_tokens")),
         ("epochs", epochs_done),
         ("training loss, last", lambda one, _: last(one, "train")),
         ("validation loss, last", lambda one, _: last(one, "valid")),
@@ -209,6 +181,45 @@ def measures(experiment: Experiment) -> list[tuple[str, Cell]]:
         ("time of all epochs", all_epochs),
         ("hardware", lambda one, _: one.noted.get("hardware", NONE)),
     ]
+
+
+def counted(experiment: Experiment, one: Outcome, what: str) -> str:
+    """Return how many pieces or tokens a run's corpus has, or its training split."""
+    corpus = one.config["corpus"]
+    where = corpus if experiment.counted == "all" else corpus["splits"]["train"]
+    return f"{where[what]:,}"
+
+
+def last(one: Outcome, split: str) -> str:
+    """Return the last loss of a split, in nats."""
+    return number(one.curves[split][-1][1]) if one.curves[split] else NONE
+
+
+def best(one: Outcome) -> str:
+    """Return the lowest validation loss, in nats, and its epoch."""
+    if not one.curves["valid"]:
+        return NONE
+    epoch, nats = min(one.curves["valid"], key=lambda point: point[1])
+    return f"{nats:.3f}, at epoch {epoch:.3g}"
+
+
+def tokens(split: str, which: str = "") -> Cell:
+    """Return what shows nats per token of a run of tokens, or of a baseline beside it."""
+    return lambda one, _: (
+        number(one.row(split, which).get("nats_per_token")) if one.unit == "token" else NONE
+    )
+
+
+def frames(split: str, which: str = "") -> Cell:
+    """Return what shows nats per frame."""
+    return lambda one, _: number(one.row(split, which).get("nats_per_frame"))
+
+
+def notes(split: str) -> Cell:
+    """Return what shows nats per note of a run of tokens."""
+    return lambda one, _: (
+        number(one.row(split).get("nats_per_note")) if one.unit == "token" else NONE
+    )
 
 
 def epochs_done(one: Outcome, epochs: int) -> str:

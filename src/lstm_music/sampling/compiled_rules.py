@@ -21,7 +21,7 @@ def compiled() -> dict[str, Any]:
     for name, function in vars(automaton).items():
         if isfunction(function) and function.__module__ == automaton.__name__:
             same: Any = FunctionType(function.__code__, names, name, function.__defaults__)
-            names[name] = may_sound if name == "may_sound" else njit(cache=True)(same)
+            names[name] = LOOPS.get(name) or njit(cache=True)(same)
     return names
 
 
@@ -31,10 +31,20 @@ def may_sound(sounding):  # type: ignore[no-untyped-def]
     return range(len(sounding))
 
 
+@njit(cache=True)
+def any_within(rules, longest, first, stop):  # type: ignore[no-untyped-def]
+    """As automaton.any_within, which ends at the first one."""
+    for n in range(first, stop):
+        if rules.shortest[n] <= longest[n]:
+            return True
+    return False
+
+
 def records(pieces: Sequence[Piece]) -> Array:
     """Return pieces as records (B,), whose fields compiled code reads and changes."""
     return np.array([tuple(piece.numbers) for piece in pieces], RECORD)
 
 
+LOOPS = {"may_sound": may_sound, "any_within": any_within}  # no rules: ways through an array
 AUTOMATON = compiled()
 extend, longest_deltas = AUTOMATON["extend"], AUTOMATON["longest_deltas"]

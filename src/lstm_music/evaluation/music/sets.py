@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -86,54 +87,73 @@ def sets_of(
 
     Raises UserError where the held-out split is too short to judge against.
     """
-    indexes: dict[str, Index] = {}
-
-    def index(corpus: Corpus) -> Index:
-        if corpus.key not in indexes:
-            indexes[corpus.key] = Index(split_music(corpus, "train"))
-        return indexes[corpus.key]
-
-    def real(split: str) -> MusicSet:
-        pieces = excerpts(split_music(reference, split), asked.bars, asked.num, asked.seed)
-        if len(pieces) < 2:
-            raise UserError(
-                f"the {split} split has music for {len(pieces)} excerpts of {asked.bars} bars, and "
-                "two are needed: give a lower --bars"
-            )
-        own = None if split == "train" else index(reference)
-        return MusicSet(REAL[split], "real", pieces, own)
-
-    def generated(name: str, kind: str, corpus: Corpus, composer: Composer[Any]) -> MusicSet:
-        return MusicSet(name, kind, composed(composer, asked), index(corpus))
-
-    def of_run(name: str, checkpoint: Checkpoint, corpus: Corpus) -> MusicSet:
-        composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
-        return generated(name, "run", corpus, composer)
-
-    def of_untrained(checkpoint: Checkpoint) -> MusicSet:
-        seed = checkpoint.meta["settings"]["seed"]
-        model = Model(checkpoint.config, ops_of(asked.backend), seed, words=checkpoint.words)
-        return generated(UNTRAINED, "baseline", corpora[0], composer_of(checkpoint, model))
-
-    def of_frequency(kind: str) -> MusicSet:
-        rolls = rolls_of(opened[0], corpora[0], asked)
-        baseline = fit_baseline(kind, rolls.split_frames("train"), rolls.split_frames("valid"))
-        composer = FrequencyComposer(baseline, rolls.reading.grid)
-        return generated(kind, "baseline", corpora[0], composer)
-
-    first = opened[0][1]
+    indexes, first = Indexes(), corpora[0]
     splits = [asked.split, *(split for split in reversed(SPLITS) if split != asked.split)]
-    return [
-        *(lambda split=split: real(split) for split in splits),
-        *(
-            lambda name=name, checkpoint=checkpoint, corpus=corpus: of_run(
-                short(name), checkpoint, corpus
-            )
-            for (name, checkpoint, _), corpus in zip(opened, corpora, strict=True)
-        ),
-        lambda: of_untrained(first),
-        *(lambda kind=kind: of_frequency(kind) for kind in reversed(BASELINES)),
+    real = [partial(real_set, reference, split, indexes, asked) for split in splits]
+    runs = [
+        partial(run_set, short(name), checkpoint, corpus, indexes, asked)
+        for (name, checkpoint, _), corpus in zip(opened, corpora, strict=True)
     ]
+    untrained = partial(untrained_set, opened[0][1], first, indexes, asked)
+    frequency = [
+        partial(frequency_set, kind, opened[0], first, indexes, asked)
+        for kind in reversed(BASELINES)
+    ]
+    return [*real, *runs, untrained, *frequency]
+
+
+class Indexes(dict[str, Index]):
+    """The training music of each corpus, by which copies are found, made when first asked for."""
+
+    def of(self, corpus: Corpus) -> Index:
+        """Return a corpus's."""
+        if corpus.key not in self:
+            self[corpus.key] = Index(split_music(corpus, "train"))
+        return self[corpus.key]
+
+
+def real_set(reference: Corpus, split: str, indexes: Indexes, asked: Asked) -> MusicSet:
+    """Return excerpts of a split; raises UserError where it has fewer than two."""
+    pieces = excerpts(split_music(reference, split), asked.bars, asked.num, asked.seed)
+    if len(pieces) < 2:
+        raise UserError(
+            f"the {split} split has music for {len(pieces)} excerpts of {asked.bars} bars, and "
+            "two are needed: give a lower --bars"
+        )
+    own = None if split == "train" else indexes.of(reference)
+    return MusicSet(REAL[split], "real", pieces, own)
+
+
+def run_set(
+    name: str, checkpoint: Checkpoint, corpus: Corpus, indexes: Indexes, asked: Asked
+) -> MusicSet:
+    """Return what a run composes."""
+    composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
+    return MusicSet(name, "run", composed(composer, asked), indexes.of(corpus))
+
+
+def untrained_set(
+    checkpoint: Checkpoint, corpus: Corpus, indexes: Indexes, asked: Asked
+) -> MusicSet:
+    """Return what a run's network composes with the weights that it began with."""
+    seed = checkpoint.meta["settings"]["seed"]
+    model = Model(checkpoint.config, ops_of(asked.backend), seed, words=checkpoint.words)
+    pieces = composed(composer_of(checkpoint, model), asked)
+    return MusicSet(UNTRAINED, "baseline", pieces, indexes.of(corpus))
+
+
+def frequency_set(
+    kind: str,
+    first: tuple[str, Checkpoint, Path | None],
+    corpus: Corpus,
+    indexes: Indexes,
+    asked: Asked,
+) -> MusicSet:
+    """Return what a baseline of frequencies composes."""
+    rolls = rolls_of(first, corpus, asked)
+    baseline = fit_baseline(kind, rolls.split_frames("train"), rolls.split_frames("valid"))
+    pieces = composed(FrequencyComposer(baseline, rolls.reading.grid), asked)
+    return MusicSet(kind, "baseline", pieces, indexes.of(corpus))
 
 
 def short(name: str) -> str:
