@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_music.ops import NumpyOps, get_ops
+from lstm_music.ops.numpy_ops import Adam
 
 T, B, E, H = 50, 50, 128, 128
 N = T * B
@@ -161,7 +162,7 @@ def test_adam_step(measure, ops, real, V):
     p, g, m, v = real(V, H), real(V, H), real(V, H), real(V, H) ** 2
     measure(
         f"adam_step V={V}",
-        lambda: ops.adam_step(p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 1, 1.0),
+        lambda: ops.adam_step(p, g, m, v, Adam(1e-3, 1)),
     )
 
 
@@ -172,7 +173,7 @@ def test_adam_step_rows(measure, ops, real, V):
     g = ops.embedding_backward(ids, real(N, E))
     measure(
         f"adam_step_rows V={V}",
-        lambda: ops.adam_step_rows(p, g, m, v, 1e-3, 0.9, 0.999, 1e-8, 1, 1.0),
+        lambda: ops.adam_step_rows(p, g, m, v, Adam(1e-3, 1)),
     )
 
 

@@ -22,6 +22,7 @@ from lstm_music.network.optim import (
     default_lr,
     global_norm,
 )
+from lstm_music.ops.numpy_ops import Adam
 
 V, E = 7, 3
 ROWS = np.array([0, 3, 4], np.int32)
@@ -157,7 +158,7 @@ def test_adam_corrects_its_moments_at_every_t(ops, t):
     v = rng.random((V, E))
     after = [ops.asarray(a.copy()) for a in (p, g, m, v)]
     lr, beta1, beta2, eps, scale = 0.01, 0.8, 0.95, 1e-3, 0.5
-    ops.adam_step(*after, lr, beta1, beta2, eps, t, scale)
+    ops.adam_step(*after, Adam(lr, t, scale, 0.0, beta1, beta2, eps))
     m = beta1 * m + (1 - beta1) * scale * g
     v = beta2 * v + (1 - beta2) * (scale * g) ** 2
     p = p - lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
@@ -172,11 +173,11 @@ def test_adam_by_rows_is_dense_adam(ops, rows, t, seed):
     p, m = rng.normal(size=(2, V, E))
     v = rng.random((V, E))
     g = RowGradient(np.array(sorted(rows), np.int32), rng.normal(size=(len(rows), E)))
-    settings_ = (0.01, 0.9, 0.999, 1e-8, t, 0.7)
+    how = Adam(0.01, t, 0.7)
     by_rows = [ops.asarray(a.copy()) for a in (p, m, v)]
     whole = [ops.asarray(a.copy()) for a in (p, m, v)]
-    ops.adam_step_rows(by_rows[0], on_device(ops, g), *by_rows[1:], *settings_)
-    ops.adam_step(whole[0], ops.asarray(dense(g, p.shape)), *whole[1:], *settings_)
+    ops.adam_step_rows(by_rows[0], on_device(ops, g), *by_rows[1:], how)
+    ops.adam_step(whole[0], ops.asarray(dense(g, p.shape)), *whole[1:], how)
     for found, expected in zip(by_rows, whole, strict=True):
         np.testing.assert_allclose(ops.to_numpy(found), ops.to_numpy(expected), rtol=1e-12)
 

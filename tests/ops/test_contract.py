@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lstm_music.arrays import NO_NOTES, RowGradient
 from lstm_music.ops import NumpyOps, get_ops, numpy_ops
-from lstm_music.ops.numpy_ops import logit_chunks
+from lstm_music.ops.numpy_ops import Adam, logit_chunks
 
 REFERENCE = NumpyOps("float64")
 RTOL = {"float64": 1e-10, "float32": 1e-4}
@@ -528,13 +528,15 @@ def adam(draw, rng, shape):
         "p": rng.normal(size=shape),
         "m": 0.1 * rng.normal(size=shape),
         "v": 0.1 * rng.random(shape),
-        "lr": draw(st.sampled_from([1e-3, 0.5])),
-        "beta1": draw(st.sampled_from([0.9, 0.5])),
-        "beta2": draw(st.sampled_from([0.999, 0.9])),
-        "eps": draw(st.sampled_from([1e-8, 1e-3])),
-        "t": draw(st.sampled_from([1, 2, 10, 100_000])),
-        "scale": draw(st.sampled_from([1.0, 0.3])),
-        "decay": draw(st.sampled_from([0.0, 0.01, 0.3])),
+        "how": Adam(
+            lr=draw(st.sampled_from([1e-3, 0.5])),
+            t=draw(st.sampled_from([1, 2, 10, 100_000])),
+            scale=draw(st.sampled_from([1.0, 0.3])),
+            decay=draw(st.sampled_from([0.0, 0.01, 0.3])),
+            beta1=draw(st.sampled_from([0.9, 0.5])),
+            beta2=draw(st.sampled_from([0.999, 0.9])),
+            eps=draw(st.sampled_from([1e-8, 1e-3])),
+        ),
     }
 
 

@@ -11,6 +11,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 
 from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.numpy_ops import Adam
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 
@@ -216,7 +217,7 @@ def cases(op):
         return [notes[op]]
     unset = np.full((B, H), contract.UNSET)
     logits, targets = 3 * reals(size=(B, V)), np.array([3, 66, -1, 0, 40], np.int32)
-    adam = {"lr": 0.1, "beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "t": 3, "scale": 0.5, "decay": 0.2}
+    adam = {"how": Adam(0.1, 3, 0.5, 0.2, 0.9, 0.99, 1e-3)}
     moments = {"p": reals(size=(9, H)), "m": reals(size=(9, H)), "v": rng.random((9, H))}
     made = {
         "lstm_cell_forward": (

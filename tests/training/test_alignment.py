@@ -18,7 +18,7 @@ from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.layout import apart, extent, padded, pointer
-from lstm_music.ops.numpy_ops import zeros_as
+from lstm_music.ops.numpy_ops import Adam, zeros_as
 from lstm_music.runs.checkpoint import checkpoints_of, read_checkpoint
 from lstm_music.training.graph_step import GraphStep
 
@@ -119,9 +119,9 @@ def test_a_norm_a_step_and_a_mean_take_such_a_matrix():
     values = [rng.random((24, 170)) for _ in range(5)]  # with what lies between, a block more
     p, g, m, v, mean = (ops.aligned(ops.asarray(a)) for a in values)
     assert ops.sum_squares(g) == pytest.approx(float((values[1] ** 2).sum()))
-    how = {"beta1": 0.9, "beta2": 0.99, "eps": 1e-3, "t": 3, "scale": 0.5, "decay": 0.2}
-    ops.adam_step(p, g, m, v, 0.1, **how)
-    NumpyOps("float64").adam_step(*values[:4], 0.1, **how)
+    how = Adam(0.1, 3, 0.5, 0.2, 0.9, 0.99, 1e-3)
+    ops.adam_step(p, g, m, v, how)
+    NumpyOps("float64").adam_step(*values[:4], how)
     ops.average_step(p, mean, 0.3)
     NumpyOps("float64").average_step(values[0], values[4], 0.3)
     for a, expected in zip((p, g, m, v, mean), values, strict=True):

@@ -9,7 +9,7 @@ from lstm_music.errors import UserError
 from lstm_music.network.config import Gradients, Parameters
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.numpy_ops import zeros_as
+from lstm_music.ops.numpy_ops import Adam, zeros_as
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
@@ -17,7 +17,6 @@ DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
 RATE_OF_MANY = 1e-3  # then
 
-BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's, as Kingma & Ba 2015 advise
 CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
@@ -87,11 +86,11 @@ class Optimizer:
 
     def _adam(self, name: str, p: Array, g: Array | RowGradient, lr: float, scale: float) -> None:
         m, v = self.slots[f"m.{name}"], self.slots[f"v.{name}"]
-        how = lr, BETA1, BETA2, EPS, self.t, scale, self.decay_of(name)
+        how = Adam(lr, self.t, scale, self.decay_of(name))
         if isinstance(g, RowGradient):
-            self.ops.adam_step_rows(p, g, m, v, *how)
+            self.ops.adam_step_rows(p, g, m, v, how)
         else:
-            self.ops.adam_step(p, g, m, v, *how)
+            self.ops.adam_step(p, g, m, v, how)
 
     def _rmsprop(
         self, name: str, p: Array, g: Array | RowGradient, lr: float, scale: float

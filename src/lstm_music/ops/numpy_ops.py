@@ -8,7 +8,7 @@ Each docstring says which arguments an op overwrites.
 import math
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -17,6 +17,27 @@ from lstm_music.arrays import NO_NOTES, Array, RowGradient
 from lstm_music.ops import philox
 
 LOGITS_BYTES = 128 << 20  # of a chunk of logits at most: each chunk reads and writes dW again
+BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's, as Kingma & Ba 2015 advise
+
+
+class Adam(NamedTuple):
+    """A step of Adam: step t = 1, 2, … with a gradient's multiple by scale; decay: of the weights.
+
+    beta1, beta2: what the moments keep of themselves; eps: added to the root of the second one.
+    """
+
+    lr: float
+    t: int
+    scale: float = 1.0
+    decay: float = 0.0
+    beta1: float = BETA1
+    beta2: float = BETA2
+    eps: float = EPS
+
+    @property
+    def corrections(self) -> tuple[float, float]:
+        """What the moments, which begin at 0, are multiplied by."""
+        return 1 / (1 - self.beta1**self.t), 1 / (1 - self.beta2**self.t)
 
 
 class Workspace:
@@ -491,19 +512,14 @@ class NumpyOps:
         g: Array,
         m: Array,
         v: Array,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        t: int,
-        scale: float,
-        decay: float = 0.0,
+        how: Adam,
     ) -> None:
-        """Take step t = 1, 2, … of Adam with gradient scale·g (Kingma & Ba 2015, algorithm 1).
+        """Take a step of Adam with gradient scale·g (Kingma & Ba 2015, algorithm 1).
 
         p first shrinks by lr · decay of itself (Loshchilov & Hutter 2019, algorithm 2).
         Overwrites p and the moments m, v; all of one shape.
         """
+        lr, t, scale, decay, beta1, beta2, eps = how
         g = g * self.real(scale)
         m *= beta1
         m += (1 - beta1) * g
@@ -523,13 +539,7 @@ class NumpyOps:
         g: RowGradient,
         m: Array,
         v: Array,
-        lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
-        t: int,
-        scale: float,
-        decay: float = 0.0,
+        how: Adam,
     ) -> None:
         """Take the very step of `adam_step` where most rows of the gradient are zero.
 
@@ -538,7 +548,7 @@ class NumpyOps:
         """
         dense = np.zeros_like(p)
         dense[g.rows] = g.values
-        self.adam_step(p, dense, m, v, lr, beta1, beta2, eps, t, scale, decay)
+        self.adam_step(p, dense, m, v, how)
 
 
 def row(keep: Array | None, t: int) -> Array | None:

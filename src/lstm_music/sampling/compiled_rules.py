@@ -34,10 +34,10 @@ def may_sound(sounding):  # type: ignore[no-untyped-def]
 @njit(cache=True)
 def any_within(rules, longest, first, stop):  # type: ignore[no-untyped-def]
     """As automaton.any_within, which ends at the first one."""
-    for n in range(first, stop):
-        if rules.shortest[n] <= longest[n]:
-            return True
-    return False
+    n = first
+    while n < stop and rules.shortest[n] > longest[n]:
+        n += 1
+    return n < stop
 
 
 def records(pieces: Sequence[Piece]) -> Array:

@@ -18,7 +18,8 @@ from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator
-from lstm_music.ops.cuda.optimizer import BETA1, BETA2, FOUND, GIVEN, Parameter, Table, named
+from lstm_music.ops.cuda.optimizer import FOUND, GIVEN, Parameter, Table, named
+from lstm_music.ops.numpy_ops import Adam
 from lstm_music.training.ranks import ALONE, Alone
 from lstm_music.training.step import EagerStep, Step, Totals
 
@@ -159,7 +160,7 @@ class GraphStep:
             self.optimizer.t += 1
             t = self.optimizer.t
             scale = 1 / max(batch.targets, 1)
-            given = [lr, 1 / (1 - BETA1**t), 1 / (1 - BETA2**t), scale, self.clip]
+            given = [lr, *Adam(lr, t).corrections, scale, self.clip]
             captured.sent.send(batch, given, self.number, self.stream)
             captured.graph.launch(self.stream)
         self.number += 1

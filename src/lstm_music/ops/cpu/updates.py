@@ -8,7 +8,7 @@ import numpy as np
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cpu.arithmetic import fma
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.numpy_ops import Adam, NumpyOps
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -55,13 +55,7 @@ def adam_step(
     g: Array,
     m: Array,
     v: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    t: int,
-    scale: float,
-    decay: float = 0.0,
+    how: Adam,
 ) -> None:
     """As NumpyOps.adam_step, in one pass."""
     _adam_step(
@@ -69,7 +63,7 @@ def adam_step(
         g.reshape(-1),
         m.reshape(-1),
         v.reshape(-1),
-        *adam_scalars(ops, lr, beta1, beta2, eps, t, scale, decay),
+        *adam_scalars(ops, how),
     )
 
 
@@ -79,13 +73,7 @@ def adam_step_rows(
     g: RowGradient,
     m: Array,
     v: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    t: int,
-    scale: float,
-    decay: float = 0.0,
+    how: Adam,
 ) -> None:
     """As NumpyOps.adam_step_rows, without a dense gradient."""
     where = np.full(len(p), -1, np.int32)
@@ -96,23 +84,15 @@ def adam_step_rows(
         g.values,
         m,
         v,
-        *adam_scalars(ops, lr, beta1, beta2, eps, t, scale, decay),
+        *adam_scalars(ops, how),
     )
 
 
-def adam_scalars(
-    ops: NumpyOps,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    t: int,
-    scale: float,
-    decay: float,
-) -> list[Any]:
+def adam_scalars(ops: NumpyOps, how: Adam) -> list[Any]:
     """Return what the compiled steps take, in the arrays' type: the bias corrections too."""
-    correct1, correct2, shrink = 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1 - lr * decay
-    scalars = (lr * correct1, beta1, beta2, eps, correct2, scale, shrink)
+    correct1, correct2 = how.corrections
+    rate, shrink = how.lr * correct1, 1 - how.lr * how.decay
+    scalars = (rate, how.beta1, how.beta2, how.eps, correct2, how.scale, shrink)
     return [ops.real(x) for x in scalars]
 
 

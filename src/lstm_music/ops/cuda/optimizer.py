@@ -10,9 +10,9 @@ from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cuda import structs
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.layout import extent, pointer
+from lstm_music.ops.numpy_ops import BETA1, BETA2, EPS, Adam
 
 CHUNK = 4096  # as in optimizer.cu
-BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # as in network/optim.py
 GIVEN, FOUND = tuple(structs.fields(structs.GIVEN)), tuple(structs.fields(structs.FOUND))
 
 
@@ -57,17 +57,11 @@ def adam_step(
     g: Array,
     m: Array,
     v: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    t: int,
-    scale: float,
-    decay: float = 0.0,
+    how: Adam,
 ) -> None:
     """As NumpyOps.adam_step, in one launch."""
-    table = table_of(ops, [Parameter(p, g, m, v, decay=decay)])
-    _adam(ops, table, lr, beta1, beta2, eps, t, scale)
+    table = table_of(ops, [Parameter(p, g, m, v, decay=how.decay)])
+    _adam(ops, table, how)
 
 
 def adam_step_rows(
@@ -76,35 +70,20 @@ def adam_step_rows(
     g: RowGradient,
     m: Array,
     v: Array,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    t: int,
-    scale: float,
-    decay: float = 0.0,
+    how: Adam,
 ) -> None:
     """As NumpyOps.adam_step_rows, without a dense gradient."""
     where = ops.xp.zeros(len(p), np.int32)
     where[g.rows] = ops.xp.arange(len(g.rows), dtype=np.int32)
     rows = ops.asarray(g.rows, np.int32)
-    parameter = Parameter(p, RowGradient(rows, g.values), m, v, where, decay)
-    _adam(ops, table_of(ops, [parameter]), lr, beta1, beta2, eps, t, scale)
+    parameter = Parameter(p, RowGradient(rows, g.values), m, v, where, how.decay)
+    _adam(ops, table_of(ops, [parameter]), how)
 
 
-def _adam(
-    ops: Launcher,
-    table: Table,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    t: int,
-    scale: float,
-) -> None:
-    given = ops.asarray([lr, 1 / (1 - beta1**t), 1 / (1 - beta2**t), 1, 0], np.float64)
-    found = ops.asarray([scale if n == "scale" else 0 for n in FOUND], np.float64)
-    adam_all(ops, table, given, found, beta1, beta2, eps)
+def _adam(ops: Launcher, table: Table, how: Adam) -> None:
+    given = ops.asarray([how.lr, *how.corrections, 1, 0], np.float64)
+    found = ops.asarray([how.scale if n == "scale" else 0 for n in FOUND], np.float64)
+    adam_all(ops, table, given, found, how.beta1, how.beta2, how.eps)
 
 
 def table_of(ops: Launcher, parameters: list[Parameter]) -> Table:
