@@ -3,6 +3,7 @@ import os
 import struct
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import mido
@@ -12,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from midi_mutations import assert_tracks, written
 
-from lstm_music.midi.files import raw_tracks, read_midi, velocities_of, write_midi
-from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, MidiError, Piece, notes_of
+from lstm_music.midi.files import raw_tracks, read_midi, write_midi
+from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, MidiError, Part, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.tokenizers.messages import track_words
 
@@ -341,7 +342,7 @@ def test_velocities_stand_beside_the_notes():
     track = [mido.Message("note_on", time=t, note=p, velocity=v) for t, p, v in struck]
     track.insert(3, mido.Message("note_on", note=64, velocity=0))
     content = file_of([], track, division=960)
-    (velocities,) = velocities_of(content)
+    (velocities,) = read_midi(content, "x").velocities
     notes = notes_of(read_midi(content, "x").tracks[0])
     assert notes[:, 2].tolist() == [60, 64, 60, 72]
     assert velocities.tolist() == [5, 9, 7, 3]
@@ -350,6 +351,103 @@ def test_velocities_stand_beside_the_notes():
 @given(pieces(heard_track))
 def test_each_note_written_has_a_velocity(piece):
     if piece.tracks:
-        found = velocities_of(written(piece.tracks, velocity=77))
+        found = read_midi(written(piece.tracks, velocity=77), "x").velocities
         assert [len(v) for v in found] == [len(notes_of(track)) for track in piece.tracks]
         assert all((v == 77).all() for v in found)
+
+
+# Who plays, how loudly, how fast
+
+
+def said(name=None, program=None, channel=0, tempos=()):
+    """The messages of a track beside its notes."""
+    told = [mido.MetaMessage("track_name", name=name)] if name else []
+    told += [mido.MetaMessage("set_tempo", tempo=length, time=time) for time, length in tempos]
+    if program is not None:
+        told.append(mido.Message("program_change", program=program, channel=channel))
+    return told
+
+
+def again(piece, **settings):
+    """A piece written and read."""
+    file = io.BytesIO()
+    write_midi(piece, file, **settings)
+    return read_midi(file.getvalue(), piece.name, drums=True)
+
+
+def assert_played_alike(piece, other):
+    assert other.parts == piece.parts and other.drums == piece.drums
+    assert other.notes.tolist() == piece.notes.tolist()
+    assert other.meter.tolist() == (piece.meter.tolist() or [[0, 1920]])
+    assert other.tempo.tolist() == (piece.tempo.tolist() or [[0, 666_667]])
+
+
+def ensemble():
+    meter = mido.MetaMessage("time_signature", numerator=3, denominator=4)
+    beat = [*said("Kit", 5, 9), on(36, 0, 100, 9), off(36, 0, 9), on(38, 480, 99, 9)]
+    return file_of(
+        [meter, *said("Work", tempos=[(0, 500_000), (960, 400_000)])],
+        [*said("Violín", 40), on(76, 0, 90), off(76, 480), on(74, 0, 31), off(74, 480)],
+        [*said(None, 42, 3), on(48, 0, 64, 3), on(52, 0, 20, 3), off(48, 960, 3), off(52, 0, 3)],
+        [*beat, off(38, 240, 9)],
+    )
+
+
+def test_an_ensemble_is_written_as_it_was_read():
+    piece = read_midi(ensemble(), "x", drums=True)
+    assert piece.parts == (Part("Violín", 40), Part("", 42), Part("Kit", 5))
+    assert piece.drums == (False, False, True)
+    assert piece.tempo.tolist() == [[0, 500_000], [960, 400_000]]
+    assert piece.meter.tolist() == [[0, 1440]]
+    assert piece.notes.tolist() == [
+        (0, 60, 36, 100, 2), (0, 960, 48, 64, 1), (0, 960, 52, 20, 1), (0, 480, 76, 90, 0),
+        (480, 720, 38, 99, 2), (480, 960, 74, 31, 0),
+    ]  # fmt: skip
+    other = again(piece)
+    assert other.parts == (Part("Violín", 40), Part("", 42), Part("Kit", 0))  # drums have none
+    assert_played_alike(replace(piece, parts=other.parts), other)
+
+
+def test_what_is_asked_for_goes_before_a_pieces_own():
+    piece = again(read_midi(ensemble(), "x"), tempo=120, program=7, velocity=33)
+    assert [part.program for part in piece.parts] == [7, 7]
+    assert set(piece.notes["velocity"].tolist()) == {33}
+    assert piece.tempo.tolist() == [[0, 500_000]]
+
+
+def test_a_piece_that_says_nothing_has_a_piano_at_one_tempo():
+    piece = Piece("x", [as_messages([(0, 1, 60), (480, 0, 60)])])
+    assert piece.notes.tolist() == [(0, 480, 60, 0, 0)]
+    other = again(piece)
+    assert (other.parts, other.notes["velocity"].tolist()) == ((Part(),), [80])
+    assert_played_alike(replace(piece, parts=other.parts, velocities=other.velocities,
+                                drums=(False,)), other)  # fmt: skip
+
+
+@pytest.mark.parametrize("type", [0, 1])
+def test_programs_are_those_of_the_channel(type):
+    """Of one track that has several, as of type 0; or told in another track."""
+    told = [*said("all", 11, 1), *said(program=12, channel=2), *said(program=13, channel=1)]
+    notes = [on(60, 0, 5, 2), off(60, 9, 2), on(62, 0, 6, 1), off(62, 9, 1)]
+    file = file_of([*told, *notes], type=0) if type == 0 else file_of(told, notes[:2], notes[2:])
+    programs = {row["pitch"]: piece.parts[row["part"]].program
+                for piece in [read_midi(file, "x")] for row in piece.notes}  # fmt: skip
+    assert programs == {60: 12, 62: 11}
+
+
+def test_a_tempo_of_another_division_and_a_long_name():
+    track = [*said("n" * 300, tempos=[(96, 250_000)]), on(60), off(60, 96)]
+    piece = read_midi(file_of(track, division=96), "x")
+    assert piece.tempo.tolist() == [[480, 250_000]]
+    assert piece.parts == (Part("n" * 128),)
+
+
+def test_real_files_are_written_as_they_were_read():
+    if not (DATA / "bach-417.zip").exists():
+        pytest.skip(f"no bach-417.zip in {DATA}")
+    with zipfile.ZipFile(DATA / "bach-417.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".mid")][::21][:20]
+        for name in names:
+            piece = read_midi(archive.read(name), "x", drums=True)
+            assert_played_alike(piece, again(piece))
+    assert len(names) == 20

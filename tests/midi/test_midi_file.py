@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from midi_mutations import assert_tracks
 
 from lstm_music.midi import bytes as midi_file
-from lstm_music.midi.files import raw_tracks, read_midi, velocities_of
+from lstm_music.midi.files import raw_tracks, read_midi
 from lstm_music.midi.piece import REPAIRS, TICKS_PER_QUARTER, MidiError, notes_of
 from lstm_music.midi.repair import HIT
 
@@ -42,7 +42,7 @@ def read(data, drums=False):
     assert_tracks(piece.tracks)
     assert set(piece.repairs) <= set(REPAIRS)
     notes = [notes_of(track).tolist() for track in piece.tracks]
-    assert [len(v) for v in velocities_of(data, drums)] == [len(track) for track in notes]
+    assert [len(found) for found in piece.velocities] == [len(track) for track in notes]
     return notes, piece.repairs
 
 

@@ -19,7 +19,7 @@ from lstm_music.cli.common import (
 from lstm_music.cli.printing import Bar
 from lstm_music.errors import UserError
 from lstm_music.evaluation.embeddings import PERPLEXITY, pitch_points, separation_of
-from lstm_music.midi.files import read_any, velocities_of
+from lstm_music.midi.files import read_any
 from lstm_music.midi.piece import MidiError, Piece
 from lstm_music.rendering import figures, score
 from lstm_music.runs.checkpoint import Checkpoint
@@ -84,13 +84,12 @@ def of_file(path: Path) -> list[Figure]:
     if not path.is_file():
         raise UserError(f"no file '{path}': give a MIDI file, or a run")
     try:
-        piece, drums = read_any(path, path.stem)
-        velocities = velocities_of(path, drums)
+        piece, _ = read_any(path, path.stem)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give another MIDI file") from error
 
     def roll(to: Path) -> str:
-        figures.piano_roll(piece, to, velocities)
+        figures.piano_roll(piece, to, piece.velocities)
         return ""
 
     return [(f"{path.stem}.png", roll), *scores(path.stem, lambda: piece)]

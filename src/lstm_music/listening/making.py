@@ -116,7 +116,7 @@ def sound_of_file(system: str, path: Path) -> clips.Sound:
 def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
     """Return a piece, played on a piano at one tempo, as all pieces are."""
     content = io.BytesIO()
-    write_midi(piece, content, TEMPO)
+    write_midi(piece, content, TEMPO, program=0, velocity=80)
     return clips.from_midi(system, piece.name, content.getvalue())
 
 

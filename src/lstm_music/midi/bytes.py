@@ -28,6 +28,8 @@ LONGEST_NUMBER = 2**14  # bytes: mido's time for a number grows as the square of
 SEGMENT = 1536  # bytes that mido reads at a time, about 512 messages
 SHORTEST_BAR, LONGEST_BAR = 16, 64  # a 16th of a quarter note, and quarter notes: no meter else
 SEGMENT_COST = 8  # messages that would take as long as to begin a segment
+LONGEST_NAME = 128  # characters of a track's name that are kept
+TOLD = ("time_signature", "set_tempo", "track_name", "program_change")
 FRAME_RATES = {24: 24.0, 25: 25.0, 29: 30 / 1.001, 30: 30.0}  # a second, by SMPTE's names
 
 HEADER, TRACK = b"MThd", b"MTrk"
@@ -71,6 +73,10 @@ One track stands after the other, each in file order.
 Meter: TypeAlias = npt.NDArray[np.int32]
 """(n, 2) int32: the ticks from which on bars have another length, ascending, and that length."""
 
+Tempo: TypeAlias = npt.NDArray[np.int32]
+"""(n, 2) int32: the ticks from which on a quarter note has another length, ascending, and that
+length in microseconds."""
+
 Ending: TypeAlias = Literal["ended", "no end", "cut off", "damaged"]
 
 
@@ -82,14 +88,18 @@ class MidiFile(NamedTuple):
     """The note messages of a MIDI file, and what had to be mended to read them.
 
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
-    meter: by its time signatures, of whichever track. repairs: kind of repair in REPAIRS -> how
-    often.
+    meter, tempo: by its time signatures and tempos, of whichever track. names: of the tracks that
+    have one. programs: the first one of a track's channel. repairs: kind of repair in REPAIRS ->
+    how often.
     """
 
     kind: int
     tracks: int
     rows: Rows
     meter: Meter
+    tempo: Tempo
+    names: dict[int, str]
+    programs: dict[tuple[int, int], int]
     repairs: Counter[str]
 
 
@@ -117,7 +127,8 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     if not tracks:
         raise MidiError("has no tracks")
     rows = _rows(tracks, ticks_per_quarter, own)
-    return MidiFile(kind, len(tracks), rows, _meter(reader, ticks_per_quarter, own), +repairs)
+    meter, tempo = (form(reader, ticks_per_quarter, own) for form in (_meter, _tempo))
+    return MidiFile(kind, len(tracks), rows, meter, tempo, reader.names, reader.programs, +repairs)
 
 
 def _meter(reader: "_Reader", ticks_per_quarter: int, own: float) -> Meter:
@@ -128,6 +139,16 @@ def _meter(reader: "_Reader", ticks_per_quarter: int, own: float) -> Meter:
         if tick <= reader.last_tick and 1 / SHORTEST_BAR <= quarters <= LONGEST_BAR:
             bars[round(tick * ticks_per_quarter / own)] = round(quarters * ticks_per_quarter)
     return np.array(sorted(bars.items()), np.int32).reshape(-1, 2)
+
+
+def _tempo(reader: "_Reader", ticks_per_quarter: int, own: float) -> Tempo:
+    """Return the tempo by the messages that a reader met; the last of a tick counts."""
+    quarters = {
+        round(tick * ticks_per_quarter / own): length
+        for tick, length in reader.tempos
+        if tick <= reader.last_tick and length > 0
+    }
+    return np.array(sorted(quarters.items()), np.int32).reshape(-1, 2)
 
 
 def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:
@@ -202,6 +223,7 @@ def _tracks(reader: "_Reader", at: int, declared: int) -> Iterator[Events]:
             break
         if count == MOST_TRACKS_READ:
             raise MidiError(f"has more than {MOST_TRACKS_READ:,} tracks")
+        reader.track = count
         events, at = _track(reader, begin)
         yield events
         count += 1
@@ -246,15 +268,20 @@ def _is_chunk(data: bytes, at: int) -> bool:
 class _Reader:
     """Has mido read the tracks of a file within bounds on all of them together.
 
-    last_tick: of the file's own ticks, past which no note message may lie. signatures: tick,
-    numerator and denominator of the time signatures so far.
+    last_tick: of the file's own ticks, past which no note message may lie. track: the number of
+    the one at hand. signatures: tick, numerator and denominator of the time signatures so far.
+    tempos: tick and microseconds a quarter note. names, programs: as MidiFile's.
     """
 
     def __init__(self, data: bytes, last_tick: int, repairs: Counter[str]) -> None:
         self.data, self.repairs = data, repairs
         self._body, self.last_tick = io.BytesIO(data), last_tick
         self._messages_left, self._bytes_left = MOST_MESSAGES, MOST_EVENT_BYTES
+        self.track = 0
         self.signatures: list[tuple[int, int, int]] = []
+        self.tempos: list[tuple[int, int]] = []
+        self.names: dict[int, str] = {}
+        self.programs: dict[tuple[int, int], int] = {}
 
     def read(self, at: int, end: int) -> tuple[list[int], int, Ending]:
         """Return the note messages of a track, where its last message ends, and how it ends.
@@ -283,8 +310,8 @@ class _Reader:
                     if pitch == 127 and self._clipped(start, starts):
                         return rows, start, "damaged"
                     rows += (now, kind == "note_on", pitch, message.channel, message.velocity)
-                elif kind == "time_signature":
-                    self.signatures.append((now, message.numerator, message.denominator))
+                elif kind in TOLD:
+                    self._note(kind, message, now)
                 elif kind == "end_of_track":
                     return rows, starts[starts.index(start) + 1], "ended"
                 elif kind == "unknown_meta":
@@ -298,6 +325,17 @@ class _Reader:
             at, status = starts[-1], _running(messages, status)
             stop = at + SEGMENT
         return rows, at, "no end"
+
+    def _note(self, kind: str, message: Any, now: int) -> None:
+        """Note what a message beside the notes tells; now: its tick."""
+        if kind == "time_signature":
+            self.signatures.append((now, message.numerator, message.denominator))
+        elif kind == "set_tempo":
+            self.tempos.append((now, message.tempo))
+        elif kind == "track_name":
+            self.names.setdefault(self.track, message.name[:LONGEST_NAME])
+        else:
+            self.programs.setdefault((self.track, message.channel), message.program)
 
     def _clipped(self, start: int, starts: list[int]) -> bool:
         """Return whether the pitch of the note message there is above 127; mido makes it that."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_music.midi import bytes as midi_file
-from lstm_music.midi.bytes import Meter, Rows
+from lstm_music.midi.bytes import MidiFile, Rows
 from lstm_music.midi.piece import (
     CHANNEL,
     DRUMS,
@@ -22,8 +22,11 @@ from lstm_music.midi.piece import (
     VELOCITY,
     Messages,
     MidiError,
+    Part,
     Piece,
+    Velocities,
     no_meter,
+    no_tempo,
 )
 from lstm_music.midi.repair import (
     by_channel,
@@ -46,8 +49,30 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
     are. Tracks without a note are dropped; no note is of length zero. Raises MidiError where the
     file can't be used.
     """
-    rows, repairs, meter, kinds = _read(source, drums)
-    return Piece(name, _by_track(_messages(rows), rows), dict(repairs), meter, kinds)
+    file = midi_file.read_file(source, TICKS_PER_QUARTER)
+    rows, repairs = _audible(file, drums)
+    meter, tempo = file.meter, file.tempo
+    if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
+        tracks, meter, tempo = end_to_end(rows, repairs), no_meter(), no_tempo()
+    else:
+        tracks = rows
+    if file.kind != 1 and tracks[0, TRACK] == tracks[-1, TRACK]:
+        order = np.argsort(tracks[:, CHANNEL], kind="stable")  # as by_channel's
+        tracks, rows = by_channel(tracks, repairs), rows[order]
+    single = one_a_pitch(tracks, repairs)
+    numbers = np.unique(single[:, TRACK])
+    kinds = np.bincount(tracks[:, TRACK], 2.0 * (tracks[:, CHANNEL] == DRUMS) - 1) > 0
+    parts = (_part(file, rows[tracks[:, TRACK] == number]) for number in numbers)
+    return Piece(
+        name,
+        _by_track(_messages(single), single),
+        dict(+repairs),
+        meter,
+        tuple(kinds[numbers].tolist()) if drums else (),
+        tuple(parts),
+        _velocities(single),
+        tempo,
+    )
 
 
 def read_any(source: Path | bytes, name: str) -> tuple[Piece, bool]:
@@ -59,17 +84,6 @@ def read_any(source: Path | bytes, name: str) -> tuple[Piece, bool]:
         return read_midi(source, name), False
     except DrumsAlone:
         return read_midi(source, name, drums=True), True
-
-
-def velocities_of(source: Path | bytes, drums: bool = False) -> list[npt.NDArray[np.int32]]:
-    """Return the velocities, 1-127, of the notes of each of read_midi's tracks, as notes_of orders.
-
-    Raises MidiError where the file can't be used.
-    """
-    rows = _read(source, drums)[0]
-    ons = rows[rows[:, KIND] == NOTE_ON]
-    ons = ons[np.lexsort((ons[:, PITCH], ons[:, TICK], ons[:, TRACK]))]
-    return _by_track(ons[:, VELOCITY], ons)
 
 
 def raw_tracks(source: Path | bytes) -> list[Messages]:
@@ -93,9 +107,8 @@ def _messages(rows: Rows) -> Messages:
     return np.ascontiguousarray(rows[:, : PITCH + 1])
 
 
-def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter, tuple[bool, ...]]:
-    """Return a file's repaired tracks, what was repaired, its meter, and which tracks are drums."""
-    file = midi_file.read_file(source, TICKS_PER_QUARTER)
+def _audible(file: MidiFile, drums: bool) -> tuple[Rows, Counter[str]]:
+    """Return a file's repaired voices, and what was repaired. Raises MidiError without a note."""
     rows, repairs = file.rows, file.repairs
     if not drums:
         drum = rows[:, CHANNEL] == DRUMS
@@ -105,16 +118,26 @@ def _read(source: Path | bytes, drums: bool) -> tuple[Rows, Counter[str], Meter,
     rows = without_silent(with_hits(rows, repairs) if drums else rows, repairs)
     if not len(rows):
         raise _no_notes(repairs)
-    meter = file.meter
-    if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
-        rows, meter = end_to_end(rows, repairs), no_meter()
-    if file.kind != 1 and rows[0, TRACK] == rows[-1, TRACK]:
-        rows = by_channel(rows, repairs)
-    single = one_a_pitch(rows, repairs)
-    if not drums:
-        return single, +repairs, meter, ()
-    kinds = np.bincount(rows[:, TRACK], 2.0 * (rows[:, CHANNEL] == DRUMS) - 1) > 0
-    return single, +repairs, meter, tuple(kinds[np.unique(single[:, TRACK])].tolist())
+    return rows, repairs
+
+
+def _part(file: MidiFile, rows: Rows) -> Part:
+    """Return who plays messages: by the file's track and the channel on which most of them are.
+
+    A program may stand in another track; a name that several channels of one track share is none.
+    """
+    channel = int(np.bincount(rows[:, CHANNEL]).argmax())
+    track = int(rows[0, TRACK])
+    elsewhere = (program for (_, on), program in file.programs.items() if on == channel)
+    program = file.programs.get((track, channel), next(elsewhere, 0))
+    return Part(file.names.get(track, ""), program)
+
+
+def _velocities(rows: Rows) -> tuple[Velocities, ...]:
+    """Return the velocities of the notes of each track."""
+    ons = rows[rows[:, KIND] == NOTE_ON]
+    ons = ons[np.lexsort((ons[:, PITCH], ons[:, TICK], ons[:, TRACK]))]
+    return tuple(_by_track(ons[:, VELOCITY], ons))
 
 
 def _no_notes(repairs: Counter[str]) -> MidiError:
@@ -130,18 +153,20 @@ def _no_notes(repairs: Counter[str]) -> MidiError:
 def write_midi(
     piece: Piece,
     path_or_file: Path | str | BinaryIO,
-    tempo: float = 90.0,
-    program: int = 0,
-    velocity: int = 80,
+    tempo: float | None = None,
+    program: int | None = None,
+    velocity: int | None = None,
 ) -> None:
     """Write a type 1 MIDI file: a track with the tempo and the meter, then the piece's tracks.
 
-    tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127; each
-    track has a channel of its own while there are any, and drums, which have no program, alone
-    are on the drum channel. Raises
-    ValueError for a number out of its range, OSError where the file can't be written.
+    tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127: of all
+    tracks, or None for the piece's own, which are 90, 0 and 80 where it has none. Each track has
+    a channel of its own while there are any, and drums, which have no program, alone are on the
+    drum channel. Raises ValueError for a number out of its range, OSError where the file can't be
+    written.
     """
-    if not 1 <= velocity <= 127:  # a note-on of velocity 0 would be a note-off
+    # A note-on of velocity 0 would be a note-off.
+    if velocity is not None and not 1 <= velocity <= 127:
         raise ValueError(f"velocity must be between 1 and 127, not {velocity}")
     # mido, without which a network trains and draws.
     from lstm_music.midi.writing import as_midi

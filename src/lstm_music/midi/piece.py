@@ -1,13 +1,13 @@
 """A piece of music: its tracks as messages and notes, and the units that all count in."""
 
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lstm_music.midi import bytes as midi_file
-from lstm_music.midi.bytes import Meter
+from lstm_music.midi.bytes import Meter, Tempo
 from lstm_music.untrusted import printable
 
 TICKS_PER_QUARTER = 480
@@ -42,13 +42,36 @@ def no_meter() -> Meter:
     return np.zeros((0, 2), np.int32)
 
 
+def no_tempo() -> Tempo:
+    """Return the tempo of a piece that says nothing of it."""
+    return np.zeros((0, 2), np.int32)
+
+
+class Part(NamedTuple):
+    """Who plays a track. program: 0-127, as General MIDI numbers them.
+
+    name: as its file has it, in Latin-1: a terminal is to see `printable` of it alone.
+    """
+
+    name: str = ""
+    program: int = 0
+
+
+NOTE = np.dtype([(name, np.int32) for name in ("start", "end", "pitch", "velocity", "part")])
+"""A note: start and end in ticks, pitch 0-127, velocity 1-127, and the number of its track."""
+
+Velocities: TypeAlias = npt.NDArray[np.int32]
+"""(n,) int32: the velocities, 1-127, of a track's notes, as notes_of orders them."""
+
+
 @dataclass(frozen=True, eq=False)
 class Piece:
     """A piece of music: its tracks play together, and each holds at least one note.
 
     meter: its bars, of 4/4 where it says nothing else. repairs: what was mended as it was read,
     kind of repair -> how often; the kinds are in REPAIRS. drums: which tracks are drums; none is
-    where it is empty.
+    where it is empty. parts, velocities: of each track, none where they aren't known, as of music
+    that is composed. tempo: of its quarter notes, where it says one.
     """
 
     name: str
@@ -56,9 +79,25 @@ class Piece:
     repairs: dict[str, int] = field(default_factory=dict)
     meter: Meter = field(default_factory=no_meter)
     drums: tuple[bool, ...] = ()
+    parts: tuple[Part, ...] = ()
+    velocities: tuple[Velocities, ...] = ()
+    tempo: Tempo = field(default_factory=no_tempo)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
+
+    @property
+    def notes(self) -> npt.NDArray[np.void]:
+        """All notes (n,) of NOTE, by start, pitch and part; of velocity 0 where it isn't known."""
+        notes = np.zeros(sum(len(track) // 2 for track in self.tracks), NOTE)
+        at = 0
+        for part, track in enumerate(self.tracks):
+            rows = notes[at : at + len(track) // 2]
+            rows["start"], rows["end"], rows["pitch"] = notes_of(track).T
+            rows["velocity"] = self.velocities[part] if self.velocities else 0
+            rows["part"] = part
+            at += len(rows)
+        return np.sort(notes, order=("start", "pitch", "part"), kind="stable")
 
 
 # Repair -----------------------------------------------------------------------------------------

@@ -3,59 +3,97 @@
 from itertools import cycle
 
 import mido
+import numpy as np
 
-from lstm_music.midi.bytes import Meter
+from lstm_music.midi.bytes import Meter, Tempo
 from lstm_music.midi.piece import (
     CHANNELS,
     DRUMS,
+    KIND,
     NOTE_ON,
+    PITCH,
+    TEMPO,
+    TICK,
     TICKS_PER_QUARTER,
     WHOLE_NOTE,
     Messages,
+    Part,
     Piece,
+    Velocities,
 )
 
 BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
+VELOCITY = 80  # where a piece says none
 LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
 
 
-def as_midi(piece: Piece, tempo: float, program: int, velocity: int) -> mido.MidiFile:
+def as_midi(
+    piece: Piece, tempo: float | None, program: int | None, velocity: int | None
+) -> mido.MidiFile:
     """Return a piece as a file of type 1, as midi.write_midi describes; raises as it does."""
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(tempo_track(tempo, piece.meter))
+    midi.tracks.append(tempo_track(tempo_of(piece, tempo), piece.meter))
     channels = cycle(CHANNELS)
-    for track, drums in zip(piece.tracks, piece.drums or cycle([False]), strict=False):
-        channel, own = (DRUMS, None) if drums else (next(channels), program)
-        midi.tracks.append(notes_track(track, channel, own, velocity))
+    for number, track in enumerate(piece.tracks):
+        part = piece.parts[number] if piece.parts else Part()
+        drums = piece.drums[number] if piece.drums else False
+        own = part.program if program is None else program
+        channel, own_program = (DRUMS, None) if drums else (next(channels), own)
+        loud = VELOCITY if velocity is None else velocity
+        loudness = np.full(len(track), loud)
+        if velocity is None and piece.velocities:
+            ons = np.flatnonzero(track[:, KIND] == NOTE_ON)
+            order = np.lexsort((track[ons, PITCH], track[ons, TICK]))  # as notes_of's
+            loudness[ons[order]] = piece.velocities[number]
+        midi.tracks.append(notes_track(track, channel, own_program, loudness, part.name))
     return midi
 
 
-def tempo_track(tempo: float, meter: Meter) -> mido.MidiTrack:
-    """Return the track of tempo, in quarter notes per minute, and meter."""
+def tempo_of(piece: Piece, tempo: float | None) -> Tempo:
+    """Return a piece's tempo, or a constant one, in quarter notes per minute."""
+    if tempo is None and len(piece.tempo):
+        return piece.tempo
+    tempo = TEMPO if tempo is None else tempo
     slowest = 60e6 / LONGEST_QUARTER
     if not slowest <= tempo <= 60e6:
         raise ValueError(f"tempo must be between {slowest:.2f} and 60000000, not {tempo}")
-    track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=round(60e6 / tempo))])
-    last_tick = 0
+    return np.array([[0, round(60e6 / tempo)]], np.int32)
+
+
+def tempo_track(tempo: Tempo, meter: Meter) -> mido.MidiTrack:
+    """Return the track of tempo and meter."""
+    events = [(int(tick), 0, int(length)) for tick, length in tempo]
     four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
-    for tick, length in four_four + meter.tolist():
-        beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
-        number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
-        signature = {"numerator": number, "denominator": beats}
-        track.append(mido.MetaMessage("time_signature", **signature, time=tick - last_tick))
+    events += [(tick, 1, length) for tick, length in four_four + meter.tolist()]
+    track, last_tick = mido.MidiTrack(), 0
+    for tick, is_meter, length in sorted(events):
+        since = tick - last_tick
+        if is_meter:
+            beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
+            number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
+            signature = {"numerator": number, "denominator": beats}
+            track.append(mido.MetaMessage("time_signature", **signature, time=since))
+        else:
+            track.append(mido.MetaMessage("set_tempo", tempo=length, time=since))
         last_tick = tick
     return track
 
 
 def notes_track(
-    messages: Messages, channel: int, program: int | None, velocity: int
+    messages: Messages, channel: int, program: int | None, velocities: Velocities, name: str
 ) -> mido.MidiTrack:
-    """Return a track of note messages on a channel; program: None for the channel of drums."""
+    """Return a track of note messages (n, 3) on a channel, each with its velocity (n,).
+
+    program: None for the channel of drums. name: of the part, none where it is empty.
+    """
     track = mido.MidiTrack()
+    if name:
+        latin = name.encode("latin-1", "replace").decode("latin-1")  # as mido writes
+        track.append(mido.MetaMessage("track_name", name=latin))
     if program is not None:
         track.append(mido.Message("program_change", channel=channel, program=program))
     last_tick = 0
-    for tick, kind, pitch in messages.tolist():
+    for (tick, kind, pitch), velocity in zip(messages.tolist(), velocities.tolist(), strict=True):
         track.append(
             mido.Message(
                 "note_on" if kind == NOTE_ON else "note_off",

@@ -142,7 +142,9 @@ def without_silence(piece: Piece) -> tuple[Piece, int]:
     later = piece.meter[piece.meter[:, 0] > begin] - np.array([begin, 0], np.int32)
     meter = np.concatenate([rows_of([(0, int(lengths[-1]))]), later])
     tracks = [track - np.array([begin, 0, 0], np.int32) for track in piece.tracks]
-    return replace(piece, tracks=tracks, meter=meter), len(starts) - 1
+    at = max(int(np.searchsorted(piece.tempo[:, 0], begin, "right")) - 1, 0)
+    tempo = np.maximum(piece.tempo[at:] - np.array([begin, 0], np.int32), 0)
+    return replace(piece, tracks=tracks, meter=meter, tempo=tempo), len(starts) - 1
 
 
 def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
