@@ -211,25 +211,25 @@ def facts_of_piece(rules: Rules, piece: Piece, limit: int, ends: bool) -> int:
 
 def hold(held: int, needs: int) -> bool:
     """Return whether what must hold is among the facts that do."""
-    return bool(held & needs == needs)
+    return held & needs == needs
 
 
 def may_sound(sounding: Array) -> Iterable[int]:
     """Return pitches among which are all that sound: compiled, that is every pitch."""
-    return np.flatnonzero(sounding != SILENT)
+    return map(int, (sounding != SILENT).nonzero()[0])
 
 
 def allow_notes(
     rules: Rules, piece: Piece, sounding: Array, limit: int, held: int, longest: Array
 ) -> None:
     """Write the longest deltas of the ends and beginnings of notes; held: facts of the piece."""
-    off, on = rules.needs[piece.phase, NOTE_OFF], rules.needs[piece.phase, NOTE_ON]
+    off, on = int(rules.needs[piece.phase, NOTE_OFF]), int(rules.needs[piece.phase, NOTE_ON])
     left = limit - piece.now if limit >= 0 else FAR
     silent = held | STRUCK_BEFORE | ABOVE_LAST
     longest[OFFS : OFFS + PITCHES] = left if hold(silent, off) else NEVER
     longest[ONS : ONS + PITCHES] = left - 1 if hold(silent, on) else NEVER
     for pitch in may_sound(sounding):
-        began = sounding[pitch]
+        began = int(sounding[pitch])
         if began == SILENT:
             continue
         facts = held | SOUNDS | STRUCK_BEFORE * (began != piece.now) | ABOVE_LAST
@@ -261,7 +261,7 @@ def allow_times(
 
     At the limit that is the end of a note.
     """
-    place, bar_line = rules.needs[piece.phase, PLACE], rules.needs[piece.phase, BAR_LINE]
+    place, bar_line = int(rules.needs[piece.phase, PLACE]), int(rules.needs[piece.phase, BAR_LINE])
     latest = min(limit if limit >= 0 else FAR, LAST_TICK)
     latest -= not any_stops_at(rules, sounding, latest)
     after = -1 if piece.phase == AFTER_BAR else piece.now - piece.begin
@@ -276,7 +276,7 @@ def allow_times(
 
 def any_within(rules: Rules, longest: Array, first: int, stop: int) -> bool:
     """Return whether a word of the classes from the first up to another may come."""
-    return bool(np.any(rules.shortest[first:stop] <= longest[first:stop]))
+    return bool((rules.shortest[first:stop] <= longest[first:stop]).any())
 
 
 def any_begins(rules: Rules, longest: Array) -> bool:
@@ -298,10 +298,10 @@ def allow(
         allow_notes(rules, piece, sounding, limit, held, longest)
     if rules.events:
         allow_times(rules, piece, sounding, limit, held, longest)
-    needs = rules.needs[piece.phase]
-    longest[CHORDS] = 0 if hold(held, needs[CHORD]) else NEVER
-    longest[TRACK_ENDS] = 0 if hold(held, needs[TRACK_END]) else NEVER
-    longest[PIECE_ENDS] = 0 if hold(held, needs[PIECE_END]) else NEVER
+    needs, phase = rules.needs, piece.phase
+    longest[CHORDS] = 0 if hold(held, int(needs[phase, CHORD])) else NEVER
+    longest[TRACK_ENDS] = 0 if hold(held, int(needs[phase, TRACK_END])) else NEVER
+    longest[PIECE_ENDS] = 0 if hold(held, int(needs[phase, PIECE_END])) else NEVER
     if not any_within(rules, longest, 0, len(longest)):
         in_track = piece.phase == IN_TRACK and rules.shortest[TRACK_ENDS] < NONE
         longest[TRACK_ENDS if in_track else PIECE_ENDS] = 0
@@ -341,7 +341,7 @@ def tidy(rules: Rules, piece: Piece, sounding: Array) -> None:
     """As midi.tidy_track: notes end of old age, and the oldest make room."""
     voices = 0
     for pitch in may_sound(sounding):
-        began = sounding[pitch]
+        began = int(sounding[pitch])
         if began != SILENT and began < piece.now and began + rules.rings <= piece.now:
             sounding[pitch] = SILENT
         elif began != SILENT:
