@@ -379,7 +379,7 @@ def assert_played_alike(piece, other):
     assert other.parts == piece.parts and other.drums == piece.drums
     assert other.notes.tolist() == piece.notes.tolist()
     assert other.meter.tolist() == (piece.meter.tolist() or [[0, 1920]])
-    assert other.tempo.tolist() == (piece.tempo.tolist() or [[0, 666_667]])
+    assert other.tempo.tolist() == (piece.tempo.tolist() or [[0, 666_667]])  # composed: 90
 
 
 def ensemble():
@@ -438,8 +438,15 @@ def test_programs_are_those_of_the_channel(type):
 def test_a_tempo_of_another_division_and_a_long_name():
     track = [*said("n" * 300, tempos=[(96, 250_000)]), on(60), off(60, 96)]
     piece = read_midi(file_of(track, division=96), "x")
-    assert piece.tempo.tolist() == [[480, 250_000]]
+    assert piece.tempo.tolist() == [[0, 500_000], [480, 250_000]]  # 120 until told otherwise
     assert piece.parts == (Part("n" * 128),)
+
+
+def test_where_frames_are_counted_tempos_say_nothing():
+    content = bytearray(file_of([*said(tempos=[(0, 250_000)]), on(60), off(60, 96)]))
+    content[12:14] = bytes([256 - 25, 40])  # 25 frames a second, of 40 ticks
+    piece = read_midi(bytes(content), "x")
+    assert piece.tempo.tolist() == [[0, 500_000]] and piece.repairs == {"SMPTE time": 1}
 
 
 def test_real_files_are_written_as_they_were_read():

@@ -28,6 +28,7 @@ LONGEST_NUMBER = 2**14  # bytes: mido's time for a number grows as the square of
 SEGMENT = 1536  # bytes that mido reads at a time, about 512 messages
 SHORTEST_BAR, LONGEST_BAR = 16, 64  # a 16th of a quarter note, and quarter notes: no meter else
 SEGMENT_COST = 8  # messages that would take as long as to begin a segment
+QUARTER = 500_000  # microseconds, until a file says another tempo (Standard MIDI Files 1.0)
 LONGEST_NAME = 128  # characters of a track's name that are kept
 TOLD = ("time_signature", "set_tempo", "track_name", "program_change")
 FRAME_RATES = {24: 24.0, 25: 25.0, 29: 30 / 1.001, 30: 30.0}  # a second, by SMPTE's names
@@ -124,6 +125,8 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     repairs["SMPTE time"] += division >= 0x8000
     reader = _Reader(data, int(MOST_QUARTERS * own), repairs)
     tracks = list(_tracks(reader, start + 14, declared))
+    if division >= 0x8000:
+        reader.tempos.clear()  # seconds are counted without them
     if not tracks:
         raise MidiError("has no tracks")
     rows = _rows(tracks, ticks_per_quarter, own)
@@ -143,7 +146,7 @@ def _meter(reader: "_Reader", ticks_per_quarter: int, own: float) -> Meter:
 
 def _tempo(reader: "_Reader", ticks_per_quarter: int, own: float) -> Tempo:
     """Return the tempo by the messages that a reader met; the last of a tick counts."""
-    quarters = {
+    quarters = {0: QUARTER} | {
         round(tick * ticks_per_quarter / own): length
         for tick, length in reader.tempos
         if tick <= reader.last_tick and length > 0

@@ -124,7 +124,7 @@ def _audible(file: MidiFile, drums: bool) -> tuple[Rows, Counter[str]]:
 def _part(file: MidiFile, rows: Rows) -> Part:
     """Return who plays messages: by the file's track and the channel on which most of them are.
 
-    A program may stand in another track; a name that several channels of one track share is none.
+    A program may stand in another track; channels of one track share its name.
     """
     channel = int(np.bincount(rows[:, CHANNEL]).argmax())
     track = int(rows[0, TRACK])
