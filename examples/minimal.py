@@ -3,10 +3,9 @@
     python examples/minimal.py                        learn from the bundled Bach, write minimal.mid
     python examples/minimal.py FOLDER --steps 3000    or from MIDI files of yours
 
-NumPy computes, mido reads and writes MIDI: there is nothing else. Names and equations are those of
-docs/maths.md, whose sections stand in brackets: T time steps, B streams, V tokens, E and H sizes of
-embedding and state; arrays are time-major, (T, B, ·), vectors are rows, gates lie in the order
-i, f, g, o, and dx is the gradient of the loss by x.
+NumPy computes, mido reads and writes MIDI. Names and equations are those of docs/maths.md, whose
+sections stand in brackets: T time steps, B streams, V tokens, E and H sizes of embedding and state,
+gates i, f, g, o; arrays are time-major, (T, B, ·), and dx is the gradient of the loss by x.
 """
 
 import argparse
@@ -100,9 +99,8 @@ def loss_and_grads(p, x, y, keep, h0, c0):
     logits -= logits.max(axis=2, keepdims=True)
     total = np.exp(logits).sum(axis=2, keepdims=True)
     loss = float(np.mean(np.log(total[..., 0]) - logits[at_target]))
-    dlogits = np.exp(logits) / total  # what is predicted,
-    dlogits[at_target] -= 1  # less what is there
-    dlogits /= y.size
+    dlogits = np.exp(logits) / (total * y.size)  # what is predicted,
+    dlogits[at_target] -= 1 / y.size  # less what is there
     dy, dgates = dlogits @ p["head.W"].T, np.empty_like(gates)
     dh, dc = np.zeros_like(h0), np.zeros_like(c0)
     for t in reversed(range(len(x))):
@@ -166,8 +164,7 @@ def compose(p, words, rng):
         now += delta[id]
         began[pitch[id]] = now if on[id] else np.inf
         track.append(mido.Message(KINDS[on[id]], note=pitch[id], velocity=80, time=delta[id]))
-    track += [mido.Message("note_off", note=n, time=0) for n in np.flatnonzero(began < np.inf)]
-    return track
+    return track + [mido.Message("note_off", note=n) for n in np.flatnonzero(began < np.inf)]
 
 
 def main():
@@ -176,7 +173,10 @@ def main():
     parser.add_argument("files", nargs="*", type=Path, default=[BACH], help="MIDI files, folders")
     parser.add_argument("--steps", type=int, default=1200)
     args = parser.parse_args()
-    texts = [words_of(content) for path in args.files for content in read(path)]
+    try:
+        texts = [words_of(content) for path in args.files for content in read(path)]
+    except (OSError, EOFError, ValueError, mido.KeySignatureError) as error:
+        parser.error(f"a file can't be read ({error or 'it is cut off'}): give other MIDI files")
     words = ["piece-end", *sorted({word for text in texts for word in text} - {"piece-end"})]
     ids = {word: id for id, word in enumerate(words)}
     pieces = [np.array([ids[word] for word in text]) for text in texts]

@@ -248,3 +248,13 @@ def test_too_little_music_is_an_error_of_one_line(tmp_path):
     done = run(tmp_path, write_music(tmp_path / "music"))
     assert done.returncode == 2
     assert "fewer than 2048 tokens: give more music" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize("content", [None, b"", b"MThd\0\0\0\6\0\1\0\1\1\xe0MTrk", b"no music"])
+def test_a_file_that_cant_be_read_is_an_error_of_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "a.mid").write_bytes(content)
+    done = run(tmp_path, "a.mid")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("minimal.py: error: a file can't be read (") and "give other" in last
