@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from small import COMPUTE, SMALL, heed_signals, target
@@ -57,6 +58,17 @@ def test_what_is_refused_is_left_out_and_the_rest_is_there():
         print(n, file=output, flush=True)
     assert stream.getvalue() == "0\n3\n"
     assert output.error.errno == errno.ENOSPC
+
+
+def test_a_line_goes_out_whole():
+    sent = []
+    stream = SimpleNamespace(write=sent.append, flush=lambda: None)
+    output = Output(stream)
+    print("a", 1, file=output)
+    print("b\nc", end="", file=output)
+    assert sent == ["a 1\n", "b\n"]
+    output.flush()
+    assert sent == ["a 1\n", "b\n", "c"]
 
 
 def test_the_streams_are_those_of_before_afterwards(monkeypatch):

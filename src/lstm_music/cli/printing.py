@@ -20,26 +20,39 @@ class Output:
     """A text stream that refuses nothing.
 
     error: why something couldn't be written, None where all was. What is refused for want of
-    space is left out; where there is space again, what is printed then is there.
+    space is left out; where there is space again, what is printed then is there. A line goes out
+    whole: `print` writes its text and its end apart, and other ranks print into the same pipe.
     """
 
     def __init__(self, stream: Any) -> None:
         self.stream = stream
         self.error: OSError | None = None
+        self.partial = ""  # a line whose end is not there yet
         with suppress(AttributeError, OSError, ValueError):
             # A program that reads the names can use the bytes; a terminal can't show them.
             stream.reconfigure(errors="backslashreplace" if stream.isatty() else NAMES)
 
     def write(self, text: str) -> int:
         """Write a text; return its length."""
+        lines, end, rest = text.rpartition("\n")
+        if end:
+            self._send(self.partial + lines + end)
+            self.partial = rest
+        else:
+            self.partial += rest
+        return len(text)
+
+    def _send(self, text: str) -> None:
         try:
             self.stream.write(text)
         except OSError as error:
             self.error = self.error or error
-        return len(text)
 
     def flush(self) -> None:
         """Have what was written leave this process, as far as it can."""
+        if self.partial:
+            self._send(self.partial)
+            self.partial = ""
         try:
             self.stream.flush()
         except OSError as error:
