@@ -1,0 +1,270 @@
+"""What a piece has said before that may come again: the words that a copy gate chooses among.
+
+Each candidate is a pointer into the piece's past, followed word by word: the longest earlier match
+of the last words, the last place after the same words, the longest match but for a transposition,
+the piece's opening, and what stood at this place some bars before. Beside each stands its run: the
+words that it told right in a row, of a match its length.
+
+Sources: the longest match, Ziv & Lempel 1977; copying as a mixture, Merity et al. 2016, "Pointer
+sentinel mixture models". A word costs O(1): the search for a match looks at NEWEST places at most.
+ops/cpu/compiled_recall.py compiles these functions as they are; kernels/recall.cu and
+report/browser/recall.js have them line by line.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_music.arrays import Array
+
+MATCH, LATEST, MOVED, OPENING, LAGS = range(5)  # candidates; from LAGS on, one for each lag
+REST, PITCH, OPENS, AT, DELTA, RANK, FIELDS = range(7)  # of a row of a word table
+PLACE, BAR_LINE, TRACK_END = range(3)  # of OPENS: no line, a bar's, the end of a track
+PITCHES = 129  # that a word's code tells apart: none, 0 to 127
+RANKS = 512  # words that may stand at one place
+BAR = 2**38  # in times: longer than any bar that words tell of
+TRACK = 2**45
+SHIFT = 256  # what a difference of pitches is raised by
+NONE = -1
+BUCKETS = 10  # of runs: 0, 1, 2-3, 4-7, … 256 and more
+HIT, NOTHING = 16, 255  # added to the bucket of a candidate that was right; no candidate
+NEWEST, FARTHEST = 32, 64  # places that a search looks at, and words that it compares
+SLOTS = 4096  # of a table of places by what stands there
+
+
+class RecallRules(NamedTuple):
+    """How words are compared, and where in time they stand.
+
+    orders (3,): words that are compared at least, of MATCH, LATEST and MOVED. lags (n,) and line:
+    times between what stands at the same place, and between bar lines that no word tells of.
+    words (V, FIELDS) int64: of each word what it says but for its pitch, its lowest pitch or NONE,
+    what it opens, its place in the bar or NONE, the time until it, and its order at a place.
+    ids (codes,) int32: the word of a code, NONE for no word.
+    """
+
+    orders: tuple[int, ...]
+    lags: tuple[int, ...]
+    line: int
+    words: Array
+    ids: Array
+
+    @property
+    def candidates(self) -> int:
+        """Their number, K."""
+        return LAGS + len(self.lags)
+
+
+class Recall(NamedTuple):
+    """A piece so far, of n words at most, and the candidates for the next.
+
+    codes, moved, times (n,): of each word, see `code_of`, `moved_code` and `time`. heads (3, SLOTS)
+    and before (3, n): the last place where the same words stood, and the one before a place.
+    pointers, candidates (codes, NONE for none), runs (K,). numbers: those of NUMBERS.
+    """
+
+    codes: Sequence[int]
+    moved: Sequence[int]
+    times: Sequence[int]
+    heads: Sequence[Sequence[int]]
+    before: Sequence[Sequence[int]]
+    pointers: Sequence[int]
+    candidates: Sequence[int]
+    runs: Sequence[int]
+    numbers: Sequence[int]
+
+
+COUNT, BASE, AT_PLACE, PITCH_BEFORE, LINE, LAG, TRACK_BEGAN, TRACK_TIME, NUMBERS = range(9)
+
+
+def new_recall(rules: RecallRules, n: int) -> Recall:
+    """Return room for a piece of n words, before its first, as arrays int64."""
+    K = rules.candidates
+    shapes = (n,), (n,), (n,), (3, SLOTS), (3, n), (K,), (K,), (K,), (NUMBERS,)
+    recall = Recall(*(np.zeros(shape, np.int64) for shape in shapes))
+    forget(recall)
+    return recall
+
+
+def forget(m: Recall) -> None:
+    """Begin a piece."""
+    for head in m.heads:
+        for slot in range(SLOTS):
+            head[slot] = NONE
+    for k in range(len(m.runs)):
+        m.pointers[k] = m.candidates[k] = NONE
+        m.runs[k] = 0
+    for n in range(NUMBERS):
+        m.numbers[n] = 0
+    m.numbers[LINE] = NONE
+
+
+# Words as numbers --------------------------------------------------------------------------------
+
+
+def code_of(word: Sequence[int]) -> int:
+    """Return the code of a word: what it says and its pitch."""
+    return word[REST] * PITCHES + word[PITCH] + 1
+
+
+def moved_code(word: Sequence[int], pitch_before: int) -> int:
+    """Return what a word says and how far its pitch lies above the last one."""
+    if word[PITCH] < 0:
+        return word[REST] * 2 * SHIFT
+    return word[REST] * 2 * SHIFT + word[PITCH] - pitch_before + SHIFT
+
+
+def unmoved(code: int, pitch_before: int) -> int:
+    """Return the code of the word that a moved one is after a pitch, NONE if no pitch is there."""
+    rest, difference = code // (2 * SHIFT), code % (2 * SHIFT)
+    if difference == 0:
+        return rest * PITCHES
+    pitch = pitch_before + difference - SHIFT
+    return rest * PITCHES + pitch + 1 if 0 <= pitch < PITCHES - 1 else NONE
+
+
+def bucket(run: int) -> int:
+    """Return the bucket of a run: 0, then one for each doubling."""
+    n = 0
+    while run > 0 and n < BUCKETS - 1:
+        run //= 2
+        n += 1
+    return n
+
+
+# One word ----------------------------------------------------------------------------------------
+
+
+def step_time(m: Recall, word: Sequence[int]) -> int:
+    """Go on to where a word stands; return its time, by which words at one place are in order."""
+    numbers = m.numbers
+    if word[OPENS] == BAR_LINE:
+        numbers[BASE] += BAR
+        numbers[AT_PLACE] = 0
+    elif word[AT] >= 0:
+        numbers[AT_PLACE] = word[AT]
+    numbers[AT_PLACE] += word[DELTA]
+    return numbers[BASE] + numbers[AT_PLACE] * RANKS + word[RANK]
+
+
+def slot_of(codes: Sequence[int], n: int, order: int) -> int:
+    """Return the slot of the last words up to place n."""
+    h = 0
+    for k in range(n - order + 1, n + 1):
+        h = (h * 31 + codes[k] % 8191) % 1048573
+    return h % SLOTS
+
+
+def matched(codes: Sequence[int], q: int, n: int) -> int:
+    """Return how many words up to places q and n are the same, FARTHEST at most."""
+    length = 0
+    while length < FARTHEST and length <= q and codes[q - length] == codes[n - length]:
+        length += 1
+    return length
+
+
+def note_place(m: Recall, kind: int, codes: Sequence[int], order: int) -> int:
+    """Enter the last word's place under the words that end there; return the one before, or NONE."""
+    n = m.numbers[COUNT] - 1
+    if n + 1 < order:
+        return NONE
+    slot = slot_of(codes, n, order)
+    last = m.heads[kind][slot]
+    m.before[kind][n] = last
+    m.heads[kind][slot] = n
+    return last
+
+
+def follow(m: Recall, kind: int, codes: Sequence[int], order: int) -> None:
+    """Go on with a match if the last word was its next, else search for the longest.
+
+    Of equals the latest.
+    """
+    n = m.numbers[COUNT] - 1
+    q = note_place(m, kind, codes, order)
+    p = m.pointers[kind]
+    if p >= 0 and codes[p] == codes[n]:
+        m.pointers[kind] = p + 1
+        m.runs[kind] += 1
+        return
+    best, looked = order - 1, 0
+    m.pointers[kind] = NONE
+    while q >= 0 and looked < NEWEST:
+        length = matched(codes, q, n)
+        if length > best:
+            best = length
+            m.pointers[kind] = q + 1
+        q = m.before[kind][q]
+        looked += 1
+    m.runs[kind] = best if m.pointers[kind] >= 0 else 0
+
+
+def follow_lag(m: Recall, k: int, lag: int, time: int) -> None:
+    """Point to the first word that stands later than a time that lies a lag ago."""
+    n, p = m.numbers[COUNT], max(m.pointers[k], m.numbers[TRACK_BEGAN])
+    m.candidates[k] = NONE
+    if lag > 0 and time - lag >= m.numbers[TRACK_TIME]:
+        while p < n and m.times[p] <= time - lag:
+            p += 1
+        if p < n:
+            m.candidates[k] = m.codes[p]
+    m.pointers[k] = p
+
+
+def follow_opening(m: Recall, line: int, time: int) -> None:
+    """Point to the piece's opening, anew at each bar line unless what it told was right."""
+    numbers = m.numbers
+    began = numbers[TRACK_TIME]
+    at_line = numbers[BASE] + numbers[AT_PLACE] // line * line * RANKS if line else numbers[BASE]
+    if at_line != numbers[LINE]:
+        numbers[LINE] = at_line
+        if m.runs[OPENING] == 0:
+            numbers[LAG] = at_line - began
+            m.pointers[OPENING] = numbers[TRACK_BEGAN]
+    follow_lag(m, OPENING, numbers[LAG], time)
+
+
+def observe(rules: RecallRules, m: Recall, word: Sequence[int]) -> None:
+    """Take the next word of a piece, and find the candidates for the one after it."""
+    numbers, code, n = m.numbers, code_of(word), m.numbers[COUNT]
+    for k in range(len(m.runs)):
+        if k != MATCH and k != MOVED:
+            m.runs[k] = m.runs[k] + 1 if m.candidates[k] == code else 0
+    m.codes[n], m.moved[n] = code, moved_code(word, numbers[PITCH_BEFORE])
+    time = step_time(m, word)
+    m.times[n] = time
+    if n == numbers[TRACK_BEGAN]:
+        numbers[TRACK_TIME] = numbers[BASE]
+    numbers[COUNT] = n + 1
+    if word[PITCH] >= 0:
+        numbers[PITCH_BEFORE] = word[PITCH]
+    if word[OPENS] == TRACK_END:
+        numbers[BASE] = numbers[TRACK_TIME] = numbers[TRACK_TIME] + TRACK
+        numbers[AT_PLACE], numbers[TRACK_BEGAN], numbers[LINE] = 0, n + 1, NONE
+        time = numbers[BASE]
+    follow(m, MATCH, m.codes, rules.orders[MATCH])
+    p = m.pointers[MATCH]
+    m.candidates[MATCH] = m.codes[p] if p >= 0 else NONE
+    follow(m, MOVED, m.moved, rules.orders[MOVED])
+    p = m.pointers[MOVED]
+    m.candidates[MOVED] = unmoved(m.moved[p], numbers[PITCH_BEFORE]) if p >= 0 else NONE
+    q = note_place(m, LATEST, m.codes, rules.orders[LATEST])
+    same = q >= 0 and matched(m.codes, q, n) >= rules.orders[LATEST]
+    m.candidates[LATEST] = m.codes[q + 1] if same else NONE
+    follow_opening(m, rules.line, time)
+    for k in range(len(rules.lags)):
+        follow_lag(m, LAGS + k, rules.lags[k], time)
+
+
+def remembered(rules: RecallRules, m: Recall, words: Array, out: Array) -> None:
+    """Write what each word of a piece could have been copied from, as a copy gate reads it.
+
+    words (n, FIELDS), out (n, K) uint8: the bucket of a candidate's run, with HIT added where it
+    was right, NOTHING where there is none. m: room for n words.
+    """
+    for t in range(len(words)):
+        code = code_of(words[t])
+        for k in range(len(m.runs)):
+            right = HIT if m.candidates[k] == code else 0
+            out[t, k] = NOTHING if m.candidates[k] == NONE else bucket(m.runs[k]) + right
+        observe(rules, m, words[t])
