@@ -15,7 +15,7 @@ from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.layout import padded
 from lstm_music.ops.cuda.optimizer import FOUND, Parameter
 from lstm_music.ops.cuda.softmax import padded_chunks
-from lstm_music.ops.numpy_ops import zeros_as
+from lstm_music.ops.workspace import zeros_as
 
 Call: TypeAlias = Callable[[], Any]
 Timed: TypeAlias = tuple[str, float, float, Call]

@@ -21,7 +21,7 @@ from lstm_music.ops.cuda import lstm_sequence, softmax_head
 from lstm_music.ops.cuda.layout import padded
 from lstm_music.ops.cuda.lstm_sequence import bf16_sequence_rows
 from lstm_music.ops.cuda.softmax import CHUNK_ROWS, L2_BYTES
-from lstm_music.ops.numpy_ops import LOGITS_BYTES
+from lstm_music.ops.workspace import LOGITS_BYTES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
 MARK = "<!-- {}: benchmarks/kernel_model.py --write -->"

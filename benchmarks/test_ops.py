@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lstm_music.ops import NumpyOps, get_ops
-from lstm_music.ops.numpy_ops import Adam
+from lstm_music.ops.reference.maths import Adam
 
 T, B, E, H = 50, 50, 128, 128
 N = T * B

@@ -170,7 +170,7 @@ __device__ __forceinline__ Quad sum_of(Quad a, const Quad& b)
     return a;
 }
 
-#define NO_NOTES 255  // begins a row of notes that has no target, as in numpy_ops.py
+#define NO_NOTES 255  // begins a row of notes that has no target, as in arrays.py
 
 // The first note from `from` up that is on, D where there is none. notes (D,) 0 or 1. For whole warps, all
 // lanes with the same arguments.

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lstm_music.arrays import NO_NOTES
 from lstm_music.network.embedding import Parts
 from lstm_music.network.heads import FactoredHead, NadeHead, SigmoidHead, SoftmaxHead, make_head
-from lstm_music.ops import numpy_ops
+from lstm_music.ops import Workspace, workspace
 
 
 def problem(N, H, V, seed=0):
@@ -40,7 +40,7 @@ def losses(ops, a, targets):
 def chunked(patch, ops, rows, V):
     """Let logits be made for this many rows at a time; None leaves the limit as it is."""
     if rows:
-        patch.setattr(numpy_ops, "LOGITS_BYTES", rows * V * ops.dtype.itemsize)
+        patch.setattr(workspace, "LOGITS_BYTES", rows * V * ops.dtype.itemsize)
 
 
 @pytest.mark.parametrize("rows", [None, 1, 3], ids=lambda rows: f"chunks of {rows}")
@@ -221,14 +221,14 @@ def test_a_factored_heads_scratch_is_made_once(ops, monkeypatch):
     a, targets = factored_problem(N=6, H=3, C=4, D=5)
     p = {n: ops.asarray(value) for n, value in a.items()}
     on = Parts(*(ops.asarray(part, np.int32) for part in targets))
-    h, work, array = p.pop("h"), ops.workspace(), numpy_ops.Workspace.array
+    h, work, array = p.pop("h"), ops.workspace(), Workspace.array
     seen = []
 
     def spy(*args):
         seen.append(array(*args))
         return seen[-1]
 
-    monkeypatch.setattr(numpy_ops.Workspace, "array", spy)
+    monkeypatch.setattr(Workspace, "array", spy)
     for _ in range(2):
         FactoredHead.losses_and_grads(ops, p, h, on, 1.0, work)
     once = len(seen) // 2

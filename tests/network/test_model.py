@@ -11,7 +11,7 @@ from lstm_music.arrays import NO_NOTES, Batch, RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.config import HEADS, HEADS_OF, Config, State
 from lstm_music.network.model import Model, init_parameters, parameter_shapes, rows_of
-from lstm_music.ops import NumpyOps, numpy_ops
+from lstm_music.ops import NumpyOps, workspace
 
 every_head = pytest.mark.parametrize("head", HEADS)
 note_heads = pytest.mark.parametrize("head", HEADS_OF["note"])
@@ -135,7 +135,7 @@ def test_gradients_of_other_shapes(ops, T, B, V, E, H):
 @pytest.mark.parametrize("rows", [1, 4])
 def test_gradients_in_chunks_of_logits(ops, monkeypatch, rows):
     config = Config(vocabulary=5, embedding=2, hidden=3, layers=1)
-    monkeypatch.setattr(numpy_ops, "LOGITS_BYTES", rows * config.vocabulary * 8)
+    monkeypatch.setattr(workspace, "LOGITS_BYTES", rows * config.vocabulary * 8)
     check_model(config, ops, random_batch(config, T=5, B=3, resets=some_resets))
 
 

@@ -22,7 +22,7 @@ from lstm_music.network.optim import (
     default_lr,
     global_norm,
 )
-from lstm_music.ops.numpy_ops import Adam
+from lstm_music.ops.reference.maths import Adam
 
 V, E = 7, 3
 ROWS = np.array([0, 3, 4], np.int32)

@@ -6,7 +6,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cublas import from_bf16
 from host_cuda.host_cupy import HostCupy
 
-from lstm_music.ops import NumpyOps, numpy_ops
+from lstm_music.ops import NumpyOps, workspace
 from lstm_music.ops.cuda import matrices
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import PRECISIONS
@@ -59,7 +59,7 @@ def test_rounding_is_to_the_nearest_and_even():
 @pytest.mark.parametrize("rows", [4, 23])
 def test_a_head_is_that_of_rounded_factors(rows, monkeypatch):
     h, W, b, targets = problem()
-    monkeypatch.setattr(numpy_ops, "LOGITS_BYTES", rows * 72 * 4)
+    monkeypatch.setattr(workspace, "LOGITS_BYTES", rows * 72 * 4)
     found = head(bf16_ops(), h, W, b, targets, 0.3)
     # In float64 but for what is rounded: h, W, and the gradient of the logits.
     h, W = (rounded(a).astype(np.float64) for a in (h, W))

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music.arrays import NO_NOTES, RowGradient
-from lstm_music.ops import NumpyOps, get_ops, numpy_ops
-from lstm_music.ops.numpy_ops import Adam, logit_chunks
+from lstm_music.ops import NumpyOps, get_ops, workspace
+from lstm_music.ops.reference.maths import Adam, sigmoid
+from lstm_music.ops.workspace import logit_chunks
 
 REFERENCE = NumpyOps("float64")
 RTOL = {"float64": 1e-10, "float32": 1e-4}
@@ -489,8 +490,8 @@ def clear_draws(rng, nade, temperature):
     u, share = rng.random((2, *nade["visible"].shape))
     draws, a = np.empty_like(u), nade["hidden"].copy()
     for d, (w, weights) in enumerate(zip(nade["W"], nade["U"], strict=True)):
-        z = nade["visible"][:, d] + numpy_ops.sigmoid(a) @ weights
-        p = numpy_ops.sigmoid(z / temperature)
+        z = nade["visible"][:, d] + sigmoid(a) @ weights
+        p = sigmoid(z / temperature)
         on = u[:, d] < p
         draws[:, d] = np.where(on, 0.9 * p * share[:, d], 1 - 0.9 * (1 - p) * share[:, d])
         a += on[:, None] * w
@@ -636,7 +637,7 @@ def test_chunks_of_rows_give_what_the_whole_gives(any_ops, op, rows, data):
     V = len(case.args["b"])
     whole = run(any_ops, op, case)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numpy_ops, "LOGITS_BYTES", rows * V * any_ops.dtype.itemsize)
+        patch.setattr(workspace, "LOGITS_BYTES", rows * V * any_ops.dtype.itemsize)
         chunked = run(any_ops, op, case)
     for name, a in whole.items():
         assert_close(chunked[name], a, RTOL[any_ops.dtype.name], case.unit, name)
@@ -646,7 +647,7 @@ def test_chunks_of_rows_give_what_the_whole_gives(any_ops, op, rows, data):
 @given(N=st.integers(1, 100), V=st.integers(1, 50), limit=st.integers(1, 10_000))
 def test_logit_chunks_cover_the_rows_once_within_the_limit(N, V, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(numpy_ops, "LOGITS_BYTES", limit)
+        patch.setattr(workspace, "LOGITS_BYTES", limit)
         chunks = list(logit_chunks(N, V, REFERENCE.workspace()))
     covered = [n for rows, _ in chunks for n in range(N)[rows]]
     assert covered == list(range(N))

@@ -11,7 +11,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 
 from lstm_music.ops.cuda.cupy_ops import CupyOps
-from lstm_music.ops.numpy_ops import Adam
+from lstm_music.ops.reference.maths import Adam
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
 

@@ -49,7 +49,7 @@ def test_chunks_of_rows_give_what_the_whole_gives(cuda_ops, op, rows, data):
     case = data.draw(contract.CASES[op]())
     with pytest.MonkeyPatch.context() as patch:
         size = rows * len(case.args["b"]) * cuda_ops.dtype.itemsize
-        patch.setattr(contract.numpy_ops, "LOGITS_BYTES", size)
+        patch.setattr(contract.workspace, "LOGITS_BYTES", size)
         contract.compare(cuda_ops, op, case)
 
 

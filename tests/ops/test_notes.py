@@ -7,7 +7,7 @@ import pytest
 from gradcheck import check_gradients
 
 from lstm_music.arrays import NO_NOTES
-from lstm_music.ops.numpy_ops import sigmoid
+from lstm_music.ops.reference.maths import sigmoid
 
 D, K = 4, 3
 

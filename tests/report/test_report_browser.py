@@ -18,7 +18,7 @@ from lstm_music.midi.piece import notes_of
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, part
 from lstm_music.ops import get_ops
-from lstm_music.ops.numpy_ops import sigmoid
+from lstm_music.ops.reference.maths import sigmoid
 from lstm_music.report.browser_model import in_16_bits
 from lstm_music.report.gathering import Room, compose
 from lstm_music.report.page import RunReport, page

@@ -15,11 +15,10 @@ from lstm_music.ops.philox import uniform
 from lstm_music.sampling import compiled as compiled_sampling
 from lstm_music.sampling import compiled_choice, sampler
 from lstm_music.sampling import rules as sampling_rules
-from lstm_music.sampling.choice import choose
 from lstm_music.sampling.composer import sample_on_cpu
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import chord_rules, event_rules, message_rules
-from lstm_music.sampling.sampler import sample
+from lstm_music.sampling.sampler import choose, sample
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 

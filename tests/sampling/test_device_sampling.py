@@ -19,11 +19,10 @@ from lstm_music.ops.philox import uniform
 from lstm_music.sampling import device as device_sampling
 from lstm_music.sampling import rules as sampling_rules
 from lstm_music.sampling import sampler
-from lstm_music.sampling.choice import choose
 from lstm_music.sampling.device import DeviceSampler, sample_on_device
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import chord_rules, event_rules, message_rules
-from lstm_music.sampling.sampler import sample
+from lstm_music.sampling.sampler import choose, sample
 from lstm_music.tokenizers.messages import PIECE_END, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 

@@ -15,11 +15,10 @@ from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
 from lstm_music.ops.philox import uniform
-from lstm_music.sampling.choice import choose, find
 from lstm_music.sampling.decoding import clipped, decode, decode_chords, length_in_frames
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import SHORTEST, chord_rules, message_rules
-from lstm_music.sampling.sampler import ROWS, sample, within
+from lstm_music.sampling.sampler import ROWS, choose, find, sample, within
 from lstm_music.tokenizers.chords import chord_words
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, TRACK_END, parse
 from lstm_music.tokenizers.vocabulary import Vocabulary

@@ -18,7 +18,8 @@ from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.layout import apart, extent, padded, pointer
-from lstm_music.ops.numpy_ops import Adam, zeros_as
+from lstm_music.ops.reference.maths import Adam
+from lstm_music.ops.workspace import zeros_as
 from lstm_music.runs.checkpoint import checkpoints_of, read_checkpoint
 from lstm_music.training.graph_step import GraphStep
 

@@ -9,7 +9,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.network.embedding import Parts, Shapes
 from lstm_music.ops import NumpyOps, Workspace
-from lstm_music.ops.numpy_ops import rows_as
+from lstm_music.ops.workspace import rows_as
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from lstm_music.errors import UserError
 from lstm_music.network.config import Gradients, Parameters
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.numpy_ops import Adam, zeros_as
+from lstm_music.ops.reference.maths import Adam
+from lstm_music.ops.workspace import zeros_as
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}

@@ -9,7 +9,8 @@ import sys
 from typing import Any, Literal
 
 from lstm_music.errors import UserError
-from lstm_music.ops.numpy_ops import NumpyOps, Workspace
+from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.workspace import Workspace
 
 Backend = Literal["auto", "numpy", "numba", "cupy"]
 BACKENDS: tuple[Backend, ...] = ("auto", "numpy", "numba", "cupy")

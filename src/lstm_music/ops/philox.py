@@ -5,10 +5,12 @@ exactly, a piece sounds the same whatever batch it is drawn in, and every backen
 same bits in any order. Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3".
 """
 
-from typing import Any
+import math
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lstm_music.arrays import Array
 
 MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
@@ -51,7 +53,7 @@ def random_bits(seed: int, stream: int, step: int, n: int) -> NDArray[np.uint32]
     return philox(counter, split_seed(seed)).reshape(-1)[:n]
 
 
-def uniform(seed: int, stream: int, step: int, n: int) -> NDArray[Any]:
+def uniform(seed: int, stream: int, step: int, n: int) -> Array:
     """Return n float64 in [0, 1), from the first n integers of (seed, stream, step)."""
     return random_bits(seed, stream, step, n) * 2.0**-32
 
@@ -59,3 +61,23 @@ def uniform(seed: int, stream: int, step: int, n: int) -> NDArray[Any]:
 def split_seed(seed: int) -> tuple[int, int]:
     """Return the low and high 32 bits of a seed."""
     return seed & MASK32, (seed >> 32) & MASK32
+
+
+# Dropout's part in them ------------------------------------------------------------------------
+
+
+def dropout_threshold(p: float) -> np.uint32:
+    """Return the bound below which a random 32-bit integer drops its element."""
+    return np.uint32(min(round(p * 2**32), 2**32 - 1))
+
+
+def rows_and_place(x: Array, first: int, whole: int | None) -> tuple[Array, int, int]:
+    """Return x as rows (T, n) of the larger array that `NumpyOps.dropout` takes it for a part of.
+
+    Also how many elements of its row are before each row's first, and how long that row is. An
+    array that is no part of another is one row.
+    """
+    if whole is None:
+        return x.reshape(1, -1), 0, x.size
+    width = math.prod(x.shape[2:])
+    return x.reshape(len(x), -1), first * width, whole * width

@@ -8,7 +8,7 @@ import numpy as np
 from lstm_music.ops.cpu.arithmetic import fma, lane_sum
 from lstm_music.ops.cpu.elementwise import philox_blocks
 from lstm_music.ops.cpu.jit import njit
-from lstm_music.sampling.choice import BLOCK, DRAWS
+from lstm_music.sampling.sampler import BLOCK, DRAWS
 
 FEW = 16  # words to sort outright
 # Cephes' split of ln(2): n times the high part is exact.

@@ -19,7 +19,7 @@ from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator
 from lstm_music.ops.cuda.optimizer import FOUND, GIVEN, Parameter, Table, named
-from lstm_music.ops.numpy_ops import Adam
+from lstm_music.ops.reference.maths import Adam
 from lstm_music.training.ranks import ALONE, Alone
 from lstm_music.training.step import EagerStep, Step, Totals
 

@@ -6,7 +6,8 @@ from numba import get_num_threads
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops import philox
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.numpy_ops import NumpyOps, dropout_threshold, rows_and_place
+from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.philox import dropout_threshold, rows_and_place
 
 DROPOUT_BLOCKS = 64  # made at once: 256 elements, a fit for the first-level cache
 

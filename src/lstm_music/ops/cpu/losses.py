@@ -18,7 +18,8 @@ from lstm_music.ops.cpu.arithmetic import (
 )
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.panels import COLUMNS
-from lstm_music.ops.numpy_ops import NumpyOps, Workspace, logit_chunks
+from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.workspace import Workspace, logit_chunks
 
 FACTORS = 64  # numbers between 1 and 2 whose product no float overflows
 

@@ -7,7 +7,8 @@ from lstm_music.arrays import Array
 from lstm_music.ops.cpu.arithmetic import fast_sigmoid, fast_tanh, fma
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.panels import small_product
-from lstm_music.ops.numpy_ops import NumpyOps, Workspace
+from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.workspace import Workspace
 
 LARGE = 1 << 20  # elements of a matrix from which memory is the bound, and the BLAS's threads help
 

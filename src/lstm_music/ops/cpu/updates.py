@@ -8,7 +8,8 @@ import numpy as np
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cpu.arithmetic import fma
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.numpy_ops import Adam, NumpyOps
+from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.reference.maths import Adam
 
 
 @njit(cache=True, parallel=True, error_model="numpy")

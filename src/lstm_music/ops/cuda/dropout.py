@@ -5,7 +5,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.ops import philox
 from lstm_music.ops.cuda.launch import Launcher, blocks
-from lstm_music.ops.numpy_ops import dropout_threshold, rows_and_place
+from lstm_music.ops.philox import dropout_threshold, rows_and_place
 
 
 def dropout(

@@ -18,7 +18,8 @@ from lstm_music.ops.cuda.lstm_sequence import (
     sequence_shared,
 )
 from lstm_music.ops.cuda.matrices import column_sum
-from lstm_music.ops.numpy_ops import Workspace, row
+from lstm_music.ops.reference.maths import row
+from lstm_music.ops.workspace import Workspace
 
 
 def lstm_cell_forward(

@@ -6,7 +6,7 @@ from lstm_music.arrays import Array
 from lstm_music.ops.cuda.gemm import BF16
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.layout import apart, padded
-from lstm_music.ops.numpy_ops import Workspace
+from lstm_music.ops.workspace import Workspace
 
 
 def column_sum(ops: Launcher, a: Array, out: Array, add: bool = False) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.matrices import column_sum
-from lstm_music.ops.numpy_ops import Workspace
+from lstm_music.ops.workspace import Workspace
 
 NADE_PARTS = 128  # of the rows, each with its own sums of a NADE's gradients
 

@@ -10,7 +10,7 @@ from lstm_music.arrays import Array, RowGradient
 from lstm_music.ops.cuda import structs
 from lstm_music.ops.cuda.launch import Launcher, blocks
 from lstm_music.ops.cuda.layout import extent, pointer
-from lstm_music.ops.numpy_ops import BETA1, BETA2, EPS, Adam
+from lstm_music.ops.reference.maths import BETA1, BETA2, EPS, Adam
 
 CHUNK = 4096  # as in optimizer.cu
 GIVEN, FOUND = tuple(structs.fields(structs.GIVEN)), tuple(structs.fields(structs.FOUND))

@@ -13,7 +13,7 @@ from lstm_music.ops.cuda.gemm import BF16
 from lstm_music.ops.cuda.launch import Launcher
 from lstm_music.ops.cuda.layout import apart, padded
 from lstm_music.ops.cuda.matrices import column_sum, rounded
-from lstm_music.ops.numpy_ops import Workspace, logit_chunks
+from lstm_music.ops.workspace import Workspace, logit_chunks
 
 L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large GPU holds
 CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows

@@ -11,7 +11,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.ops.cuda.launch import Launcher
 from lstm_music.ops.cuda.matrices import column_sum, rounded
-from lstm_music.ops.numpy_ops import Workspace
+from lstm_music.ops.workspace import Workspace
 
 TILE = 128  # as in softmax_head.cu: rows of h, and of W transposed, of a block's product
 THREADS = 256
