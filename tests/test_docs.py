@@ -2,13 +2,12 @@
 
 import ast
 import builtins
-import importlib.util
 import re
 import sys
 
 import documentation as docs
 import pytest
-from documentation import PAGES, ROOT, name_of
+from documentation import PAGES, ROOT, name_of, tool
 from host_cuda.compile import COMPILER
 
 from lstm_music.network.config import Config
@@ -111,15 +110,6 @@ def test_what_is_checked_can_fail():
 
 
 # Made pages and figures ---------------------------------------------------------------------------
-
-
-def tool(name, folder="tools"):
-    """A script of tools/ or benchmarks/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(ROOT / folder))  # where it finds its neighbours, as when it is run
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_the_api_page_says_what_the_docstrings_say(tmp_path, monkeypatch):
