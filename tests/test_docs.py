@@ -3,7 +3,6 @@
 import ast
 import builtins
 import re
-import sys
 
 import documentation as docs
 import pytest
@@ -110,18 +109,6 @@ def test_what_is_checked_can_fail():
 
 
 # Made pages and figures ---------------------------------------------------------------------------
-
-
-def test_the_api_page_says_what_the_docstrings_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["api_page.py", "--out", str(tmp_path / "made" / "api.md")])
-    tool("api_page").main()
-    made = (tmp_path / "made" / "api.md").read_text("utf-8")
-    assert "### lstm_backward" in made and "#### Annealing.update" in made
-    assert "Go back over a sequence (back-propagation through time; Werbos 1990)." in made
-    heads = set(re.findall("^## (.+)$", made, re.M))
-    paths = (path.relative_to(docs.PACKAGE).with_suffix("") for path in docs.PACKAGE.rglob("*.py"))
-    every = {".".join(part for part in path.parts if part != "__init__") for path in paths}
-    assert heads == {name or "lstm_music" for name in every}
 
 
 def test_no_module_imports_a_private_name_of_another():
