@@ -175,6 +175,14 @@ def test_the_gpu_page_predicts_what_the_model_does(tmp_path):
     assert adam.bound(slow) == "bytes" and times[0] == pytest.approx(2 * times[1])
 
 
+def test_the_scaling_page_predicts_what_the_model_does():
+    model = tool("scaling", "benchmarks")
+    page = (ROOT / "docs" / "scaling.md").read_text("utf-8")
+    assert "\n".join(model.table()) in page
+    strong = model.cost(model.Shape(35_509, 128, 1250), model.HERE, 2)
+    assert f"{1e3 * (strong.gradients + strong.update + strong.exposed):.0f} and 927 ms" in page
+
+
 def test_the_kernels_page_predicts_what_the_gpu_page_does():
     rows = tool("roofline").rows
     shown = rows((ROOT / "docs" / "kernels.md").read_text("utf-8"), "All kernels, and the roofline")
