@@ -2,13 +2,11 @@
 
 import ast
 import builtins
-import importlib.util
 import re
-import sys
 
 import documentation as docs
 import pytest
-from documentation import PAGES, ROOT, name_of
+from documentation import PAGES, ROOT, name_of, tool
 from host_cuda.compile import COMPILER
 
 from lstm_music.network.config import Config
@@ -113,27 +111,6 @@ def test_what_is_checked_can_fail():
 # Made pages and figures ---------------------------------------------------------------------------
 
 
-def tool(name, folder="tools"):
-    """A script of tools/ or benchmarks/ as a module."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.append(str(ROOT / folder))  # where it finds its neighbours, as when it is run
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_the_api_page_says_what_the_docstrings_say(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["api_page.py", "--out", str(tmp_path / "made" / "api.md")])
-    tool("api_page").main()
-    made = (tmp_path / "made" / "api.md").read_text("utf-8")
-    assert "### lstm_backward" in made and "#### Annealing.update" in made
-    assert "Go back over a sequence (back-propagation through time; Werbos 1990)." in made
-    heads = set(re.findall("^## (.+)$", made, re.M))
-    paths = (path.relative_to(docs.PACKAGE).with_suffix("") for path in docs.PACKAGE.rglob("*.py"))
-    every = {".".join(part for part in path.parts if part != "__init__") for path in paths}
-    assert heads == {name or "lstm_music" for name in every}
-
-
 def test_no_module_imports_a_private_name_of_another():
     found = [
         f"{path.stem}: {alias.name} of {node.module}"
@@ -196,6 +173,14 @@ def test_the_gpu_page_predicts_what_the_model_does(tmp_path):
     adam = model.step(model.CASES[0], "fp32", page)[-1]
     times = [adam.seconds(c) - model.GAP for c in (slow, model.Ceilings())]
     assert adam.bound(slow) == "bytes" and times[0] == pytest.approx(2 * times[1])
+
+
+def test_the_scaling_page_predicts_what_the_model_does():
+    model = tool("scaling", "benchmarks")
+    page = (ROOT / "docs" / "scaling.md").read_text("utf-8")
+    assert "\n".join(model.table()) in page
+    strong = model.cost(model.Shape(35_509, 128, 1250), model.HERE, 2)
+    assert f"{1e3 * (strong.gradients + strong.update + strong.exposed):.0f} and 927 ms" in page
 
 
 def test_the_kernels_page_predicts_what_the_gpu_page_does():

@@ -1,9 +1,10 @@
-"""What the wheel holds. tools/check_wheel.py also installs it and runs every command."""
+"""What sdist and wheel hold. `tools/newcomer.py --wheel` installs it and runs the commands."""
 
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -70,3 +71,23 @@ def test_the_wheel_says_what_it_is(wheel):
     assert said["LICENSE"] == (ROOT / "LICENSE").read_text("utf-8")
     for extra in ("cuda12", "cuda13", "classical", "score", "listen"):
         assert f"Provides-Extra: {extra}" in said["METADATA"]
+
+
+def test_the_sdist_is_the_project(tmp_path):
+    pytest.importorskip("setuptools", minversion="77", reason="pip install 'setuptools>=77'")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode:
+        pytest.skip("no clone: git knows no files here")
+    names = [n for n in listed.stdout.decode().split("\0") if n and os.path.lexists(ROOT / n)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, tmp_path / name, follow_symlinks=False)
+    build = "from setuptools import build_meta; build_meta.build_sdist('made')"
+    done = subprocess.run(
+        [sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    (path,) = (tmp_path / "made").glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {name for name in names if not name.startswith(".")} <= held

@@ -5,7 +5,7 @@
 NAME is one of bach, jsb, muse. Primers are openings of the corpus's pieces; where its terms don't
 let others publish it, those of the bundled chorales stand in, in C, so many semitones higher
 (JSB's set is written an octave above the music). Then say how the model was made in
-src/lstm_music/data/NAME-model/README.md and docs/model-card.md, and run tools/check_wheel.py.
+src/lstm_music/data/NAME-model/README.md and docs/model-card.md.
 """
 
 import argparse

@@ -1,13 +1,16 @@
 """Try the README as a newcomer: a fresh clone, an empty HOME, each of its commands as it stands.
 
     python tools/newcomer.py CLONE [--only WORD] [--reports DIR]
+    python tools/newcomer.py CLONE --wheel FILE.whl
 
 CLONE: where to clone what is committed here; nothing may be there yet. Every line of README's
 command blocks, and every command in its sentences, runs there in its order, with a limit appended
 where it would take long (LIMITS), and what it names filled in: files of one's own, the newest run.
 Each must exit with 0 and complain of nothing. Prints a line a command: its status, its seconds.
 Exits with 1 where one fails. With --reports it also runs the slow tests, and writes what pytest
-reports of both tiers to DIR/quick.xml and DIR/slow.xml.
+reports of both tiers to DIR/quick.xml and DIR/slow.xml. With --wheel bin/NAME is `lstm-music NAME`
+of a wheel, which is installed in a new environment and run in an empty folder, where nothing of
+the source can help.
 """
 
 import argparse
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import venv
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -66,16 +70,21 @@ def main() -> int:
     parser.add_argument("clone", type=Path, metavar="CLONE")
     parser.add_argument("--only", default="", metavar="WORD", help="commands that hold this word")
     parser.add_argument("--reports", type=Path, metavar="DIR", help="where pytest's reports go")
+    parser.add_argument("--wheel", type=Path, metavar="FILE.whl", help="what to try instead")
     args = parser.parse_args()
     clone = args.clone.resolve()
     # As on Windows, where git turns line ends into its own, but for what .gitattributes says.
     crlf = ["-c", "core.autocrlf=true"]
     subprocess.run(["git", "clone", "--quiet", *crlf, str(ROOT), str(clone)], check=True)
     newcomer = Newcomer(clone)
+    if args.wheel:
+        newcomer.install(args.wheel.resolve())
     failed = []
     for line in command_lines((clone / "README.md").read_text("utf-8")):
         if args.only not in line or (line == ALL and not args.reports):
             continue
+        if args.wheel and (line.startswith(QUICK) or not line.startswith("bin/")):
+            continue  # of a clone alone
         report = []
         if args.reports and line in (QUICK, ALL):
             name = "quick" if line == QUICK else "slow"
@@ -103,6 +112,7 @@ class Newcomer:
 
     def __init__(self, clone: Path) -> None:
         self.clone, self.home = clone, clone.with_name(f"{clone.name}-home")
+        self.place, self.python = clone, clone / ".venv" / "bin" / "python"
         self.tried, self.shell = 0, ""
         for name in ("tmp", "programs", "my-midi"):
             (self.home / name).mkdir(parents=True)
@@ -117,18 +127,31 @@ class Newcomer:
             "PATH": path,
         }
 
+    def install(self, wheel: Path) -> None:
+        """Put a wheel into a new environment, and go to an empty folder."""
+        self.place = self.home / "work"
+        self.place.mkdir()
+        venv.create(self.home / "venv", with_pip=True, symlinks=True)
+        self.python = self.home / "venv" / "bin" / "python"
+        extras = [self.python, "-m", "pip", "install", "--quiet", f"{wheel}[listen,score]"]
+        subprocess.run(extras, cwd=self.place, env=self.environ, check=True)
+        self.environ["PATH"] = f"{self.python.parent}{os.pathsep}{self.environ['PATH']}"
+
     def tries(self, line: str, also: Sequence[str] = ()) -> bool:
         """Run a command with its limit and other words; return whether all was well, and print."""
         self.tried += 1
         limit = [more for start, more in LIMITS if line.startswith(start)]
         full = " ".join([line, *limit, *map(shlex.quote, also)])
         command = self.shell + self.filled(full)
+        if self.place is not self.clone:
+            command = command.replace("bin/", "lstm-music ", 1)
         begun = time.perf_counter()
         status, out, err = (self.served if line.startswith("bin/listen") else self.ran)(command)
         complaints = [said for said in err.splitlines() if said and not MEANT.fullmatch(said)]
         if line.startswith(". "):  # what a shell reads holds for all that follows
             self.shell += f"{line} && "
         well = status == 0 and not complaints and "Traceback" not in out
+        well = well and (self.place is self.clone or " bin/" not in out)
         seconds = time.perf_counter() - begun
         print(f"{'ok   ' if well else 'FAULT'} {status:3} {seconds:6.1f} s  {full}", flush=True)
         if not well:
@@ -137,15 +160,15 @@ class Newcomer:
 
     def filled(self, line: str) -> str:
         """Return a line with what it names in place: files of one's own, made now, and a run."""
-        python = self.clone / ".venv" / "bin" / "python"
         if "~/my-midi" in line or "mine.mid" in line:
             for k in range(8):
                 shutil.copy(self.clone / "docs" / "sample.mid", self.home / "my-midi" / f"{k}.mid")
-            shutil.copy(self.clone / "docs" / "sample.mid", self.clone / "mine.mid")
+            shutil.copy(self.clone / "docs" / "sample.mid", self.place / "mine.mid")
         if "JSB_Chorales.mat" in line:
-            subprocess.run([python, "-c", ROLLS, "JSB_Chorales.mat"], cwd=self.clone, check=True)
+            words = [self.python, "-c", ROLLS, "JSB_Chorales.mat"]
+            subprocess.run(words, cwd=self.place, env=self.environ, check=True)
         if "runs/NAME" in line:
-            newest = max((self.clone / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
+            newest = max((self.place / "runs").iterdir(), key=lambda run: run.stat().st_mtime)
             line = line.replace("NAME", newest.name)
         return line.replace("--data DIR", f"--data {shlex.quote(str(self.home))}")
 
@@ -153,7 +176,7 @@ class Newcomer:
         """Run a command as a shell does; return its exit status and what it printed."""
         try:
             done = subprocess.run(
-                ["bash", "-c", command], cwd=self.clone, env=self.environ, text=True,
+                ["bash", "-c", command], cwd=self.place, env=self.environ, text=True,
                 stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE, check=False,
             )  # fmt: skip
         except subprocess.TimeoutExpired:
@@ -165,7 +188,7 @@ class Newcomer:
         # Where this runs in the background, a child would ignore Ctrl-C as it does.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {command}"], cwd=self.clone, env=self.environ, text=True,
+            ["bash", "-c", f"exec {command}"], cwd=self.place, env=self.environ, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         assert process.stdout

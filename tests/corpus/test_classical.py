@@ -4,10 +4,12 @@ import signal
 import sys
 import time
 import zipfile
+from collections import Counter
 from importlib.util import find_spec
 
 import mido
 import pytest
+from documentation import ROOT, tool
 
 from lstm_music.corpus.classical import build as classical
 from lstm_music.corpus.classical import notation
@@ -443,3 +445,36 @@ def test_music21_is_asked_for_where_it_is_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(classical, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=f"-m pip install {classical.REQUIREMENT}"):
         classical.build(tmp_path / "classical.zip", 1, False)
+
+
+# The bundled corpus, of the same code.
+
+BUNDLED = ROOT / "src" / "lstm_music" / "data" / "bach.zip"
+
+
+@needs_music21
+@pytest.mark.parametrize("name", ["bwv248.23-2", "bwv846", "bwv227.1", "bwv315", "bwv171.6"])
+def test_the_bundled_corpus_can_be_built_again(name):
+    """What is unusual in it: notes cut short, two staves, a tempo, grace notes, parts in step."""
+    build_bach = tool("build_bach")
+    (path,) = (path for path in build_bach.find_scores() if path.stem == name)
+    with zipfile.ZipFile(BUNDLED) as archive:
+        assert build_bach.midi_of(path, build_bach.find_titles()) == archive.read(f"{name}.mid")
+
+
+def test_the_note_beside_the_bundled_corpus_counts_it():
+    words, parts = Counter(), Counter()
+    with zipfile.ZipFile(BUNDLED) as archive:
+        for name in archive.namelist():
+            tracks = mido.MidiFile(file=io.BytesIO(archive.read(name))).tracks[1:]
+            parts[len(tracks)] += 1
+            notes = [message for track in tracks for message in track if not message.is_meta]
+            words.update((message.type, message.note, message.time) for message in notes)
+    note = BUNDLED.with_suffix(".md").read_text("utf-8")
+    counted = {"pieces": sum(parts.values()), "message tokens": words.total()}
+    counted["notes"] = sum(n for (kind, *_), n in words.items() if kind == "note_on")
+    counted["unique message tokens"] = len(words)
+    for what, n in counted.items():
+        assert f"| {what} | {n:,} |" in note
+    assert ", ".join(f"{k} parts in {n}" for k, n in sorted(parts.items())) in note
+    assert all(time % 60 == 0 for _, _, time in words)  # no triplets, as it says

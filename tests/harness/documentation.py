@@ -1,9 +1,10 @@
 """What the documentation says that can be checked: quotations, names, links, command lines."""
 
 import ast
-import importlib
+import importlib.util
 import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -215,3 +216,12 @@ def script_complaint(words):
     flags = [word for word in words[1:] if word.startswith("--")]
     unknown = [flag for flag in flags if f'"{flag}"' not in text]
     return f"it has no {unknown}" if unknown else None
+
+
+def tool(name, folder="tools"):
+    """A script of tools/ or benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.append(str(ROOT / folder))  # where it finds its neighbours, as when it is run
+    spec.loader.exec_module(module)
+    return module

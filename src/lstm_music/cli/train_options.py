@@ -40,7 +40,7 @@ DEFAULTS: dict[str, Any] = {
     **asdict(Settings()),
     "lr": None,  # what suits the optimizer and the vocabulary
 }
-BACHS = {  # of `bin/train bach`, read as events: the best of benchmarks/variants.py
+BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's ways
     "hidden": 192,
     "dropout": 0.25,
     "batch": 16,

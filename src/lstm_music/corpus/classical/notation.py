@@ -50,15 +50,9 @@ class MeterChange(NamedTuple):
 
 def midi_of(path: Path) -> bytes:
     """Return a score's file as the bytes of a MIDI file; music21 raises whatever it likes."""
-    from music21 import converter, repeat
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        score: Any = converter.parse(path, forceSource=True)  # no cache of an older music21
-        if "Opus" in score.classes:  # a part each, in ABC
-            score = score.mergeScores()
-        with suppress(repeat.ExpanderException):  # badly formed: as written
-            score = score.expandRepeats()
+        score = read_score(path)
         sound_as_heard(score)
         measures = align_measures(score)
         parts = [(part, read_part(part)) for part in score.parts]
@@ -66,9 +60,27 @@ def midi_of(path: Path) -> bytes:
     for channel, (part, notes) in zip(CHANNELS * len(parts), parts, strict=False):
         if notes:
             program = part.getInstrument().midiProgram or 0
-            tracks.append(part_track(notes, channel, program))
+            opening = mido.Message("program_change", channel=channel, program=program)
+            tracks.append(part_track(opening, notes, channel))
     if len(tracks) == 1:
         raise ValueError("has no notes")
+    return file_of(tracks)
+
+
+def read_score(path: Path) -> Any:
+    """Return what music21 reads, its repeats played out, or as written where badly formed."""
+    from music21 import converter, repeat
+
+    score: Any = converter.parse(path, forceSource=True)  # no cache of an older music21
+    if "Opus" in score.classes:  # a part each, in ABC
+        score = score.mergeScores()
+    with suppress(repeat.ExpanderException):
+        score = score.expandRepeats()
+    return score
+
+
+def file_of(tracks: Sequence[mido.MidiTrack]) -> bytes:
+    """Return tracks as the bytes of a MIDI file."""
     file = io.BytesIO()
     mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER, tracks=tracks).save(file=file)
     return file.getvalue()
@@ -225,10 +237,7 @@ def bar_meter(bar: Measure) -> tuple[int, int]:
 
 def conductor_track(part: Any, measures: Sequence[Measure]) -> mido.MidiTrack:
     """Return the track of meters and tempi, which hold for all parts; tempi stand in the first."""
-    events = [
-        (tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator))
-        for tick, numerator, denominator in meter_changes(measures)
-    ]
+    events = meter_messages(measures)
     for mark in part.flatten().getElementsByClass("MetronomeMark"):
         tempo = mark.getQuarterBPM()
         if tempo:
@@ -237,14 +246,22 @@ def conductor_track(part: Any, measures: Sequence[Measure]) -> mido.MidiTrack:
     return track_of(sorted(events, key=lambda event: event[0]))
 
 
-def part_track(notes: Iterable[Note], channel: int, program: int) -> mido.MidiTrack:
-    """Return the notes of one part as a track."""
+def meter_messages(measures: Sequence[Measure]) -> list[tuple[int, Any]]:
+    """Return the time signatures of a score, each with its tick."""
+    return [
+        (tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator))
+        for tick, numerator, denominator in meter_changes(measures)
+    ]
+
+
+def part_track(opening: Any, notes: Iterable[Note], channel: int = 0) -> mido.MidiTrack:
+    """Return a first message and the notes of one part as a track."""
     # Tuples sort as wanted: by tick, then note-off (0) before note-on (1), then pitch.
     ends = sorted(
         end for start, stop, pitch in notes for end in ((start, 1, pitch), (stop, 0, pitch))
     )
     kinds = ("note_off", 0), ("note_on", VELOCITY)
-    events = [(0, mido.Message("program_change", channel=channel, program=program))]
+    events = [(0, opening)]
     for tick, is_on, pitch in ends:
         kind, velocity = kinds[is_on]
         message = mido.Message(kind, channel=channel, note=pitch, velocity=velocity)
