@@ -28,7 +28,10 @@ def test_the_tables_and_what_they_say(runs, tmp_path, capsys):
     figure = ["--figure", str(tmp_path / "new" / "bars.png")]
     assert run(evaluate.main, ["--music", *runs, *asked, *figure]) == 0
     shown = capsys.readouterr().out
-    for words in ("overlap with held-out", "copied from training", "bars that repeat", "polyphony"):
+    for words in (
+        "overlap with held-out", "copied from training", "bars that repeat", "polyphony",
+        "whole pieces", "equal to 16 bars before", "end on the tonic", "Whole pieces of m return",
+    ):  # fmt: skip
         assert words in shown
     made = json.loads((tmp_path / "a.json").read_text())
     names = [one["name"] for one in made["sets"]]
@@ -43,6 +46,10 @@ def test_the_tables_and_what_they_say(runs, tmp_path, capsys):
     assert sets["m"]["memorisation"]["recites"] in (True, False)
     assert len(sets["m"]["memorisation"]["samples"]) == 6
     assert (tmp_path / "new" / "bars.png").is_file()
+    assert [name for name in sets if sets[name]["whole"]] == names[:5]
+    assert sets["n"]["whole"]["bars"] == {"median": 16, "longest": 16}  # it knows no end
+    assert sets["m"]["whole"]["pieces"] == 6 == sets["training"]["whole"]["pieces"]
+    assert sets["held-out"]["whole"]["pieces"] == 2
     assert "Nearest to held-out first" in shown and "recite" in shown.lower()
 
 

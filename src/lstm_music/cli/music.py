@@ -2,10 +2,13 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from lstm_music.cli.common import (
     Parser,
@@ -20,14 +23,18 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.printing import Bar, shown
 from lstm_music.corpus.splits import SPLITS
+from lstm_music.evaluation.music.form import PHRASE
 from lstm_music.evaluation.music.judgement import (
     Judgement,
     as_json,
     in_words,
     judge,
+    percentile_90,
     recites,
+    some_mean,
 )
 from lstm_music.evaluation.music.memorisation import LONG, SHORT
+from lstm_music.evaluation.music.repetition import WHOLE_LAGS
 from lstm_music.evaluation.music.sets import Asked, corpus_for, reference_of, sets_of
 from lstm_music.runs.opened import (
     bundled_model,
@@ -75,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     if args.json:
         content = {
             "bars": args.bars, "seed": args.seed, "reference": judged[0].name,
-            "sets": [as_json(one, judged[0].memory) for one in judged],
+            "sets": [as_json(one, judged[0]) for one in judged],
         }  # fmt: skip
         write((json.dumps(content, indent=2) + "\n").encode(), args.json)
     if args.figure:
@@ -113,6 +120,7 @@ def print_tables(judged: Sequence[Judgement], args: argparse.Namespace) -> None:
         (f"{lag} bar{'s' * (lag > 1)} before", repetition_cell(lag)) for lag in judged[0].repetition
     ]
     print_table("bars that repeat the one", judged, repeated)
+    print_table("whole pieces", judged, whole_rows(judged))
 
 
 def mean_cell(name: str) -> Cell:
@@ -156,6 +164,39 @@ def memory_rows(judged: Sequence[Judgement]) -> list[tuple[str, Cell]]:
         ("longest run", cell(lambda m: str(m.worst.transposed.notes))),
         ("samples half copied", cell(lambda m: str(len(m.recited)))),
         ("recites", verdict),
+    ]
+
+
+def whole_rows(judged: Sequence[Judgement]) -> list[tuple[str, Cell]]:
+    """Return the rows of the table of whole pieces."""
+    held_out = judged[0].whole
+
+    def cell(form: str, of: Callable[[Any], float]) -> Cell:
+        def show(one: Judgement) -> str:
+            value = math.nan if one.whole is None else of(one.whole)
+            return "-" if math.isnan(value) else format(value, form)
+
+        return show
+
+    def equal(lag: int) -> Cell:
+        return cell(".1%", lambda whole: whole.equal[lag].value)
+
+    return [
+        ("pieces", cell("d", lambda w: len(w.bars))),
+        *((f"equal to {lag} bar{'s' * (lag > 1)} before", equal(lag)) for lag in WHOLE_LAGS),
+        ("returns a piece", cell(".2f", lambda w: w.returns.value)),
+        ("longest return, mean", cell(".1f", lambda w: w.longest.mean())),
+        ("longest return, bars", cell(".0f", lambda w: w.longest.max())),
+        ("passage, median bars", cell(".1f", lambda w: some_mean(w.passages, np.median))),
+        ("passage, 90th percentile", cell(".1f", lambda w: percentile_90(w.passages))),
+        ("times in a row, mean", cell(".2f", lambda w: w.times.mean())),
+        ("times in a row, most", cell(".0f", lambda w: w.times.max())),
+        ("pieces that loop", cell("d", lambda w: w.loops(held_out))),
+        ("end on the tonic", cell(".0%", lambda w: w.tonic.value)),
+        ("end in their first key", cell(".0%", lambda w: w.key.value)),
+        ("phrases of {} to {} bars".format(*PHRASE), cell(".0%", lambda w: w.phrases.value)),
+        ("bars, median", cell(".0f", lambda w: np.median(w.bars))),
+        ("bars, longest", cell(".0f", lambda w: w.bars.max())),
     ]
 
 

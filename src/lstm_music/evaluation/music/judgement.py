@@ -1,17 +1,34 @@
 """Sets of pieces judged together: what they are like, how near to real music, what they copy."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from lstm_music.evaluation.music.excerpts import Music
+from lstm_music.evaluation.music.form import (
+    PHRASE,
+    ends_in_first_key,
+    ends_on_tonic,
+    length_in_bars,
+    phrases_as_usual,
+)
 from lstm_music.evaluation.music.measures import features, numbers
 from lstm_music.evaluation.music.memorisation import LONG, RECITED, SHORT, Copy, Index, Recall
 from lstm_music.evaluation.music.nearness import COVERAGE, RESAMPLES, Interval, Nearness, compare
-from lstm_music.evaluation.music.repetition import LAGS, by_lag, repetition, similarity
+from lstm_music.evaluation.music.repetition import (
+    LAGS,
+    WHOLE_LAGS,
+    by_lag,
+    equal_to_earlier,
+    numbered_bars,
+    repetition,
+    returns,
+    similarity,
+    times_in_a_row,
+)
 
 Array = npt.NDArray[np.float64]
 
@@ -22,12 +39,14 @@ class MusicSet(NamedTuple):
     """Pieces to judge.
 
     kind: "real", "run" or "baseline"; training: the index of what it may have copied, or None.
+    pieces: all of one length; whole: others from beginning to end, or None.
     """
 
     name: str
     kind: str
     pieces: list[Music]
     training: Index | None
+    whole: list[Music] | None = None
 
 
 class Memory(NamedTuple):
@@ -52,6 +71,28 @@ class Memory(NamedTuple):
         return [recall for recall in enough if recall.recited >= RECITED]
 
 
+class Whole(NamedTuple):
+    """What returns in whole pieces, and their form; lengths are in bars.
+
+    equal: shares of bars that equal the one so many before; passages: lengths of all returns;
+    longest, times: of each piece its longest return, and how often a passage follows itself.
+    """
+
+    equal: dict[int, Interval]
+    returns: Interval  # a piece
+    passages: Array
+    longest: Array
+    times: Array
+    tonic: Interval
+    key: Interval
+    phrases: Interval  # the share of PHRASE bars
+    bars: Array  # of each piece
+
+    def loops(self, held_out: "Whole") -> int:
+        """Return how many pieces play a passage more often in a row than any held-out one."""
+        return int((self.times > held_out.times.max()).sum())
+
+
 class Judgement(NamedTuple):
     """What is said of a set; nearness and mean overlap are to the reference."""
 
@@ -66,6 +107,7 @@ class Judgement(NamedTuple):
     repetition: dict[int, Interval]
     similarity: list[Interval]  # by lag, from 1 bar
     bars: Array  # similarity of the bars of the piece nearest to the set's mean
+    whole: Whole | None
 
 
 def judge(reference: MusicSet, one: MusicSet, bars: int, seed: int = 0) -> Judgement:
@@ -95,6 +137,30 @@ def judge(reference: MusicSet, one: MusicSet, bars: int, seed: int = 0) -> Judge
         {lag: mean_interval(np.array([row[lag] for row in repeated]), seed) for lag in LAGS},
         [mean_interval(column, seed) for column in curves.T],
         matrices[typical],
+        whole_of(one.whole, seed) if one.whole else None,
+    )
+
+
+def whole_of(pieces: Sequence[Music], seed: int) -> Whole:
+    """Return what returns in whole pieces, and their form."""
+    bars = [numbered_bars(piece.notes) for piece in pieces]
+    found = [returns(one) for one in bars]
+    usual = [phrases_as_usual(piece.notes) for piece in pieces]
+    sizes = np.array([len(some) for some in usual], np.float64)
+
+    def mean_of(values: Iterable[float]) -> Interval:
+        return mean_interval(np.array([*values], np.float64), seed)
+
+    return Whole(
+        {lag: mean_of(equal_to_earlier(one, lag) for one in bars) for lag in WHOLE_LAGS},
+        mean_of(map(len, found)),
+        np.array([length for some in found for length in some], np.float64),
+        np.array([max(some, default=0) for some in found], np.float64),
+        np.array([times_in_a_row(one) for one in bars], np.float64),
+        mean_of(map(ends_on_tonic, pieces)),
+        mean_of(map(ends_in_first_key, pieces)),
+        mean_interval(np.array([some_mean(some) for some in usual]), seed, sizes),
+        np.array([length_in_bars(piece.notes) for piece in pieces], np.float64),
     )
 
 
@@ -127,16 +193,22 @@ def recites(own: Memory, held_out: Memory) -> bool:
     return bool(more or (own.recited and not held_out.recited))
 
 
-def mean_interval(values: Array, seed: int) -> Interval:
-    """Return the mean of values (n,) that are known, and its bootstrap interval over pieces."""
-    values = values[~np.isnan(values)]
+def mean_interval(values: Array, seed: int, weights: Array | None = None) -> Interval:
+    """Return the mean of values (n,) that are known, and its bootstrap interval over pieces.
+
+    weights (n,): how often each counts, at least something; None for once.
+    """
+    known = ~np.isnan(values)
+    values, weights = values[known], weights if weights is None else weights[known]
     if not len(values):
         return Interval(math.nan, math.nan, math.nan)
     rng = np.random.default_rng(seed)
-    means = values[rng.integers(len(values), size=(RESAMPLES * 5, len(values)))].mean(axis=1)
+    drawn = rng.integers(len(values), size=(RESAMPLES * 5, len(values)))
+    share = weights if weights is None else weights[drawn]
+    means = np.average(values[drawn], axis=1, weights=share)
     tail = (1 - COVERAGE) / 2
     low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(values.mean()), float(low), float(high))
+    return Interval(float(np.average(values, weights=weights)), float(low), float(high))
 
 
 def some_mean(values: Array, of: Any = np.mean) -> float:
@@ -148,9 +220,9 @@ def some_mean(values: Array, of: Any = np.mean) -> float:
 # JSON and words ---------------------------------------------------------------------------------
 
 
-def as_json(one: Judgement, held_out: Memory | None) -> dict[str, Any]:
+def as_json(one: Judgement, reference: Judgement) -> dict[str, Any]:
     """Return a judgement as an object for JSON; what isn't known is null."""
-    memory = one.memory
+    memory, held_out = one.memory, reference.memory
     made = {
         "name": one.name,
         "kind": one.kind,
@@ -180,9 +252,34 @@ def as_json(one: Judgement, held_out: Memory | None) -> dict[str, Any]:
                 for recall in memory.recalls
             ],
         },
+        "whole": one.whole and whole_json(one.whole, reference.whole),
     }  # fmt: skip
     cleaned: dict[str, Any] = without_nan(made)
     return cleaned
+
+
+def whole_json(whole: Whole, held_out: Whole | None) -> dict[str, Any]:
+    """Return what is known of whole pieces as an object for JSON."""
+    return {
+        "pieces": len(whole.bars),
+        "equal_bars": {str(lag): share._asdict() for lag, share in whole.equal.items()},
+        "returns": whole.returns._asdict(),
+        "longest_return": {"mean": whole.longest.mean(), "most": whole.longest.max()},
+        "passage_bars": {
+            "median": some_mean(whole.passages, np.median), "p90": percentile_90(whole.passages),
+        },
+        "times_in_a_row": {"mean": whole.times.mean(), "most": whole.times.max()},
+        "looping": whole.loops(held_out) if held_out else None,
+        "ends_on_tonic": whole.tonic._asdict(),
+        "ends_in_first_key": whole.key._asdict(),
+        "phrases_of_{}_to_{}_bars".format(*PHRASE): whole.phrases._asdict(),
+        "bars": {"median": np.median(whole.bars), "longest": whole.bars.max()},
+    }  # fmt: skip
+
+
+def percentile_90(lengths: Array) -> float:
+    """Return the length that 90 % don't exceed, NaN of none."""
+    return some_mean(lengths, lambda known: np.quantile(known, 0.9))
 
 
 def without_nan(value: Any) -> Any:
@@ -225,6 +322,8 @@ def words_of(one: Judgement, reference: Judgement) -> list[str]:
     ]
     if one.memory and reference.memory:
         lines.append(memory_words(one.name, one.memory, reference.memory))
+    if one.whole and reference.whole:
+        lines.append(whole_words(one.name, one.whole, reference.whole))
     return lines
 
 
@@ -249,6 +348,17 @@ def memory_words(name: str, own: Memory, held_out: Memory) -> str:
     if recites(own, held_out):
         return f"{name} RECITES: {compared}; {longest}."
     return f"{name} does not recite: {compared}; {longest}."
+
+
+def whole_words(name: str, own: Whole, held_out: Whole) -> str:
+    """Return how a run's whole pieces return and end, in words."""
+    looping = own.loops(held_out)
+    loops = f"{looping} of {len(own.times)} LOOP" if looping else "none loops"
+    return (
+        f"Whole pieces of {name} return {own.returns.value:.2f} times, held-out ones "
+        f"{held_out.returns.value:.2f} times; {loops}; {own.tonic.value:.0%} end on the tonic, "
+        f"held-out ones {held_out.tonic.value:.0%}."
+    )
 
 
 def described(copy: Copy) -> str:

@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
@@ -114,14 +116,16 @@ class Indexes(dict[str, Index]):
 
 def real_set(reference: Corpus, split: str, indexes: Indexes, asked: Asked) -> MusicSet:
     """Return excerpts of a split; raises UserError where it has fewer than two."""
-    pieces = excerpts(split_music(reference, split), asked.bars, asked.num, asked.seed)
+    music = split_music(reference, split)
+    pieces = excerpts(music, asked.bars, asked.num, asked.seed)
     if len(pieces) < 2:
         raise UserError(
             f"the {split} split has music for {len(pieces)} excerpts of {asked.bars} bars, and "
             "two are needed: give a lower --bars"
         )
     own = None if split == "train" else indexes.of(reference)
-    return MusicSet(REAL[split], "real", pieces, own)
+    drawn = np.random.default_rng(asked.seed).permutation(len(music))[: asked.num]
+    return MusicSet(REAL[split], "real", pieces, own, [music[p] for p in drawn])
 
 
 def run_set(
@@ -129,7 +133,8 @@ def run_set(
 ) -> MusicSet:
     """Return what a run composes."""
     composer = composer_of(checkpoint, model_of(checkpoint, asked.backend))
-    return MusicSet(name, "run", composed(composer, asked), indexes.of(corpus))
+    pieces, whole = (composed(composer, asked, bars) for bars in (asked.bars, None))
+    return MusicSet(name, "run", pieces, indexes.of(corpus), whole)
 
 
 def untrained_set(
@@ -138,7 +143,7 @@ def untrained_set(
     """Return what a run's network composes with the weights that it began with."""
     seed = checkpoint.meta["settings"]["seed"]
     model = Model(checkpoint.config, ops_of(asked.backend), seed, words=checkpoint.words)
-    pieces = composed(composer_of(checkpoint, model), asked)
+    pieces = composed(composer_of(checkpoint, model), asked, asked.bars)
     return MusicSet(UNTRAINED, "baseline", pieces, indexes.of(corpus))
 
 
@@ -152,7 +157,7 @@ def frequency_set(
     """Return what a baseline of frequencies composes."""
     rolls = rolls_of(first, corpus, asked)
     baseline = fit_baseline(kind, rolls.split_frames("train"), rolls.split_frames("valid"))
-    pieces = composed(FrequencyComposer(baseline, rolls.reading.grid), asked)
+    pieces = composed(FrequencyComposer(baseline, rolls.reading.grid), asked, asked.bars)
     return MusicSet(kind, "baseline", pieces, indexes.of(corpus))
 
 
@@ -170,11 +175,11 @@ def rolls_of(first: tuple[str, Checkpoint, Path | None], own: Corpus, asked: Ask
     return corpus
 
 
-def composed(composer: Composer[Any], asked: Asked) -> list[Music]:
-    """Return the pieces asked for, each from silence."""
+def composed(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Music]:
+    """Return the pieces asked for, each from silence, of so many bars or, of None, to its end."""
     options = Options(
         None,
-        asked.bars * BAR,
+        bars and bars * BAR,
         temperature=asked.temperature,
         top_p=composer.top_p if asked.top_p is None else asked.top_p,
         seed=asked.seed,
