@@ -6,7 +6,7 @@ from typing import ClassVar, TypeAlias
 
 import numpy as np
 
-from lstm_music.arrays import Array
+from lstm_music.arrays import Array, Mixture
 from lstm_music.network.embedding import Parts, Shapes
 from lstm_music.ops import NumpyOps, Workspace
 from lstm_music.ops.workspace import rows_as
@@ -58,12 +58,13 @@ class SoftmaxHead:
         targets: Array,
         scale: float,
         work: Workspace,
+        mix: Mixture | None = None,
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return losses (N,), dh (N, H) and {"W", "b"}; the gradients are of scale · Σ losses."""
         losses = work.array("losses", targets.shape)
         dh = work.array("dh_head", h.shape)
         dW, db = work.like("dW", p["W"]), work.array("db", p["b"].shape)
-        ops.linear_softmax_xent(h, p["W"], p["b"], targets, scale, losses, dh, dW, db, work)
+        ops.linear_softmax_xent(h, p["W"], p["b"], targets, scale, losses, dh, dW, db, work, mix)
         return losses, dh, {"W": dW, "b": db}
 
 
@@ -147,6 +148,7 @@ class FactoredHead:
         targets: Parts,
         scale: float,
         work: Workspace,
+        mix: Mixture | None = None,
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return losses (N,), dh (N, H) and each gradient, of scale · Σ losses.
 
@@ -230,11 +232,12 @@ class SigmoidHead:
         targets: Array,
         scale: float,
         work: Workspace,
+        mix: Mixture | None = None,
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return losses (N,), dh (N, H) and {"W", "b"}; the gradients are of scale · Σ losses."""
         losses, dh = work.array("losses", (len(h),)), work.array("dh_head", h.shape)
         logits = linear(ops, h, p["W"], p["b"], work, "logits")
-        ops.sigmoid_xent(logits, targets, losses, scale)
+        ops.sigmoid_xent(logits, targets, losses, scale, mix)
         ops.matmul(logits, p["W"].T, dh)
         return losses, dh, linear_grads(ops, p, h, logits, work, "W", "b")
 
@@ -306,13 +309,14 @@ class NadeHead:
         targets: Array,
         scale: float,
         work: Workspace,
+        mix: Mixture | None = None,
     ) -> tuple[Array, Array, dict[str, Array]]:
         """Return losses (N,), dh (N, H) and each gradient, of scale · Σ losses."""
         losses, dh = work.array("losses", (len(h),)), work.array("dh_head", h.shape)
         visible = linear(ops, h, p["Wv"], p["bv"], work, "visible")
         hidden = linear(ops, h, p["Wh"], p["bh"], work, "hidden")
         dW, dU = work.array("dW", p["W"].shape), work.array("dU", p["U"].shape)
-        ops.nade_xent(visible, hidden, targets, p["W"], p["U"], scale, losses, dW, dU, work)
+        ops.nade_xent(visible, hidden, targets, p["W"], p["U"], scale, losses, dW, dU, work, mix)
         ops.matmul(visible, p["Wv"].T, dh)
         ops.matmul_add(hidden, p["Wh"].T, dh)
         return (

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 
 MATCH, LATEST, MOVED, OPENING, LAGS = range(5)  # candidates; from LAGS on, one for each lag
 REST, PITCH, OPENS, AT, DELTA, RANK, FIELDS = range(7)  # of a row of a word table
@@ -27,8 +28,6 @@ BAR = 2**38  # in times: longer than any bar that words tell of
 TRACK = 2**45
 SHIFT = 256  # what a difference of pitches is raised by
 NONE = -1
-BUCKETS = 10  # of runs: 0, 1, 2-3, 4-7, … 256 and more
-HIT, NOTHING = 16, 255  # added to the bucket of a candidate that was right; no candidate
 NEWEST, FARTHEST = 32, 64  # places that a search looks at, and words that it compares
 SLOTS = 4096  # of a table of places by what stands there
 
@@ -124,7 +123,7 @@ def unmoved(code: int, pitch_before: int) -> int:
 
 
 def bucket(run: int) -> int:
-    """Return the bucket of a run: 0, then one for each doubling."""
+    """Return the bucket of a run: 0, 1, 2-3, 4-7, … 256 and more."""
     n = 0
     while run > 0 and n < BUCKETS - 1:
         run //= 2

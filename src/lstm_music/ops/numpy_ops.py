@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from lstm_music.arrays import Array
-from lstm_music.ops.reference import maths, notes
+from lstm_music.ops.reference import copying, maths, notes
 from lstm_music.ops.workspace import Workspace
 
 
@@ -118,6 +118,8 @@ class NumpyOps:
     nade_xent = staticmethod(notes.nade_xent)
     nade_nll = staticmethod(notes.nade_nll)
     nade_sample = staticmethod(notes.nade_sample)
+    copy_shares = staticmethod(copying.copy_shares)
+    copy_backward = staticmethod(copying.copy_backward)
 
     def softmax_nll(self, logits: Array, targets: Array, losses: Array) -> None:
         """Compute softmax cross-entropy without its gradient; logits (N, V) are overwritten."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numba import get_num_threads
 
-from lstm_music.arrays import NO_NOTES, Array
+from lstm_music.arrays import NO_NOTES, Array, Mixture
 from lstm_music.ops.cpu.arithmetic import (
     dot,
     fast_exp,
@@ -46,11 +46,23 @@ def _softmax_row(logits, b, target, floor):  # type: ignore[no-untyped-def]
     return total, math.log(total) - at_target
 
 
+@njit(cache=True, error_model="numpy", inline="always")
+def _mixed(nats, own, copied):  # type: ignore[no-untyped-def]
+    """Return a mixture's nats and the network's share, as reference.copying.mixed, of one row."""
+    own -= nats
+    top = max(own, copied)
+    total = top + math.log(math.exp(own - top) + math.exp(copied - top))
+    return -total, math.exp(own - total)
+
+
 @njit(cache=True, parallel=True, error_model="numpy")
-def _bias_softmax_xent(logits, b, targets, losses, scale, floor, dbs):  # type: ignore[no-untyped-def]
+def _bias_softmax_xent(  # type: ignore[no-untyped-def]
+    logits, b, targets, losses, scale, floor, dbs, own, copied
+):
     """Add the bias, compute losses and gradients in one visit of each row.
 
-    dbs (threads, V): each thread adds its rows' gradients to its own row of dbs.
+    dbs (threads, V): each thread adds its rows' gradients to its own row of dbs. own, copied: a
+    mixture's (N,), empty without one.
     """
     N, V = logits.shape
     threads = len(dbs)
@@ -64,14 +76,18 @@ def _bias_softmax_xent(logits, b, targets, losses, scale, floor, dbs):  # type: 
                 x[:] = 0
                 continue
             total, loss = _softmax_row(x, b, target, floor)
+            weight = scale
+            if len(own) > 0:
+                loss, part = _mixed(loss, own[n], copied[n])
+                weight = logits.dtype.type(scale * part)
             losses[n] = loss
-            share = scale / total
+            share = weight / total
             for v in range(V):
                 d = x[v] * share
                 x[v] = d
                 db[v] += d
-            x[target] -= scale
-            db[target] -= scale
+            x[target] -= weight
+            db[target] -= weight
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -106,8 +122,18 @@ def _sigmoid_row(z, y, scale, scratch):  # type: ignore[no-untyped-def]
     return total
 
 
+@njit(cache=True, error_model="numpy")
+def _mixed_sigmoid_row(z, y, scale, scratch, own, copied, n):  # type: ignore[no-untyped-def]
+    """As `_sigmoid_row`, of row n of a mixture where there is one."""
+    if len(own) == 0:
+        return _sigmoid_row(z, y, scale, scratch)
+    nats, part = _mixed(_sigmoid_row(z, y, scale, scratch), own[n], copied[n])
+    z *= z.dtype.type(part)
+    return nats
+
+
 @njit(cache=True, parallel=True, error_model="numpy")
-def _sigmoid_xent(logits, targets, losses, scale, parts):  # type: ignore[no-untyped-def]
+def _sigmoid_xent(logits, targets, losses, scale, parts, own, copied):  # type: ignore[no-untyped-def]
     N = len(logits)
     for part in prange(parts):
         scratch = np.empty((2, logits.shape[1]), logits.dtype)
@@ -116,7 +142,9 @@ def _sigmoid_xent(logits, targets, losses, scale, parts):  # type: ignore[no-unt
                 losses[n] = 0
                 logits[n] = 0
             else:
-                losses[n] = _sigmoid_row(logits[n], targets[n], scale, scratch)
+                losses[n] = _mixed_sigmoid_row(
+                    logits[n], targets[n], scale, scratch, own, copied, n
+                )
 
 
 @njit(cache=True, error_model="numpy")
@@ -170,7 +198,7 @@ def _nade_row_backward(dz, da, x, U, s, count, dW, dU, ds):  # type: ignore[no-u
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _nade_xent(  # type: ignore[no-untyped-def]
-    visible, hidden, targets, W, U, scale, losses, grads
+    visible, hidden, targets, W, U, scale, losses, grads, own, copied
 ):
     """grads (2, parts, D, K): each part adds to its own copies of dW and dU."""
     N, D = visible.shape
@@ -187,7 +215,7 @@ def _nade_xent(  # type: ignore[no-untyped-def]
                 a[:] = 0
                 continue
             count = _nade_row_forward(z, a, x, W, U, s)
-            losses[n] = _sigmoid_row(z, x, scale, scratch)
+            losses[n] = _mixed_sigmoid_row(z, x, scale, scratch, own, copied, n)
             _nade_row_backward(z, a, x, U, s, count, dW, dU, ds)
 
 
@@ -223,11 +251,20 @@ def _nade_sample(visible, hidden, W, U, draws, inverse, out):  # type: ignore[no
                 _sigmoids(a, s)
 
 
-def softmax_xent(ops: NumpyOps, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+def softmax_xent(
+    ops: NumpyOps,
+    logits: Array,
+    targets: Array,
+    losses: Array,
+    scale: float,
+    mix: Mixture | None = None,
+) -> None:
     """As NumpyOps.softmax_xent, in one visit of each row."""
     V = logits.shape[1]
     b, dbs = np.zeros(V, ops.dtype), np.zeros((get_num_threads(), V), ops.dtype)
-    _bias_softmax_xent(logits, b, targets, losses, ops.real(scale), floor(ops), dbs)
+    _bias_softmax_xent(
+        logits, b, targets, losses, ops.real(scale), floor(ops), dbs, *shares(ops, mix)
+    )
 
 
 def linear_softmax_xent(
@@ -242,13 +279,17 @@ def linear_softmax_xent(
     dW: Array,
     db: Array,
     work: Workspace,
+    mix: Mixture | None = None,
 ) -> None:
     """As NumpyOps.linear_softmax_xent; bias, loss, gradient and db in one visit of a row."""
     dbs = work.array("dbs", (get_num_threads(), len(b)))
     dbs[...] = 0
     for rows, logits in logit_chunks(len(h), len(b), work):
         ops.matmul(h[rows], W, logits)
-        _bias_softmax_xent(logits, b, targets[rows], losses[rows], ops.real(scale), floor(ops), dbs)
+        _bias_softmax_xent(
+            logits, b, targets[rows], losses[rows], ops.real(scale), floor(ops), dbs,
+            *shares(ops, mix and mix.rows(rows)),
+        )  # fmt: skip
         ops.matmul(logits, W.T, dh[rows])
         (ops.matmul_add if rows.start else ops.matmul)(h[rows].T, logits, dW)
     np.sum(dbs, axis=0, out=db)
@@ -263,9 +304,18 @@ def linear_softmax_nll(
         _bias_softmax_nll(logits, b, targets[rows], losses[rows], floor(ops))
 
 
-def sigmoid_xent(ops: NumpyOps, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+def sigmoid_xent(
+    ops: NumpyOps,
+    logits: Array,
+    targets: Array,
+    losses: Array,
+    scale: float,
+    mix: Mixture | None = None,
+) -> None:
     """As NumpyOps.sigmoid_xent, in one pass."""
-    _sigmoid_xent(logits, targets, losses, ops.real(scale), get_num_threads())
+    _sigmoid_xent(
+        logits, targets, losses, ops.real(scale), get_num_threads(), *shares(ops, mix)
+    )
 
 
 def nade_xent(
@@ -280,11 +330,12 @@ def nade_xent(
     dW: Array,
     dU: Array,
     work: Workspace,
+    mix: Mixture | None = None,
 ) -> None:
     """As NumpyOps.nade_xent; the hidden units are computed anew only where a note is on."""
     grads = work.array("nade_grads", (2, get_num_threads(), *W.shape))
     grads[...] = 0
-    _nade_xent(visible, hidden, targets, W, U, ops.real(scale), losses, grads)
+    _nade_xent(visible, hidden, targets, W, U, ops.real(scale), losses, grads, *shares(ops, mix))
     np.sum(grads[0], axis=0, out=dW)
     np.sum(grads[1], axis=0, out=dU)
 
@@ -308,6 +359,11 @@ def nade_sample(
 ) -> None:
     """As NumpyOps.nade_sample, in one call."""
     _nade_sample(visible, hidden, W, U, draws, ops.real(1 / temperature), out)
+
+
+def shares(ops: NumpyOps, mix: Mixture | None) -> Mixture:
+    """Return a mixture, or an empty one, as compiled code takes it."""
+    return mix or Mixture(np.empty(0, ops.dtype), np.empty(0, ops.dtype))
 
 
 def floor(ops: NumpyOps) -> Any:

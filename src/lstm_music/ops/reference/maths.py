@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.arrays import Array, RowGradient
+from lstm_music.arrays import Array, Mixture, RowGradient
 from lstm_music.ops.philox import dropout_threshold, random_bits
+from lstm_music.ops.reference.copying import mixed
 from lstm_music.ops.workspace import Workspace, logit_chunks
 
 BETA1, BETA2, EPS = 0.9, 0.999, 1e-8  # Adam's, as Kingma & Ba 2015 advise
@@ -193,11 +194,14 @@ def dropout(
 # Softmax -----------------------------------------------------------------------------------------
 
 
-def softmax_xent(logits: Array, targets: Array, losses: Array, scale: float) -> None:
+def softmax_xent(
+    logits: Array, targets: Array, losses: Array, scale: float, mix: Mixture | None = None
+) -> None:
     """Compute softmax cross-entropy and its gradient.
 
     logits (N, V): overwritten with scale · (softmax - one_hot(target)).
-    targets (N,): ids; -1 asks for no loss and no gradient. losses (N,): nats, overwritten.
+    targets (N,): ids; -1 asks for no loss and no gradient. losses (N,): nats, overwritten. mix: of
+    a copy gate, whose mixture the losses are of then.
     """
     used = targets >= 0
     safe = np.where(used, targets, 0)
@@ -207,8 +211,9 @@ def softmax_xent(logits: Array, targets: Array, losses: Array, scale: float) -> 
     np.exp(logits, out=logits)
     total = logits.sum(axis=1)
     losses[...] = np.where(used, np.log(total) - at_target, 0)
-    logits *= (np.where(used, scale, 0) / total)[:, None]
-    logits[n, safe] -= np.where(used, scale, 0)
+    scales = np.where(used, scale, 0) * mixed(losses, mix)
+    logits *= (scales / total)[:, None]
+    logits[n, safe] -= scales
 
 
 def linear_softmax_xent(
@@ -222,18 +227,20 @@ def linear_softmax_xent(
     dW: Array,
     db: Array,
     work: Workspace,
+    mix: Mixture | None = None,
 ) -> None:
     """Compute the softmax cross-entropy of h·W + b, and every gradient, in chunks of rows.
 
     The (N, V) logits never exist as a whole. h (N, H), W (H, V), b (V,), targets (N,) with
-    -1 for none. scale multiplies the gradients. Overwrites losses (N,), dh (N, H), dW, db.
+    -1 for none. scale multiplies the gradients. mix: of a copy gate (N,), whose mixture the losses
+    are of then. Overwrites losses (N,), dh (N, H), dW, db.
     """
     dW[...] = 0
     db[...] = 0
     for rows, logits in logit_chunks(len(h), len(b), work):
         np.matmul(h[rows], W, out=logits)
         logits += b
-        softmax_xent(logits, targets[rows], losses[rows], scale)
+        softmax_xent(logits, targets[rows], losses[rows], scale, mix and mix.rows(rows))
         np.matmul(logits, W.T, out=dh[rows])
         dW += h[rows].T @ logits
         db += logits.sum(axis=0)

@@ -5,7 +5,8 @@ D notes, K hidden units of a NADE; N = T·B rows.
 
 import numpy as np
 
-from lstm_music.arrays import NO_NOTES, Array
+from lstm_music.arrays import NO_NOTES, Array, Mixture
+from lstm_music.ops.reference.copying import mixed
 from lstm_music.ops.reference.maths import sigmoid
 from lstm_music.ops.workspace import Workspace
 
@@ -23,19 +24,22 @@ def note_embedding_backward(x: Array, dx: Array, dW: Array) -> None:
     np.matmul(x.T.astype(dW.dtype), dx, out=dW)
 
 
-def sigmoid_xent(logits: Array, targets: Array, losses: Array, scale: float) -> None:
+def sigmoid_xent(
+    logits: Array, targets: Array, losses: Array, scale: float, mix: Mixture | None = None
+) -> None:
     """Compute the cross-entropy of D independent notes, and its gradient.
 
     logits (N, D): overwritten with scale · (sigmoid - target). targets (N, D) uint8 0/1; a row
     that begins with NO_NOTES asks for no loss and no gradient. losses (N,): nats summed over
-    the notes, overwritten.
+    the notes, overwritten. mix: as in `softmax_xent`.
     """
     used = targets[:, 0] != NO_NOTES
     y = np.where(used[:, None], targets, 0).astype(logits.dtype)
     # log(1 + e^x) - y·x without overflow.
     nats = np.maximum(logits, 0) - logits * y + np.log1p(np.exp(-np.abs(logits)))
     losses[...] = np.where(used, nats.sum(axis=1), 0)
-    logits[...] = (sigmoid(logits) - y) * np.where(used, logits.dtype.type(scale), 0)[:, None]
+    scales = np.where(used, logits.dtype.type(scale), 0) * mixed(losses, mix)
+    logits[...] = (sigmoid(logits) - y) * scales[:, None]
 
 
 def nade_xent(
@@ -49,6 +53,7 @@ def nade_xent(
     dW: Array,
     dU: Array,
     work: Workspace,
+    mix: Mixture | None = None,
 ) -> None:
     """Compute the cross-entropy of notes under a NADE with conditional biases, and gradients.
 
@@ -56,7 +61,7 @@ def nade_xent(
     W[k] for each note k < d that is on (Larochelle & Murray 2011, equations 3 and 4).
     visible (N, D), hidden (N, K): biases, overwritten with scale times their gradients.
     targets (N, D) uint8 as in `sigmoid_xent`. W, U (D, K). Overwrites losses (N,): nats summed
-    over the notes, and dW, dU (D, K).
+    over the notes, and dW, dU (D, K). mix: as in `softmax_xent`.
     """
     used = targets[:, 0] != NO_NOTES
     x = np.where(used[:, None], targets, 0).astype(W.dtype)
@@ -64,7 +69,7 @@ def nade_xent(
     for d in range(len(U)):
         visible[:, d] += sigmoid(a) @ U[d]
         a += x[:, d, None] * W[d]
-    sigmoid_xent(visible, targets, losses, scale)
+    sigmoid_xent(visible, targets, losses, scale, mix)
     hidden[...] = 0
     for d in reversed(range(len(U))):
         np.dot(x[:, d], hidden, out=dW[d])
