@@ -262,7 +262,7 @@ def one_step(ours: Ours, case: Case, variant: str) -> None:
     twin, table, partial, slots = known.alive
     ours.xp.cuda.runtime.profilerStart()
     with graph.stream:
-        graph._update(twin, known.sent, slots, table, partial)
+        graph._update(twin, known.buffers, slots, table, partial)
         graph.stream.synchronize()
     ours.xp.cuda.runtime.profilerStop()
 

@@ -13,8 +13,10 @@ from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.network.model import Model
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.layout import padded
-from lstm_music.ops.cuda.optimizer import FOUND, Parameter
+from lstm_music.ops.cuda.optimizer import Parameter, step_inputs, structs_on_device
 from lstm_music.ops.cuda.softmax import padded_chunks
+from lstm_music.ops.cuda.structs import STEP_INPUTS, STEP_RESULTS
+from lstm_music.ops.reference.maths import Adam
 from lstm_music.ops.workspace import zeros_as
 
 Call: TypeAlias = Callable[[], Any]
@@ -114,8 +116,8 @@ def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
     ids, x, losses = random.ids(N, case.V), random.real(N, case.H), random.real(N)
     step, where = xp.zeros(1, np.uint32), xp.zeros(case.V, np.int32)
     slots: dict[str, Any] = {}
-    given = ops.asarray([LR, 1, 1, 1 / N, CLIP], np.float64)
-    found = xp.zeros(len(FOUND), np.float64)
+    inputs = structs_on_device(ops, STEP_INPUTS, step_inputs(Adam(LR, 1), 1 / N, CLIP))
+    results = xp.zeros(STEP_RESULTS.itemsize, np.uint8)
 
     def embedding() -> None:
         ops.embedding_forward(W, ids, x)
@@ -135,8 +137,8 @@ def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
     partial = xp.empty(table.norm_blocks, np.float64)
 
     def optimizer() -> None:
-        ops.clip_all(table, losses, given, found, partial)
-        ops.adam_all(table, given, found)
+        ops.clip_all(table, losses, inputs, results, partial)
+        ops.adam_all(table, inputs, results)
 
     return embedding, optimizer
 
@@ -157,10 +159,8 @@ def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
     head_loss, _ = loss_call(ops, N, V, H)
     table = ops.table([Parameter(W, random.real(V, E), xp.zeros_like(W), xp.zeros_like(W))])
     partial = xp.empty(table.norm_blocks, np.float64)
-    given, found = (
-        ops.asarray([LR, 1, 1, 1 / N, CLIP], np.float64),
-        xp.zeros(len(FOUND), np.float64),
-    )
+    inputs = structs_on_device(ops, STEP_INPUTS, step_inputs(Adam(LR, 1), 1 / N, CLIP))
+    results = xp.zeros(STEP_RESULTS.itemsize, np.uint8)
     step, where = xp.zeros(1, np.uint32), xp.zeros(V, np.int32)
     slots: dict[str, Any] = {}
 
@@ -181,8 +181,9 @@ def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
         ("embedding_forward", 0, 8 * N * E, lambda: ops.embedding_forward(W, ids, x)),
         ("embedding_backward", 0, 8 * N * E, embedding_backward),
         ("dropout", 0, 8 * N * E, lambda: ops.dropout(x, 0.1, 0, 0, 0)),
-        ("clip, head.W", 0, 4 * V * E, lambda: ops.clip_all(table, losses, given, found, partial)),
-        ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, given, found)),
+        ("clip, head.W", 0, 4 * V * E,
+         lambda: ops.clip_all(table, losses, inputs, results, partial)),
+        ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, inputs, results)),
     ]  # fmt: skip
     return timed + note_kernels(ops, N, E, H)
 

@@ -1,6 +1,6 @@
 // The norm of all gradients, clipping and Adam: a launch each, whatever the number of parameters.
-// Its structs are ops/cuda/structs.py's: Tensor, a parameter; Given, what the host gives a step; Found, what
-// clip_forward finds.
+// Its structs are ops/cuda/structs.py's: Tensor, a parameter; StepInputs, what the host sends a step; StepResults,
+// what it comes to.
 #include "common.cuh"
 #include "optimizer_structs.cuh"
 
@@ -28,7 +28,7 @@ extern "C" __global__ void sum_squares_forward(const Tensor* tensors, int count,
 
 // One block: the norm from the partial sums in a fixed order, the loss, and the factor of the gradients.
 extern "C" __global__ void clip_forward(
-    const double* partial, int parts, const REAL* losses, int N, const Given* given, Found* found)
+    const double* partial, int parts, const REAL* losses, int N, const StepInputs* inputs, StepResults* results)
 {
     __shared__ double scratch[32];
     double sum = 0, loss = 0;
@@ -37,14 +37,14 @@ extern "C" __global__ void clip_forward(
     sum = block_sum(sum, scratch);
     loss = block_sum(loss, scratch);
     if (threadIdx.x != 0) return;
-    const double norm = sqrt(sum) * given->gradient_scale;
-    const double clipped = given->clip > 0 ? given->clip / (norm + 1e-6) : 1.0;
-    found->norm = norm;
-    found->loss = loss * given->gradient_scale;
-    found->scale = given->gradient_scale * (clipped < 1 ? clipped : 1.0);
-    found->loss_sum += loss;
-    found->norm_sum += norm;
-    if (found->failed != 0 || !(norm < INFINITY) || !(loss < INFINITY)) found->failed += 1;
+    const double norm = sqrt(sum) * inputs->gradient_scale;
+    const double clipped = inputs->clip > 0 ? inputs->clip / (norm + 1e-6) : 1.0;
+    results->norm = norm;
+    results->loss = loss * inputs->gradient_scale;
+    results->scale = inputs->gradient_scale * (clipped < 1 ? clipped : 1.0);
+    results->loss_sum += loss;
+    results->norm_sum += norm;
+    if (results->failed != 0 || !(norm < INFINITY) || !(loss < INFINITY)) results->failed += 1;
 }
 
 // Where the gradient of element n of a parameter lies, which has one of rows; null where its row has none.
@@ -79,16 +79,16 @@ __device__ __forceinline__ Quad gradient(const Tensor& tensor, uint64 n)
 // algorithm 2). Rows without a gradient move too: by their decaying moments, as in dense Adam. Means then move
 // towards the new parameters by a share of their difference.
 extern "C" __global__ void adam_forward(
-    const Tensor* tensors, int count, const Given* given, const Found* found, double beta1, double beta2,
+    const Tensor* tensors, int count, const StepInputs* inputs, const StepResults* results, double beta1, double beta2,
     double eps, double share)
 {
-    if (found->failed != 0) return;
+    if (results->failed != 0) return;
     int k = 0;
     while (k + 1 < count && tensors[k + 1].first <= blockIdx.x) ++k;
     const Tensor tensor = tensors[k];
-    const REAL rate = (REAL)(given->lr * given->correct1), correct2 = (REAL)given->correct2;
-    const REAL scale = (REAL)found->scale, small = (REAL)eps;
-    const REAL shrink = (REAL)(1 - given->lr * tensor.decay);
+    const REAL rate = (REAL)(inputs->lr * inputs->correct1), correct2 = (REAL)inputs->correct2;
+    const REAL scale = (REAL)results->scale, small = (REAL)eps;
+    const REAL shrink = (REAL)(1 - inputs->lr * tensor.decay);
     // 1 - beta in double: in float it would lose what it has in digits.
     const REAL keep1 = (REAL)beta1, add1 = (REAL)(1 - beta1);
     const REAL keep2 = (REAL)beta2, add2 = (REAL)(1 - beta2);

@@ -180,7 +180,7 @@ MUTATIONS = {
         "nade_sample", "on = found[w] < on ? found[w] : on", "on = on"
     ),
     "a decay without the learning rate": Mutation(
-        "adam_step", "1 - given->lr * tensor.decay", "1 - tensor.decay"
+        "adam_step", "1 - inputs->lr * tensor.decay", "1 - tensor.decay"
     ),
     "a decay after the step": Mutation(
         "adam_step_rows", "shrink * p.v[k] - rate * m.v[k] / (sqrt_of(v.v[k] * correct2) + small);",

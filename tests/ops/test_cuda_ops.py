@@ -20,7 +20,7 @@ from lstm_music.arrays import NO_NOTES, Batch, RowGradient
 from lstm_music.network.config import HEADS, Config, State
 from lstm_music.network.model import Model, init_parameters
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.cuda import gemm, optimizer
+from lstm_music.ops.cuda import gemm, optimizer, structs
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.gemm import leading
 
@@ -165,9 +165,12 @@ def test_each_parameter_has_its_own_decay_and_mean_in_one_launch(cuda_ops):
         found.append(optimizer.Parameter(*arrays, None, decay, at))
     before = [[None if a is None else cuda_ops.to_numpy(a) for a in f if not np.isscalar(a)]
               for f in found]  # fmt: skip
-    given = cuda_ops.asarray([lr, 1.5, 2.5, 1, 0], "float64")
-    scale = cuda_ops.asarray([0, 0.5, 0, 0, 0, 0], "float64")
-    cuda_ops.adam_all(cuda_ops.table(found), given, scale, 0.9, 0.99, 1e-3, rate)
+    inputs = dict.fromkeys(structs.fields(structs.STEP_INPUTS), 0)
+    inputs |= {"lr": lr, "correct1": 1.5, "correct2": 2.5}
+    results = dict.fromkeys(structs.fields(structs.STEP_RESULTS), 0) | {"scale": 0.5}
+    sent = optimizer.structs_on_device(cuda_ops, structs.STEP_INPUTS, inputs)
+    scale = optimizer.structs_on_device(cuda_ops, structs.STEP_RESULTS, results)
+    cuda_ops.adam_all(cuda_ops.table(found), sent, scale, 0.9, 0.99, 1e-3, rate)
     rtol = contract.RTOL[cuda_ops.dtype.name]
     for after, (p, g, m, v, _, mean), decay in zip(found, before, decays, strict=True):
         m, v = 0.9 * m + 0.1 * 0.5 * g, 0.99 * v + 0.01 * 0.25 * g * g

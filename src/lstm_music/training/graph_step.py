@@ -6,6 +6,7 @@ gradient norm stay on the device, added up until `read` asks for them. What a st
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,15 +19,14 @@ from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator
-from lstm_music.ops.cuda.optimizer import FOUND, GIVEN, Parameter, Table, named
+from lstm_music.ops.cuda.optimizer import Parameter, Table, results_by_name, step_inputs
+from lstm_music.ops.cuda.structs import STEP_INPUTS, STEP_RESULTS, fields, member, packed
 from lstm_music.ops.reference.maths import Adam
 from lstm_music.training.ranks import ALONE, Alone
 from lstm_music.training.step import EagerStep, Step, Totals
 
 READ_STEPS = 32  # between reads of the losses: a read waits for the device
 BUFFERS = 4  # of the host, so that a batch can be written while others are on their way
-STEP_AT = 8 * len(GIVEN)  # of dropout's step, in bytes from the start of what is sent
-BATCH_AT = 64
 
 
 class Part(NamedTuple):
@@ -46,19 +46,24 @@ class Part(NamedTuple):
         return whole[self.start : self.stop].view(self.dtype).reshape(self.shape)
 
 
-class Sent:
+class InputBuffers:
     """What a step gets from the host, in one array so that one copy sends it.
 
-    like: a batch of the shape and kind of those that will be sent, ids or notes.
+    like: a batch of the shape and kind of those that will be sent, ids or notes. inputs: the
+    STEP_INPUTS on the device, and dropout_step its member; batch: the batch there.
     """
 
     def __init__(self, ops: CupyOps, like: Batch) -> None:
-        T, B = like.x.shape[:2]
-        x = Part(BATCH_AT, kind_of(like.x), like.x.shape)
-        y = Part(aligned(x.stop), kind_of(like.y), like.y.shape)
-        keep = Part(aligned(y.stop), ops.dtype, (T, B))
-        self.parts = (x, y, keep)
-        whole = keep.stop
+        self.parts: dict[str, Part] = {}
+        whole = 0
+        for name, dtype, shape in (
+            ("inputs", np.dtype(np.uint8), (STEP_INPUTS.itemsize,)),
+            ("x", kind_of(like.x), like.x.shape),
+            ("y", kind_of(like.y), like.y.shape),
+            ("keep", ops.dtype, like.x.shape[:2]),
+        ):
+            self.parts[name] = part = Part(aligned(whole), dtype, shape)
+            whole = part.stop
         cuda = self.cuda = ops.xp.cuda
         # Page-locked: copies from other memory would wait for the device.
         self.memory = [cuda.alloc_pinned_memory(whole) for _ in range(BUFFERS)]
@@ -66,22 +71,26 @@ class Sent:
         self.copied: list[Any] = [None] * BUFFERS
         self.turn = 0
         self.device = ops.xp.zeros(whole, np.uint8)
-        self.given = self.device[:STEP_AT].view(np.float64)
-        self.step = self.device[STEP_AT : STEP_AT + 4].view(np.uint32)
+        views = {name: part.of(self.device) for name, part in self.parts.items()}
+        self.inputs = views["inputs"]
+        self.dropout_step = member(self.inputs, STEP_INPUTS, "dropout_step")
         # One target: the gradient is of the sum, and `gradient_scale` makes it the mean's.
-        self.batch = Batch(x.of(self.device), y.of(self.device), keep.of(self.device), 1)
+        self.batch = Batch(views["x"], views["y"], views["keep"], 1)
 
-    def send(self, batch: Batch, given: list[float], step: int, stream: Any) -> None:
-        """Copy a batch of the host, the numbers of GIVEN and dropout's step to the device."""
+    def send(self, batch: Batch, inputs: Mapping[str, float], stream: Any) -> None:
+        """Copy a batch of the host, and the members of STEP_INPUTS, to the device."""
         self.turn = (self.turn + 1) % BUFFERS
         host, copied = self.hosts[self.turn], self.copied[self.turn]
         if copied is not None:
             copied.synchronize()
-        host[:STEP_AT].view(np.float64)[:] = given
-        host[STEP_AT : STEP_AT + 4].view(np.uint32)[:] = step & 0xFFFFFFFF
-        arrays = (batch.x, batch.y, 1 if batch.keep is None else batch.keep)
-        for part, array in zip(self.parts, arrays, strict=True):
-            part.of(host)[...] = array
+        arrays = {
+            "inputs": packed(STEP_INPUTS, [inputs]),
+            "x": batch.x,
+            "y": batch.y,
+            "keep": 1 if batch.keep is None else batch.keep,
+        }
+        for name, part in self.parts.items():
+            part.of(host)[...] = arrays[name]
         device: Any = self.device
         device.set(host, stream)
         self.copied[self.turn] = copied or self.cuda.Event(disable_timing=True)
@@ -102,7 +111,7 @@ class Captured(NamedTuple):
     """A graph, what it reads, and all that must live as long as it does."""
 
     graph: Any
-    sent: Sent
+    buffers: InputBuffers
     alive: tuple[Any, ...]
     pool: Any
 
@@ -135,7 +144,7 @@ class GraphStep:
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.where = xp.zeros(model.config.vocabulary, np.int32)
-        self.found = xp.zeros(len(FOUND), np.float64)
+        self.results = xp.zeros(STEP_RESULTS.itemsize, np.uint8)
         self.state: State | None = None
         self.number = 0
         self._graphs: dict[tuple[int, int], Captured] = {}
@@ -158,24 +167,24 @@ class GraphStep:
                 self._graphs[shape] = self._capture(batch)
             captured = self._graphs[shape]
             self.optimizer.t += 1
-            t = self.optimizer.t
-            scale = 1 / max(batch.targets, 1)
-            given = [lr, *Adam(lr, t).corrections, scale, self.clip]
-            captured.sent.send(batch, given, self.number, self.stream)
+            how, scale = Adam(lr, self.optimizer.t), 1 / max(batch.targets, 1)
+            inputs = step_inputs(how, scale, self.clip, self.number)
+            captured.buffers.send(batch, inputs, self.stream)
             captured.graph.launch(self.stream)
         self.number += 1
 
     def read(self) -> Totals:
         """As Step.read. Which tensor isn't finite, the device doesn't say."""
         with self.stream:
-            found = named(self.ops.to_numpy(self.found))
-            self.found[FOUND.index("loss_sum") :] = 0
+            results = results_by_name(self.ops.to_numpy(self.results))
+            for name in ("loss_sum", "norm_sum", "failed"):
+                member(self.results, STEP_RESULTS, name)[...] = 0
         return Totals(
-            found["loss"],
-            found["norm"],
-            found["loss_sum"],
-            found["norm_sum"],
-            int(found["failed"]),
+            loss=results["loss"],
+            norm=results["norm"],
+            loss_sum=results["loss_sum"],
+            norm_sum=results["norm_sum"],
+            failed=int(results["failed"]),
         )
 
     def device_bytes(self) -> int:
@@ -194,45 +203,45 @@ class GraphStep:
         with self.xp.cuda.using_allocator(Allocator(self.xp, pool)):
             # A model of its own: its scratch must not move when another shape is run.
             twin = self.model.with_parameters(self.model.parameters)
-            sent, slots = Sent(self.ops, batch), dict[str, Array]()
-            sent.send(batch, [0.0] * len(GIVEN), 0, self.stream)
-            _, grads = self._gradients(twin, sent, slots)
+            buffers, slots = InputBuffers(self.ops, batch), dict[str, Array]()
+            buffers.send(batch, dict.fromkeys(fields(STEP_INPUTS), 0), self.stream)
+            _, grads = self._gradients(twin, buffers, slots)
             table = self._table(grads)
             partial = self.xp.empty(table.norm_blocks, np.float64)
             # Compiled before the capture. A failed step leaves the parameters as they are.
-            self.found[FOUND.index("failed")] = 1
-            self._update(twin, sent, slots, table, partial)
-            self.found[...] = 0
+            member(self.results, STEP_RESULTS, "failed")[...] = 1
+            self._update(twin, buffers, slots, table, partial)
+            self.results[...] = 0
             self.reset(before)
             self.stream.synchronize()
             graph = captured(
-                self.xp, self.stream, lambda: self._update(twin, sent, slots, table, partial)
+                self.xp, self.stream, lambda: self._update(twin, buffers, slots, table, partial)
             )
-        return Captured(graph, sent, (twin, table, partial, slots), pool)
+        return Captured(graph, buffers, (twin, table, partial, slots), pool)
 
     def _gradients(
-        self, twin: Model, sent: Sent, slots: dict[str, Array]
+        self, twin: Model, buffers: InputBuffers, slots: dict[str, Array]
     ) -> tuple[Array, Gradients]:
         """Return losses and gradients; the state becomes that after the window."""
         assert self.state is not None
-        with self.ops.recording(sent.step, self.where, slots):
+        with self.ops.recording(buffers.dropout_step, self.where, slots):
             losses, grads, _ = twin.losses_and_grads(
-                sent.batch, self.state, self.seed, final=self.state
+                buffers.batch, self.state, self.seed, final=self.state
             )
         return losses, grads
 
     def _update(
         self,
         twin: Model,
-        sent: Sent,
+        buffers: InputBuffers,
         slots: dict[str, Array],
         table: Table,
         partial: Array,
     ) -> None:
         """Do what a step does, all of it on the device."""
-        losses, _ = self._gradients(twin, sent, slots)
-        self.ops.clip_all(table, losses, sent.given, self.found, partial)
-        self.ops.adam_all(table, sent.given, self.found, rate=self.rate)
+        losses, _ = self._gradients(twin, buffers, slots)
+        self.ops.clip_all(table, losses, buffers.inputs, self.results, partial)
+        self.ops.adam_all(table, buffers.inputs, self.results, rate=self.rate)
 
     def _table(self, grads: Gradients) -> Table:
         optimizer = self.optimizer

@@ -13,7 +13,6 @@ from lstm_music.ops.cuda.layout import extent, pointer
 from lstm_music.ops.reference.maths import BETA1, BETA2, EPS, Adam
 
 CHUNK = 4096  # as in optimizer.cu
-GIVEN, FOUND = tuple(structs.fields(structs.GIVEN)), tuple(structs.fields(structs.FOUND))
 
 
 class Parameter(NamedTuple):
@@ -81,9 +80,30 @@ def adam_step_rows(
 
 
 def _adam(ops: Launcher, table: Table, how: Adam) -> None:
-    given = ops.asarray([how.lr, *how.corrections, 1, 0], np.float64)
-    found = ops.asarray([how.scale if n == "scale" else 0 for n in FOUND], np.float64)
-    adam_all(ops, table, given, found, how.beta1, how.beta2, how.eps)
+    inputs = structs_on_device(ops, structs.STEP_INPUTS, step_inputs(how))
+    nothing = dict.fromkeys(structs.fields(structs.STEP_RESULTS), 0.0)
+    results = structs_on_device(ops, structs.STEP_RESULTS, nothing | {"scale": how.scale})
+    adam_all(ops, table, inputs, results, how.beta1, how.beta2, how.eps)
+
+
+def step_inputs(
+    how: Adam, gradient_scale: float = 1.0, clip: float = 0.0, dropout_step: int = 0
+) -> dict[str, float]:
+    """Return the members of `structs.STEP_INPUTS`."""
+    correct1, correct2 = how.corrections
+    return {
+        "lr": how.lr,
+        "correct1": correct1,
+        "correct2": correct2,
+        "gradient_scale": gradient_scale,
+        "clip": clip,
+        "dropout_step": dropout_step & 0xFFFFFFFF,
+    }
+
+
+def structs_on_device(ops: Launcher, dtype: np.dtype[Any], *rows: Mapping[str, Any]) -> Array:
+    """Return structs in device memory, as bytes; rows: their members by name."""
+    return ops.asarray(structs.packed(dtype, rows), np.uint8)
 
 
 def table_of(ops: Launcher, parameters: list[Parameter]) -> Table:
@@ -94,8 +114,8 @@ def table_of(ops: Launcher, parameters: list[Parameter]) -> Table:
         tensors.append(tensor_of(each) | {"first": first, "first_g": first_g})
         first += blocks(extent(each.p), CHUNK)
         first_g += blocks(extent(gradient_of(each)), CHUNK)
-    there = ops.asarray(structs.packed(structs.TENSOR, tensors), np.uint8)
-    return Table(there, len(tensors), first, first_g, tuple(parameters))
+    packed = structs_on_device(ops, structs.TENSOR, *tensors)
+    return Table(packed, len(tensors), first, first_g, tuple(parameters))
 
 
 def tensor_of(each: Parameter) -> dict[str, Any]:
@@ -137,36 +157,36 @@ def _sum_squares(ops: Launcher, table: Table, partial: Array) -> None:
 
 
 def clip_all(
-    ops: Launcher, table: Table, losses: Array, given: Array, found: Array, partial: Array
+    ops: Launcher, table: Table, losses: Array, inputs: Array, results: Array, partial: Array
 ) -> None:
-    """Write the loss, the norm of all gradients and their factor to found (FOUND,) float64.
+    """Write the loss, the norm of all gradients and their factor to results, a STEP_RESULTS.
 
-    given (GIVEN,) float64; partial (table.norm_blocks,) float64 is scratch.
+    inputs: a STEP_INPUTS, both as bytes; partial (table.norm_blocks,) float64 is scratch.
     """
     _sum_squares(ops, table, partial)
     ops.launch(
         "optimizer", "clip_forward", (1,), (1024,),
-        partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), given, found,
+        partial, np.int32(table.norm_blocks), losses, np.int32(losses.size), inputs, results,
     )  # fmt: skip
 
 
 def adam_all(
     ops: Launcher,
     table: Table,
-    given: Array,
-    found: Array,
+    inputs: Array,
+    results: Array,
     beta1: float = BETA1,
     beta2: float = BETA2,
     eps: float = EPS,
     rate: float = 0.0,
 ) -> None:
-    """Take a step of Adam with every parameter, in one launch; given, found as of `clip_all`.
+    """Take a step of Adam with every parameter, in one launch; inputs, results as of `clip_all`.
 
     Then each mean moves towards its parameter by a share `rate` of their difference.
     """
     ops.launch(
         "optimizer", "adam_forward", (table.blocks,), (256,),
-        table.tensors, np.int32(table.count), given, found,
+        table.tensors, np.int32(table.count), inputs, results,
         np.float64(beta1), np.float64(beta2), np.float64(eps), np.float64(rate),
     )  # fmt: skip
 
@@ -180,6 +200,7 @@ def average_step(ops: Launcher, p: Array, mean: Array, rate: float) -> None:
     )  # fmt: skip
 
 
-def named(found: Array) -> Mapping[str, float]:
-    """Return what `clip_all` found, read from the device, by name."""
-    return dict(zip(FOUND, (float(x) for x in found), strict=True))
+def results_by_name(results: Array) -> dict[str, float]:
+    """Return the members of a STEP_RESULTS that was read from the device."""
+    (row,) = results.view(structs.STEP_RESULTS).tolist()
+    return dict(zip(structs.fields(structs.STEP_RESULTS), row, strict=True))

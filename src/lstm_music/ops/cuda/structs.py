@@ -42,20 +42,21 @@ TENSOR = np.dtype(
     align=True,
 )
 
-# What the host gives a step beside its batch, in device memory: a captured graph reads it anew.
-GIVEN = np.dtype(
+# What the host sends a step beside its batch, in device memory: a captured graph reads it anew.
+STEP_INPUTS = np.dtype(
     [
         ("lr", np.float64),
         ("correct1", np.float64),  # 1 / (1 - beta1^t)
         ("correct2", np.float64),
         ("gradient_scale", np.float64),  # makes g the gradient of the mean loss: 1 / targets
         ("clip", np.float64),  # largest norm, 0 for any
+        ("dropout_step", np.uint32),  # which masks
     ],
     align=True,
 )
 
-# What clip_forward finds.
-FOUND = np.dtype(
+# What a step comes to: clip_forward writes it.
+STEP_RESULTS = np.dtype(
     [
         ("norm", np.float64),  # of the gradients
         ("scale", np.float64),  # what Adam multiplies them by
@@ -68,7 +69,13 @@ FOUND = np.dtype(
 )
 
 # What a kernel may include: the name, and the structs that it then has.
-GENERATED = {"optimizer_structs.cuh": {"Tensor": TENSOR, "Given": GIVEN, "Found": FOUND}}
+GENERATED = {
+    "optimizer_structs.cuh": {
+        "Tensor": TENSOR,
+        "StepInputs": STEP_INPUTS,
+        "StepResults": STEP_RESULTS,
+    }
+}
 
 
 def generated(name: str) -> str | None:
@@ -132,3 +139,9 @@ def packed(dtype: np.dtype[Any], rows: Sequence[Mapping[str, Any]]) -> Array:
             raise KeyError(f"members {sorted(row.keys() ^ set(names))}")
         out[n] = tuple(row[name] for name in names)
     return out.view(np.uint8)
+
+
+def member(struct: Array, dtype: np.dtype[Any], name: str) -> Array:
+    """Return a view of one member, (1,), of a struct as `packed` gives it, on the host or not."""
+    kind, offset = fields(dtype)[name]
+    return struct[offset : offset + kind.itemsize].view(kind)
