@@ -73,7 +73,7 @@ def test_equal_bars_have_the_same_notes_at_the_same_places():
     assert len({first, second, other, none}) == 4
     for changed in (numbered_bars(in_order(later)), numbered_bars(longer)):
         assert changed[0] == changed[4] != changed[2]
-    twice = in_order(np.concatenate([music, music[-1:]]))  # a unison of two parts
+    twice = in_order(np.concatenate([music, music[:1]]))  # a unison of two parts
     np.testing.assert_array_equal(numbered_bars(twice), numbered_bars(music))
     assert len(numbered_bars(EMPTY)) == 0
 

@@ -51,7 +51,7 @@ EXAMPLES = """examples:
 Without a run: the newest one, else the bundled model. The first run's corpus is the reference.
 Of each set of pieces: what it is like (muspy's measures), how far the distances within held-out
 music overlap those to it (MGEval; 1 is alike), what it has copied from training, and how often its
-bars return.
+bars return. Of whole pieces: what returns in them, whether it loops, how they end, their phrases.
 """
 
 
