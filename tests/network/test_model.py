@@ -12,6 +12,7 @@ from lstm_music.errors import UserError
 from lstm_music.network.config import HEADS, HEADS_OF, Config, State
 from lstm_music.network.model import Model, init_parameters, parameter_shapes, rows_of
 from lstm_music.ops import NumpyOps, workspace
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 
 every_head = pytest.mark.parametrize("head", HEADS)
 note_heads = pytest.mark.parametrize("head", HEADS_OF["note"])
@@ -42,7 +43,19 @@ def random_batch(config, T, B, resets=None, seed=0):
     last = y[-1, -1].copy()
     mask(y, rng.random((T, B)) < 0.2)
     y[-1, -1] = last
-    return Batch(x, y, resets(T, B) if resets else None, int(asked(y).sum()))
+    recall = random_recall(rng, asked(y), config.copy) if config.copy else None
+    return Batch(
+        x, y, resets(T, B) if resets else None, int(asked(y).sum()), recall=recall
+    )
+
+
+def random_recall(rng, asked, K):
+    """Candidates of every kind of run, a third of them right, some missing, none without target."""
+    recall = rng.integers(BUCKETS, size=(*asked.shape, K)) + HIT * (
+        rng.random((*asked.shape, K)) < 0.3
+    )
+    recall[(rng.random(recall.shape) < 0.3) | ~asked[..., None]] = NOTHING
+    return recall.astype(np.uint8)
 
 
 def asked(y):
@@ -66,7 +79,8 @@ def model_of(config, ops, parameters):
 def batch_on(ops, batch):
     keep = None if batch.keep is None else ops.asarray(batch.keep)
     x, y = (ops.asarray(a, a.dtype) for a in batch[:2])
-    return Batch(x, y, keep, batch.targets)
+    recall = None if batch.recall is None else ops.asarray(batch.recall, np.uint8)
+    return Batch(x, y, keep, batch.targets, recall=recall)
 
 
 def state_on(ops, state):
@@ -154,6 +168,43 @@ def test_gradients_of_notes(ops, head, layers):
     check_model(config, ops, random_batch(config, T=4, B=3, resets=some_resets))
 
 
+@every_head
+def test_gradients_of_a_copy_gate(ops, head):
+    config = Config(7, 2, 3, 1, 0.3, None, 0.2, head, nade=2, classes=3, deltas=3, copy=3)
+    check_model(config, ops, random_batch(config, T=4, B=3, resets=some_resets))
+
+
+def test_a_copy_gate_and_the_network_are_a_distribution(ops):
+    """Whatever the candidates are, the probabilities of all targets sum to 1."""
+    config = Config(vocabulary=6, embedding=2, hidden=3, copy=4)
+    model, state = model_of(config, ops, random_parameters(config)), random_state(config, 1)
+    rng = np.random.default_rng(1)
+    words, runs = rng.integers(6, size=(2, 1, 4)), rng.integers(BUCKETS, size=(2, 1, 4))
+    total = 0
+    for target in range(6):
+        recall = (runs + HIT * (words == target)).astype(np.uint8)
+        recall[0, 0, 2] = NOTHING
+        y = np.full((2, 1), target, np.int32)
+        batch = Batch(np.ones((2, 1), np.int32), y, None, 2, recall=recall)
+        total += np.exp(-losses(model, batch, state)[0])
+    np.testing.assert_allclose(total, 1, rtol=1e-12)
+
+
+@every_head
+def test_backends_agree_about_a_copy_gate(any_ops, head):
+    config = Config(7, 2, 3, 1, head=head, nade=2, classes=3, deltas=3, copy=3)
+    parameters, batch = random_parameters(config), random_batch(config, 5, 3, some_resets)
+    state, reference = random_state(config, 3), NumpyOps("float64")
+    unit = 1 if any_ops.dtype == np.float64 else 3e8
+    found, expected = (
+        loss_and_grads(model_of(config, ops, parameters), batch, state)
+        for ops in (any_ops, reference)
+    )
+    assert found[0] == pytest.approx(expected[0], rel=1e-12 * unit)
+    for name, g in expected[1].items():
+        np.testing.assert_allclose(found[1][name], g, atol=1e-13 * unit, err_msg=name)
+
+
 @note_heads
 def test_gradients_of_a_single_note(ops, head):
     check_model(config := Config(1, 1, 1, 1, head=head, nade=1), ops, random_batch(config, 1, 1))
@@ -171,8 +222,9 @@ def check_model(config, ops, batch):
 
 
 @every_head
-def test_the_loss_is_the_mean_over_targets(ops, head):
-    config = Config(vocabulary=6, embedding=2, hidden=3, head=head, nade=4, classes=3, deltas=2)
+@pytest.mark.parametrize("copy", [0, 3])
+def test_the_loss_is_the_mean_over_targets(ops, head, copy):
+    config = Config(6, 2, 3, head=head, nade=4, classes=3, deltas=2, copy=copy)
     model = model_of(config, ops, random_parameters(config))
     batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
     found, final = losses(model, batch, state)
@@ -212,7 +264,7 @@ def test_a_returned_state_stays_and_nothing_given_is_changed(ops, head):
     parameters = random_parameters(config)
     model = model_of(config, ops, {n: p.copy() for n, p in parameters.items()})
     batch, state = random_batch(config, T=5, B=3, resets=some_resets), random_state(config, 3)
-    given_batch, given_state = batch_on(ops, Batch(*map(np.copy, batch))), on_host(ops, state)
+    given_batch, given_state = batch_on(ops, batch_on(ops, batch)), on_host(ops, state)
     _, _, final = model.loss_and_grads(given_batch, state_on(ops, given_state))
     kept = on_host(ops, final)
     model.losses(given_batch, final)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.errors import UserError
+from lstm_music.network.copying import CopyGate
 from lstm_music.network.embedding import NOTE_HEADS, Embedding, Parts, make_embedding
 from lstm_music.network.heads import Head, make_head
 
@@ -31,7 +32,8 @@ class Config:
 
     vocabulary: tokens of a softmax or factored head, notes of the others. dropout: between layers;
     of the input and of the output too, unless these have a rate of their own. nade: hidden units
-    of a NADE head. classes, deltas: how many different ones a factored head's tokens have.
+    of a NADE head. classes, deltas: how many different ones a factored head's tokens have. copy:
+    candidates of a copy gate, 0 without one.
     """
 
     vocabulary: int
@@ -45,6 +47,7 @@ class Config:
     nade: int = 128
     classes: int = 0
     deltas: int = 0
+    copy: int = 0
 
     def __post_init__(self) -> None:
         counts = ("classes", "deltas") if self.head == "factored" else ()
@@ -80,6 +83,10 @@ class Config:
         """Return the head; words: of a factored one, to predict."""
         sizes = self.hidden, self.vocabulary, self.nade, self.classes, self.deltas
         return make_head(self.head, *sizes, words)
+
+    def make_gate(self) -> CopyGate | None:
+        """Return the copy gate, if there is one."""
+        return CopyGate(self.hidden, self.copy) if self.copy else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dictionary that JSON can hold."""

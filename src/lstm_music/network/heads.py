@@ -12,6 +12,9 @@ from lstm_music.ops import NumpyOps, Workspace
 from lstm_music.ops.workspace import rows_as
 
 
+TINY = 1e-30  # in place of a share of 0, whose log is not finite
+
+
 @dataclass(frozen=True)
 class SoftmaxHead:
     """One of V tokens: logits = h·W + b, softmax, cross-entropy in nats.
@@ -153,26 +156,41 @@ class FactoredHead:
         """Return losses (N,), dh (N, H) and each gradient, of scale · Σ losses.
 
         With da = dz · (1 - z²), the gradient of what tanh takes: dA = hᵀ·da, dU[class] = Σ da of
-        its rows, and dh gets da·Aᵀ besides what the classes' softmax gives.
+        its rows, and dh gets da·Aᵀ besides what the classes' softmax gives. Of a mixture, what
+        the classes' nats leave to be mixed with is known once the deltas' are.
         """
         grads = {name: work.like(f"d{name}", a) for name, a in p.items()}
         losses, more = (work.array(name, (len(h),)) for name in ("losses", "delta_losses"))
         dh, dz = work.array("dh_head", h.shape), work.array("dz", h.shape)
-        ops.linear_softmax_xent(
-            h, p["Wc"], p["bc"], targets.classes, scale, losses, dh, grads["Wc"], grads["bc"], work
-        )
+        first = mix
+        if mix is not None:
+            ops.linear_softmax_nll(h, p["Wc"], p["bc"], targets.classes, losses, work)
+            mix = Mixture(mix.own - losses, mix.copied)
         z = context(ops, p, h, targets.classes, work)
         ops.linear_softmax_xent(
             z, p["Wd"], p["bd"], targets.deltas, scale, more, dz, grads["Wd"], grads["bd"],
-            work.part("deltas"),
+            work.part("deltas"), mix,
         )  # fmt: skip
-        losses += more
+        if mix is not None:
+            first = Mixture(own_share(ops, more, mix.copied) - more + losses, mix.copied)
+        ops.linear_softmax_xent(
+            h, p["Wc"], p["bc"], targets.classes, scale, losses, dh, grads["Wc"], grads["bc"],
+            work, first,
+        )  # fmt: skip
+        if mix is None:
+            losses += more
         z *= z
         dz -= dz * z
         ops.matmul(h.T, dz, grads["A"])
         ops.embedding_backward_dense(ops.xp.maximum(targets.classes, 0), dz, grads["U"])
         ops.matmul_add(dz, p["A"].T, dh)
         return losses, dh, grads
+
+
+def own_share(ops: NumpyOps, losses: Array, copied: Array) -> Array:
+    """Return the log of the network's share (N,) in the probabilities of a mixture's targets."""
+    share: Array = ops.xp.log(ops.xp.maximum(-ops.xp.expm1(copied + losses), TINY))
+    return share
 
 
 def context(

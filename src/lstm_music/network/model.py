@@ -32,6 +32,7 @@ class Model:
         assert (words is not None) == (config.head == "factored")
         parts = Parts.by_id(ops, *words) if words else None
         self.embedding, self.head = config.make_embedding(parts), config.make_head(parts)
+        self.gate = config.make_gate()
         given = init_parameters(config, ops, seed) if parameters is None else parameters
         wide = {f"head.{name}" for name in self.head.wide}
         self.parameters = {k: ops.aligned(p) if k in wide else p for k, p in given.items()}
@@ -78,15 +79,7 @@ class Model:
         ops, p = self.ops, self.parameters
         y, caches, final = self._forward(batch, state, seed, step, train=True, final=final)
         T, B, H = y.shape
-        losses, dy, head = self.head.losses_and_grads(
-            ops,
-            part(p, "head"),
-            y.reshape(T * B, H),
-            self.targets(batch.y),
-            1 / max(batch.targets, 1),
-            self._head_work,
-        )
-        grads: Gradients = {f"head.{name}": g for name, g in head.items()}
+        losses, dy, grads = self._head_backward(y.reshape(T * B, H), batch)
         ready(grads)
         d = dy.reshape(T, B, H)
         for layer in reversed(range(self.config.layers)):
@@ -105,6 +98,25 @@ class Model:
         grads |= last
         return losses, grads, final
 
+    def _head_backward(self, h: Array, batch: Batch) -> tuple[Array, Array, Gradients]:
+        """Return the losses (N,), dh and the gradients of the head, and of the copy gate."""
+        ops, work, scale = self.ops, self._head_work, 1 / max(batch.targets, 1)
+        own, targets = part(self.parameters, "head"), self.targets(batch.y)
+        if self.gate is None:
+            losses, dh, head = self.head.losses_and_grads(ops, own, h, targets, scale, work)
+            return losses, dh, {f"head.{name}": g for name, g in head.items()}
+        recall, p = self._recalled(batch), part(self.parameters, "copy")
+        shares, mix = self.gate.shares(ops, p, h, recall, work)
+        losses, dh, head = self.head.losses_and_grads(ops, own, h, targets, scale, work, mix)
+        gate = self.gate.backward(ops, p, h, recall, shares, losses, scale, dh, work)
+        named = [(f"head.{name}", g) for name, g in head.items()]
+        return losses, dh, dict([*named, *((f"copy.{name}", g) for name, g in gate.items())])
+
+    def _recalled(self, batch: Batch) -> Array:
+        """Return what a window's words could be copied from, (N, K)."""
+        assert batch.recall is not None
+        return rows_of(batch.recall)
+
     def losses(self, batch: Batch, state: State) -> tuple[Array, State]:
         """Return the nats of each target (T, B), 0 where there is none, and the next state."""
         y, _, final = self._forward(batch, state, 0, 0, train=False)
@@ -116,6 +128,10 @@ class Model:
             self.targets(batch.y),
             self._head_work,
         )
+        if self.gate is not None:
+            p, h = part(self.parameters, "copy"), y.reshape(T * B, H)
+            _, mix = self.gate.shares(self.ops, p, h, self._recalled(batch), self._head_work)
+            self.ops.mix_losses(losses, mix)
         return losses.reshape(T, B), final
 
     def outputs(self, batch: Batch, state: State) -> tuple[Array, State]:
@@ -228,7 +244,8 @@ def init_parameters(config: Config, ops: NumpyOps, seed: int) -> Parameters:
         width = config.hidden
     for name, value in config.make_head().init(ops, rng).items():
         p[f"head.{name}"] = value
-    return p
+    gate = config.make_gate()
+    return p | {f"copy.{name}": value for name, value in (gate.init(ops) if gate else {}).items()}
 
 
 def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
@@ -242,7 +259,9 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
         shapes[f"lstm.{layer}.Wh"] = (H, 4 * H)
         shapes[f"lstm.{layer}.b"] = (4 * H,)
     head = config.make_head().shapes()
-    return shapes | {f"head.{name}": shape for name, shape in head.items()}
+    shapes |= {f"head.{name}": shape for name, shape in head.items()}
+    gate = config.make_gate()
+    return shapes | {f"copy.{name}": s for name, s in (gate.shapes() if gate else {}).items()}
 
 
 def part(p: Mapping[str, Array], prefix: str) -> dict[str, Array]:

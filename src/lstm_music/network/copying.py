@@ -1,0 +1,68 @@
+"""The copy gate: how likely the next word is one of those that the piece has said before.
+
+    a = h·G + R[bucket of each run],  s = softmax(0, a1, …, aK)
+
+s0 is the network's own share. What is copied is found by recall.py; the mixture is
+ops/reference/copying.py.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from lstm_music.arrays import Array, Mixture
+from lstm_music.network.embedding import Shapes
+from lstm_music.ops import NumpyOps, Workspace
+from lstm_music.ops.reference.copying import BUCKETS
+
+DOUBT = -4.0  # a new gate's scores: what follows from copies alone is not known yet
+
+
+class CopyGate(NamedTuple):
+    """A gate over K candidates, from outputs of size H. Parameters: "G" (H, K), "R" (K, BUCKETS)."""
+
+    H: int
+    K: int
+
+    def shapes(self) -> Shapes:
+        """Return the shape of each parameter."""
+        return {"G": (self.H, self.K), "R": (self.K, BUCKETS)}
+
+    def init(self, ops: NumpyOps) -> dict[str, Array]:
+        """Return new parameters: of a gate that leaves nearly all to the network."""
+        shapes = self.shapes()
+        return {"G": ops.asarray(np.zeros(shapes["G"])), "R": ops.asarray(np.full(shapes["R"], DOUBT))}
+
+    @staticmethod
+    def shares(
+        ops: NumpyOps, p: Mapping[str, Array], h: Array, recall: Array, work: Workspace
+    ) -> tuple[Array, Mixture]:
+        """Return the candidates' shares (N, K) and the mixture. h (N, H), recall (N, K) uint8."""
+        scores = work.array("copy_scores", recall.shape)
+        mix = Mixture(work.array("copy_own", (len(h),)), work.array("copy_copied", (len(h),)))
+        ops.matmul(h, p["G"], scores)
+        ops.copy_shares(scores, recall, p["R"], mix)
+        return scores, mix
+
+    @staticmethod
+    def backward(
+        ops: NumpyOps,
+        p: Mapping[str, Array],
+        h: Array,
+        recall: Array,
+        shares: Array,
+        losses: Array,
+        scale: float,
+        dh: Array,
+        work: Workspace,
+    ) -> dict[str, Array]:
+        """Return the gradients of scale · Σ losses, and add that of h to dh (N, H).
+
+        shares (N, K) are overwritten; losses (N,) are the mixture's.
+        """
+        dG, dR = (work.array(f"copy_d{name}", p[name].shape) for name in "GR")
+        ops.copy_backward(shares, recall, losses, scale, dR)
+        ops.matmul(h.T, shares, dG)
+        ops.matmul_add(shares, p["G"].T, dh)
+        return {"G": dG, "R": dR}
