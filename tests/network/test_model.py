@@ -50,7 +50,7 @@ def random_batch(config, T, B, resets=None, seed=0):
 
 
 def random_recall(rng, asked, K):
-    """Candidates of every kind of run, a third of them right, some missing, none without target."""
+    """Candidates of every kind of run, a third of them right, some or all missing."""
     recall = rng.integers(BUCKETS, size=(*asked.shape, K)) + HIT * (
         rng.random((*asked.shape, K)) < 0.3
     )

@@ -14,7 +14,10 @@ import numpy as np
 
 from lstm_music.arrays import NO_NOTES, NO_TARGET, Array, Batch
 from lstm_music.midi.roll import NOTES, transpose, unpack
+from lstm_music.network.recall import RecallRules
+from lstm_music.network.recall_rules import frame_words
 from lstm_music.ops import NumpyOps
+from lstm_music.ops.reference.copying import HIT, NOTHING
 
 
 class Segment(NamedTuple):
@@ -93,8 +96,11 @@ class Source(Protocol):
     def targets(self, piece: int, first: int, stop: int) -> Array:
         """Return a piece's steps first … stop-1 as targets (n, …)."""
 
-    def count(self, y: Array) -> int:
-        """Return the number of targets of a window."""
+    def words(self, piece: int, rules: RecallRules) -> Array:
+        """Return a piece's steps as recall compares them, (n, FIELDS)."""
+
+    def asks(self, y: Array) -> Array:
+        """Return which targets (n, …) ask for something, (n,) bool."""
 
 
 class TokenSource:
@@ -141,9 +147,16 @@ class TokenSource:
         at = int(self.offsets[piece])
         return np.where(self.unseen[at + first : at + stop], NO_TARGET, ids)
 
-    def count(self, y: Array) -> int:
-        """As Source.count."""
-        return int(np.count_nonzero(y != NO_TARGET))
+    def words(self, piece: int, rules: RecallRules) -> Array:
+        """As Source.words."""
+        length = int(self.offsets[piece + 1] - self.offsets[piece])
+        found: Array = rules.words[self.inputs(piece, 0, length)]
+        return found
+
+    def asks(self, y: Array) -> Array:
+        """As Source.asks."""
+        asked: Array = y != NO_TARGET
+        return asked
 
 
 class NoteSource:
@@ -177,9 +190,15 @@ class NoteSource:
         frames = unpack(self.packed[at + first : at + stop])
         return transpose(frames, self.shifts[piece]) if self.shifts[piece] else frames
 
-    def count(self, y: Array) -> int:
-        """As Source.count."""
-        return int(np.count_nonzero(y[..., 0] != NO_NOTES))
+    def words(self, piece: int, rules: RecallRules) -> Array:
+        """As Source.words."""
+        length = int(self.offsets[piece + 1] - self.offsets[piece])
+        return frame_words(self.targets(piece, 0, length))
+
+    def asks(self, y: Array) -> Array:
+        """As Source.asks."""
+        asked: Array = y[..., 0] != NO_NOTES
+        return asked
 
 
 def transposed_ids(
@@ -202,11 +221,19 @@ def transposed_ids(
 class Batches:
     """The windows of some streams, by number, so that a run can go on from any of them.
 
-    T is the window's length. `len()` is the number of windows.
+    T is the window's length. `len()` is the number of windows. recall: of a network with a copy
+    gate, how it compares words.
     """
 
-    def __init__(self, source: Source, streams: list[list[Segment]], T: int) -> None:
-        self.source, self.streams, self.T = source, streams, T
+    def __init__(
+        self,
+        source: Source,
+        streams: list[list[Segment]],
+        T: int,
+        recall: RecallRules | None = None,
+    ) -> None:
+        self.source, self.streams, self.T, self.recall = source, streams, T, recall
+        self._recalled: dict[int, tuple[int, Array]] = {}  # by stream: its piece, and all of it
         self._ends = [list(accumulate(s.stop - s.start for s in stream)) for stream in streams]
         lengths = [ends[-1] if ends else 0 for ends in self._ends]
         self.windows = -(-max(lengths, default=0) // T)
@@ -218,7 +245,7 @@ class Batches:
 
         Each batch counts the targets of all streams; each step must ask for one, as in training.
         """
-        made = Batches(self.source, self.streams[first:stop], self.T)
+        made = Batches(self.source, self.streams[first:stop], self.T, self.recall)
         made.windows, made.first, made.whole = self.windows, first, len(self.streams)
         made._lengths = np.array([ends[-1] if ends else 0 for ends in self._ends])
         return made
@@ -233,9 +260,14 @@ class Batches:
         shape = (self.T, len(self.streams))
         x, y = self.source.start(shape), self.source.none(shape)
         keep = np.ones(shape, np.float32)
+        recall = None
+        if self.recall is not None:
+            recall = np.full((*shape, self.recall.candidates), NOTHING, np.uint8)
         for b in range(shape[1]):
-            self._fill(b, window * self.T, x[:, b], y[:, b], keep[:, b])
-        batch = Batch(x, y, None if keep.all() else keep, self.source.count(y))
+            own = None if recall is None else recall[:, b]
+            self._fill(b, window * self.T, x[:, b], y[:, b], keep[:, b], own)
+        targets = int(np.count_nonzero(self.source.asks(y)))
+        batch = Batch(x, y, None if keep.all() else keep, targets, recall=recall)
         if self._lengths is None:
             return batch
         targets = int(np.clip(self._lengths - window * self.T, 0, self.T).sum())
@@ -245,7 +277,9 @@ class Batches:
         for window in range(self.windows):
             yield self[window]
 
-    def _fill(self, b: int, position: int, x: Array, y: Array, keep: Array) -> None:
+    def _fill(
+        self, b: int, position: int, x: Array, y: Array, keep: Array, recall: Array | None
+    ) -> None:
         """Fill column b, which begins at a position of its stream."""
         segments, ends, source = self.streams[b], self._ends[b], self.source
         k = int(np.searchsorted(ends, position, side="right"))
@@ -255,6 +289,10 @@ class Batches:
             first = stop - (ends[k] - position - t)
             n = min(self.T - t, stop - first)
             y[t : t + n] = source.targets(piece, first, first + n)
+            if recall is not None:
+                some = self._recall(b, piece)[first : first + n]
+                may_hit = self.source.asks(y[t : t + n])[:, None] | (some == NOTHING)
+                recall[t : t + n] = np.where(may_hit, some, some % HIT)
             if first == 0:
                 x[t + 1 : t + n] = source.inputs(piece, 0, n - 1)
                 keep[t] = 0
@@ -266,10 +304,21 @@ class Batches:
             k += 1
 
 
+    def _recall(self, b: int, piece: int) -> Array:
+        """Return what a piece's steps could be copied from, (n, K); found once a stream."""
+        assert self.recall is not None
+        if self._recalled.get(b, (-1,))[0] != piece:
+            from lstm_music.network.compiled_recall import recalled
+
+            self._recalled[b] = piece, recalled(self.recall, self.source.words(piece, self.recall))
+        return self._recalled[b][1]
+
+
 def on_device(ops: NumpyOps, batch: Batch) -> Batch:
     """Return a batch's arrays on a backend."""
     return batch._replace(
         x=ops.asarray(batch.x, batch.x.dtype),
         y=ops.asarray(batch.y, batch.y.dtype),
         keep=None if batch.keep is None else ops.asarray(batch.keep),
+        recall=None if batch.recall is None else ops.asarray(batch.recall, np.uint8),
     )

@@ -13,6 +13,8 @@ from lstm_music.corpus.batches import Batches, Source, cut_streams, openings, wh
 from lstm_music.corpus.composer_names import composer_of
 from lstm_music.corpus.sources import Mended, Skipped
 from lstm_music.corpus.splits import SPLITS
+from lstm_music.network.recall import RecallRules
+from lstm_music.network.recall_rules import recall_rules
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 OUTSIDE = "notes outside the piano"  # a kind of repair, which changes no corpus of an older version
@@ -99,10 +101,18 @@ class Corpus(ABC):
         trained: Array = self.occurrences(self.splits["train"]) > 0
         return trained
 
-    def training_batches(self, B: int, T: int, seed: int, epoch: int) -> Batches:
+    @cached_property
+    def recall(self) -> RecallRules:
+        """How a copy gate compares the words of pieces."""
+        return recall_rules(self.vocabulary, self.tokenizer_json())
+
+    def training_batches(
+        self, B: int, T: int, seed: int, epoch: int, copy: bool = False
+    ) -> Batches:
         """Return an epoch's windows: the training pieces in an order drawn from (seed, epoch).
 
-        B falls where the corpus is too short to fill that many streams with a window each.
+        B falls where the corpus is too short to fill that many streams with a window each. copy:
+        for a network with a copy gate.
         """
         train = self.splits["train"]
         rng = np.random.default_rng([seed, epoch])
@@ -111,18 +121,23 @@ class Corpus(ABC):
         shifts = rng.integers(low, high + 1).tolist()
         lengths = self.lengths
         streams = max(1, min(B, sum(lengths[p] for p in train) // T))
-        return Batches(self.source(shifts), cut_streams(lengths, order, streams), T)
+        source = self.source(shifts)
+        return Batches(
+            source, cut_streams(lengths, order, streams), T, self.recall if copy else None
+        )
 
-    def evaluation_batches(self, split: str, B: int, T: int, most: int | None = None) -> Batches:
+    def evaluation_batches(
+        self, split: str, B: int, T: int, most: int | None = None, copy: bool = False
+    ) -> Batches:
         """Return the windows of a split, each piece whole, or `openings` of at most most ids."""
         pieces, lengths = self.splits[split], self.lengths
         streams = max(1, min(B, len(pieces)))
         read: Mapping[int, int] = {piece: lengths[piece] for piece in pieces}
         if most is not None and sum(read.values()) > most:
             read = openings(lengths, pieces, most, streams)
-        return Batches(
-            self.source([0] * len(self.pieces)), whole_streams(read, list(read), streams), T
-        )
+        source = self.source([0] * len(self.pieces))
+        recall = self.recall if copy else None
+        return Batches(source, whole_streams(read, list(read), streams), T, recall)
 
     def primers(self) -> list[dict[str, Any]]:
         """Return the openings of some validation pieces, for samplers that want a seed sequence."""

@@ -167,4 +167,5 @@ def unigram_nats(corpus: MessageCorpus, split: str) -> float:
 def token_count(corpus: Corpus, split: str) -> int:
     """Return the number of tokens that `mean_nats` and `unigram_nats` judge."""
     source, lengths = corpus.source([0] * len(corpus.pieces)), corpus.lengths
-    return sum(source.count(source.targets(p, 0, lengths[p])) for p in corpus.splits[split])
+    targets = (source.targets(p, 0, lengths[p]) for p in corpus.splits[split])
+    return sum(int(np.count_nonzero(source.asks(y))) for y in targets)

@@ -172,6 +172,8 @@ class FactoredHead:
             work.part("deltas"), mix,
         )  # fmt: skip
         if mix is not None:
+            alone = (targets.deltas < 0) & (targets.classes >= 0)
+            more[...] = ops.xp.where(alone, -ops.xp.logaddexp(*mix), more)
             first = Mixture(own_share(ops, more, mix.copied) - more + losses, mix.copied)
         ops.linear_softmax_xent(
             h, p["Wc"], p["bc"], targets.classes, scale, losses, dh, grads["Wc"], grads["bc"],

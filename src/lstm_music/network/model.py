@@ -132,6 +132,8 @@ class Model:
             p, h = part(self.parameters, "copy"), y.reshape(T * B, H)
             _, mix = self.gate.shares(self.ops, p, h, self._recalled(batch), self._head_work)
             self.ops.mix_losses(losses, mix)
+            if not self.config.reads_notes:
+                losses *= rows_of(batch.y) >= 0  # a mixture may have shares though nothing is asked
         return losses.reshape(T, B), final
 
     def outputs(self, batch: Batch, state: State) -> tuple[Array, State]:

@@ -1,28 +1,15 @@
 """The automaton of the sampling rules, compiled by Numba: the same functions, as they are."""
 
 from collections.abc import Sequence
-from inspect import isfunction
-from types import FunctionType
-from typing import Any
 
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.ops.cpu.jit import njit
+from lstm_music.ops.cpu.jit import njit, njit_module
 from lstm_music.sampling import automaton
 from lstm_music.sampling.automaton import FIELDS, Piece
 
 RECORD = np.dtype([(name, np.int64) for name in FIELDS])  # a Piece in compiled code
-
-
-def compiled() -> dict[str, Any]:
-    """Return the automaton's names, with compiled functions that call one another."""
-    names = dict(vars(automaton))
-    for name, function in vars(automaton).items():
-        if isfunction(function) and function.__module__ == automaton.__name__:
-            same: Any = FunctionType(function.__code__, names, name, function.__defaults__)
-            names[name] = LOOPS.get(name) or njit(cache=True)(same)
-    return names
 
 
 @njit(cache=True)
@@ -46,5 +33,5 @@ def records(pieces: Sequence[Piece]) -> Array:
 
 
 LOOPS = {"may_sound": may_sound, "any_within": any_within}  # no rules: ways through an array
-AUTOMATON = compiled()
+AUTOMATON = njit_module(automaton, LOOPS)
 extend, longest_deltas = AUTOMATON["extend"], AUTOMATON["longest_deltas"]

@@ -116,7 +116,9 @@ class Trainer:
     def _loop(self) -> str:
         at, s = self.progress, self.settings
         while True:
-            every = self.corpus.training_batches(s.batch, s.seq, s.seed, at.epoch)
+            every = self.corpus.training_batches(
+                s.batch, s.seq, s.seed, at.epoch, bool(self.model.config.copy)
+            )
             batches = self.ranks.part(every)
             self._enter(len(batches.streams))
             while at.window < len(batches):

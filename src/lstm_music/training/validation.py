@@ -31,9 +31,9 @@ def mean_nats(
     how much in all (`batches.openings`). The end symbols are tokens like any other; chords that
     training never showed are not counted.
     """
-    every = corpus.evaluation_batches(split, B, T, most)
+    every = corpus.evaluation_batches(split, B, T, most, bool(model.config.copy))
     own = slice(*ranks.share_of(len(every.streams)))
-    batches = Batches(every.source, every.streams[own], T)
+    batches = Batches(every.source, every.streams[own], T, every.recall)
     state = model.zero_state(len(batches.streams))
     total, count = 0.0, 0
     for batch in watched(batches, split, progress):

@@ -4,9 +4,11 @@ import hashlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from inspect import isfunction
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numba
@@ -18,8 +20,8 @@ from lstm_music.files import cache_folder, can_write
 PACKAGE = Path(__file__).resolve().parents[2]
 # The files with compiled functions, and those whose constants are compiled into them.
 SOURCES = (
-    "arrays.py", "midi/piece.py", "midi/roll.py", "ops/*.py", "ops/cpu/*.py", "sampling/*.py",
-    "tokenizers/*.py",
+    "arrays.py", "midi/piece.py", "midi/roll.py", "network/*recall*.py", "ops/*.py", "ops/cpu/*.py",
+    "ops/reference/copying.py", "sampling/*.py", "tokenizers/*.py",
 )  # fmt: skip
 UNUSED_SECONDS = 7 * 86_400.0  # after which the code of other versions goes
 
@@ -86,6 +88,21 @@ def njit(cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], 
             config.CACHE_DIR = before
 
     return compiled
+
+
+def njit_module(
+    module: ModuleType, instead: Mapping[str, Any] | None = None, leave: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return a module's names, with its functions compiled as they are, which call one another.
+
+    instead: functions that take the place of those of these names; leave: those that stay.
+    """
+    names, replaced = dict(vars(module)), instead or {}
+    for name, function in vars(module).items():
+        if isfunction(function) and function.__module__ == module.__name__ and name not in leave:
+            same: Any = FunctionType(function.__code__, names, name, function.__defaults__)
+            names[name] = replaced.get(name) or njit(cache=True)(same)
+    return names
 
 
 def limit_threads(threads: int) -> None:

@@ -72,7 +72,7 @@ def _bias_softmax_xent(  # type: ignore[no-untyped-def]
             x = logits[n]
             target = targets[n]
             if target < 0:
-                losses[n] = _mixed(0.0, own[n], copied[n])[0] if len(own) > 0 else 0
+                losses[n] = 0
                 x[:] = 0
                 continue
             total, loss = _softmax_row(x, b, target, floor)

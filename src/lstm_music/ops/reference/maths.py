@@ -212,6 +212,7 @@ def softmax_xent(
     total = logits.sum(axis=1)
     losses[...] = np.where(used, np.log(total) - at_target, 0)
     scales = np.where(used, scale, 0) * mixed(losses, mix)
+    losses *= used
     logits *= (scales / total)[:, None]
     logits[n, safe] -= scales
 

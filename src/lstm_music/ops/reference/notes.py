@@ -39,6 +39,7 @@ def sigmoid_xent(
     nats = np.maximum(logits, 0) - logits * y + np.log1p(np.exp(-np.abs(logits)))
     losses[...] = np.where(used, nats.sum(axis=1), 0)
     scales = np.where(used, logits.dtype.type(scale), 0) * mixed(losses, mix)
+    losses *= used
     logits[...] = (sigmoid(logits) - y) * scales[:, None]
 
 

@@ -1,0 +1,110 @@
+"""Words and frames as network/recall.py compares them: what they say, their pitch, their place."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lstm_music.arrays import Array
+from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
+from lstm_music.midi.roll import LOWEST, Frames
+from lstm_music.network.recall import (
+    BAR,
+    BAR_LINE,
+    FIELDS,
+    NONE,
+    PITCH,
+    PITCHES,
+    PLACE,
+    RANKS,
+    REST,
+    TRACK_END,
+    RecallRules,
+)
+from lstm_music.tokenizers import chords, events, messages
+from lstm_music.tokenizers.vocabulary import Vocabulary
+
+BARS_BEFORE = (1, 2, 4, 8)
+WORDS, FRAMES = (4, 2, 6), (1, 1, 3)  # as RecallRules.orders, of words and of frames
+Says = tuple[Any, int, int, int, int, int]  # a row of a word table, what it says not yet a number
+
+
+def recall_rules(vocabulary: Vocabulary, tokenizer: Mapping[str, Any]) -> RecallRules:
+    """Return how the words of a model are compared; tokenizer: as its meta.json tells of it."""
+    name = tokenizer["name"]
+    if name == "note":
+        return frame_rules(tokenizer["grid"], np.zeros((0, FIELDS), np.int64))
+    says = {"event": event_says, "message": message_says, "chord": chord_says}[name]
+    words = numbered([says(word) for word in vocabulary.words])
+    if name == "chord":
+        return frame_rules(tokenizer["grid"], words)
+    line = 0 if name == "event" else WHOLE_NOTE
+    lags = tuple(bars * (line * RANKS or BAR) for bars in BARS_BEFORE)
+    return RecallRules(WORDS, lags, line, words, ids_of(words))
+
+
+def frame_rules(grid: int, words: Array) -> RecallRules:
+    """Return how frames are compared, grid of them a whole note; one lag is that of a frame."""
+    lags = tuple(frames * RANKS for frames in (1, *(grid * bars for bars in BARS_BEFORE)))
+    return RecallRules(FRAMES, lags, grid, words, ids_of(words))
+
+
+def ids_of(words: Array) -> Array:
+    """Return the id of each code (codes,) int32, NONE for those of no word. words (V, FIELDS)."""
+    ids = np.full((int(words[:, REST].max(initial=-1)) + 1) * PITCHES, NONE, np.int32)
+    ids[words[:, REST] * PITCHES + words[:, PITCH] + 1] = np.arange(len(words))
+    return ids
+
+
+def numbered(rows: list[Says]) -> Array:
+    """Return rows as a table (V, FIELDS) int64; what they say is numbered as it comes."""
+    numbers: dict[Any, int] = {}
+    table = [(numbers.setdefault(says, len(numbers)), *rest) for says, *rest in rows]
+    return np.array(table, np.int64).reshape(-1, FIELDS)
+
+
+def event_says(word: str) -> Says:
+    """Return the row of an event."""
+    event = events.parse(word)
+    if event is None:
+        return word, NONE, PLACE, NONE, 0, 0
+    kind, number = event
+    if kind == events.BAR_LINE:
+        return word, NONE, BAR_LINE, NONE, 0, 0
+    if kind == events.AT:
+        return word, NONE, PLACE, number, 0, 1
+    return kind, number, PLACE, NONE, 0, 2 + messages.PITCHES * kind + number
+
+
+def message_says(word: str) -> Says:
+    """Return the row of a message."""
+    message = messages.parse(word)
+    if message is None:
+        return word, NONE, TRACK_END if word == messages.TRACK_END else PLACE, NONE, 0, 0
+    kind, pitch, delta = message
+    place = min(delta, LAST_TICK)
+    return (kind, delta), pitch, PLACE, NONE, place, messages.PITCHES * kind + pitch
+
+
+def chord_says(word: str) -> Says:
+    """Return the row of a chord: it says how its notes lie above the lowest one."""
+    pitches = chords.parse(word)
+    if not pitches:
+        return word, NONE, PLACE, NONE, 1, 0
+    return tuple(p - pitches[0] for p in pitches), pitches[0], PLACE, NONE, 1, 0
+
+
+def frame_words(frames: Frames) -> Array:
+    """Return the rows (n, FIELDS) of a piece's frames (n, 88).
+
+    What a frame says is how its notes lie above the lowest one, numbered in this piece.
+    """
+    return numbered([frame_says(frame) for frame in frames])
+
+
+def frame_says(frame: Frames) -> Says:
+    """Return the row of a frame (88,), as `chord_says`."""
+    notes = np.flatnonzero(frame)
+    if not len(notes):
+        return b"", NONE, PLACE, NONE, 1, 0
+    return frame[notes[0] : notes[-1] + 1].tobytes(), int(notes[0]) + LOWEST, PLACE, NONE, 1, 0
