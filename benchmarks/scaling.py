@@ -237,7 +237,7 @@ def report(found: dict[str, Any]) -> None:
 
 def main() -> None:
     """Measure and print, or predict."""
-    from lstm_music.errors import launched
+    from lstm_music.errors import mpi_size_and_rank
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
@@ -251,7 +251,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.predict:
         predict(json.loads(args.predict.read_text()))
-    elif launched():
+    elif mpi_size_and_rank():
         measure(args)
     else:
         beside = Path(sys.executable).with_name("mpirun")

@@ -24,7 +24,7 @@ from lstm_music.midi.files import raw_tracks, write_midi
 from lstm_music.midi.piece import Piece, notes_of
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.messages import SPECIALS, TRACK_END
 

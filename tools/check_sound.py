@@ -27,7 +27,7 @@ from lstm_music.rendering.figures import embedding_map, piano_roll
 from lstm_music.rendering.score import draw_score, is_available
 from lstm_music.runs.checkpoint import read_checkpoint
 from lstm_music.runs.opened import bundled_model, model_of
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 
 TEMPO = 90.0

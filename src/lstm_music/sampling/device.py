@@ -78,8 +78,8 @@ class DeviceRules:
         self.ops, self.N, self.V = ops, N, len(rules.classes)
         primed = np.zeros(N, np.int32)
         primed[: len(primers)] = [len(primer) for primer in primers]
-        held = np.zeros((N, max(1, primed.max())), np.int32)
-        for row, primer in zip(held, primers, strict=False):
+        primer_ids = np.zeros((N, max(1, primed.max())), np.int32)
+        for row, primer in zip(primer_ids, primers, strict=False):
             row[: len(primer)] = primer
         pieces = [new_piece(rules, options, primer)[0] for primer in primers]
         pieces += [Piece(ended=1)] * (N - len(primers))
@@ -93,7 +93,7 @@ class DeviceRules:
             np.int32(self.V), np.int32(len(rules.places)),
         )  # fmt: skip
         self.primers, self.primed, self.pieces, self.sounding = (
-            ops.asarray(a, np.int32) for a in (held, primed, fields_of(pieces), sounding)
+            ops.asarray(a, np.int32) for a in (primer_ids, primed, fields_of(pieces), sounding)
         )
         self.allowed = ops.xp.zeros((N, self.V), np.uint8)
 
