@@ -97,11 +97,6 @@ class Piece:
     measure: int = WHOLE_NOTE
     """The length of bars where no word tells of one."""
 
-    @property
-    def numbers(self) -> list[int]:
-        """All of them, in the order of FIELDS."""
-        return list(vars(self).values())
-
 
 FIELDS = tuple(field.name for field in fields(Piece))
 
