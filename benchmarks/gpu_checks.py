@@ -28,7 +28,7 @@ from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.runs.checkpoint import read_checkpoint
 from lstm_music.runs.opened import bundled_model
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.training.graph_step import step_of
 

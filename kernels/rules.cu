@@ -115,21 +115,21 @@ __device__ __forceinline__ int facts_of_pitch(const Piece& piece, int began, int
         | ABOVE_LAST * (pitch > piece.number);
 }
 
-__device__ __forceinline__ bool hold(int held, int needs) { return (held & needs) == needs; }
+__device__ __forceinline__ bool hold(int facts, int needs) { return (facts & needs) == needs; }
 
 __device__ __forceinline__ void allow_notes(
-    const Rules& rules, const Piece& piece, int began, int limit, int held, int* longest)
+    const Rules& rules, const Piece& piece, int began, int limit, int facts, int* longest)
 {
     const int off = NEEDS[piece.phase][NOTE_OFF], on = NEEDS[piece.phase][NOTE_ON];
     const int left = limit >= 0 ? limit - piece.now : FAR, pitch = threadIdx.x;
-    const int facts = held | facts_of_pitch(piece, began, pitch);
+    const int pitch_facts = facts | facts_of_pitch(piece, began, pitch);
     int stays = left;
     if (off & SOUNDS) {
         const int age = began + rules.longest_note - piece.now;
         stays = rules.events ? age : min(left, age);
     }
-    longest[OFFS + pitch] = hold(facts, off) ? stays : NEVER;
-    longest[ONS + pitch] = hold(facts, on) ? left - 1 : NEVER;
+    longest[OFFS + pitch] = hold(pitch_facts, off) ? stays : NEVER;
+    longest[ONS + pitch] = hold(pitch_facts, on) ? left - 1 : NEVER;
 }
 
 __device__ __forceinline__ bool any_stops_at(
@@ -140,7 +140,7 @@ __device__ __forceinline__ bool any_stops_at(
 }
 
 __device__ __forceinline__ void allow_times(
-    const Rules& rules, const Words& words, const Piece& piece, int began, int limit, int held, int* longest,
+    const Rules& rules, const Words& words, const Piece& piece, int began, int limit, int facts, int* longest,
     int* scratch)
 {
     const int place = NEEDS[piece.phase][PLACE], bar_line = NEEDS[piece.phase][BAR_LINE];
@@ -148,11 +148,11 @@ __device__ __forceinline__ void allow_times(
     latest -= !any_stops_at(rules, words, began, latest, scratch);
     if (threadIdx.x != 0) return;
     longest[AFTER] = piece.phase == AFTER_BAR ? -1 : piece.now - piece.begin;
-    longest[BEFORE] = hold(held, place) ? min(piece.length, latest - piece.begin + 1) : NEVER;
+    longest[BEFORE] = hold(facts, place) ? min(piece.length, latest - piece.begin + 1) : NEVER;
     const int first_place = words.P > 0 ? words.places[0] : FAR;
     const bool fits = max(piece.begin + piece.length, piece.now) + first_place <= latest;
     const int same = piece.length > first_place ? UNTOLD : TOLD;
-    longest[BARS] = fits && hold(held, bar_line) ? same : NEVER;
+    longest[BARS] = fits && hold(facts, bar_line) ? same : NEVER;
 }
 
 __device__ __forceinline__ bool any_within(
@@ -176,15 +176,15 @@ __device__ __forceinline__ void allow(
     const Rules& rules, const Words& words, const Piece& piece, int began, int limit, bool ends, int* longest,
     int* scratch)
 {
-    const int held = facts_of_piece(rules, piece, limit, ends);
-    allow_notes(rules, piece, began, limit, held, longest);
-    if (rules.events) allow_times(rules, words, piece, began, limit, held, longest, scratch);
+    const int facts = facts_of_piece(rules, piece, limit, ends);
+    allow_notes(rules, piece, began, limit, facts, longest);
+    if (rules.events) allow_times(rules, words, piece, began, limit, facts, longest, scratch);
     else if (threadIdx.x == 0) longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
     if (threadIdx.x == 0) {
         const int* needs = NEEDS[piece.phase];
-        longest[CHORDS] = hold(held, needs[CHORD]) ? 0 : NEVER;
-        longest[TRACK_ENDS] = hold(held, needs[TRACK_END]) ? 0 : NEVER;
-        longest[PIECE_ENDS] = hold(held, needs[PIECE_END]) ? 0 : NEVER;
+        longest[CHORDS] = hold(facts, needs[CHORD]) ? 0 : NEVER;
+        longest[TRACK_ENDS] = hold(facts, needs[TRACK_END]) ? 0 : NEVER;
+        longest[PIECE_ENDS] = hold(facts, needs[PIECE_END]) ? 0 : NEVER;
     }
     __syncthreads();  // all classes are known
     if (!any_within(words, longest, 0, PLACES, scratch) && threadIdx.x == 0) {

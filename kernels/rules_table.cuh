@@ -104,6 +104,7 @@ struct Piece {
     int most;
     int measure;
 };
+static_assert(sizeof(Piece) == 92, "sizeof(Piece) is not 92");
 
 struct Rules {
     int phase;
@@ -117,3 +118,4 @@ struct Rules {
     int most_notes;
     int least;
 };
+static_assert(sizeof(Rules) == 40, "sizeof(Rules) is not 40");

@@ -14,7 +14,7 @@ from lstm_music.cli.sample import find_checkpoint
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.piece import Piece, notes_of
 from lstm_music.runs.opened import model_of
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 
 # Intervals above the root: major, minor, diminished, augmented triads; the usual sevenths.

@@ -38,7 +38,7 @@ from lstm_music.runs.checkpoint import (
     write_checkpoint,
 )
 from lstm_music.runs.settings import Progress, Settings
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FILES = (MODEL_FILE, TRAIN_FILE, META_FILE)

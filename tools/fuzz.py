@@ -43,7 +43,7 @@ from lstm_music.runs.checkpoint import Checkpoint, arrays_of
 from lstm_music.runs.folder import CONFIG, described_options
 from lstm_music.runs.meta import check_meta
 from lstm_music.runs.settings import Progress, Settings
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.untrusted import parse_json
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from lstm_music.midi import piece as midi
+from lstm_music.ops.cuda.structs import agreement
 from lstm_music.sampling import rules
 from lstm_music.sampling.automaton import FIELDS
+from lstm_music.sampling.device import PIECE, RULES
 from lstm_music.tokenizers.messages import PITCHES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,9 +51,11 @@ def header() -> str:
         for name, table in (("NEEDS", rules.needs_table()), ("NEXT", rules.next_table()))
     ]
     structs = [
-        f"struct {name} {{\n" + wrapped(f"int {field};" for field in fields) + "};\n"
-        for name, fields in (("Piece", FIELDS), ("Rules", rules.NUMBERS))
-    ]
+        f"struct {name} {{\n" + wrapped(f"int {field};" for field in dtype.names) + "};\n"
+        # All of one size, so that theirs says where each lies.
+        + agreement(f"sizeof({name})", dtype.itemsize) + "\n"
+        for name, dtype in (("Piece", PIECE), ("Rules", RULES))
+    ]  # fmt: skip
     return "\n".join([SAID, names, *tables, *structs])
 
 

@@ -28,7 +28,7 @@ def pip_install(*packages: str) -> str:
     return shlex.join([sys.executable, "-m", "pip", "install", *packages])
 
 
-def launched() -> tuple[int, int] | None:
+def mpi_size_and_rank() -> tuple[int, int] | None:
     """Return the number of processes that an MPI launcher started and which this is, or None."""
     for size, rank in LAUNCHERS:
         found = os.environ.get(size, ""), os.environ.get(rank, "")

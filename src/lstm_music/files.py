@@ -158,9 +158,9 @@ def temporary_folder() -> Path:
             f"no folder here can be written, not even a temporary one ({error.strerror}): "
             "set TMPDIR to one that can"
         ) from error
-    from lstm_music.errors import launched
+    from lstm_music.errors import mpi_size_and_rank
 
-    if (launched() or (1, 0))[1] == 0:
+    if (mpi_size_and_rank() or (1, 0))[1] == 0:
         print(
             "note: your cache folder can't be written: what can be made again is kept in "
             f"'{folder}' (LSTM_MUSIC_CACHE names another place)",

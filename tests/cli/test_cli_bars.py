@@ -13,7 +13,8 @@ from lstm_music.midi.piece import Piece
 from lstm_music.report.page import PRIMER_LENGTH
 from lstm_music.runs.opened import model_of, open_run
 from lstm_music.sampling import sampler
-from lstm_music.sampling.composing import composer_of, primers_of
+from lstm_music.sampling.composer import primers_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.events import bars_of
 

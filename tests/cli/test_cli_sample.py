@@ -18,7 +18,7 @@ from lstm_music.network.baselines import fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.runs import opened as runs
 from lstm_music.runs.checkpoint import FORMAT, read_run
-from lstm_music.sampling import composer, composing, decoding, sampler
+from lstm_music.sampling import composer, decoding, from_checkpoint, sampler
 from lstm_music.sampling import options as sampling_options
 from lstm_music.tokenizers.chords import chord_words, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
@@ -407,7 +407,7 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     """The file holds the music of the tokens, whatever wrote it."""
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
-    rules = composing.composer_of(checkpoint, None).rules
+    rules = from_checkpoint.composer_of(checkpoint, None).rules
     piece = decoding.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), rules, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)

@@ -40,7 +40,7 @@ from lstm_music.report.page import (
     sample_data,
 )
 from lstm_music.runs.checkpoint import Checkpoint
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.rules import BAR_LINE, NOTE_OFF, NOTE_ON, PIECE_END, PLACE, TRACK_END
 from lstm_music.tokenizers import chords, messages
 

@@ -24,7 +24,7 @@ from lstm_music.report.gathering import Room, compose
 from lstm_music.report.page import RunReport, page
 from lstm_music.runs.checkpoint import read_checkpoint, read_run
 from lstm_music.runs.opened import bundled_model
-from lstm_music.sampling.composing import composer_of
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.events import bars_of
 

@@ -18,7 +18,7 @@ from lstm_music.report.browser_model import as_lists
 from lstm_music.sampling import compiled_rules, sampler
 from lstm_music.sampling import rules as sampling_rules
 from lstm_music.sampling.automaton import Piece, advance, limit_of, next_bar
-from lstm_music.sampling.device import DeviceRules, fields_of
+from lstm_music.sampling.device import PIECE, DeviceRules, packed_pieces
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import chord_rules, event_rules, message_rules
 from lstm_music.sampling.sampler import Draft
@@ -127,7 +127,7 @@ class DeviceWalker(Walker):
         self.ops, self.rules = ops, rules
         self.device = DeviceRules(ops, 1, options, rules, [()])
         piece, _ = sampler.new_piece(rules, options, primer)
-        self.device.pieces[:] = ops.asarray(fields_of([piece]), np.int32)
+        self.device.pieces[:] = ops.asarray(packed_pieces([piece]), np.uint8)
         self.out = ops.asarray(np.full((1, 1), -1), np.int32)
         self.state = State(*(ops.xp.zeros((1, 1, 1), ops.dtype) for _ in range(2)))
 
@@ -142,7 +142,7 @@ class DeviceWalker(Walker):
 
     @property
     def piece(self):
-        return Piece(*self.ops.to_numpy(self.device.pieces)[0].tolist())
+        return Piece(*self.ops.to_numpy(self.device.pieces).view(PIECE)[0].tolist())
 
     @property
     def sounding(self):

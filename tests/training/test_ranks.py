@@ -20,7 +20,7 @@ from lstm_music.cli import train as train_command
 from lstm_music.cli.common import check_ranks, fail
 from lstm_music.cli.train_options import make_parser
 from lstm_music.corpus.batches import Batches
-from lstm_music.errors import UserError, launched
+from lstm_music.errors import UserError, mpi_size_and_rank
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps, get_ops
@@ -328,7 +328,7 @@ def test_a_batch_that_is_no_part_is_as_it_was(corpus):
 def test_launchers_are_known_by_what_they_say(monkeypatch, said, found):
     for name, value in said.items():
         monkeypatch.setenv(name, value)
-    assert launched() == found
+    assert mpi_size_and_rank() == found
 
 
 def test_without_a_launcher_mpi4py_is_not_needed(monkeypatch):

@@ -22,7 +22,7 @@ from lstm_music.cli.printing import shown, unfailing
 from lstm_music.corpus.load import REPRESENTATIONS, Reading
 from lstm_music.corpus.parsing import Workers
 from lstm_music.corpus.sources import namesake
-from lstm_music.errors import UserError, launched
+from lstm_music.errors import UserError, mpi_size_and_rank
 from lstm_music.files import content_of, write_new, write_whole
 from lstm_music.ops import BACKENDS
 from lstm_music.training.ranks import Alone, abandon
@@ -322,7 +322,7 @@ def fail(message: str) -> int:
     Of an MPI launcher's processes the first speaks at once, the others if they are still there a
     little later: once one has left, all are ended, and so what is wrong for all is said once.
     """
-    _, rank = launched() or (1, 0)
+    _, rank = mpi_size_and_rank() or (1, 0)
     if rank:
         time.sleep(PATIENCE)
         message = f"rank {rank}: {message}"

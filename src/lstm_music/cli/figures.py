@@ -32,8 +32,8 @@ from lstm_music.runs.opened import (
     reading_of,
 )
 from lstm_music.sampling.composer import Composer, Opening
-from lstm_music.sampling.composing import composers
 from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.from_checkpoint import composers
 from lstm_music.sampling.options import Options
 
 FOLDER = "figures"

@@ -34,9 +34,9 @@ from lstm_music.network.baselines import BASELINES, fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.runs.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.runs.opened import bundled_model, model_of, newest_run, open_run, ops_of
-from lstm_music.sampling.composer import Composer, bars_in_words
-from lstm_music.sampling.composing import composer_of, primers_of, untrained
+from lstm_music.sampling.composer import Composer, bars_in_words, primers_of
 from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.from_checkpoint import composer_of, untrained
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.roll_composers import FrequencyComposer
 from lstm_music.training.ranks import Alone, join

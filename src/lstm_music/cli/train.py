@@ -231,13 +231,13 @@ def describe(trainer: Trainer) -> str:
     size = sum(p.size for p in model.parameters.values())
     lengths = corpus.lengths
     steps = sum(lengths[p] for p in corpus.splits["train"])
-    begun = f"resumed at step {step:,}" if step else "new run"
+    opening = f"resumed at step {step:,}" if step else "new run"
     tokens = f"{steps:,} tokens, {len(corpus.vocabulary):,} unique"
     valid = sum(lengths[p] for p in corpus.splits["valid"])
     part = f"; validates on {trainer.validated:,} of {valid:,}" if trainer.validated < valid else ""
     ranks = "" if trainer.ranks.alone else f"; {trainer.ranks.size} ranks"
     return (
-        f"{begun} {trainer.run}: {len(corpus.splits['train']):,} pieces, "
+        f"{opening} {trainer.run}: {len(corpus.splits['train']):,} pieces, "
         f"{f'{steps:,} frames' if model.config.reads_notes else tokens}{part}; "
         f"{size:,} parameters; {model.ops.name} backend{ranks}"
     )

@@ -28,9 +28,9 @@ def split_pieces(names: Sequence[str]) -> dict[str, list[int]]:
     if n < len(SPLITS):
         return {split: list(range(n)) for split in SPLITS}
     ranked = sorted(range(n), key=lambda p: hashlib.sha256(names[p].encode()).digest())
-    held = max(1, round(HELD_OUT * n))
-    valid, test = ranked[:held], ranked[held : 2 * held]
-    return {"train": sorted(ranked[2 * held :]), "valid": sorted(valid), "test": sorted(test)}
+    size = max(1, round(HELD_OUT * n))
+    valid, test = ranked[:size], ranked[size : 2 * size]
+    return {"train": sorted(ranked[2 * size :]), "valid": sorted(valid), "test": sorted(test)}
 
 
 @dataclass
@@ -137,12 +137,12 @@ def without_copies(
     """
     if len({p for pieces in splits.values() for p in pieces}) < sum(map(len, splits.values())):
         return {split: list(pieces) for split, pieces in splits.items()}, []
-    held: set[bytes] = set()
+    held_out: set[bytes] = set()
     kept: dict[str, list[int]] = {}
     for split in reversed(SPLITS):
-        own = [p for p in splits[split] if contents[p] not in held]
+        own = [p for p in splits[split] if contents[p] not in held_out]
         kept[split] = own or list(splits[split])
-        held.update(contents[p] for p in splits[split])
+        held_out.update(contents[p] for p in splits[split])
     left = {p for split in SPLITS for p in splits[split]} - {p for s in kept.values() for p in s}
     return {split: kept[split] for split in SPLITS}, sorted(left)
 

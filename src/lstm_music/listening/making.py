@@ -17,9 +17,9 @@ from lstm_music.listening.study import Wanted
 from lstm_music.midi.files import read_any, write_midi
 from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, MidiError, Piece
 from lstm_music.runs.opened import open_run
-from lstm_music.sampling.composer import drums_of
-from lstm_music.sampling.composing import composers, from_silence
+from lstm_music.sampling.composer import drums_of, from_silence
 from lstm_music.sampling.decoding import with_drums, without_silence
+from lstm_music.sampling.from_checkpoint import composers
 from lstm_music.sampling.options import Options
 from lstm_music.untrusted import read_bounded
 

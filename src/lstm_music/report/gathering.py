@@ -20,9 +20,9 @@ from lstm_music.report.page import MOST, PRIMER_LENGTH, Picture, Row, RunReport,
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.folder import METRICS, read_metrics
 from lstm_music.runs.opened import bundled_model, evaluation_corpus, model_of, newest_run, open_run
-from lstm_music.sampling.composer import Composer
-from lstm_music.sampling.composing import composer_of, primers_of
+from lstm_music.sampling.composer import Composer, primers_of
 from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 
 TEMPERATURES = (0.8, 1.0, 1.2)

@@ -97,11 +97,6 @@ class Piece:
     measure: int = WHOLE_NOTE
     """The length of bars where no word tells of one."""
 
-    @property
-    def numbers(self) -> list[int]:
-        """All of them, in the order of FIELDS."""
-        return list(vars(self).values())
-
 
 FIELDS = tuple(field.name for field in fields(Piece))
 
@@ -209,9 +204,9 @@ def facts_of_piece(rules: Rules, piece: Piece, limit: int, ends: bool) -> int:
     )
 
 
-def hold(held: int, needs: int) -> bool:
+def hold(facts: int, needs: int) -> bool:
     """Return whether what must hold is among the facts that do."""
-    return held & needs == needs
+    return facts & needs == needs
 
 
 def may_sound(sounding: Array) -> Iterable[int]:
@@ -220,25 +215,25 @@ def may_sound(sounding: Array) -> Iterable[int]:
 
 
 def allow_notes(
-    rules: Rules, piece: Piece, sounding: Array, limit: int, held: int, longest: Array
+    rules: Rules, piece: Piece, sounding: Array, limit: int, facts: int, longest: Array
 ) -> None:
-    """Write the longest deltas of the ends and beginnings of notes; held: facts of the piece."""
+    """Write the longest deltas of the ends and beginnings of notes; facts: the piece's."""
     off, on = int(rules.needs[piece.phase, NOTE_OFF]), int(rules.needs[piece.phase, NOTE_ON])
     left = limit - piece.now if limit >= 0 else FAR
-    silent = held | STRUCK_BEFORE | ABOVE_LAST
+    silent = facts | STRUCK_BEFORE | ABOVE_LAST
     longest[OFFS : OFFS + PITCHES] = left if hold(silent, off) else NEVER
     longest[ONS : ONS + PITCHES] = left - 1 if hold(silent, on) else NEVER
     for pitch in may_sound(sounding):
         began = int(sounding[pitch])
         if began == SILENT:
             continue
-        facts = held | SOUNDS | STRUCK_BEFORE * (began != piece.now) | ABOVE_LAST
+        pitch_facts = facts | SOUNDS | STRUCK_BEFORE * (began != piece.now) | ABOVE_LAST
         stays = left
         if off & SOUNDS:
             age = began + rules.longest_note - piece.now
             stays = age if rules.events else min(left, age)
-        longest[OFFS + pitch] = stays if hold(facts, off) else NEVER
-        longest[ONS + pitch] = left - 1 if hold(facts, on) else NEVER
+        longest[OFFS + pitch] = stays if hold(pitch_facts, off) else NEVER
+        longest[ONS + pitch] = left - 1 if hold(pitch_facts, on) else NEVER
     if off & ABOVE_LAST:
         longest[OFFS : OFFS + piece.number + 1] = NEVER
     if on & ABOVE_LAST:
@@ -255,7 +250,7 @@ def any_stops_at(rules: Rules, sounding: Array, tick: int) -> bool:
 
 
 def allow_times(
-    rules: Rules, piece: Piece, sounding: Array, limit: int, held: int, longest: Array
+    rules: Rules, piece: Piece, sounding: Array, limit: int, facts: int, longest: Array
 ) -> None:
     """Write the longest deltas of places and bars: those at which something may be.
 
@@ -265,13 +260,13 @@ def allow_times(
     latest = min(limit if limit >= 0 else FAR, LAST_TICK)
     latest -= not any_stops_at(rules, sounding, latest)
     after = -1 if piece.phase == AFTER_BAR else piece.now - piece.begin
-    before = min(piece.length, latest - piece.begin + 1) if hold(held, place) else NEVER
+    before = min(piece.length, latest - piece.begin + 1) if hold(facts, place) else NEVER
     first, stop = np.searchsorted(rules.places, after + 1), np.searchsorted(rules.places, before)
     longest[PLACES + first : PLACES + stop] = 0
     first_place = int(rules.places[0]) if len(rules.places) > 0 else FAR
     fits = max(piece.begin + piece.length, piece.now) + first_place <= latest
     same = UNTOLD if piece.length > first_place else TOLD
-    longest[BARS] = same if fits and hold(held, bar_line) else NEVER
+    longest[BARS] = same if fits and hold(facts, bar_line) else NEVER
 
 
 def any_within(rules: Rules, longest: Array, first: int, stop: int) -> bool:
@@ -292,16 +287,16 @@ def allow(
 
     Where nothing may come, the track or piece ends.
     """
-    held = facts_of_piece(rules, piece, limit, ends)
+    facts = facts_of_piece(rules, piece, limit, ends)
     longest[:] = NEVER
     if rules.frame_ticks == 0:
-        allow_notes(rules, piece, sounding, limit, held, longest)
+        allow_notes(rules, piece, sounding, limit, facts, longest)
     if rules.events:
-        allow_times(rules, piece, sounding, limit, held, longest)
+        allow_times(rules, piece, sounding, limit, facts, longest)
     needs, phase = rules.needs, piece.phase
-    longest[CHORDS] = 0 if hold(held, int(needs[phase, CHORD])) else NEVER
-    longest[TRACK_ENDS] = 0 if hold(held, int(needs[phase, TRACK_END])) else NEVER
-    longest[PIECE_ENDS] = 0 if hold(held, int(needs[phase, PIECE_END])) else NEVER
+    longest[CHORDS] = 0 if hold(facts, int(needs[phase, CHORD])) else NEVER
+    longest[TRACK_ENDS] = 0 if hold(facts, int(needs[phase, TRACK_END])) else NEVER
+    longest[PIECE_ENDS] = 0 if hold(facts, int(needs[phase, PIECE_END])) else NEVER
     if not any_within(rules, longest, 0, len(longest)):
         in_track = piece.phase == IN_TRACK and rules.shortest[TRACK_ENDS] < NONE
         longest[TRACK_ENDS if in_track else PIECE_ENDS] = 0

@@ -62,8 +62,8 @@ def sample_compiled(
     show: Callable[[int, int], None] = lambda done, most: None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the numba backend."""
-    begun = records([new_piece(rules, options, primer)[0] for primer in primers])
-    most = int(begun["most"].max())
+    new_pieces = records([new_piece(rules, options, primer)[0] for primer in primers])
+    most = int(new_pieces["most"].max())
     order = by_class(rules)
     weights = weights_of(model, order.ids)
     draw = Draw(
@@ -74,9 +74,9 @@ def sample_compiled(
     for group in range(groups):
         first = group * TOGETHER
         some = primers[first : first + TOGETHER]
-        held, lengths = primers_of(some)
-        B = len(held)
-        drafts = begun[first : first + TOGETHER]
+        primed, lengths = side_by_side(some)
+        B = len(primed)
+        drafts = new_pieces[first : first + TOGETHER]
         sounding = np.full((B, PITCHES), SILENT, np.int64)
         x = np.full(B, rules.start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
@@ -88,7 +88,7 @@ def sample_compiled(
             alone = B == 1 or threads == 1
             parts = threads if B == 1 and len(weights.head) >= SHARED else 1
             (_write_some if alone else _write)(
-                weights, rules, order, draw, held, lengths, options.first + first, done,
+                weights, rules, order, draw, primed, lengths, options.first + first, done,
                 drafts, sounding, x, h, c, out,
                 parts if alone else threads,
             )  # fmt: skip
@@ -100,13 +100,13 @@ def sample_compiled(
     return pieces
 
 
-def primers_of(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
+def side_by_side(primers: Sequence[Sequence[int]]) -> tuple[Array, Array]:
     """Return the primers side by side (B, longest), and the length of each (B,)."""
     lengths = np.array([len(primer) for primer in primers], np.int32)
-    held = np.zeros((len(primers), max(1, lengths.max())), np.int32)
-    for row, primer in zip(held, primers, strict=True):
+    primed = np.zeros((len(primers), max(1, lengths.max())), np.int32)
+    for row, primer in zip(primed, primers, strict=True):
         row[: len(primer)] = primer
-    return held, lengths
+    return primed, lengths
 
 
 def by_class(rules: Rules) -> ByClass:
@@ -217,11 +217,11 @@ def _by_id(rules, order, longest, logits, x):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _write_some(  # type: ignore[no-untyped-def]
-    weights, rules, order, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, parts
+    weights, rules, order, draw, primed, lengths, number, t0, drafts, sounding, x, h, c, out, parts
 ):
     """Draw up to n tokens of R pieces from position t0 on; number: the first piece's.
 
-    held (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), x (R,),
+    primed (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), x (R,),
     h, c (L, R, H): where they stand; changed. out (R, n): the ids, left as they are past an end.
     parts: threads that share the output layer.
     """
@@ -252,7 +252,7 @@ def _write_some(  # type: ignore[no-untyped-def]
                     continue
                 id = rules.start
                 if t < lengths[r]:
-                    id = held[r, t]
+                    id = primed[r, t]
                 else:
                     count, best = _by_id(rules, order, longest[r - first], logits[r - first], row)
                     if count > 0:
@@ -269,16 +269,16 @@ def _write_some(  # type: ignore[no-untyped-def]
 
 @njit(cache=True, parallel=True)
 def _write(  # type: ignore[no-untyped-def]
-    weights, rules, order, draw, held, lengths, number, t0, drafts, sounding, x, h, c, out, threads
+    weights, rules, order, draw, primed, lengths, number, t0, drafts, sounding, x, h, c, out, parts
 ):
-    """As `_write_some`, each thread with some of the pieces."""
+    """As `_write_some`, in parts of the pieces, a thread each."""
     B = len(x)
-    for part in prange(threads):
-        some = slice(part * B // threads, (part + 1) * B // threads)
+    for part in prange(parts):
+        some = slice(part * B // parts, (part + 1) * B // parts)
         if some.stop > some.start:
             own_h, own_c = h[:, some].copy(), c[:, some].copy()
             _write_some(
-                weights, rules, order, draw, held[some], lengths[some], number + some.start, t0,
+                weights, rules, order, draw, primed[some], lengths[some], number + some.start, t0,
                 drafts[some], sounding[some], x[some], own_h, own_c, out[some], 1,
             )  # fmt: skip
             h[:, some] = own_h

@@ -29,7 +29,7 @@ def any_within(rules, longest, first, stop):  # type: ignore[no-untyped-def]
 
 def records(pieces: Sequence[Piece]) -> Array:
     """Return pieces as records (B,), whose fields compiled code reads and changes."""
-    return np.array([tuple(piece.numbers) for piece in pieces], RECORD)
+    return np.array([tuple(vars(piece).values()) for piece in pieces], RECORD)
 
 
 LOOPS = {"may_sound": may_sound, "any_within": any_within}  # no rules: ways through an array

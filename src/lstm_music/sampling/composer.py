@@ -1,9 +1,11 @@
-"""What composes: openings to continue, sampling and decoding, by representation."""
+"""What composes: the contract of each representation's composer, and how its pieces begin."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
+
+import numpy as np
 
 from lstm_music.errors import UserError, Warn
 from lstm_music.midi.files import read_midi
@@ -88,7 +90,46 @@ def sample_on_cpu(
     return sample_compiled(model, primers, options, rules, show)
 
 
-# Lengths and primers ----------------------------------------------------------------------------
+# How pieces begin --------------------------------------------------------------------------------
+
+
+def primers_of(
+    composer: Composer[Any],
+    options: Options,
+    num: int,
+    n: int,
+    openings: Sequence[Opening] | None = None,
+) -> tuple[list[Any], list[str]]:
+    """Return the primers of so many pieces, at most n tokens or frames of openings, and of which.
+
+    openings: to draw among (default: the composer's own). A primer that the length counts is at
+    most half of it, so that something is composed.
+    """
+    length, limit = options.length, options.limit
+    if options.bars is not None:
+        limit = options.bars * options.line_and_bar[1]
+    length, limit = length and length // 2, limit and limit // 2
+    if options.beyond:
+        length = limit = None
+    n = n if length is None else min(n, length)
+    candidates = openings or composer.openings() or [Opening("", [])]
+    chosen = np.random.default_rng(options.seed).integers(len(candidates), size=num)
+    primers, origins = [], []
+    for name, music, _ in (candidates[k] for k in chosen):
+        primer = composer.cut(music, n, limit)
+        primers.append(primer)
+        first = f"the first {composer.size(primer, options)} {composer.unit} of {name}"
+        origins.append(first if len(primer) else "")
+    return primers, origins
+
+
+def from_silence(composer: Composer[Any], num: int, asked: Options) -> list[Piece]:
+    """Return so many pieces that a composer makes without an opening, by number."""
+    options = composer.fitted(asked)
+    opening = (composer.openings() or [Opening("", [])])[0]
+    silence = composer.cut(opening.music, 0, None)
+    made = composer.compose([silence] * num, options, lambda *_: None)
+    return [composer.piece(music, options, f"sample {n + 1}") for n, music in enumerate(made)]
 
 
 def drums_of(checkpoint: Checkpoint) -> list[int] | None:

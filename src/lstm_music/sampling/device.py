@@ -18,8 +18,9 @@ from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator
 from lstm_music.ops.cuda.layout import apart
+from lstm_music.ops.cuda.structs import packed
 from lstm_music.ops.philox import split_seed
-from lstm_music.sampling.automaton import Piece
+from lstm_music.sampling.automaton import FIELDS, Piece
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NUMBERS, SILENT, Rules
 from lstm_music.sampling.sampler import ROWS, most_of, new_piece
@@ -27,6 +28,8 @@ from lstm_music.tokenizers.messages import PITCHES
 
 STATIC_SHARED = 8 << 10  # bytes that sample.cu declares itself, and some
 MOST = 2**31 - 1  # that a number of a piece may be there
+# As kernels/rules_table.cuh declares them, written by tools/rules_table.py from the same names.
+PIECE, RULES = (np.dtype([(name, np.int32) for name in names]) for names in (FIELDS, NUMBERS))
 LOOK_EVERY = 256  # tokens, between looks at whether all pieces have ended
 
 
@@ -56,9 +59,9 @@ def shown(show: Callable[[int, int], None], before: int, most: int, t: int) -> N
     show(before + t, most)
 
 
-def fields_of(pieces: Sequence[Piece]) -> Array:
-    """Return the fields of pieces (N, fields) as the device has them: of 32 bits."""
-    return np.minimum([piece.numbers for piece in pieces], MOST).astype(np.int32)
+def packed_pieces(pieces: Sequence[Piece]) -> Array:
+    """Return pieces as kernels/rules.cu has them, structs PIECE end to end, in bytes."""
+    return packed(PIECE, [{k: min(n, MOST) for k, n in vars(piece).items()} for piece in pieces])
 
 
 class DeviceRules:
@@ -78,23 +81,25 @@ class DeviceRules:
         self.ops, self.N, self.V = ops, N, len(rules.classes)
         primed = np.zeros(N, np.int32)
         primed[: len(primers)] = [len(primer) for primer in primers]
-        held = np.zeros((N, max(1, primed.max())), np.int32)
-        for row, primer in zip(held, primers, strict=False):
+        primer_ids = np.zeros((N, max(1, primed.max())), np.int32)
+        for row, primer in zip(primer_ids, primers, strict=False):
             row[: len(primer)] = primer
         pieces = [new_piece(rules, options, primer)[0] for primer in primers]
         pieces += [Piece(ended=1)] * (N - len(primers))
         sounding = np.full((N, PITCHES), SILENT)
         self.ended = np.arange(N) >= len(primers)
-        numbers = [getattr(rules, name) for name in NUMBERS]
+        numbers = {name: getattr(rules, name) for name in NUMBERS}
         words = (rules.kinds, rules.numbers, rules.steps, rules.classes, rules.deltas)
         self.words = (
-            *(ops.asarray(a, np.int32) for a in (np.array(numbers), *words, rules.shortest)),
+            ops.asarray(packed(RULES, [numbers]), np.uint8),
+            *(ops.asarray(a, np.int32) for a in (*words, rules.shortest)),
             ops.asarray(rules.places, np.int32) if len(rules.places) else None,
             np.int32(self.V), np.int32(len(rules.places)),
         )  # fmt: skip
-        self.primers, self.primed, self.pieces, self.sounding = (
-            ops.asarray(a, np.int32) for a in (held, primed, fields_of(pieces), sounding)
+        self.primers, self.primed, self.sounding = (
+            ops.asarray(a, np.int32) for a in (primer_ids, primed, sounding)
         )
+        self.pieces = ops.asarray(packed_pieces(pieces), np.uint8)
         self.allowed = ops.xp.zeros((N, self.V), np.uint8)
 
     def mask(self) -> None:

@@ -29,22 +29,18 @@ from lstm_music.sampling.composer import (
 from lstm_music.sampling.decoding import decode_chords, length_in_frames, rows_of, with_drums
 from lstm_music.sampling.frames import BARS, check_options, fit_thresholds, sample_frames
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import rules_of
-from lstm_music.sampling.sampler import within
+from lstm_music.sampling.token_composers import TokenComposer
 from lstm_music.tokenizers.chords import chord_words
 
 
-class ChordComposer(Composer[Ids]):
+class ChordComposer(TokenComposer):
     """Composes with a model of chords. restrike: held notes are struck anew with each chord."""
 
-    unit, top_p = "frames", 0.9
+    unit = "frames"
 
     def __init__(self, checkpoint: Checkpoint, model: Model, restrike: bool = False) -> None:
-        self.checkpoint, self.model, self.restrike = checkpoint, model, restrike
-        self.vocabulary = checkpoint.vocabulary
-        self.reading = reading_of(checkpoint)
-        self.rules = rules_of(self.vocabulary, checkpoint.meta["tokenizer"], {})
-        self.drums = drums_of(checkpoint)
+        super().__init__(checkpoint, model)
+        self.restrike, self.reading = restrike, reading_of(checkpoint)
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: a length is one in ticks, or after a primer in bars."""
@@ -53,12 +49,6 @@ class ChordComposer(Composer[Ids]):
             return options
         limit = None if frames is None else frames * self.rules.frame_ticks
         return replace(options, length=None, limit=limit, bars=None)
-
-    def openings(self) -> list[Opening]:
-        """As Composer.openings."""
-        return [
-            Opening(primer["name"], primer["ids"]) for primer in self.checkpoint.meta["primers"]
-        ]
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen chords replaced by the nearest seen."""
@@ -71,10 +61,6 @@ class ChordComposer(Composer[Ids]):
                 "its nearest ones stand in"
             )
         return Opening(str(path), ids[:-1].tolist(), meter)
-
-    def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
-        """As Composer.cut."""
-        return within(music, self.rules, n, limit)
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose."""

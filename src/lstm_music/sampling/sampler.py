@@ -50,10 +50,10 @@ def new_piece(rules: Rules, options: Options, primer: Sequence[int] = ()) -> tup
     if n and (tokens, ticks, bars) == (None, None, None):
         piece.least = end.now + SHORTEST
     # Bars of events have begun where something was in them.
-    begun = end.bars + (end.now > end.begin) if rules.events else bars_in(end)
+    bars_so_far = end.bars + (end.now > end.begin) if rules.events else bars_in(end)
     piece.asked_tokens = -1 if tokens is None or rules.frame_ticks else tokens + n
     piece.asked_ticks = -1 if ticks is None else ticks + end.now
-    piece.asked_bars = -1 if bars is None else bars + begun
+    piece.asked_bars = -1 if bars is None else bars + bars_so_far
     return piece, sounding
 
 

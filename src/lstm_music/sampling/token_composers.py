@@ -1,4 +1,4 @@
-"""Composing with models of tokens that MIDI files are made of: messages and events."""
+"""Composing with models of tokens; messages and events, which MIDI files are made of."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ from lstm_music.tokenizers.messages import (
 
 
 class TokenComposer(Composer[Ids]):
-    """Composes with a model of tokens that MIDI files are made of, messages or events."""
+    """Composes with a model of tokens. tokenizer: of what MIDI files are made of, no chords'."""
 
     unit, top_p = "tokens", 0.9
     tokenizer: MessageTokenizer
@@ -42,7 +42,7 @@ class TokenComposer(Composer[Ids]):
     def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
         self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
         self.vocabulary, meta = checkpoint.vocabulary, checkpoint.meta
-        self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta["corpus"], free)
+        self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta.get("corpus", {}), free)
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: the sampler counts tokens and ticks."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from lstm_music.arrays import RowGradient
 from lstm_music.corpus.batches import Batches
-from lstm_music.errors import UserError, launched
+from lstm_music.errors import UserError, mpi_size_and_rank
 from lstm_music.network.config import Gradients, State
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps
@@ -231,7 +231,7 @@ def join() -> Alone:
 
     Raises UserError where a launcher started it that mpi4py doesn't know.
     """
-    found = launched()
+    found = mpi_size_and_rank()
     if found is None:
         return ALONE
     try:

@@ -77,7 +77,7 @@ class Trainer:
         self._now, self._asked = time.monotonic(), 0  # rank 0's time, the signal of any rank
         self.started = self._now if started is None else started
         self._saved = self._now
-        self._begun = self._now, 0  # when this process began to train, and at which step
+        self._start = self._now, 0  # when this process began to train, and at which step
 
     @property
     def run(self) -> Path:
@@ -95,7 +95,7 @@ class Trainer:
         Raises Interrupted after a signal of `STOPPING`, also with the run saved; UserError where
         the loss is no number or the last checkpoint can't be written.
         """
-        self._begun = time.monotonic(), self.progress.step
+        self._start = time.monotonic(), self.progress.step
         self.started = self.ranks.from_first(lambda: self.started)
         with self._wish:
             self._agree()
@@ -150,12 +150,12 @@ class Trainer:
 
     def _step(self, batch: Batch) -> float:
         """Take a step and count it; return the last loss that was read."""
-        at, begun, skipped = self.progress, time.monotonic(), self.progress.skipped
+        at, start, skipped = self.progress, time.monotonic(), self.progress.skipped
         self.steps.run(batch, self.annealing.lr)
         self._unread += 1
         if self._unread >= self.steps.read_every or math.isnan(self._loss):
             self._read()
-        at.count(batch.targets, time.monotonic() - begun, at.skipped == skipped)
+        at.count(batch.targets, time.monotonic() - start, at.skipped == skipped)
         return self._loss
 
     def _read(self) -> None:
@@ -175,9 +175,9 @@ class Trainer:
     def _catch_up(self) -> None:
         """Read what is unread before the period's sums are needed."""
         if self._unread:
-            begun = time.monotonic()
+            start = time.monotonic()
             self._read()
-            self.progress.pass_time(time.monotonic() - begun)
+            self.progress.pass_time(time.monotonic() - start)
 
     def _skip(self, totals: Totals) -> None:
         """Leave out a step whose loss or gradient is no number. Raises UserError by default."""
@@ -235,7 +235,7 @@ class Trainer:
     def _report(self, loss: float, windows: int, validated: bool) -> None:
         at = self.progress
         speed = at.tokens / max(at.seconds, 1e-9)
-        pace = (time.monotonic() - self._begun[0]) / max(at.step - self._begun[1], 1)
+        pace = (time.monotonic() - self._start[0]) / max(at.step - self._start[1], 1)
         elapsed = time.monotonic() - self.started
         left, share = outlook(at, self.settings, windows, pace, elapsed)
         self.show(Report(at, loss, self.valid, self.annealing.lr, speed, share, left, validated))

@@ -149,14 +149,14 @@ def convert_all(
         for name in [name for name in waiting if is_done(kept, name)]:
             del waiting[name]
             yield name
-        begun = len(waiting)
+        before = len(waiting)
         try:
             for name in converted(waiting, kept, jobs, read):
                 del waiting[name]
                 yield name
         except BrokenProcessPool as error:
             ended = (is_done(kept, name) or (kept / f"{name}.begun").exists() for name in waiting)
-            if len(waiting) == begun and not any(ended):
+            if len(waiting) == before and not any(ended):
                 raise UserError("the processes that read scores die: try --jobs 1") from error
 
 
@@ -173,9 +173,9 @@ def converted(
 
 def convert(name: str, path: Path, kept: Path, read: Callable[[Path], bytes]) -> str:
     """Convert a score to `name`.mid in the folder, or write `name`.reason; return the name."""
-    begun, result = kept / f"{name}.begun", kept / f"{name}.reason"
-    begun.parent.mkdir(parents=True, exist_ok=True)
-    begun.touch()
+    mark, result = kept / f"{name}.begun", kept / f"{name}.reason"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
     try:
         try:
             with time_limit(TIME_LIMIT):
@@ -187,7 +187,7 @@ def convert(name: str, path: Path, kept: Path, read: Callable[[Path], bytes]) ->
             data = f"can't be read: {said}".encode()
         write_whole(data, result)
     finally:
-        begun.unlink()
+        mark.unlink()
     return name
 
 

@@ -21,8 +21,8 @@ from lstm_music.network.baselines import BASELINES, fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.opened import model_of, ops_of, own_corpus, reading_of
-from lstm_music.sampling.composer import Composer
-from lstm_music.sampling.composing import composer_of, from_silence
+from lstm_music.sampling.composer import Composer, from_silence
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.roll_composers import FrequencyComposer
 

@@ -81,7 +81,7 @@ def _in_lanes(kinds: Sequence[Any], start: float, fold: Any, take: Any) -> Any:
         for lanes in LANES:
             while result.type.count > lanes:
                 result = halved(builder, result)
-            held = cgutils.alloca_once_value(builder, result)  # type: ignore[no-untyped-call]
+            slot = cgutils.alloca_once_value(builder, result)  # type: ignore[no-untyped-call]
             count = builder.udiv(builder.sub(n, first), n.type(lanes))
             with cgutils.for_range(builder, count) as loop:
                 at = builder.add(first, builder.mul(loop.index, n.type(lanes)))
@@ -90,9 +90,9 @@ def _in_lanes(kinds: Sequence[Any], start: float, fold: Any, take: Any) -> Any:
                     builder.load(builder.bitcast(place, result.type.as_pointer()), align=align)
                     for place in places
                 ]
-                builder.store(take(builder, builder.load(held), *elements), held)
+                builder.store(take(builder, builder.load(slot), *elements), slot)
             first = builder.add(first, builder.mul(count, n.type(lanes)))
-            result = builder.load(held)
+            result = builder.load(slot)
         return builder.extract_element(result, ir.IntType(32)(0))
 
     return kinds[0].dtype(*kinds), generate

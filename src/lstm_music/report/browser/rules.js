@@ -73,22 +73,22 @@ function factsOfPitch(piece, sounding, pitch) {
   );
 }
 
-const hold = (held, needs) => (held & needs) === needs;
+const hold = (facts, needs) => (facts & needs) === needs;
 
-/** Write the longest deltas of the ends and beginnings of notes; held: facts of the piece. */
-function allowNotes(rules, piece, sounding, held, longest) {
+/** Write the longest deltas of the ends and beginnings of notes; facts: the piece's. */
+function allowNotes(rules, piece, sounding, facts, longest) {
   const off = NEEDS[piece.phase][NOTE_OFF];
   const on = NEEDS[piece.phase][NOTE_ON];
   const left = FAR;
   for (let pitch = 0; pitch < PITCHES; pitch++) {
-    const facts = held | factsOfPitch(piece, sounding, pitch);
+    const pitchFacts = facts | factsOfPitch(piece, sounding, pitch);
     let stays = left;
     if (off & SOUNDS) {
       const age = sounding[pitch] + rules.longest_note - piece.now;
       stays = rules.events ? age : Math.min(left, age);
     }
-    longest[OFFS + pitch] = hold(facts, off) ? stays : NEVER;
-    longest[ONS + pitch] = hold(facts, on) ? left - 1 : NEVER;
+    longest[OFFS + pitch] = hold(pitchFacts, off) ? stays : NEVER;
+    longest[ONS + pitch] = hold(pitchFacts, on) ? left - 1 : NEVER;
   }
 }
 
@@ -101,7 +101,7 @@ function anyStopsAt(rules, sounding, tick) {
 }
 
 /** Write the longest deltas of places and bars: those at which something may be. */
-function allowTimes(rules, piece, sounding, held, longest) {
+function allowTimes(rules, piece, sounding, facts, longest) {
   const place = NEEDS[piece.phase][PLACE];
   const barLine = NEEDS[piece.phase][BAR_LINE];
   let latest = LAST_TICK;
@@ -109,25 +109,25 @@ function allowTimes(rules, piece, sounding, held, longest) {
   const after = piece.phase === AFTER_BAR ? -1 : piece.now - piece.begin;
   const before = Math.min(piece.length, latest - piece.begin + 1);
   rules.places.forEach((ticks, n) => {
-    const comes = hold(held, place) && after < ticks && ticks < before;
+    const comes = hold(facts, place) && after < ticks && ticks < before;
     longest[PLACES + n] = comes ? 0 : NEVER;
   });
   const firstPlace = rules.places[0] ?? FAR;
   const fits = Math.max(piece.begin + piece.length, piece.now) + firstPlace <= latest;
   const same = piece.length > firstPlace ? UNTOLD : TOLD;
-  longest[BARS] = fits && hold(held, barLine) ? same : NEVER;
+  longest[BARS] = fits && hold(facts, barLine) ? same : NEVER;
 }
 
 /** Write the longest delta of each class. Where nothing may come, the track or piece ends. */
 function allow(rules, piece, sounding, ends, longest) {
-  const held = factsOfPiece(rules, piece, ends);
-  allowNotes(rules, piece, sounding, held, longest);
-  if (rules.events) allowTimes(rules, piece, sounding, held, longest);
+  const facts = factsOfPiece(rules, piece, ends);
+  allowNotes(rules, piece, sounding, facts, longest);
+  if (rules.events) allowTimes(rules, piece, sounding, facts, longest);
   else longest.fill(NEVER, BARS);
   const needs = NEEDS[piece.phase];
-  longest[CHORDS] = hold(held, needs[CHORD]) ? 0 : NEVER;
-  longest[TRACK_ENDS] = hold(held, needs[TRACK_END]) ? 0 : NEVER;
-  longest[PIECE_ENDS] = hold(held, needs[PIECE_END]) ? 0 : NEVER;
+  longest[CHORDS] = hold(facts, needs[CHORD]) ? 0 : NEVER;
+  longest[TRACK_ENDS] = hold(facts, needs[TRACK_END]) ? 0 : NEVER;
+  longest[PIECE_ENDS] = hold(facts, needs[PIECE_END]) ? 0 : NEVER;
   if (!longest.some((delta, c) => rules.shortest[c] <= delta)) {
     const inTrack = piece.phase === IN_TRACK && rules.shortest[TRACK_ENDS] < NONE;
     longest[inTrack ? TRACK_ENDS : PIECE_ENDS] = 0;

@@ -1,24 +1,21 @@
-"""From a checkpoint to what composes, its baselines, and where pieces begin."""
+"""From a checkpoint to the composer of its representation, and to the baselines beside it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lstm_music.corpus.load import Reading
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.errors import UserError
-from lstm_music.midi.piece import Piece
 from lstm_music.network.baselines import chord_frequency
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.opened import model_of, ops_of, own_corpus, reading_of
-from lstm_music.sampling.composer import Composer, Opening
-from lstm_music.sampling.options import Options
+from lstm_music.sampling.composer import Composer
 from lstm_music.sampling.roll_composers import ChordComposer, FrequencyComposer, NoteComposer
+from lstm_music.sampling.token_composers import EventComposer, MessageComposer
 
 
 def composers(
@@ -46,36 +43,6 @@ def composers(
     }
 
 
-def primers_of(
-    composer: Composer[Any],
-    options: Options,
-    num: int,
-    n: int,
-    openings: Sequence[Opening] | None = None,
-) -> tuple[list[Any], list[str]]:
-    """Return the primers of so many pieces, at most n tokens or frames of openings, and of which.
-
-    openings: to draw among (default: the composer's own). A primer that the length counts is at
-    most half of it, so that something is composed.
-    """
-    length, limit = options.length, options.limit
-    if options.bars is not None:
-        limit = options.bars * options.line_and_bar[1]
-    length, limit = length and length // 2, limit and limit // 2
-    if options.beyond:
-        length = limit = None
-    n = n if length is None else min(n, length)
-    candidates = openings or composer.openings() or [Opening("", [])]
-    chosen = np.random.default_rng(options.seed).integers(len(candidates), size=num)
-    primers, origins = [], []
-    for name, music, _ in (candidates[k] for k in chosen):
-        primer = composer.cut(music, n, limit)
-        primers.append(primer)
-        first = f"the first {composer.size(primer, options)} {composer.unit} of {name}"
-        origins.append(first if len(primer) else "")
-    return primers, origins
-
-
 def composer_of(
     checkpoint: Checkpoint, model: Model, free: bool = False, restrike: bool = False
 ) -> Composer[Any]:
@@ -84,9 +51,6 @@ def composer_of(
     Raises UserError where free is asked of anything but messages, restrike of anything but piano
     rolls.
     """
-    # It needs what is here.
-    from lstm_music.sampling.token_composers import EventComposer, MessageComposer
-
     representation = checkpoint.meta["tokenizer"]["name"]
     if representation in ("message", "event") and restrike:
         raise UserError(
@@ -117,12 +81,3 @@ def untrained(corpus: RollCorpus) -> Checkpoint:
     meta = {"tokenizer": corpus.tokenizer_json(), "primers": corpus.primers()}
     parameters = Model(config, get_ops("numpy")).parameters
     return Checkpoint(Path(corpus.name), meta, config, corpus.vocabulary, parameters)
-
-
-def from_silence(composer: Composer[Any], num: int, asked: Options) -> list[Piece]:
-    """Return so many pieces that a composer makes without an opening, by number."""
-    options = composer.fitted(asked)
-    opening = (composer.openings() or [Opening("", [])])[0]
-    silence = composer.cut(opening.music, 0, None)
-    made = composer.compose([silence] * num, options, lambda *_: None)
-    return [composer.piece(music, options, f"sample {n + 1}") for n, music in enumerate(made)]
