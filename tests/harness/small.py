@@ -15,6 +15,7 @@ from lstm_music.midi.piece import Piece
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 from lstm_music.runs.checkpoint import CHECKPOINTS, linked
 from lstm_music.runs.folder import new_run
 from lstm_music.runs.settings import Settings
@@ -101,6 +102,18 @@ def small_rolls(folder, representation="note", music=None, **reading):
     path = folder / "music"
     where = str(path if path.exists() else write_music(path, **(music or {})))
     return load_corpus(where, reading=Reading(representation, **reading))
+
+
+def random_recall(rng, asked, K):
+    """What a copy gate reads, (…, K): candidates of every kind of run, a third of them right.
+
+    Some are missing, and all of them where nothing is asked.
+    """
+    recall = rng.integers(BUCKETS, size=(*asked.shape, K)) + HIT * (
+        rng.random((*asked.shape, K)) < 0.3
+    )
+    recall[(rng.random(recall.shape) < 0.3) | ~asked[..., None]] = NOTHING
+    return recall.astype(np.uint8)
 
 
 def words_of(config):
