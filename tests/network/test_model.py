@@ -44,9 +44,7 @@ def random_batch(config, T, B, resets=None, seed=0):
     mask(y, rng.random((T, B)) < 0.2)
     y[-1, -1] = last
     recall = random_recall(rng, asked(y), config.copy) if config.copy else None
-    return Batch(
-        x, y, resets(T, B) if resets else None, int(asked(y).sum()), recall=recall
-    )
+    return Batch(x, y, resets(T, B) if resets else None, int(asked(y).sum()), recall=recall)
 
 
 def random_recall(rng, asked, K):

@@ -185,6 +185,7 @@ def options_of(args: argparse.Namespace, top_p: float) -> Options:
     return Options(
         args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed,
         bars=args.bars, beyond=args.primer is not None or args.primer_length is not None,
+        repetition=args.repetition,
     )  # fmt: skip
 
 
@@ -363,6 +364,14 @@ def add_drawing_options(parser: Parser) -> None:
         metavar="P",
         help="draw among the likeliest tokens that hold a share P, or let only the likeliest notes "
         "sound; 1 for all (default: 0.9 for tokens, 1 for notes)",
+    )
+    add(
+        "--repetition",
+        type=number(-100, 100),
+        default=0.0,
+        metavar="X",
+        help="nats added to the scores of what the piece said before: above 0 more comes back, below "
+        "less (default: 0, as learnt; models with a copy gate)",
     )
     add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument

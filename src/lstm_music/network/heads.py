@@ -11,7 +11,6 @@ from lstm_music.network.embedding import Parts, Shapes
 from lstm_music.ops import NumpyOps, Workspace
 from lstm_music.ops.workspace import rows_as
 
-
 TINY = 1e-30  # in place of a share of 0, whose log is not finite
 
 

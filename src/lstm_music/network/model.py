@@ -152,6 +152,13 @@ class Model:
         assert not isinstance(self.head, NadeHead)
         return self.head.logits(self.ops, part(self.parameters, "head"), out), after
 
+    def copy_scores(self, state: State) -> Array:
+        """Return a copy gate's scores (B, K) after a step to a state, but for what runs add."""
+        h, G = state.h[-1], self.parameters["copy.G"]
+        scores: Array = self.ops.xp.empty((len(h), G.shape[1]), self.ops.dtype)
+        self.ops.affine(h, G, None, scores)
+        return scores
+
     def step_and_draw(
         self, x: Array, state: State, draws: Array, temperature: float
     ) -> tuple[Array, State]:

@@ -313,9 +313,7 @@ def sigmoid_xent(
     mix: Mixture | None = None,
 ) -> None:
     """As NumpyOps.sigmoid_xent, in one pass."""
-    _sigmoid_xent(
-        logits, targets, losses, ops.real(scale), get_num_threads(), *shares(ops, mix)
-    )
+    _sigmoid_xent(logits, targets, losses, ops.real(scale), get_num_threads(), *shares(ops, mix))
 
 
 def nade_xent(
