@@ -28,7 +28,9 @@ RULES = (
 )
 TESTS = {
     "lstm.py": ("tests/network/test_lstm.py",),
-    "heads.py": ("tests/network/test_heads.py",),
+    "network/heads.py": ("tests/network/test_heads.py",),
+    "network/factored.py": ("tests/network/test_heads.py", "tests/network/test_embedding.py"),
+    "network/notes.py": ("tests/network/test_heads.py", "tests/network/test_embedding.py"),
     "tokenizers/vocabulary.py": ("tests/tokenizers/test_vocabulary.py",),
     "tokenizers/messages.py": ("tests/tokenizers/test_messages.py",),
     "tokenizers/chords.py": ("tests/tokenizers/test_chords.py",),
