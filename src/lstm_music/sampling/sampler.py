@@ -173,8 +173,8 @@ def sample(
     """Draw one piece for each primer (which may be empty).
 
     rules: what may follow; recall: how a copy gate compares words. show is called with the tokens
-    drawn and the most there can be. Returns the ids of each, its primer included, without start and end symbols but where one
-    piece ends and another follows.
+    drawn and the most there can be. Returns the ids of each, its primer included, without start and
+    end symbols but where one piece ends and another follows.
     """
     pieces: list[list[int]] = []
     most, copies = most_of(rules, options, primers), copies_of(model, recall)
