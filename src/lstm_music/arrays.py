@@ -15,8 +15,9 @@ class Batch(NamedTuple):
     Of tokens: x (T, B) ids in; y (T, B) ids to predict, -1 for none. Of notes: x (T, B, D + 1)
     uint8 0/1, the last the start symbol's; y (T, B, D) uint8 0/1, its first NO_NOTES for none.
     keep (T, B), 0 where a piece starts, None where none does; targets, how many there are to
-    predict; recall (T, B, K) uint8, what a copy gate reads (network/recall.py), or None. Of a window of more streams that several processes share: first is this one's first
-    stream, whole the number of all, and targets counts those of all.
+    predict; recall (T, B, K) uint8, what a copy gate reads (network/recall.py), or None. Of
+    a window of more streams that several processes share: first is this one's first stream, whole
+    the number of all, and targets counts those of all.
     """
 
     x: Array
@@ -29,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class Mixture(NamedTuple):
-    """What a copy gate leaves to the network: log-shares (N,) of its own, and copied, of the target.
+    """What a copy gate leaves to the network, and what it copies: log-shares (N,).
 
     A target's probability is exp(own) · p(target | network) + exp(copied).
     """

@@ -132,7 +132,8 @@ def trainer_of(
     options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
     parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
-    model = Model(config_of(options, words, parts), ops, settings.seed, words=parts)
+    copy = corpus.recall.candidates if options["copy"] else 0
+    model = Model(config_of(options, words, parts, copy), ops, settings.seed, words=parts)
     return Trainer(corpus, model, settings, folder, show, told, started, ranks)
 
 
@@ -145,11 +146,16 @@ def description(
     return trainer.model.config, trainer.corpus, trainer.settings, source, reading
 
 
-def config_of(options: dict[str, Any], V: int, words: tuple[Array, Array] | None) -> Config:
-    """Return the shape of a new model of V words; words: their classes and deltas (V,), if any."""
+def config_of(
+    options: dict[str, Any], V: int, words: tuple[Array, Array] | None, copy: int = 0
+) -> Config:
+    """Return the shape of a new model of V words.
+
+    words: their classes and deltas (V,), if any; copy: candidates of its copy gate.
+    """
     classes, deltas = (int(part.max()) + 1 for part in words) if words else (0, 0)
     shape = {name: options[name] for name in SHAPE}
-    return Config(V, **shape, classes=classes, deltas=deltas)
+    return Config(V, **shape, classes=classes, deltas=deltas, copy=copy)
 
 
 def check_same(corpus: Corpus, ranks: Alone) -> None:

@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "input_dropout": Config.input_dropout,
     "output_dropout": Config.output_dropout,
     "nade": Config.nade,
+    "copy": True,
     **asdict(Settings()),
     "lr": None,  # what suits the optimizer and the vocabulary
 }
@@ -222,6 +223,13 @@ def add_model_options(parser: Parser) -> None:
         choices=HEADS,
     )
     add(parser, "--nade N", "hidden units of --head nade", type=whole(1, 65536))
+    add(
+        parser,
+        "--copy",
+        "a gate that may take the next word from what the piece has said before (the paper's "
+        "network has none)",
+        action=argparse.BooleanOptionalAction,
+    )
 
 
 def add_training_options(parser: Parser) -> None:

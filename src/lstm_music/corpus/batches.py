@@ -303,7 +303,6 @@ class Batches:
             t += n
             k += 1
 
-
     def _recall(self, b: int, piece: int) -> Array:
         """Return what a piece's steps could be copied from, (n, K); found once a stream."""
         assert self.recall is not None

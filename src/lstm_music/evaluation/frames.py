@@ -20,8 +20,9 @@ from lstm_music.network.baselines import (
     mixed_nats,
     note_unigram,
 )
-from lstm_music.network.heads import NadeHead, SigmoidHead, linear
+from lstm_music.network.heads import linear
 from lstm_music.network.model import Model, part
+from lstm_music.network.notes import NadeHead, SigmoidHead
 from lstm_music.tokenizers.chords import SPECIALS, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.training.validation import per_piece

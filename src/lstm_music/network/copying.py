@@ -20,7 +20,10 @@ DOUBT = -4.0  # a new gate's scores: what follows from copies alone is not known
 
 
 class CopyGate(NamedTuple):
-    """A gate over K candidates, from outputs of size H. Parameters: "G" (H, K), "R" (K, BUCKETS)."""
+    """A gate over K candidates, from outputs of size H.
+
+    Parameters: "G" (H, K), "R" (K, BUCKETS).
+    """
 
     H: int
     K: int
@@ -32,7 +35,10 @@ class CopyGate(NamedTuple):
     def init(self, ops: NumpyOps) -> dict[str, Array]:
         """Return new parameters: of a gate that leaves nearly all to the network."""
         shapes = self.shapes()
-        return {"G": ops.asarray(np.zeros(shapes["G"])), "R": ops.asarray(np.full(shapes["R"], DOUBT))}
+        return {
+            "G": ops.asarray(np.zeros(shapes["G"])),
+            "R": ops.asarray(np.full(shapes["R"], DOUBT)),
+        }
 
     @staticmethod
     def shares(

@@ -7,9 +7,9 @@ import numpy as np
 
 from lstm_music.arrays import Array, Batch
 from lstm_music.network.config import Config, Gradients, Parameters, Ready, State, ignore
-from lstm_music.network.embedding import Parts
-from lstm_music.network.heads import NadeHead, SigmoidHead
+from lstm_music.network.factored import Parts
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
+from lstm_music.network.notes import NadeHead, SigmoidHead
 from lstm_music.ops import NumpyOps
 
 
@@ -151,6 +151,13 @@ class Model:
         out, after = self._step(x, state, after)
         assert not isinstance(self.head, NadeHead)
         return self.head.logits(self.ops, part(self.parameters, "head"), out), after
+
+    def copy_scores(self, state: State) -> Array:
+        """Return a copy gate's scores (B, K) after a step to a state, but for what runs add."""
+        h, G = state.h[-1], self.parameters["copy.G"]
+        scores: Array = self.ops.xp.empty((len(h), G.shape[1]), self.ops.dtype)
+        self.ops.affine(h, G, None, scores)
+        return scores
 
     def step_and_draw(
         self, x: Array, state: State, draws: Array, temperature: float

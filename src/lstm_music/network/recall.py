@@ -12,7 +12,7 @@ report/browser/recall.js have them line by line.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -57,20 +57,21 @@ class RecallRules(NamedTuple):
 class Recall(NamedTuple):
     """A piece so far, of n words at most, and the candidates for the next.
 
-    codes, moved, times (n,): of each word, see `code_of`, `moved_code` and `time`. heads (3, SLOTS)
-    and before (3, n): the last place where the same words stood, and the one before a place.
-    pointers, candidates (codes, NONE for none), runs (K,). numbers: those of NUMBERS.
+    Arrays where compiled code reads them, lists where Python does. codes, moved, times (n,): of
+    each word, see `code_of`, `moved_code` and `step_time`. heads (3, SLOTS) and before (3, n): the
+    last place where the same words stood, and the one before a place. pointers, candidates (codes,
+    NONE for none), runs (K,). numbers: those of NUMBERS.
     """
 
-    codes: Sequence[int]
-    moved: Sequence[int]
-    times: Sequence[int]
-    heads: Sequence[Sequence[int]]
-    before: Sequence[Sequence[int]]
-    pointers: Sequence[int]
-    candidates: Sequence[int]
-    runs: Sequence[int]
-    numbers: Sequence[int]
+    codes: Any
+    moved: Any
+    times: Any
+    heads: Any
+    before: Any
+    pointers: Any
+    candidates: Any
+    runs: Any
+    numbers: Any
 
 
 COUNT, BASE, AT_PLACE, PITCH_BEFORE, LINE, LAG, TRACK_BEGAN, TRACK_TIME, NUMBERS = range(9)
@@ -143,7 +144,8 @@ def step_time(m: Recall, word: Sequence[int]) -> int:
     elif word[AT] >= 0:
         numbers[AT_PLACE] = word[AT]
     numbers[AT_PLACE] += word[DELTA]
-    return numbers[BASE] + numbers[AT_PLACE] * RANKS + word[RANK]
+    time: int = numbers[BASE] + numbers[AT_PLACE] * RANKS + word[RANK]
+    return time
 
 
 def slot_of(codes: Sequence[int], n: int, order: int) -> int:
@@ -163,12 +165,15 @@ def matched(codes: Sequence[int], q: int, n: int) -> int:
 
 
 def note_place(m: Recall, kind: int, codes: Sequence[int], order: int) -> int:
-    """Enter the last word's place under the words that end there; return the one before, or NONE."""
+    """Enter the last word's place under the words that end there; return the one before it.
+
+    NONE where there is none.
+    """
     n = m.numbers[COUNT] - 1
     if n + 1 < order:
         return NONE
     slot = slot_of(codes, n, order)
-    last = m.heads[kind][slot]
+    last: int = m.heads[kind][slot]
     m.before[kind][n] = last
     m.heads[kind][slot] = n
     return last
@@ -227,7 +232,7 @@ def observe(rules: RecallRules, m: Recall, word: Sequence[int]) -> None:
     """Take the next word of a piece, and find the candidates for the one after it."""
     numbers, code, n = m.numbers, code_of(word), m.numbers[COUNT]
     for k in range(len(m.runs)):
-        if k != MATCH and k != MOVED:
+        if k not in (MATCH, MOVED):
             m.runs[k] = m.runs[k] + 1 if m.candidates[k] == code else 0
     m.codes[n], m.moved[n] = code, moved_code(word, numbers[PITCH_BEFORE])
     time = step_time(m, word)

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.errors import UserError
 from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
 from lstm_music.midi.roll import LOWEST, Frames
+from lstm_music.network.model import Model
 from lstm_music.network.recall import (
     BAR,
     BAR_LINE,
@@ -41,6 +43,24 @@ def recall_rules(vocabulary: Vocabulary, tokenizer: Mapping[str, Any]) -> Recall
     line = 0 if name == "event" else WHOLE_NOTE
     lags = tuple(bars * (line * RANKS or BAR) for bars in BARS_BEFORE)
     return RecallRules(WORDS, lags, line, words, ids_of(words))
+
+
+def recall_of(
+    model: Model, vocabulary: Vocabulary, tokenizer: Mapping[str, Any]
+) -> RecallRules | None:
+    """Return how a model's words are compared, None where it has no copy gate.
+
+    Raises UserError for a gate of other candidates than these.
+    """
+    if model.gate is None:
+        return None
+    rules = recall_rules(vocabulary, tokenizer)
+    if rules.candidates != model.gate.K:
+        raise UserError(
+            f"the model copies from {model.gate.K} candidates and this version finds "
+            f"{rules.candidates}: use the version that trained it"
+        )
+    return rules
 
 
 def frame_rules(grid: int, words: Array) -> RecallRules:

@@ -165,6 +165,7 @@ def described_options(run: Path) -> dict[str, Any]:
             **asdict(reading),
             **asdict(settings),
             **{name: value for name, value in config.to_json().items() if name in SHAPE},
+            "copy": config.copy > 0,
             "corpus": path_text(source["corpus"], "corpus"),
             "data": None if data is None else path_text(data, "data"),
         }

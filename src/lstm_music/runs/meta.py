@@ -19,7 +19,7 @@ PRIMERS = 1024
 SHAPE_RANGES = {
     "vocabulary": (1, VOCABULARY), "embedding": (1, WIDTH), "hidden": (1, WIDTH),
     "layers": (1, LAYERS), "nade": (1, WIDTH), "classes": (0, VOCABULARY),
-    "deltas": (0, VOCABULARY),
+    "deltas": (0, VOCABULARY), "copy": (0, 64),
 }  # fmt: skip
 SETTINGS_RANGES = {
     "batch": (1, BATCH), "seq": (1, BATCH), "lr": (0, math.inf), "clip": (0, math.inf),

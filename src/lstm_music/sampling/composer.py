@@ -11,6 +11,7 @@ from lstm_music.errors import UserError, Warn
 from lstm_music.midi.files import read_midi
 from lstm_music.midi.piece import MidiError, Piece
 from lstm_music.network.model import Model
+from lstm_music.network.recall import RecallRules
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.decoding import without_silence
 from lstm_music.sampling.options import Options
@@ -78,13 +79,14 @@ def sample_on_cpu(
     options: Options,
     rules: Rules,
     show: Show,
+    recall: RecallRules | None = None,
 ) -> list[Ids]:
     """Return one piece for each primer: `sampler.sample`, compiled where the model is on Numba.
 
     A factored head's model has no compiled loop.
     """
-    if model.ops.name != "numba" or model.words is not None:
-        return sample(model, primers, options, rules, show)
+    if model.ops.name != "numba" or model.words is not None or model.gate is not None:
+        return sample(model, primers, options, rules, show, recall)
     from lstm_music.sampling.compiled import sample_compiled
 
     return sample_compiled(model, primers, options, rules, show)

@@ -12,14 +12,17 @@ from lstm_music.arrays import Array
 from lstm_music.errors import UserError
 from lstm_music.midi.roll import NOTES, Frames
 from lstm_music.network.config import State
-from lstm_music.network.heads import NadeHead
 from lstm_music.network.model import Model
+from lstm_music.network.notes import NadeHead
+from lstm_music.network.recall import RecallRules
 from lstm_music.ops.philox import uniform
+from lstm_music.sampling.copying import FramePast, copies_of
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.sampler import ROWS, rows_for
 
 FRAMES = 64  # whose random numbers are made at once
 BARS = 16  # of a piece without a length: nothing in it says where it ends
+COPYING = 1 << 31  # added to a block's number: of the numbers that choose what is copied
 COLDEST = 1e-9  # the least temperature, whose inverse float32 can hold
 
 
@@ -30,24 +33,27 @@ def sample_frames(
     thresholds: Array | None = None,
     show: Callable[[int, int], None] = lambda done, most: None,
     lengths: Sequence[int] = (),
+    recall: RecallRules | None = None,
 ) -> list[Frames]:
     """Draw one piece for each primer (n, 88), n perhaps 0.
 
     thresholds (88,): the log-odds from which each note sounds where a sigmoid head is greedy, see
     `fit_thresholds`. show is called with the frames drawn and how many there will be. lengths: how
-    many frames each piece has (default: options.length). Returns them (length, 88), primers
+    many frames each piece has (default: options.length). recall: how a copy gate compares
+    frames. Returns them (length, 88), primers
     included. Raises UserError for options that don't fit the model.
     """
     check_options(model, options)
     lengths = lengths or [options.length or 0] * len(primers)
     longest = max(lengths)
     pieces: list[Frames] = []
-    groups = -(-len(primers) // ROWS)
+    groups, copies = -(-len(primers) // ROWS), copies_of(model, recall)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
         written = np.zeros((longest, len(some), NOTES), np.uint8)
         before = first // ROWS * longest
-        for done in _write(model, some, first, options, thresholds, written):
+        pasts = [FramePast(copies, longest) for _ in some] if copies else []
+        for done in _write(model, some, first, options, thresholds, written, pasts):
             show(before + done, groups * longest)
         pieces += list(written.swapaxes(0, 1))
     return [piece[:n] for piece, n in zip(pieces, lengths, strict=True)]
@@ -69,14 +75,15 @@ def _write(
     options: Options,
     thresholds: Array | None,
     written: Frames,
+    pasts: Sequence[FramePast] = (),
 ) -> Iterator[int]:
     """Fill written (length, B, 88) with B <= ROWS pieces, the first being primer number first.
 
-    Yields the number of frames after each.
+    pasts: of each piece, for a copy gate. Yields the number of frames after each.
     """
     length, B, _ = written.shape
     reader = Reader(model, rows_for(model, B))
-    draws = np.empty((FRAMES, reader.rows, NOTES))
+    draws, lots = np.empty((FRAMES, reader.rows, NOTES)), np.empty((FRAMES, B))
     for t in range(length):
         block, n = divmod(t, FRAMES)
         if n == 0:
@@ -84,10 +91,17 @@ def _write(
                 number = options.first + first + k
                 numbers = uniform(options.seed, number, block, FRAMES * NOTES)
                 draws[:, k] = numbers.reshape(FRAMES, NOTES)
+                lots[:, k] = uniform(options.seed, number, COPYING + block, FRAMES)
         written[t] = reader.draw(draws[n], options, thresholds)[:B]
+        if pasts:
+            scores = reader.copy_scores()
+            for k, past in enumerate(pasts):
+                past.copy(scores[k], lots[n, k], options, written[t, k])
         for k, primer in enumerate(primers):
             if t < len(primer):
                 written[t, k] = primer[t]
+        for k, past in enumerate(pasts):
+            past.take(written[t, k])
         reader.read(written[t])
         yield t + 1
 
@@ -112,6 +126,11 @@ class Reader:
         logits, self.state = self.model.step(ops.asarray(self.x, np.uint8), self.state)
         host: Array = ops.to_numpy(logits)
         return host
+
+    def copy_scores(self) -> Array:
+        """Return a copy gate's scores (rows, K) for the next frames, once they are drawn."""
+        scores: Array = self.model.ops.to_numpy(self.model.copy_scores(self.state))
+        return scores
 
     def draw(self, draws: Array, options: Options, thresholds: Array | None) -> Frames:
         """Return the next frames (rows, 88) by uniform numbers draws (rows, 88)."""

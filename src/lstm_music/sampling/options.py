@@ -14,7 +14,7 @@ class Options:
     first: the number of the first piece of those asked for; a piece's number chooses its draws.
     bars: a length in bars, or None; beyond: a length counts what follows the primer. meter: of
     messages and piano rolls, which don't tell it, the ticks from which on bars have a length, and
-    that length; 4/4 without any.
+    that length; 4/4 without any. repetition: what is added to a copy gate's scores, in nats.
     """
 
     length: int | None = None
@@ -28,6 +28,7 @@ class Options:
     bars: int | None = None
     beyond: bool = False
     meter: tuple[tuple[int, int], ...] = ()
+    repetition: float = 0.0
 
     @property
     def line_and_bar(self) -> tuple[int, int]:

@@ -12,8 +12,9 @@ from lstm_music.errors import UserError, Warn
 from lstm_music.midi.piece import LAST_TICK, Piece
 from lstm_music.midi.roll import LOWEST, NOTES, Frames, frames_of, piece_of_frames, ticks_per_step
 from lstm_music.network.baselines import Baseline
-from lstm_music.network.heads import SigmoidHead
 from lstm_music.network.model import Model
+from lstm_music.network.notes import SigmoidHead
+from lstm_music.network.recall_rules import recall_of
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.automaton import line_after
 from lstm_music.sampling.composer import (
@@ -66,7 +67,7 @@ class ChordComposer(TokenComposer):
         """As Composer.compose."""
         for n in {len(primer) for primer in primers}:
             frames_asked(options, self.reading.grid, n)
-        return sample_on_cpu(self.model, primers, options, self.rules, show)
+        return sample_on_cpu(self.model, primers, options, self.rules, show, self.recall)
 
     def size(self, music: Ids, options: Options) -> int:
         """As Composer.size: the rests before bar lines count."""
@@ -155,7 +156,10 @@ class NoteComposer(FrameComposer):
             known = [opening.music for opening in self.openings()]
             thresholds = fit_thresholds(self.model, known)
         lengths = self.lengths(primers, options)
-        return sample_frames(self.model, primers, options, thresholds, show, lengths)
+        recall = recall_of(
+            self.model, self.checkpoint.vocabulary, self.checkpoint.meta["tokenizer"]
+        )
+        return sample_frames(self.model, primers, options, thresholds, show, lengths, recall)
 
 
 class FrequencyComposer(FrameComposer):

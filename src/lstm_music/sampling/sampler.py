@@ -14,8 +14,10 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE
 from lstm_music.network.model import Model
+from lstm_music.network.recall import RecallRules
 from lstm_music.ops.philox import uniform
 from lstm_music.sampling.automaton import Piece, advance, bars_in, begin, extend, longest_deltas
+from lstm_music.sampling.copying import Copies, Past, copied, copies_of, ids_that
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import SHORTEST, SILENT, Rules
 from lstm_music.tokenizers.messages import PITCHES
@@ -85,12 +87,20 @@ class Draft:
     remembering nothing. (Made to go on beyond a piece's end, it knows no music to write there.)
     """
 
-    def __init__(self, number: int, primer: Sequence[int], rules: Rules, options: Options) -> None:
+    def __init__(
+        self,
+        number: int,
+        primer: Sequence[int],
+        rules: Rules,
+        options: Options,
+        copies: Copies | None = None,
+    ) -> None:
         self.number, self.primer, self.rules, self.options = number, primer, rules, options
         self.piece, self.sounding = new_piece(rules, options, primer)
         self.ids: list[int] = []
         self._longest = np.empty(len(rules.shortest), np.int64)
         self._draws: Array = np.empty(0)
+        self._past = Past(copies, self.piece.most + 1) if copies else None
 
     @property
     def ended(self) -> bool:
@@ -108,22 +118,41 @@ class Draft:
         longest_deltas(self.rules, self.piece, self.sounding, self._longest)
         return np.flatnonzero(self.rules.deltas <= self._longest[self.rules.classes])
 
-    def write(self, logits: Array) -> None:
-        """Take the primer's next id, or one by the logits (V,) where the primer is over."""
+    def write(self, logits: Array, scores: Array | None = None) -> None:
+        """Take the primer's next id, or one by the logits (V,) where the primer is over.
+
+        scores (K,): of a copy gate.
+        """
         n = len(self.ids)
-        self.take(self.primer[n] if n < len(self.primer) else self._drawn(logits))
+        self.take(self.primer[n] if n < len(self.primer) else self._drawn(logits, scores))
 
     def take(self, id: int) -> None:
         """Take an id, whether it might come or not."""
         if extend(self.rules, self.piece, self.sounding, id):
             self.ids.append(id)
+        if self._past is not None and not self.ended:
+            if id == self.rules.start:
+                self._past.forget()
+            else:
+                self._past.take(self._past.copies.words[id])
 
-    def _drawn(self, logits: Array) -> int:
+    def _drawn(self, logits: Array, scores: Array | None) -> int:
         """Draw an id among those that may come; the end of the piece where none may."""
         allowed = self.allowed
         if not len(allowed):
             return self.rules.start
-        return choose(logits, allowed, self._uniform(), self.options)
+        u = self._uniform()
+        if self._past is not None and scores is not None:
+            found = self._past.candidates(scores, self.options)
+            ids = ids_that(found, self._past.copies.rules.ids, self._may)
+            id, u = copied(ids, u, self.options)
+            if id is not None:
+                return id
+        return choose(logits, allowed, u, self.options)
+
+    def _may(self, id: int) -> bool:
+        """Return whether an id may come next, once `allowed` was asked for."""
+        return bool(self.rules.deltas[id] <= self._longest[self.rules.classes[id]])
 
     def _uniform(self) -> float:
         """Return the random number of this piece and this position."""
@@ -139,18 +168,19 @@ def sample(
     options: Options,
     rules: Rules,
     show: Callable[[int, int], None] = lambda done, most: None,
+    recall: RecallRules | None = None,
 ) -> list[list[int]]:
     """Draw one piece for each primer (which may be empty).
 
-    rules: what may follow. show is called with the tokens drawn and the most there can be.
-    Returns the ids of each, its primer included, without start and end symbols but where one
-    piece ends and another follows.
+    rules: what may follow; recall: how a copy gate compares words. show is called with the tokens
+    drawn and the most there can be. Returns the ids of each, its primer included, without start and
+    end symbols but where one piece ends and another follows.
     """
     pieces: list[list[int]] = []
-    most = most_of(rules, options, primers)
+    most, copies = most_of(rules, options, primers), copies_of(model, recall)
     for first in range(0, len(primers), ROWS):
         drafts = [
-            Draft(options.first + first + k, primer, rules, options)
+            Draft(options.first + first + k, primer, rules, options, copies)
             for k, primer in enumerate(primers[first : first + ROWS])
         ]
         for done in _write(model, drafts):
@@ -167,9 +197,10 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     for done in count(1):
         logits, state = model.step(model.ops.asarray(following, "int32"), state)
         rows = model.ops.to_numpy(logits)
+        scores = None if model.gate is None else model.ops.to_numpy(model.copy_scores(state))
         for k, draft in enumerate(drafts):
             if not draft.ended:
-                draft.write(rows[k])
+                draft.write(rows[k], None if scores is None else scores[k])
                 following[k] = start if draft.ended else draft.ids[-1]
                 if draft.fresh:
                     state.h[:, k], state.c[:, k] = 0, 0

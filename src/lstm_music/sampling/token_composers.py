@@ -6,6 +6,7 @@ from pathlib import Path
 from lstm_music.errors import UserError, Warn
 from lstm_music.midi.piece import Piece
 from lstm_music.network.model import Model
+from lstm_music.network.recall_rules import recall_of
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.composer import (
     Composer,
@@ -43,6 +44,7 @@ class TokenComposer(Composer[Ids]):
         self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
         self.vocabulary, meta = checkpoint.vocabulary, checkpoint.meta
         self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta.get("corpus", {}), free)
+        self.recall = recall_of(model, self.vocabulary, meta["tokenizer"])
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: the sampler counts tokens and ticks."""
@@ -61,7 +63,7 @@ class TokenComposer(Composer[Ids]):
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose: on a GPU, the loop never leaves it."""
         if self.model.ops.name != "cupy":
-            return sample_on_cpu(self.model, primers, options, self.rules, show)
+            return sample_on_cpu(self.model, primers, options, self.rules, show, self.recall)
         from lstm_music.sampling.device import sample_on_device
 
         return sample_on_device(self.model, primers, options, self.rules, show)

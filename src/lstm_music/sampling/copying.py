@@ -1,0 +1,144 @@
+"""Copying while sampling: which words a piece has said may come again, and how likely each is.
+
+What the rules forbid is no candidate. Temperature divides the gate's scores as it divides logits;
+top_k and top_p cut the network's own words alone; Options.repetition is added to each candidate's
+score.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lstm_music.arrays import Array
+from lstm_music.midi.roll import LOWEST, NOTES, Frames
+from lstm_music.network.model import Model
+from lstm_music.network.recall import (
+    NONE,
+    PITCHES,
+    Recall,
+    RecallRules,
+    bucket,
+    forget,
+    new_recall,
+    observe,
+)
+from lstm_music.network.recall_rules import frame_says
+from lstm_music.sampling.options import Options
+
+MOST = 1 - 2**-53  # the largest uniform number
+
+
+class Copies(NamedTuple):
+    """What all pieces of a model share: words as rows, and the gate's table R (K, BUCKETS)."""
+
+    rules: RecallRules
+    words: list[Any]
+    table: list[list[float]]
+
+
+def copies_of(model: Model, rules: RecallRules | None) -> Copies | None:
+    """Return how a model copies, None without a gate; rules: how its words are compared."""
+    if model.gate is None:
+        return None
+    assert rules is not None
+    table = model.ops.to_numpy(model.parameters["copy.R"]).astype("float64").tolist()
+    return Copies(rules, rules.words.tolist(), table)
+
+
+class Past:
+    """The past of a piece in the making, of n words at most."""
+
+    def __init__(self, copies: Copies, n: int) -> None:
+        self.copies = copies
+        self.recall = Recall(*(a.tolist() for a in new_recall(copies.rules, n)))
+
+    def take(self, word: Sequence[int]) -> None:
+        """Take the next word, a row of a word table."""
+        observe(self.copies.rules, self.recall, word)
+
+    def forget(self) -> None:
+        """Begin another piece."""
+        forget(self.recall)
+
+    def candidates(self, scores: Array, options: Options) -> list[tuple[int, float]]:
+        """Return the candidates' codes and weights; the network's own weight is 1.
+
+        scores (K,): the gate's, but for what a run adds.
+        """
+        found, recall = [], self.recall
+        for k, code in enumerate(recall.candidates):
+            if code != NONE:
+                score = float(scores[k]) + self.copies.table[k][bucket(recall.runs[k])]
+                found.append((code, score + options.repetition))
+        return found
+
+
+def copied(
+    candidates: list[tuple[int, float]], u: float, options: Options
+) -> tuple[int | None, float]:
+    """Choose what to copy by a uniform number, or None for the network's own word.
+
+    candidates: what and score, above the network's 0. Returns also a uniform number for what is
+    still to choose. greedy takes what all its candidates together make likelier than the network.
+    """
+    if not candidates:
+        return None, u
+    if options.greedy:
+        sums: dict[int, float] = {}
+        for what, score in candidates:
+            sums[what] = sums.get(what, 0.0) + math.exp(min(score, 700))
+        best = max(sums, key=sums.__getitem__)
+        return (best, u) if sums[best] > 1 else (None, u)
+    top = max(0.0, *(score for _, score in candidates))
+    own = math.exp(-top / options.temperature)
+    weights = [math.exp((score - top) / options.temperature) for _, score in candidates]
+    left = u * (own + sum(weights))
+    if left < own:
+        return None, min(left / own, MOST)
+    left -= own
+    for (what, _), weight in zip(candidates, weights, strict=True):
+        if left < weight:
+            return what, u
+        left -= weight
+    return candidates[-1][0], u
+
+
+def ids_that(
+    candidates: list[tuple[int, float]], ids: Array, may: Callable[[int], bool]
+) -> list[tuple[int, float]]:
+    """Return candidates by id in place of their codes, those that are words and may come."""
+    found = [(int(ids[code]) if code < len(ids) else NONE, score) for code, score in candidates]
+    return [(id, score) for id, score in found if id != NONE and may(id)]
+
+
+class FramePast:
+    """The past of a piece of at most n frames, for a copy gate."""
+
+    def __init__(self, copies: Copies, n: int) -> None:
+        self.past = Past(copies, n)
+        self.numbers: dict[bytes, int] = {}
+
+    def take(self, frame: Frames) -> None:
+        """Take the next frame (88,)."""
+        says, *rest = frame_says(frame)
+        self.past.take([self.numbers.setdefault(says, len(self.numbers)), *rest])
+
+    def copy(self, scores: Array, u: float, options: Options, frame: Frames) -> None:
+        """Overwrite a frame (88,) by one of the past, if the gate says so; scores (K,)."""
+        says = list(self.numbers)
+        found = []
+        for code, score in self.past.candidates(scores, options):
+            rest, pitch = divmod(code, PITCHES)
+            lowest = pitch - 1 - LOWEST
+            if not says[rest] or 0 <= lowest <= NOTES - len(says[rest]):
+                found.append((code, score))
+        chosen, _ = copied(found, u, options)
+        if chosen is not None:
+            rest, pitch = divmod(chosen, PITCHES)
+            notes = np.frombuffer(says[rest], np.uint8)
+            frame[:] = 0
+            if len(notes):
+                first = pitch - 1 - LOWEST
+                frame[first : first + len(notes)] = notes
