@@ -17,7 +17,7 @@ from lstm_music.midi.roll import NOTES, transpose, unpack
 from lstm_music.network.recall import RecallRules
 from lstm_music.network.recall_rules import frame_words
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.reference.copying import HIT, NOTHING
+from lstm_music.ops.reference.copying import NOTHING
 
 
 class Segment(NamedTuple):
@@ -291,8 +291,8 @@ class Batches:
             y[t : t + n] = source.targets(piece, first, first + n)
             if recall is not None:
                 some = self._recall(b, piece)[first : first + n]
-                may_hit = self.source.asks(y[t : t + n])[:, None] | (some == NOTHING)
-                recall[t : t + n] = np.where(may_hit, some, some % HIT)
+                asked = source.asks(y[t : t + n])[:, None]  # else nothing is to be learnt
+                recall[t : t + n] = np.where(asked, some, NOTHING)
             if first == 0:
                 x[t + 1 : t + n] = source.inputs(piece, 0, n - 1)
                 keep[t] = 0
