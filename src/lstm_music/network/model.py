@@ -157,6 +157,7 @@ class Model:
         h, G = state.h[-1], self.parameters["copy.G"]
         scores: Array = self.ops.xp.empty((len(h), G.shape[1]), self.ops.dtype)
         self.ops.affine(h, G, None, scores)
+        scores /= self.ops.real(h.shape[1])
         return scores
 
     def step_and_draw(
