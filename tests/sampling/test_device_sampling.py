@@ -188,7 +188,7 @@ def test_so_it_is_with_rules_and_a_copy_gate(monkeypatch):
     rules, corpus = rules_and_words(EVENTS, 960, 2)
     recall = recall_rules(corpus.vocabulary, {"name": "event"})
     config = Config(len(corpus.vocabulary), 4, 5, 2, copy=recall.candidates)
-    chosen = ["rules_forward", "gemm", "recall_choose", "sample_forward"]
+    chosen = ["rules_forward", "gemm", "divide", "recall_choose", "sample_forward"]
     after = ["rules_advance", "recall_advance", "sample_advance"]
     found = nodes_of(monkeypatch, config, rules, [(), (), ()], recall)
     assert found == [[*STEP, *chosen, *after]] * 2
