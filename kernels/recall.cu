@@ -113,7 +113,6 @@ __device__ __forceinline__ int note_place(const Recall& m, int kind, const int* 
     const int slot = kind * SLOTS + slot_of(codes, n, order), last = m.heads[slot];
     __syncwarp();  // all lanes have read it
     if (threadIdx.x % 32 == 0) m.before[kind * m.room + n] = last, m.heads[slot] = n;
-    __syncwarp();  // and it is written
     return last;
 }
 
@@ -128,9 +127,10 @@ __device__ __forceinline__ int follow(const Recall& m, int kind, const int* code
         int best = order - 1;
         to = NONE;
         for (int looked = 0; q >= 0 && looked < NEWEST; ++looked) {
+            const int before = m.before[kind * m.room + q];  // on its way while words are compared
             const int length = matched(codes, q, n);
             if (length > best) best = length, to = q + 1;
-            q = m.before[kind * m.room + q];
+            q = before;
         }
         run = to >= 0 ? best : 0;
     }
