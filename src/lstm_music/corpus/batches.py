@@ -309,7 +309,8 @@ class Batches:
         if self._recalled.get(b, (-1,))[0] != piece:
             from lstm_music.network.compiled_recall import recalled
 
-            self._recalled[b] = piece, recalled(self.recall, self.source.words(piece, self.recall))
+            words = self.source.words(piece, self.recall)
+            self._recalled[b] = piece, recalled(self.recall, words)[0]
         return self._recalled[b][1]
 
 
