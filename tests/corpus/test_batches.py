@@ -7,7 +7,6 @@ from small import piece_of, small_corpus, small_rolls, track_of
 from lstm_music.arrays import NO_NOTES, NO_TARGET
 from lstm_music.corpus.batches import (
     Batches,
-    NoteSource,
     TokenSource,
     cut_streams,
     on_device,
@@ -16,6 +15,7 @@ from lstm_music.corpus.batches import (
     whole_streams,
 )
 from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.rolls import NoteSource
 from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import LOWEST, NOTES, frames_of, pack, transpose

@@ -128,13 +128,14 @@ def words_of(config):
     return tuple(np.ascontiguousarray(column) for column in table.T)
 
 
-def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0, head=None, ops=None):
+def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0, head=None, ops=None, copy=False):
     """An untrained model for a corpus, on NumPy; for note vectors with a sigmoid head."""
     notes = corpus.tokenizer_json()["name"] == "note"
     words = word_parts(corpus.vocabulary) if head == "factored" else None
     config = Config(
         len(corpus.vocabulary), hidden, hidden, layers, dropout,
         head=head or ("sigmoid" if notes else "softmax"), nade=6, **counts_of(words),
+        copy=corpus.recall.candidates if copy else 0,
     )  # fmt: skip
     return Model(config, ops or get_ops("numpy"), seed, words=words)
 
