@@ -110,7 +110,7 @@ WALK_MUTATIONS = {
     "lanes that compare alike": ("first + threadIdx.x % 32;", "first;"),
     "half as far": ("first < FARTHEST;", "first < 32;"),
     "the word before last": ("m.before[kind * m.room + q]", "m.before[q]"),
-    "a place not entered": ("m.heads[slot] = n;", ""),
+    "a place not entered": (", m.heads[slot] = n;", ";"),
     "a hash of one word less": ("n - order + 1", "n - order + 2"),
     "a run that goes on": ("candidates[k] == code ? m.runs[k] + 1 : 0", "runs[k] + 1"),
     "a transposition by another pitch": ("word[PITCH] - pitch_before", "word[PITCH]"),
