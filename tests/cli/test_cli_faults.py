@@ -38,28 +38,13 @@ def ended(process):
     return process.returncode, err.splitlines()
 
 
-def campaign(name, *words):
-    """Run a campaign of tools/ that should find nothing wrong; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(REPO / "tools" / name), *map(str, words)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_a_run_killed_at_random_moments_ends_as_one_that_never_stopped():
-    said = campaign("kill_campaign.py", "--kills", 3, "--steps", 200)
-    assert "3 kills at steps" in said
-    assert said.endswith("at the last checkpoint: 0; different in the end: nothing\n")
-
-
-def test_damage_and_forgeries_are_detected_or_harmless():
-    said = campaign("damage_campaign.py", "--damages", 100, "--forgeries", 100)
-    assert "detected" in said and "refused" in said
+    command = [sys.executable, str(REPO / "tools" / "kill_campaign.py"), "--kills", "3"]
+    done = subprocess.run([*command, "--steps", "200"], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 kills at steps" in done.stdout
+    assert done.stdout.endswith("at the last checkpoint: 0; different in the end: nothing\n")
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(fails, folder):
