@@ -183,8 +183,15 @@ def cell(value: Any) -> str:
 def table(rows: list[Row]) -> list[str]:
     """Return rows as Markdown, with a column for each key that any of them has."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
-    lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
-    return lines + ["| " + " | ".join(cell(row.get(k, "")) for k in keys) + " |" for row in rows]
+    cells = [[cell(row.get(k, "")) for k in keys] for row in rows]
+    return aligned([keys, *cells], len(keys)).splitlines()
+
+
+def aligned(lines: list[list[str]], left: int) -> str:
+    """Return lines of cells as a table, the heads first; all but `left` columns are numbers."""
+    heads, *cells = lines
+    rule = ["---"] * left + ["--:"] * (len(heads) - left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *cells))
 
 
 def goal_table(found: Row) -> str:

@@ -32,7 +32,7 @@ import gpu_ours
 import gpu_parts
 import gpu_report as report
 import gpu_tools
-import kernel_model
+import predictions
 from gpu_cases import WITHOUT, Case
 from gpu_workers import NOT_RUN, Entry, Failed, Server, Worker, first_line, interleaved
 
@@ -86,7 +86,7 @@ def test_a_smoke_run_on_the_stand_in_without_mido(tmp_path):
     assert all(name.startswith("softmax_head") for name in found["checks"]["never launched"])
     assert "2 passed" in found["checks"]["tests"]["summary"]
     assert "isn't here" in found["checks"]["memcheck"] or found["checks"]["memcheck"]
-    taken, known = kernel_model.measured(path), found["ceilings"]
+    taken, known = predictions.measured(path), found["ceilings"]
     assert (taken.memory, taken.l2, taken.bf16) == (known["bytes"], known["l2"], known["bf16"])
     page = path.with_suffix(".md").read_text()
     assert "## recurrent" in page and "| Bach: 50 epochs |" in page
