@@ -226,7 +226,7 @@ def write(found: Row, path: Path) -> None:
         page = markdown(found)
     except Exception as error:  # of rows that nobody thought of
         page = f"no page: {error!r}\n"
-    write_whole(path, json.dumps(found, indent=1) + "\n", page)
+    write_whole(path, json.dumps(found, indent=1, default=str) + "\n", page)
 
 
 def write_whole(path: Path, facts: str, page: str) -> None:
@@ -236,21 +236,6 @@ def write_whole(path: Path, facts: str, page: str) -> None:
         draft = path.with_name(f"{path.name}{suffix}.part")
         draft.write_text(text, "utf-8")
         draft.replace(path.with_name(path.name + suffix))
-
-
-def merged(found: Row, file: Path) -> Row:
-    """Return results with those of a file, where there is one: rows added, facts beside others."""
-    both = {key: value.copy() if hasattr(value, "copy") else value for key, value in found.items()}
-    try:
-        added = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return both
-    for key, value in added.items():
-        if isinstance(value, list):
-            both[key] = both.get(key, []) + value
-        else:
-            both[key] = both.get(key, {}) | value
-    return both
 
 
 def part_lines(found: Row, before: dict[str, int], show: Callable[[str], None]) -> None:
