@@ -43,13 +43,6 @@ class Sound(NamedTuple):
     remark: str
 
 
-def render(midi: bytes, path: Path) -> Sound:
-    """Render a MIDI file's content, write it as a WAV file; raises as `wav_bytes`, or OSError."""
-    content, sound = wav_bytes(midi)
-    path.write_bytes(content)
-    return sound
-
-
 def wav_bytes(midi: bytes) -> tuple[bytes, Sound]:
     """Return a MIDI file's content as a WAV file's, 16 bits, at 48 kHz.
 
