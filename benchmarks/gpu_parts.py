@@ -114,19 +114,14 @@ class Session:
 
 def agree(session: Session) -> None:
     """Launch every kernel and hold it to the CPU; measure what the card reaches."""
-    from gpu_checks import HEADS, layers
+    from gpu_checks import asked
 
     sizes = session.sizes
     T = 3 if session.small else 20
     most = 256 if sizes.narrow == 128 else sizes.narrow
-    asked: list[tuple[str, str, Row]] = [
-        (layer.name, "layer", {**layer._asdict(), "T": T}) for layer in layers(most)
-    ]
     case = sizes.goals[0]._replace(V=min(sizes.goals[0].V, 1000), T=T)
-    asked += [(f"a step, {v}", "step", {"variant": v, "case": case}) for v in cases.VARIANTS]
-    asked += [("the rest", "rest", {}), ("drawn", "drawn", {"tokens": min(sizes.tokens, 256)})]
-    asked += [(f"training, {h}", "training", {"head": h, "steps": sizes.trained}) for h in HEADS]
-    for name, method, given in asked:
+    every = asked(most, T, case, min(sizes.tokens, 256), sizes.trained)
+    for name, method, given in every:
         found = session.ask(f"agreement, {name}", session.checks, method, **given)
         if found is not None:
             session.note("agreement", name, found)
