@@ -4,8 +4,8 @@ Where mido is, `python benchmarks/gpu_train.py --prepare MUSIC --data FOLDER` re
 MUSIC (as bin/reproduce --data) once and puts each into FOLDER as a file that needs no mido, 18 MB
 in all. Carry FOLDER along; on the GPU's machine `PYTHONPATH=src python benchmarks/gpu_train.py
 --data FOLDER [--minutes 8]` trains one run after another until the time is over, the paper's first,
-and the same command goes on where it ended. What came of it is in --out, gpu-train.json and .md; the
-runs themselves are in --runs.
+and the same command goes on where it ended. What came of it is in --out, gpu-train.json and .md;
+the runs themselves are in --runs.
 """
 
 from __future__ import annotations
