@@ -189,7 +189,7 @@ def entries_of(name: str, threads: int, modes: list[str]) -> list[Entry]:
     theirs = {**ours, "precision": "fp32"}
     if not trains:
         ours = {"case": case, "tokens": count, "strict": strict}
-        theirs, modes = {"batch": case.B, "words": case.V, "tokens": count, "H": case.H}, ["eager"]
+        theirs, modes = {"batch": case.B, "words": case.V, "tokens": count, "H": case.H}, modes[:1]
 
     def entry(who: str, module: str, given: dict[str, Any], **settings: Any) -> Entry:
         side = Worker(module, lambda: HOUR, threads=threads, **settings)
@@ -233,6 +233,7 @@ def compare(name: str, rounds: int, threads: int, modes: list[str]) -> dict[str,
 def main() -> None:
     """Compare, print a table, write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", choices=("cpu",), default="cpu", help="a GPU: gpu.py")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=9, help="default: %(default)s")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: %(default)s")

@@ -58,3 +58,14 @@ def test_the_table_has_backends_below_each_other_and_says_which_are_missing():
         "bound, from what was measured first on the CPU: 200 GFLOP/s of a GEMM, 45.0 GB/s",
         "cupy: no CuPy",
     ]
+
+
+@pytest.mark.slow(keep=1)
+@pytest.mark.parametrize("method", ["step", "sampling"])
+def test_ours_and_the_bound_are_timed_in_processes_of_their_own(monkeypatch, method):
+    rivals = tool("rivals", "benchmarks")
+    case = rivals.Case("", 300, 3, 4 if method == "step" else 1, 8)
+    monkeypatch.setitem(rivals.CASES, "tiny", rivals.Timed(method, case, 5, method != "step"))
+    row = rivals.compare("tiny", rounds=2, threads=1, modes=[])
+    assert row["ours_tokens_per_second"] > 0 and row["share_of_bound"] > 0
+    assert row["ours_peak_mb"] > 30 and row["rival"] == ""

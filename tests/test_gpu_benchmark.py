@@ -354,6 +354,13 @@ def test_pytorch_trains_and_keeps_its_state(torch_side):
         assert losses[0] == pytest.approx(np.log(TINY.V), abs=0.3)
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+def test_pytorch_trains_on_notes(torch_side, head):
+    step = torch_side.step_call(Case("notes", 20, 3, 4, 8, head=head), "fp32")
+    losses = [float(step().detach()) for _ in range(30)]
+    assert losses[-1] < losses[0] == pytest.approx(20 * np.log(2), rel=0.2)
+
+
 def test_pytorch_pads_vocabularies_and_without_a_gpu_is_an_error(torch_side, monkeypatch):
     import gpu_rivals
 
