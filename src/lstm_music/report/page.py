@@ -24,13 +24,14 @@ from lstm_music.rendering.html import (
     tag,
 )
 from lstm_music.report.browser_model import page_model, weights_size
+from lstm_music.report.rules_script import rules_script
 from lstm_music.report.told import Row, RunReport, Sample, Table, sentence, settings_table
 from lstm_music.tokenizers.events import bars_of
 from lstm_music.untrusted import typeable
 
 MOST = 8_000_000  # bytes of a page
 PRIMER_LENGTH = 16  # tokens or frames with which composing begins, as in bin/sample
-SCRIPTS = ("rules_table.js", "rules.js", "compose.js", "page.js")
+SCRIPTS = ("rules.js", "compose.js", "page.js")
 
 
 # The page ---------------------------------------------------------------------------------------
@@ -58,7 +59,7 @@ def page(
 
 def shell(runs: Sequence[RunReport], top: Html, main: Sequence[Html], data: Any) -> str:
     """Return the template, filled."""
-    scripts = "\n".join(page_file(name) for name in SCRIPTS)
+    scripts = "\n".join([rules_script(), *map(page_file, SCRIPTS)])
     policy = f"default-src 'none'; img-src data:; media-src data:; {only_scripts(scripts)}"
     return Template(page_file("page.html")).substitute(
         title=escaped(f"{title_of(runs)} – lstm-music"),
