@@ -21,7 +21,7 @@ from gpu_workers import LIMIT, Entry, Failed, Worker, first_line, interleaved
 
 COMPILE_LIMIT = 45.0  # seconds, of one torch.compile
 LEAST = 4.0  # seconds that must be left for a part, or another tool, to begin
-RESERVE = 3.0  # seconds kept for the page
+RESERVE = 6.0  # seconds kept for the page, and for a process to end
 HOW = ("graph", "calls")
 Row = dict[str, Any]
 
