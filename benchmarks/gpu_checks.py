@@ -12,7 +12,6 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -239,6 +238,17 @@ def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[fl
     return losses, averages.model
 
 
+def asked(most: int, T: int, case: Case, tokens: int, steps: int) -> list[tuple[str, str, Any]]:
+    """Return all that is checked at hidden sizes up to `most`: a name, a method, its arguments."""
+    return [
+        *((each.name, "layer", {**each._asdict(), "T": T}) for each in layers(most)),
+        *((f"a step, {v}", "step", {"variant": v, "case": case}) for v in VARIANTS),
+        ("the rest", "rest", {}),
+        ("drawn", "drawn", {"tokens": tokens}),
+        *((f"training, {head}", "training", {"head": head, "steps": steps}) for head in HEADS),
+    ]
+
+
 def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: None) -> None:
     """Launch every kernel, in every way that there is at hidden sizes up to `most`.
 
@@ -247,16 +257,9 @@ def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: 
     # Arrays of their own, not parts of a pool's: what is read beside one is then seen.
     checks.xp.cuda.set_allocator(None)
     case = Case("", 301, 50, 2, min(most, 128), copy=COPY)
-    asked: list[tuple[str, Callable[[], object]]] = [
-        *((layer.name, partial(checks.layer, *layer, T=2)) for layer in layers(most)),
-        *((f"a step, {v}", partial(checks.step, v, case)) for v in VARIANTS),
-        *((f"training, {head}", partial(checks.training, head, 2)) for head in HEADS),
-        ("the rest", checks.rest),
-        ("drawn", partial(checks.drawn, 4)),
-    ]
-    for name, call in asked:
+    for name, method, given in asked(most, 2, case, tokens=4, steps=2):
         show(name)
-        call()
+        getattr(checks, method)(**given)
 
 
 def one_step(ours: Ours, case: Case, variant: str) -> None:
