@@ -82,7 +82,8 @@ def new_recall(rules: RecallRules, n: int) -> Recall:
     K = rules.candidates
     shapes = (n,), (n,), (n,), (3, SLOTS), (3, n), (K,), (K,), (K,), (NUMBERS,)
     recall = Recall(*(np.zeros(shape, np.int64) for shape in shapes))
-    forget(recall)
+    for array in (recall.heads, recall.pointers, recall.candidates, recall.numbers[LINE:LAG]):
+        array[...] = NONE
     return recall
 
 
@@ -194,10 +195,11 @@ def follow(m: Recall, kind: int, codes: Sequence[int], order: int) -> None:
     best, looked = order - 1, 0
     m.pointers[kind] = NONE
     while q >= 0 and looked < NEWEST:
-        length = matched(codes, q, n)
-        if length > best:
-            best = length
-            m.pointers[kind] = q + 1
+        if q >= best and codes[q - best] == codes[n - best]:  # else no longer than the best
+            length = matched(codes, q, n)
+            if length > best:
+                best = length
+                m.pointers[kind] = q + 1
         q = m.before[kind][q]
         looked += 1
     m.runs[kind] = best if m.pointers[kind] >= 0 else 0
