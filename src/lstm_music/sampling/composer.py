@@ -85,11 +85,11 @@ def sample_on_cpu(
 
     A factored head's model has no compiled loop.
     """
-    if model.ops.name != "numba" or model.words is not None or model.gate is not None:
+    if model.ops.name != "numba" or model.words is not None:
         return sample(model, primers, options, rules, show, recall)
     from lstm_music.sampling.compiled import sample_compiled
 
-    return sample_compiled(model, primers, options, rules, show)
+    return sample_compiled(model, primers, options, rules, show, recall)
 
 
 # How pieces begin --------------------------------------------------------------------------------

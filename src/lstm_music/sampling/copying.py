@@ -31,20 +31,28 @@ MOST = 1 - 2**-53  # the largest uniform number
 
 
 class Copies(NamedTuple):
-    """What all pieces of a model share: words as rows, and the gate's table R (K, BUCKETS)."""
+    """What all pieces of a model share: words as rows, and what a run adds to a candidate's score.
+
+    table (K, BUCKETS): the gate's R, and Options.repetition.
+    """
 
     rules: RecallRules
     words: list[Any]
     table: list[list[float]]
 
 
-def copies_of(model: Model, rules: RecallRules | None) -> Copies | None:
+def table_of(model: Model, options: Options) -> Array:
+    """Return what a run adds to a candidate's score (K, BUCKETS) float64, of a gate."""
+    R: Array = model.ops.to_numpy(model.parameters["copy.R"]).astype(np.float64)
+    return R + options.repetition
+
+
+def copies_of(model: Model, rules: RecallRules | None, options: Options) -> Copies | None:
     """Return how a model copies, None without a gate; rules: how its words are compared."""
     if model.gate is None:
         return None
     assert rules is not None
-    table = model.ops.to_numpy(model.parameters["copy.R"]).astype("float64").tolist()
-    return Copies(rules, rules.words.tolist(), table)
+    return Copies(rules, rules.words.tolist(), table_of(model, options).tolist())
 
 
 class Past:
@@ -62,8 +70,8 @@ class Past:
         """Begin another piece."""
         forget(self.recall)
 
-    def candidates(self, scores: Array, options: Options) -> list[tuple[int, float]]:
-        """Return the candidates' codes and weights; the network's own weight is 1.
+    def candidates(self, scores: Array) -> list[tuple[int, float]]:
+        """Return the candidates' codes and scores; the network's own score is 0.
 
         scores (K,): the gate's, but for what a run adds.
         """
@@ -71,7 +79,7 @@ class Past:
         for k, code in enumerate(recall.candidates):
             if code != NONE:
                 score = float(scores[k]) + self.copies.table[k][bucket(recall.runs[k])]
-                found.append((code, score + options.repetition))
+                found.append((code, score))
         return found
 
 
@@ -129,7 +137,7 @@ class FramePast:
         """Overwrite a frame (88,) by one of the past, if the gate says so; scores (K,)."""
         says = list(self.numbers)
         found = []
-        for code, score in self.past.candidates(scores, options):
+        for code, score in self.past.candidates(scores):
             rest, pitch = divmod(code, PITCHES)
             lowest = pitch - 1 - LOWEST
             if not says[rest] or 0 <= lowest <= NOTES - len(says[rest]):
