@@ -21,7 +21,7 @@ from lstm_music.ops.cpu.lstm import cell_forward
 from lstm_music.ops.cpu.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampling.compiled_choice import Draw, choose, uniform
-from lstm_music.sampling.compiled_copying import copied, gate_of, some_of, take
+from lstm_music.sampling.compiled_copying import copied, gate_of, score, scratch_of, some_of, take
 from lstm_music.sampling.compiled_rules import extend, longest_deltas, records
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NEVER, SILENT, Rules
@@ -258,12 +258,15 @@ def _write_some(  # type: ignore[no-untyped-def]
         np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype),
         np.empty(len(order.ids)), np.empty(len(order.ids)),
     )  # fmt: skip
+    of_copying = scratch_of(gate, h)
     words = np.empty((4, 1), np.uint32)
     for step in range(out.shape[1]):
         t = t0 + step
         if drafts["ended"].all():
             return
         _outputs(weights, x, h, c, inputs, gates)
+        if gate is not None:
+            score(gate, h[L - 1], of_copying)
         n = 0  # pieces whose next word the network is to draw
         for r in range(R):
             if t < lengths[r]:
@@ -272,8 +275,7 @@ def _write_some(  # type: ignore[no-untyped-def]
                 longest_deltas(rules, drafts[r], sounding[r], longest[n])
                 id, u = NONE, uniform(draw, number + r, t, words)
                 if gate is not None:
-                    past = some_of(pasts, r)
-                    id, u = copied(gate, past, h[L - 1, r], rules, longest[n], draw, u)
+                    id, u = copied(gate, pasts, r, rules, longest[n], draw, u, of_copying)
                 x[r] = id
                 if id == NONE:
                     some_h[n], some_u[n], rows[n] = h[L - 1, r], u, r
@@ -291,7 +293,7 @@ def _write_some(  # type: ignore[no-untyped-def]
             if drafts[r].ended:
                 x[r] = rules.start
             elif gate is not None:
-                take(gate, some_of(pasts, r), id, rules.start)
+                take(gate, pasts, r, id, rules.start)
             if id == rules.start:  # another piece begins, remembering nothing
                 h[:, r] = 0
                 c[:, r] = 0
