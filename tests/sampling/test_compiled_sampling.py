@@ -196,7 +196,6 @@ def pieces_with_others(model, rules, primers, recall):
             alone = sample(model, some, replace(options, repetition=-1e9), rules, recall=recall)
             changed += alone != expected
         several += sum(START in piece for piece in expected)
-    print("CHANGED", changed, len(HOW))
     assert (changed > len(HOW) / 2) == (recall is not None)
     return several
 

@@ -119,7 +119,9 @@ def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
         raise UserError(f"--baseline {kind} needs no run: leave '{args.run}' out")
     if args.corpus is None:
         raise UserError(f"--baseline {kind} draws from a corpus: say which with --corpus")
-    for name in ("temperature", "top_k", "top_p", "greedy", "primer", "primer_length", "free"):
+    for name in (
+        "temperature", "top_k", "top_p", "repetition", "greedy", "primer", "primer_length", "free",
+    ):  # fmt: skip
         if getattr(args, name) != parser.get_default(name):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"--baseline {kind} draws by frequency alone: leave {flag} out")
@@ -194,6 +196,11 @@ def begin(
 ) -> tuple[Options, list[Any], list[str]]:
     """Return how to draw, the primer of each piece, and where it comes from in words."""
     options, usual = options_of(args, composer.top_p), PRIMER_FROM_CORPUS
+    if options.repetition and composer.recall is None:
+        raise UserError(
+            "--repetition is only for models with a copy gate, and this one has none: leave it "
+            "out, or train a model with --copy"
+        )
     openings = None
     if args.primer:
         openings, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
@@ -370,8 +377,8 @@ def add_drawing_options(parser: Parser) -> None:
         type=number(-100, 100),
         default=0.0,
         metavar="X",
-        help="nats added to the scores of what the piece said before: above 0 more comes back, below "
-        "less (default: 0, as learnt; models with a copy gate)",
+        help="nats added to the scores of what the piece said before: above 0 more comes back, "
+        "below 0 less (models with a copy gate)",
     )
     add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument

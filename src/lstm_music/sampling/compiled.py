@@ -24,7 +24,7 @@ from lstm_music.sampling.compiled_choice import Draw, choose, uniform
 from lstm_music.sampling.compiled_copying import copied, gate_of, score, scratch_of, some_of, take
 from lstm_music.sampling.compiled_rules import extend, longest_deltas, records
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import NEVER, SILENT, Rules
+from lstm_music.sampling.rules import SILENT, Rules
 from lstm_music.sampling.sampler import ROWS as TOGETHER
 from lstm_music.sampling.sampler import new_piece
 from lstm_music.tokenizers.messages import PITCHES
@@ -238,6 +238,24 @@ def _choose_some(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def _take(rules, gate, drafts, sounding, pasts, x, h, c, out):  # type: ignore[no-untyped-def]
+    """Take the next words x (R,) of the pieces that go on; write them to out (R,)."""
+    for r in range(len(x)):
+        if drafts[r].ended:
+            continue
+        id = x[r]
+        if extend(rules, drafts[r], sounding[r], id):
+            out[r] = id
+        if drafts[r].ended:
+            x[r] = rules.start
+        elif gate is not None:
+            take(gate, pasts, r, id, rules.start)
+        if id == rules.start:  # another piece begins, remembering nothing
+            h[:, r] = 0
+            c[:, r] = 0
+
+
+@njit(cache=True)
 def _write_some(  # type: ignore[no-untyped-def]
     weights, rules, order, draw, gate, primed, lengths, number, t0,
     drafts, sounding, pasts, x, h, c, out, parts,
@@ -284,19 +302,7 @@ def _write_some(  # type: ignore[no-untyped-def]
                 some = some_h[:n], longest[:n], some_u[:n], rows[:n]
                 _choose_some(weights, rules, order, draw, *some, scratch, x, parts)
                 n = 0
-        for r in range(R):
-            if drafts[r].ended:
-                continue
-            id = x[r]
-            if extend(rules, drafts[r], sounding[r], id):
-                out[r, step] = id
-            if drafts[r].ended:
-                x[r] = rules.start
-            elif gate is not None:
-                take(gate, pasts, r, id, rules.start)
-            if id == rules.start:  # another piece begins, remembering nothing
-                h[:, r] = 0
-                c[:, r] = 0
+        _take(rules, gate, drafts, sounding, pasts, x, h, c, out[:, step])
 
 
 @njit(cache=True, parallel=True)

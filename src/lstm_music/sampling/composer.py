@@ -32,11 +32,15 @@ class Opening(NamedTuple):
 
 
 class Composer(ABC, Generic[Music]):
-    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums."""
+    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums.
+
+    recall: how its copy gate compares words, None without one.
+    """
 
     unit: str
     top_p: float
     drums: list[int] | None = None
+    recall: RecallRules | None = None
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:

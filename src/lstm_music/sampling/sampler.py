@@ -144,7 +144,7 @@ class Draft:
         u = self._uniform()
         if self._past is not None and scores is not None:
             found = self._past.candidates(scores)
-            ids = ids_that(found, self._past.copies.rules.ids, self._may)
+            ids = ids_that(found, self._past.copies.ids, self._may)
             id, u = copied(ids, u, self.options)
             if id is not None:
                 return id
@@ -173,8 +173,8 @@ def sample(
     """Draw one piece for each primer (which may be empty).
 
     rules: what may follow; recall: how a copy gate compares words. show is called with the tokens
-    drawn and the most there can be. Returns the ids of each, its primer included, without start and end symbols but where one
-    piece ends and another follows.
+    drawn and the most there can be. Returns the ids of each, its primer included, without start and
+    end symbols but where one piece ends and another follows.
     """
     pieces: list[list[int]] = []
     most, copies = most_of(rules, options, primers), copies_of(model, recall, options)
