@@ -143,10 +143,12 @@ def test_the_drawing_options_reach_the_sampler(compose, monkeypatch):
     compose("--temperature", 0.7, "--top-k", 3, "--top-p", 0.8, "--seed", 8, "--length", 9)
     compose("--temperature", 1, "--top-k", 0, "--top-p", 1, "--bars", 2)
     compose("--temperature", 2, "--top-k", 1, "--top-p", 1, "--greedy", "--seconds", 4)
+    compose("--repetition", -2.5, "--length", 9)
     assert seen == [
         sampling_options.Options(9, None, 0.7, 3, 0.8, False, 8),
         sampling_options.Options(None, None, 1.0, 0, 1.0, False, 0, bars=2),
         sampling_options.Options(None, 6 * TICKS_PER_QUARTER, 2.0, 1, 1.0, True, 0),  # 90 a minute
+        sampling_options.Options(9, None, 1.0, 0, 0.9, False, 0, repetition=-2.5),
     ]
 
 
@@ -312,6 +314,18 @@ def test_bad_input_is_one_line(fails, run, words, says):
     Path("rubbish.mid").write_text("rubbish, and more of it")
     write_midi(Piece("", [track_of([(0, 240, 120)])]), "high.mid")
     assert says in fails("sample", *words)
+
+
+def test_repetition_needs_a_copy_gate(fails, ok, train_small):
+    train_small("--max-steps", 3, "--run", "plain", "--no-copy")
+    train_small("--max-steps", 3, "--run", "copying", "--copy")
+    says = "--repetition is only for models with a copy gate, and this one has none: leave it out"
+    assert says in fails("sample", "plain", "--repetition", "1")
+    made = {}
+    for x in ("-100", "0", "5"):
+        ok("sample", "copying", "--repetition", x, "--length", 60, "--out", f"by{x}.mid")
+        made[x] = Path(f"by{x}.mid").read_bytes()
+    assert made["-100"] != made["5"] != made["0"]
 
 
 @pytest.mark.parametrize("layout", ["flatten"])
@@ -673,6 +687,7 @@ def test_bad_baselines_are_one_line(fails):
         ([*frequency, "--temperature", 2], "leave --temperature out"),
         ([*frequency, "--top-k", 2], "leave --top-k out"),
         ([*frequency, "--top-p", 1], "leave --top-p out"),
+        ([*frequency, "--repetition", 1], "leave --repetition out"),
         ([*frequency, "--free"], "leave --free out"),
     ):
         assert says in fails("sample", *words)

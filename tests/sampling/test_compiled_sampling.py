@@ -1,5 +1,7 @@
 """The compiled loop against the step-by-step sampler: the same ids from the same seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,12 +139,24 @@ def short(monkeypatch):
     monkeypatch.setattr(compiled_sampling, "SHARED", 1)
 
 
-def model_for(vocabulary, sizes=(6, 5), bias=0.0):
-    """A model in float32, the only precision that anything is sampled in. sizes: E, H."""
-    model = Model(Config(len(vocabulary), *sizes, 2), get_ops("numba"), seed=5)
+def model_for(vocabulary, sizes=(6, 5), bias=0.0, recall=None):
+    """A model in float32, the only precision that anything is sampled in. sizes: E, H.
+
+    recall: of a copy gate, how it compares words; it copies about half of them.
+    """
+    copy = recall.candidates if recall else 0
+    model = Model(Config(len(vocabulary), *sizes, 2, copy=copy), get_ops("numba"), seed=5)
     model.parameters["head.W"] *= 8  # so that what is drawn depends on what is remembered
     model.parameters["head.b"][START] = bias
+    if recall:
+        rng = np.random.default_rng(6)
+        for name, centre, spread in (("G", 0, 4), ("R", 1, 2)):
+            p = model.parameters[f"copy.{name}"]
+            p[...] = rng.normal(centre, spread, p.shape)
     return model
+
+
+copying = pytest.mark.parametrize("copy", [False, True])
 
 
 HOW = [
@@ -158,53 +172,67 @@ HOW = [
     {"beyond": True, "length": 25, "seed": 5},
     {"beyond": True, "limit": 600, "seed": 6},
     {"beyond": True, "bars": 3, "meter": ((0, 480), (480, 1440))},
+    {"length": 60, "repetition": 3.0, "temperature": 0.6},
 ]
 
 
-def pieces_with_others(model, rules, primers):
-    """Compare what both loops draw in all ways; return how many pieces others follow."""
-    several = 0
+def pieces_with_others(model, rules, primers, recall):
+    """Compare what both loops draw in all ways; return how many pieces others follow.
+
+    recall: of a copy gate, without whose copies most music is to be other.
+    """
+    several = changed = 0
     for how in HOW:
         options = Options(**how)
         some = [primer[: None if options.beyond else options.length] for primer in primers]
         if options.limit is not None and not options.beyond:
             some = [sampler.within(primer, rules, None, options.limit) for primer in some]
-        expected = sample(model, some, options, rules)
-        found = sample_on_cpu(model, some, options, rules, lambda *_: None)
+        expected = sample(model, some, options, rules, recall=recall)
+        found = sample_on_cpu(model, some, options, rules, lambda *_: None, recall)
         assert found == expected
-        alone = compiled_sampling.sample_compiled(model, some[:1], options, rules)
+        alone = compiled_sampling.sample_compiled(model, some[:1], options, rules, recall=recall)
         assert alone == expected[:1]
+        if recall:
+            alone = sample(model, some, replace(options, repetition=-1e9), rules, recall=recall)
+            changed += alone != expected
         several += sum(START in piece for piece in expected)
+    assert (changed > len(HOW) / 2) == (recall is not None)
     return several
 
 
+@copying
 @pytest.mark.parametrize("sizes", [(6, 5), (4, 16)])
 @pytest.mark.parametrize(("free", "narrow"), [(False, False), (False, True), (True, False)])
-def test_pieces_are_the_samplers(corpus, short, free, narrow, sizes):
-    model = model_for(corpus.vocabulary, sizes)
+def test_pieces_are_the_samplers(corpus, short, free, narrow, sizes, copy):
+    recall = corpus.recall if copy else None
+    model = model_for(corpus.vocabulary, sizes, recall=recall)
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
     habits = (300, 1, 2) if narrow else habits
     rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits, free)
     ids = corpus.piece_ids(0).tolist()
     primers = [(), ids[:3], [], ids[:20], ids[:5], ids[:1]]
-    several = pieces_with_others(model, rules, primers)
+    several = pieces_with_others(model, rules, primers, recall)
     assert several or corpus.tokenizer.layout == "flatten"
 
 
+@copying
 @pytest.mark.parametrize("sizes", [(6, 5), (4, 16)])
 @pytest.mark.parametrize("narrow", [False, True])
-def test_events_are_the_samplers(events, short, narrow, sizes):
-    model = model_for(events.vocabulary, sizes)
+def test_events_are_the_samplers(events, short, narrow, sizes, copy):
+    recall = events.recall if copy else None
+    model = model_for(events.vocabulary, sizes, recall=recall)
     habits = (300, 1) if narrow else (events.longest_note, events.most_notes)
     rules = event_rules(events.vocabulary, *habits)
     ids = events.piece_ids(0).tolist()
     primers = [(), ids[:3], [], ids[:20], ids[:5], ids[2:9]]  # the last out of order
-    assert pieces_with_others(model, rules, primers)
+    assert pieces_with_others(model, rules, primers, recall)
 
 
+@copying
 @pytest.mark.parametrize("bias", [-100.0, 0.0, 4.0, 100.0])
-def test_chords_are_the_samplers(rolls, short, bias):
-    model = model_for(rolls.vocabulary, bias=bias)
+def test_chords_are_the_samplers(rolls, short, bias, copy):
+    recall = rolls.recall if copy else None
+    model = model_for(rolls.vocabulary, bias=bias, recall=recall)
     rules = chord_rules(rolls.vocabulary, 480)
     primers = [(), rolls.ids[:3].tolist(), ()]
     for how in (
@@ -215,24 +243,29 @@ def test_chords_are_the_samplers(rolls, short, bias):
         {"beyond": True},
         {"beyond": True, "bars": 2, "meter": ((0, 1440),)},
     ):
-        expected = sample(model, primers, Options(**how), rules)
-        assert sample_on_cpu(model, primers, Options(**how), rules, lambda *_: None) == expected
+        options = Options(**how)
+        expected = sample(model, primers, options, rules, recall=recall)
+        found = sample_on_cpu(model, primers, options, rules, lambda *_: None, recall)
+        assert found == expected
 
 
-def test_past_the_first_random_numbers_and_rows(corpus):
-    model = model_for(corpus.vocabulary)
+@copying
+def test_past_the_first_random_numbers_and_rows(corpus, copy):
+    recall = corpus.recall if copy else None
+    model = model_for(corpus.vocabulary, recall=recall)
     habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
     rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits)
     options = Options(length=1100, seed=4)
-    (long,) = compiled_sampling.sample_compiled(model, [()], options, rules)
-    assert [long] == sample(model, [()], options, rules)
+    (long,) = compiled_sampling.sample_compiled(model, [()], options, rules, recall=recall)
+    assert [long] == sample(model, [()], options, rules, recall=recall)
     many = [()] * (compiled_sampling.TOGETHER + 3)
     options = Options(length=12, seed=4)
-    pieces = compiled_sampling.sample_compiled(model, many, options, rules)
-    assert pieces == sample(model, many, options, rules)
+    pieces = compiled_sampling.sample_compiled(model, many, options, rules, recall=recall)
+    assert pieces == sample(model, many, options, rules, recall=recall)
     assert len({tuple(piece) for piece in pieces}) > 3
     later = Options(length=12, seed=4, first=5)
-    assert compiled_sampling.sample_compiled(model, many[5:], later, rules) == pieces[5:]
+    found = compiled_sampling.sample_compiled(model, many[5:], later, rules, recall=recall)
+    assert found == pieces[5:]
 
 
 def test_a_note_that_fits_no_limit_is_late_rather_than_missing():

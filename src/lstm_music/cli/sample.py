@@ -159,6 +159,11 @@ def begin(
 ) -> tuple[Options, list[Any], list[str]]:
     """Return how to draw, the primer of each piece, and where it comes from in words."""
     options, usual = options_of(args, composer.top_p), PRIMER_FROM_CORPUS
+    if options.repetition and composer.recall is None:
+        raise UserError(
+            "--repetition is only for models with a copy gate, and this one has none: leave it "
+            "out, or train a model with --copy"
+        )
     openings = None
     if args.primer:
         openings, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE

@@ -91,7 +91,7 @@ def add_drawing_options(parser: Parser) -> None:
         default=0.0,
         metavar="X",
         help="nats added to the scores of what the piece said before: above 0 more comes back, "
-        "below less (default: 0, as learnt; models with a copy gate)",
+        "below 0 less (models with a copy gate)",
     )
     add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument
@@ -189,7 +189,16 @@ def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
         raise UserError(f"--baseline {kind} needs no run: leave '{args.run}' out")
     if args.corpus is None:
         raise UserError(f"--baseline {kind} draws from a corpus: say which with --corpus")
-    for name in ("temperature", "top_k", "top_p", "greedy", "primer", "primer_length", "free"):
+    for name in (
+        "temperature",
+        "top_k",
+        "top_p",
+        "repetition",
+        "greedy",
+        "primer",
+        "primer_length",
+        "free",
+    ):
         if getattr(args, name) != parser.get_default(name):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"--baseline {kind} draws by frequency alone: leave {flag} out")

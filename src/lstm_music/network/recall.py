@@ -77,12 +77,16 @@ class Recall(NamedTuple):
 COUNT, BASE, AT_PLACE, PITCH_BEFORE, LINE, LAG, TRACK_BEGAN, TRACK_TIME, NUMBERS = range(9)
 
 
-def new_recall(rules: RecallRules, n: int) -> Recall:
-    """Return room for a piece of n words, before its first, as arrays int64."""
+def new_recall(rules: RecallRules, n: int, pieces: tuple[int, ...] = ()) -> Recall:
+    """Return room for a piece of n words, before its first, as arrays int64.
+
+    pieces: (B,) for so many side by side, along a first axis of each array.
+    """
     K = rules.candidates
     shapes = (n,), (n,), (n,), (3, SLOTS), (3, n), (K,), (K,), (K,), (NUMBERS,)
-    recall = Recall(*(np.zeros(shape, np.int64) for shape in shapes))
-    forget(recall)
+    recall = Recall(*(np.zeros(pieces + shape, np.int64) for shape in shapes))
+    for array in (recall.heads, recall.pointers, recall.candidates, recall.numbers[..., LINE]):
+        array[...] = NONE
     return recall
 
 
@@ -152,8 +156,8 @@ def slot_of(codes: Sequence[int], n: int, order: int) -> int:
     """Return the slot of the last words up to place n."""
     h = 0
     for k in range(n - order + 1, n + 1):
-        h = (h * 31 + codes[k] % 8191) % 1048573
-    return h % SLOTS
+        h = (h * 31 + codes[k]) % SLOTS
+    return h
 
 
 def matched(codes: Sequence[int], q: int, n: int) -> int:
@@ -194,10 +198,11 @@ def follow(m: Recall, kind: int, codes: Sequence[int], order: int) -> None:
     best, looked = order - 1, 0
     m.pointers[kind] = NONE
     while q >= 0 and looked < NEWEST:
-        length = matched(codes, q, n)
-        if length > best:
-            best = length
-            m.pointers[kind] = q + 1
+        if q >= best and codes[q - best] == codes[n - best]:  # else no longer than the best
+            length = matched(codes, q, n)
+            if length > best:
+                best = length
+                m.pointers[kind] = q + 1
         q = m.before[kind][q]
         looked += 1
     m.runs[kind] = best if m.pointers[kind] >= 0 else 0

@@ -10,6 +10,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.network.config import Config
 from lstm_music.network.model import parameter_shapes
+from lstm_music.network.recall_rules import recall_rules
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.rules import Rules, rules_of
 from lstm_music.tokenizers import chords
@@ -41,7 +42,8 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
     name: what the page calls it; top_p: the share that `bin/sample` draws among. weights: the
     parameters of arrays [name, size] one after the other, as base64 of little-endian 16-bit floats.
     rules, which notes have none of: without the table, which the page has; chords: the pitches of
-    each, by id. classes, deltas: of a factored head, by id.
+    each, by id. classes, deltas: of a factored head, by id. recall: of a copy gate, how it compares
+    words, without the ids of codes, which the page finds itself.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary
@@ -61,6 +63,7 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
         "head": config.head,
+        "recall": recall_json(checkpoint),
         "classes": None if words is None else words[0].tolist(),
         "deltas": None if words is None else words[1].tolist(),
         "layers": config.layers,
@@ -75,6 +78,15 @@ def as_lists(rules: Rules) -> dict[str, Any]:
     """Return what rules.js needs of rules, numbers and lists: all but the table."""
     kept = (name for name in rules._fields if name not in ("needs", "next"))
     return {name: as_json(getattr(rules, name)) for name in kept}
+
+
+def recall_json(checkpoint: Checkpoint) -> dict[str, Any] | None:
+    """Return what recall.js needs of a copy gate's rules, None where there is no gate."""
+    if not checkpoint.config.copy:
+        return None
+    found = recall_rules(checkpoint.vocabulary, checkpoint.meta["tokenizer"])
+    words = [] if checkpoint.config.reads_notes else found.words.tolist()
+    return {"orders": found.orders, "lags": found.lags, "line": found.line, "words": words}
 
 
 def as_json(value: Any) -> Any:

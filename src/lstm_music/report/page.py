@@ -31,7 +31,7 @@ from lstm_music.untrusted import typeable
 
 MOST = 8_000_000  # bytes of a page
 PRIMER_LENGTH = 16  # tokens or frames with which composing begins, as in bin/sample
-SCRIPTS = ("rules.js", "compose.js", "page.js")
+SCRIPTS = ("rules.js", "recall.js", "copying.js", "compose.js", "page.js")
 
 
 # The page ---------------------------------------------------------------------------------------

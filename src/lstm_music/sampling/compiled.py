@@ -2,9 +2,9 @@
 
 A seed gives the ids that lstm_music.sampling.sampler draws, with the same rules, primers and
 lengths, but for ties within rounding. Of the logits it computes those of the words that the rules
-allow: with the words sorted by class, whole panels of the output layer are never read. Each thread
-takes some of the pieces from end to end; a piece alone shares a large output layer among the
-threads.
+allow: with the words sorted by class, whole panels of the output layer are never read; of a piece
+whose next word is copied it computes none. Each thread takes some of the pieces from end to end; a
+piece alone shares a large output layer among the threads.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,14 +15,16 @@ from numba import get_num_threads
 
 from lstm_music.arrays import Array
 from lstm_music.network.model import Model
+from lstm_music.network.recall import NONE, RecallRules, new_recall
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.lstm import cell_forward
 from lstm_music.ops.cpu.panels import PANEL, ROWS, add_panel, pack, padded
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampling.compiled_choice import Draw, choose, uniform
+from lstm_music.sampling.compiled_copying import copied, gate_of, score, scratch_of, some_of, take
 from lstm_music.sampling.compiled_rules import extend, longest_deltas, records
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import NEVER, SILENT, Rules
+from lstm_music.sampling.rules import SILENT, Rules
 from lstm_music.sampling.sampler import ROWS as TOGETHER
 from lstm_music.sampling.sampler import new_piece
 from lstm_music.tokenizers.messages import PITCHES
@@ -60,12 +62,13 @@ def sample_compiled(
     options: Options,
     rules: Rules,
     show: Callable[[int, int], None] = lambda done, most: None,
+    recall: RecallRules | None = None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the numba backend."""
     new_pieces = records([new_piece(rules, options, primer)[0] for primer in primers])
     most = int(new_pieces["most"].max())
     order = by_class(rules)
-    weights = weights_of(model, order.ids)
+    weights, gate = weights_of(model, order.ids), gate_of(model, recall, options)
     draw = Draw(
         options.temperature, options.top_k, options.top_p, options.greedy, *split_seed(options.seed)
     )
@@ -80,6 +83,7 @@ def sample_compiled(
         sounding = np.full((B, PITCHES), SILENT, np.int64)
         x = np.full(B, rules.start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
+        pasts = new_recall(recall, most + 1, (B,)) if gate and recall else None
         ids: list[list[int]] = [[] for _ in range(B)]
         done = 0
         while not drafts["ended"].all():
@@ -88,8 +92,8 @@ def sample_compiled(
             alone = B == 1 or threads == 1
             parts = threads if B == 1 and len(weights.head) >= SHARED else 1
             (_write_some if alone else _write)(
-                weights, rules, order, draw, primed, lengths, options.first + first, done,
-                drafts, sounding, x, h, c, out,
+                weights, rules, order, draw, gate, primed, lengths, options.first + first, done,
+                drafts, sounding, pasts, x, h, c, out,
                 parts if alone else threads,
             )  # fmt: skip
             for row, new in zip(ids, out, strict=True):
@@ -212,65 +216,100 @@ def _by_id(rules, order, longest, logits, x):  # type: ignore[no-untyped-def]
     return count, min(best, len(x) - 1)
 
 
+@njit(cache=True)
+def _choose_some(  # type: ignore[no-untyped-def]
+    weights, rules, order, draw, h, longest, u, rows, scratch, x, parts
+):
+    """Draw the next words of n pieces by the output layer: x[rows]. h (n, H), u, rows (n,).
+
+    longest (n, C): what may come; parts: threads that share the layer.
+    """
+    needed, logits, row, p = scratch
+    needed[:] = 0
+    for n in range(len(h)):
+        _panels_needed(rules, order, longest[n], needed)
+    _logits(weights, h, needed, logits, parts)
+    for n in range(len(h)):
+        count, best = _by_id(rules, order, longest[n], logits[n], row)
+        x[rows[n]] = choose(row, p, count, best, u[n], draw) if count > 0 else rules.start
+
+
 # All tokens --------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
+def _take(rules, gate, drafts, sounding, pasts, x, h, c, out):  # type: ignore[no-untyped-def]
+    """Take the next words x (R,) of the pieces that go on; write them to out (R,)."""
+    for r in range(len(x)):
+        if drafts[r].ended:
+            continue
+        id = x[r]
+        if extend(rules, drafts[r], sounding[r], id):
+            out[r] = id
+        if drafts[r].ended:
+            x[r] = rules.start
+        elif gate is not None:
+            take(gate, pasts, r, id, rules.start)
+        if id == rules.start:  # another piece begins, remembering nothing
+            h[:, r] = 0
+            c[:, r] = 0
+
+
+@njit(cache=True)
 def _write_some(  # type: ignore[no-untyped-def]
-    weights, rules, order, draw, primed, lengths, number, t0, drafts, sounding, x, h, c, out, parts
-):
+    weights, rules, order, draw, gate, primed, lengths, number, t0,
+    drafts, sounding, pasts, x, h, c, out, parts,
+):  # fmt: skip
     """Draw up to n tokens of R pieces from position t0 on; number: the first piece's.
 
-    primed (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), x (R,),
+    primed (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), pasts, x (R,),
     h, c (L, R, H): where they stand; changed. out (R, n): the ids, left as they are past an end.
-    parts: threads that share the output layer.
+    gate, pasts: None without a copy gate. parts: threads that share the output layer.
     """
-    L, R = h.shape[:2]
+    L, R, H = h.shape
     inputs = np.zeros((R, weights.gates.shape[2]), h.dtype)
     gates = np.empty((R, weights.bias.shape[1]), h.dtype)
-    logits = np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype)
-    needed = np.empty(len(weights.head), np.uint8)
     longest = np.empty((ROWS, len(rules.shortest)), np.int64)
-    row, p = np.empty(len(order.ids)), np.empty(len(order.ids))
+    some_h, some_u, rows = np.empty((ROWS, H), h.dtype), np.empty(ROWS), np.empty(ROWS, np.int64)
+    scratch = (
+        np.empty(len(weights.head), np.uint8),
+        np.empty((min(R, ROWS), len(weights.head_bias)), h.dtype),
+        np.empty(len(order.ids)), np.empty(len(order.ids)),
+    )  # fmt: skip
+    of_copying = scratch_of(gate, h)
     words = np.empty((4, 1), np.uint32)
     for step in range(out.shape[1]):
         t = t0 + step
         if drafts["ended"].all():
             return
         _outputs(weights, x, h, c, inputs, gates)
-        for first in range(0, R, ROWS):
-            stop = min(R, first + ROWS)
-            needed[:] = 0
-            for r in range(first, stop):
-                longest[r - first] = NEVER
-                if not drafts[r].ended and t >= lengths[r]:
-                    longest_deltas(rules, drafts[r], sounding[r], longest[r - first])
-                    _panels_needed(rules, order, longest[r - first], needed)
-            _logits(weights, h[L - 1, first:stop], needed, logits, parts)
-            for r in range(first, stop):
-                if drafts[r].ended:
-                    continue
-                id = rules.start
-                if t < lengths[r]:
-                    id = primed[r, t]
-                else:
-                    count, best = _by_id(rules, order, longest[r - first], logits[r - first], row)
-                    if count > 0:
-                        u = uniform(draw, number + r, t, words)
-                        id = choose(row, p, count, best, u, draw)
-                taken = extend(rules, drafts[r], sounding[r], id)
-                if taken:
-                    out[r, step] = id
-                x[r] = rules.start if drafts[r].ended else id
-                if id == rules.start:  # another piece begins, remembering nothing
-                    h[:, r] = 0
-                    c[:, r] = 0
+        if gate is not None:
+            score(gate, h[L - 1], of_copying)
+        n = 0  # pieces whose next word the network is to draw
+        for r in range(R):
+            if t < lengths[r]:
+                x[r] = primed[r, t]
+            elif not drafts[r].ended:
+                longest_deltas(rules, drafts[r], sounding[r], longest[n])
+                id, u = NONE, uniform(draw, number + r, t, words)
+                if gate is not None:
+                    id, u = copied(gate, pasts, r, rules, longest[n], draw, u, of_copying)
+                x[r] = id
+                if id == NONE:
+                    some_h[n], some_u[n], rows[n] = h[L - 1, r], u, r
+                    n += 1
+            if n == ROWS or (n > 0 and r == R - 1):
+                some = some_h[:n], longest[:n], some_u[:n], rows[:n]
+                _choose_some(weights, rules, order, draw, *some, scratch, x, parts)
+                n = 0
+        _take(rules, gate, drafts, sounding, pasts, x, h, c, out[:, step])
 
 
 @njit(cache=True, parallel=True)
 def _write(  # type: ignore[no-untyped-def]
-    weights, rules, order, draw, primed, lengths, number, t0, drafts, sounding, x, h, c, out, parts
-):
+    weights, rules, order, draw, gate, primed, lengths, number, t0,
+    drafts, sounding, pasts, x, h, c, out, parts,
+):  # fmt: skip
     """As `_write_some`, in parts of the pieces, a thread each."""
     B = len(x)
     for part in prange(parts):
@@ -278,8 +317,9 @@ def _write(  # type: ignore[no-untyped-def]
         if some.stop > some.start:
             own_h, own_c = h[:, some].copy(), c[:, some].copy()
             _write_some(
-                weights, rules, order, draw, primed[some], lengths[some], number + some.start, t0,
-                drafts[some], sounding[some], x[some], own_h, own_c, out[some], 1,
+                weights, rules, order, draw, gate, primed[some], lengths[some],
+                number + some.start, t0, drafts[some], sounding[some], some_of(pasts, some),
+                x[some], own_h, own_c, out[some], 1,
             )  # fmt: skip
             h[:, some] = own_h
             c[:, some] = own_c

@@ -32,11 +32,15 @@ class Opening(NamedTuple):
 
 
 class Composer(ABC, Generic[Music]):
-    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums."""
+    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums.
+
+    recall: how its copy gate compares words, None without one.
+    """
 
     unit: str
     top_p: float
     drums: list[int] | None = None
+    recall: RecallRules | None = None
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:
@@ -85,11 +89,11 @@ def sample_on_cpu(
 
     A factored head's model has no compiled loop.
     """
-    if model.ops.name != "numba" or model.words is not None or model.gate is not None:
+    if model.ops.name != "numba" or model.words is not None:
         return sample(model, primers, options, rules, show, recall)
     from lstm_music.sampling.compiled import sample_compiled
 
-    return sample_compiled(model, primers, options, rules, show)
+    return sample_compiled(model, primers, options, rules, show, recall)
 
 
 # How pieces begin --------------------------------------------------------------------------------

@@ -9,6 +9,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lstm_music.arrays import Array
 from lstm_music.midi.roll import Frames
 from lstm_music.network.model import Model
@@ -29,20 +31,31 @@ MOST = 1 - 2**-53  # the largest uniform number
 
 
 class Copies(NamedTuple):
-    """What all pieces of a model share: words as rows, and the gate's table R (K, BUCKETS)."""
+    """What all pieces of a model share, in lists, which Python reads faster than arrays.
+
+    words, ids: of the rules. table (K, BUCKETS): what a run adds to a candidate's score, the gate's
+    R and Options.repetition.
+    """
 
     rules: RecallRules
     words: list[Any]
+    ids: list[int]
     table: list[list[float]]
 
 
-def copies_of(model: Model, rules: RecallRules | None) -> Copies | None:
+def table_of(model: Model, options: Options) -> Array:
+    """Return what a run adds to a candidate's score (K, BUCKETS) float64, of a gate."""
+    R: Array = model.ops.to_numpy(model.parameters["copy.R"]).astype(np.float64)
+    return R + options.repetition
+
+
+def copies_of(model: Model, rules: RecallRules | None, options: Options) -> Copies | None:
     """Return how a model copies, None without a gate; rules: how its words are compared."""
     if model.gate is None:
         return None
     assert rules is not None
-    table = model.ops.to_numpy(model.parameters["copy.R"]).astype("float64").tolist()
-    return Copies(rules, rules.words.tolist(), table)
+    lists = (array.tolist() for array in (rules.words, rules.ids, table_of(model, options)))
+    return Copies(rules, *lists)
 
 
 class Past:
@@ -60,17 +73,19 @@ class Past:
         """Begin another piece."""
         forget(self.recall)
 
-    def candidates(self, scores: Array, options: Options) -> list[tuple[int, float]]:
-        """Return the candidates' codes and weights; the network's own weight is 1.
+    def candidates(self, scores: Array) -> list[tuple[int, float]]:
+        """Return the candidates' codes and scores; the network's own score is 0.
 
         scores (K,): the gate's, but for what a run adds.
         """
-        found, recall = [], self.recall
-        for k, code in enumerate(recall.candidates):
-            if code != NONE:
-                score = float(scores[k]) + self.copies.table[k][bucket(recall.runs[k])]
-                found.append((code, score + options.repetition))
-        return found
+        recall, table = self.recall, self.copies.table
+        return [
+            (code, score + row[bucket(run)])
+            for code, run, score, row in zip(
+                recall.candidates, recall.runs, scores.tolist(), table, strict=True
+            )
+            if code != NONE
+        ]
 
 
 def copied(
@@ -104,10 +119,10 @@ def copied(
 
 
 def ids_that(
-    candidates: list[tuple[int, float]], ids: Array, may: Callable[[int], bool]
+    candidates: list[tuple[int, float]], ids: list[int], may: Callable[[int], bool]
 ) -> list[tuple[int, float]]:
     """Return candidates by id in place of their codes, those that are words and may come."""
-    found = [(int(ids[code]) if code < len(ids) else NONE, score) for code, score in candidates]
+    found = [(ids[code] if code < len(ids) else NONE, score) for code, score in candidates]
     return [(id, score) for id, score in found if id != NONE and may(id)]
 
 
@@ -127,7 +142,7 @@ class FramePast:
         """Overwrite a frame (88,) by one of the past, if the gate says so; scores (K,)."""
         says, found = list(self.numbers), []
         frames: dict[int, Frames] = {}
-        for code, score in self.past.candidates(scores, options):
+        for code, score in self.past.candidates(scores):
             rest, pitch = divmod(code, PITCHES)
             candidate = frame_of(says[rest], pitch - 1)
             if candidate is not None:

@@ -47,7 +47,7 @@ def sample_frames(
     lengths = lengths or [options.length or 0] * len(primers)
     longest = max(lengths)
     pieces: list[Frames] = []
-    groups, copies = -(-len(primers) // ROWS), copies_of(model, recall)
+    groups, copies = -(-len(primers) // ROWS), copies_of(model, recall, options)
     for first in range(0, len(primers), ROWS):
         some = primers[first : first + ROWS]
         written = np.zeros((longest, len(some), NOTES), np.uint8)

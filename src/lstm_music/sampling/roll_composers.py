@@ -133,6 +133,7 @@ class NoteComposer(FrameComposer):
         self.reading = reading_of(checkpoint)
         super().__init__(self.reading.grid, restrike)
         self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
+        self.recall = recall_of(model, checkpoint.vocabulary, checkpoint.meta["tokenizer"])
 
     def fitted(self, options: Options) -> Options:
         """As FrameComposer.fitted. Raises UserError for what the model's head can't do."""
@@ -156,10 +157,7 @@ class NoteComposer(FrameComposer):
             known = [opening.music for opening in self.openings()]
             thresholds = fit_thresholds(self.model, known)
         lengths = self.lengths(primers, options)
-        recall = recall_of(
-            self.model, self.checkpoint.vocabulary, self.checkpoint.meta["tokenizer"]
-        )
-        return sample_frames(self.model, primers, options, thresholds, show, lengths, recall)
+        return sample_frames(self.model, primers, options, thresholds, show, lengths, self.recall)
 
 
 class FrequencyComposer(FrameComposer):

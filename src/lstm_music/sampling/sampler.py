@@ -143,8 +143,8 @@ class Draft:
             return self.rules.start
         u = self._uniform()
         if self._past is not None and scores is not None:
-            found = self._past.candidates(scores, self.options)
-            ids = ids_that(found, self._past.copies.rules.ids, self._may)
+            found = self._past.candidates(scores)
+            ids = ids_that(found, self._past.copies.ids, self._may)
             id, u = copied(ids, u, self.options)
             if id is not None:
                 return id
@@ -177,7 +177,7 @@ def sample(
     end symbols but where one piece ends and another follows.
     """
     pieces: list[list[int]] = []
-    most, copies = most_of(rules, options, primers), copies_of(model, recall)
+    most, copies = most_of(rules, options, primers), copies_of(model, recall, options)
     for first in range(0, len(primers), ROWS):
         drafts = [
             Draft(options.first + first + k, primer, rules, options, copies)

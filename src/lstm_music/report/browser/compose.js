@@ -7,7 +7,8 @@
 const QUARTER = TICKS_PER_QUARTER;
 const BAR = WHOLE_NOTE;
 const WHOLE_PIECE = 2000; // tokens at most of a piece whose tracks follow one another
-const LOWEST = 21; // MIDI pitch of the first of 88 notes
+const LOWEST = 21; // MIDI pitch of the first of the notes of frames
+const NOTES = 88;
 
 // ---- Numbers ----
 
@@ -132,6 +133,12 @@ class Network {
     return Float32Array.from(classes, (c, id) =>
       deltas[id] < 0 ? byClass[c] : byClass[c] + byDelta[c][deltas[id]],
     );
+  }
+
+  /** Return a copy gate's scores, but for what runs add. */
+  copyScores() {
+    const K = this.p["copy.G"].length / this.model.hidden;
+    return affine(this.out, this.p["copy.G"], new Float32Array(K));
   }
 
   /** Return the probability of each token. */
@@ -322,6 +329,10 @@ class Composer {
     this.temperature = temperature; // may change at any time
     const ofWords = this.model.rules && !this.model.chords;
     this.music = new (ofWords ? WordMusic : FrameMusic)(this.model);
+    this.past = null; // of a network with a copy gate
+    if (this.model.recall) {
+      this.past = new (this.model.rules ? Past : FramePast)(this.model, network.p["copy.R"]);
+    }
     this.begin();
   }
 
@@ -332,6 +343,7 @@ class Composer {
   /** Forget, and read the start symbol. */
   begin() {
     this.network.reset();
+    this.past?.forget();
     this.read(null);
   }
 
@@ -349,18 +361,39 @@ class Composer {
       this.begin();
     } else {
       this.music.add(next);
+      this.past?.take(next);
       this.read(next);
     }
     return next;
   }
 
   draw() {
-    if (this.model.rules) {
-      const allowed = this.music.allowed();
-      const { network, temperature, model } = this;
-      return draw(network.logits(allowed), allowed, temperature, model.top_p, this.random());
+    return this.model.rules ? this.drawToken() : this.drawFrame();
+  }
+
+  drawToken() {
+    const { network, temperature, model, past, music } = this;
+    const allowed = music.allowed();
+    let u = this.random();
+    if (past) {
+      const { classes, deltas } = this.model.rules;
+      const may = (id) => deltas[id] <= music.longest[classes[id]];
+      const [id, left] = copied(past.found(network.copyScores(), may), u, temperature);
+      if (id !== null) return id;
+      u = left;
     }
-    const on = this.network.notes(this.temperature, (p) => this.random() < p);
+    return draw(network.logits(allowed), allowed, temperature, model.top_p, u);
+  }
+
+  drawFrame() {
+    const { network, temperature, past } = this;
+    if (past) {
+      const highest = LOWEST + NOTES - 1;
+      const found = past.found(network.copyScores(), LOWEST, highest);
+      const [frame] = copied(found, this.random(), temperature);
+      if (frame) return frame;
+    }
+    const on = network.notes(temperature, (p) => this.random() < p);
     return on.flatMap((sounds, n) => (sounds ? [n + LOWEST] : []));
   }
 }

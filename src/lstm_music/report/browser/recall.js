@@ -1,0 +1,184 @@
+"use strict";
+// What a piece has said before that may come again: network/recall.py, line by line. Its names are
+// its own; a page needs newRecall, observe, bucket and codeOf. Lists grow with the piece.
+
+const recalling = (() => {
+  const [MATCH, LATEST, MOVED, OPENING, LAGS] = [0, 1, 2, 3, 4]; // candidates
+  const [REST, PITCH, OPENS, AT, DELTA, RANK] = [0, 1, 2, 3, 4, 5]; // of a row of a word table
+  const [BAR_LINE, TRACK_END] = [1, 2]; // of OPENS
+  const PITCHES = 129; // that a word's code tells apart
+  const RANKS = 512; // words that may stand at one place
+  const BAR = 2 ** 38;
+  const TRACK = 2 ** 45;
+  const SHIFT = 256; // what a difference of pitches is raised by
+  const NONE = -1;
+  const [NEWEST, FARTHEST] = [32, 64]; // places that a search looks at, words that it compares
+  const SLOTS = 4096;
+  const BUCKETS = 10;
+
+  /** Return a piece before its first word. rules: as report/browser_model.py writes them. */
+  function newRecall(rules) {
+    const K = LAGS + rules.lags.length;
+    return {
+      codes: [],
+      moved: [],
+      times: [],
+      heads: [MATCH, LATEST, MOVED].map(() => new Int32Array(SLOTS).fill(NONE)),
+      before: [[], [], []],
+      pointers: new Array(K).fill(NONE),
+      candidates: new Array(K).fill(NONE),
+      runs: new Array(K).fill(0),
+      count: 0,
+      base: 0,
+      atPlace: 0,
+      pitchBefore: 0,
+      line: NONE,
+      lag: 0,
+      trackBegan: 0,
+      trackTime: 0,
+    };
+  }
+
+  // ---- Words as numbers ----
+
+  const codeOf = (word) => word[REST] * PITCHES + word[PITCH] + 1;
+
+  function movedCode(word, pitchBefore) {
+    if (word[PITCH] < 0) return word[REST] * 2 * SHIFT;
+    return word[REST] * 2 * SHIFT + word[PITCH] - pitchBefore + SHIFT;
+  }
+
+  function unmoved(code, pitchBefore) {
+    const difference = code % (2 * SHIFT);
+    const rest = (code - difference) / (2 * SHIFT);
+    if (difference === 0) return rest * PITCHES;
+    const pitch = pitchBefore + difference - SHIFT;
+    return 0 <= pitch && pitch < PITCHES - 1 ? rest * PITCHES + pitch + 1 : NONE;
+  }
+
+  function bucket(run) {
+    let n = 0;
+    while (run > 0 && n < BUCKETS - 1) {
+      run = Math.floor(run / 2);
+      n++;
+    }
+    return n;
+  }
+
+  // ---- One word ----
+
+  function stepTime(m, word) {
+    if (word[OPENS] === BAR_LINE) {
+      m.base += BAR;
+      m.atPlace = 0;
+    } else if (word[AT] >= 0) m.atPlace = word[AT];
+    m.atPlace += word[DELTA];
+    return m.base + m.atPlace * RANKS + word[RANK];
+  }
+
+  function slotOf(codes, n, order) {
+    let h = 0;
+    for (let k = n - order + 1; k <= n; k++) h = (h * 31 + (codes[k] % 8191)) % 1048573;
+    return h % SLOTS;
+  }
+
+  function matched(codes, q, n) {
+    let length = 0;
+    while (length < FARTHEST && length <= q && codes[q - length] === codes[n - length]) length++;
+    return length;
+  }
+
+  function notePlace(m, kind, codes, order) {
+    const n = m.count - 1;
+    if (n + 1 < order) return NONE;
+    const slot = slotOf(codes, n, order);
+    const last = m.heads[kind][slot];
+    m.before[kind][n] = last;
+    m.heads[kind][slot] = n;
+    return last;
+  }
+
+  function follow(m, kind, codes, order) {
+    const n = m.count - 1;
+    let q = notePlace(m, kind, codes, order);
+    const p = m.pointers[kind];
+    if (p >= 0 && codes[p] === codes[n]) {
+      m.pointers[kind] = p + 1;
+      m.runs[kind]++;
+      return;
+    }
+    let [best, looked] = [order - 1, 0];
+    m.pointers[kind] = NONE;
+    while (q >= 0 && looked < NEWEST) {
+      if (q >= best && codes[q - best] === codes[n - best]) {
+        const length = matched(codes, q, n);
+        if (length > best) {
+          best = length;
+          m.pointers[kind] = q + 1;
+        }
+      }
+      q = m.before[kind][q];
+      looked++;
+    }
+    m.runs[kind] = m.pointers[kind] >= 0 ? best : 0;
+  }
+
+  function followLag(m, k, lag, time) {
+    const n = m.count;
+    let p = Math.max(m.pointers[k], m.trackBegan);
+    m.candidates[k] = NONE;
+    if (lag > 0 && time - lag >= m.trackTime) {
+      while (p < n && m.times[p] <= time - lag) p++;
+      if (p < n) m.candidates[k] = m.codes[p];
+    }
+    m.pointers[k] = p;
+  }
+
+  function followOpening(m, line, time) {
+    const began = m.trackTime;
+    const atLine = line ? m.base + Math.floor(m.atPlace / line) * line * RANKS : m.base;
+    if (atLine !== m.line) {
+      m.line = atLine;
+      if (m.runs[OPENING] === 0) {
+        m.lag = atLine - began;
+        m.pointers[OPENING] = m.trackBegan;
+      }
+    }
+    followLag(m, OPENING, m.lag, time);
+  }
+
+  /** Take the next word of a piece, and find the candidates for the one after it. */
+  function observe(rules, m, word) {
+    const [code, n] = [codeOf(word), m.count];
+    for (let k = 0; k < m.runs.length; k++) {
+      if (k !== MATCH && k !== MOVED) m.runs[k] = m.candidates[k] === code ? m.runs[k] + 1 : 0;
+    }
+    m.codes[n] = code;
+    m.moved[n] = movedCode(word, m.pitchBefore);
+    let time = stepTime(m, word);
+    m.times[n] = time;
+    if (n === m.trackBegan) m.trackTime = m.base;
+    m.count = n + 1;
+    if (word[PITCH] >= 0) m.pitchBefore = word[PITCH];
+    if (word[OPENS] === TRACK_END) {
+      m.base = m.trackTime = m.trackTime + TRACK;
+      m.atPlace = 0;
+      m.trackBegan = n + 1;
+      m.line = NONE;
+      time = m.base;
+    }
+    follow(m, MATCH, m.codes, rules.orders[MATCH]);
+    let p = m.pointers[MATCH];
+    m.candidates[MATCH] = p >= 0 ? m.codes[p] : NONE;
+    follow(m, MOVED, m.moved, rules.orders[MOVED]);
+    p = m.pointers[MOVED];
+    m.candidates[MOVED] = p >= 0 ? unmoved(m.moved[p], m.pitchBefore) : NONE;
+    const q = notePlace(m, LATEST, m.codes, rules.orders[LATEST]);
+    const same = q >= 0 && matched(m.codes, q, n) >= rules.orders[LATEST];
+    m.candidates[LATEST] = same ? m.codes[q + 1] : NONE;
+    followOpening(m, rules.line, time);
+    rules.lags.forEach((lag, k) => followLag(m, LAGS + k, lag, time));
+  }
+
+  return { newRecall, observe, bucket, codeOf, PITCHES, NONE };
+})();
