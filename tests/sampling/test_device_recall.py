@@ -61,10 +61,10 @@ def words_of(random, n, V, most):
     return said
 
 
-def walk(kind, cupy, most=300, seed=0):
+def walk(kind, cupy, most=300, seed=0, options=None):
     """Let device and Python take the same words; yield both pasts of each piece after each."""
     (model, rules), random = model_of(kind, cupy, seed), Random(seed)
-    past = DeviceRecall(model, N, rules, most)
+    past = DeviceRecall(model, N, rules, most, options or Options())
     plain = [recall.new_recall(rules, most) for _ in range(N)]
     words, done = [words_of(random, n, len(rules.words), most) for n in range(N)], np.zeros(N)
     for t, following in enumerate(zip(*words, strict=True)):
@@ -165,20 +165,19 @@ OPTIONS = [
 def check_choices(kind, cupy, options):
     """Hold choices along a walk to Python's; return how many words were copied."""
     rng, (model, rules) = np.random.default_rng(0), model_of(kind, cupy)
-    copies, V, found = copies_of(model, rules), len(rules.words), []
-    for t, (past, plain) in enumerate(walk(kind, cupy, most=60)):
-        past.model = model
+    copies, V, found = copies_of(model, rules, options), len(rules.words), []
+    for t, (past, plain) in enumerate(walk(kind, cupy, 60, 0, options)):
         h = rng.normal(size=(1, N, 5))
         state = State(*(model.ops.asarray(a) for a in (h, h)))
         allowed = (rng.random((N, V)) < 0.7).astype(np.uint8)
         position = model.ops.asarray([t], np.int32)
-        past.choose(state, model.ops.asarray(allowed, np.uint8), position, options.first, options)
+        past.choose(state, model.ops.asarray(allowed, np.uint8), position, options.first)
         scores = model.ops.to_numpy(model.copy_scores(state))
         for n, one in enumerate(plain):
             own = Past(copies, 1)
             own.recall = one
             may = allowed[n].__getitem__
-            candidates = ids_that(own.candidates(scores[n], options), rules.ids, may)
+            candidates = ids_that(own.candidates(scores[n]), copies.ids, may)
             u = float(uniform(options.seed, options.first + n, 0, 1024)[t])
             id, u = copied(candidates, u, options)
             assert past.ops.to_numpy(past.copied)[n] == (-1 if id is None else id)
@@ -198,7 +197,6 @@ def test_what_is_copied_is_what_python_copies(kind, options):
 CHOICE_MUTATIONS = {
     "what may not come": ("id != NONE && allowed[id] ? id : NONE", "id"),
     "runs of another candidate": ("bucket(runs[k])", "bucket(runs[0])"),
-    "no repetition": ("+ repetition;", ";"),
     "a network without its share": ("left = u * (own + total)", "left = u * total"),
     "a temperature of the candidates alone": ("exp(-top / temperature)", "exp(-top)"),
     "a number drawn twice": ("u = fmin(left / own", "u = fmin(left"),
