@@ -23,7 +23,10 @@ def precision_of(variant: str) -> str:
 
 
 class Case(NamedTuple):
-    """A model's sizes and its batches'; the tokens of an epoch, and the seconds of all epochs."""
+    """A model's sizes and its batches'; the tokens of an epoch, and the seconds of all epochs.
+
+    copy: candidates of a copy gate.
+    """
 
     name: str
     V: int
@@ -35,6 +38,7 @@ class Case(NamedTuple):
     tokens: float = 0
     epochs: int = 0
     seconds: float = 0
+    copy: int = 0
 
     @property
     def N(self) -> int:  # noqa: N802

@@ -18,7 +18,7 @@ import numpy as np
 
 from gpu_cases import BARRIER, CLIP, LR, VARIANTS, WITHOUT, Case, sizes_of
 from gpu_ours import Ours, config_of, ops_of, random_batch
-from lstm_music.arrays import Batch
+from lstm_music.corpus.batches import on_device
 from lstm_music.network.config import Config
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.network.model import Model
@@ -32,7 +32,8 @@ from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.training.graph_step import step_of
 
-SMALL = Case("small", 101, 7, 9, 37)
+COPY = 9  # candidates of a copy gate
+SMALL = Case("small", 101, 7, 9, 37, copy=COPY)
 HEADS = ("softmax", "sigmoid", "nade")  # a factored head runs the same kernels
 KERNEL = re.compile(r'extern "C" __global__ void [^;{]*?(\w+)\(\s*(?:const )?\w+[ *]')
 
@@ -140,9 +141,7 @@ class Checks:
         batch = random_batch(case, np.random.default_rng(0))
 
         def results(ops: NumpyOps) -> dict[str, Any]:
-            x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
-            model = Model(config_of(case), ops, seed=1)
-            sent = Batch(x, y, None, case.N)
+            model, sent = Model(config_of(case), ops, seed=1), on_device(ops, batch)
             losses, _ = model.losses(sent, model.zero_state(case.B))
             made = {"losses": ops.to_numpy(losses).copy()}
             _, grads, _ = model.loss_and_grads(sent, model.zero_state(case.B))
@@ -160,9 +159,8 @@ class Checks:
         moved = {k: host.asarray(ops.to_numpy(v)) for k, v in trained.parameters.items()}
         there = Model(trained.config, host, parameters=moved)
         batch = random_batch(case, np.random.default_rng(1))
-        x, y = (ops.asarray(a, a.dtype) for a in (batch.x, batch.y))
         on_cpu, _ = there.losses(batch, there.zero_state(case.B))
-        on_gpu, _ = trained.losses(Batch(x, y, None, 1), trained.zero_state(case.B))
+        on_gpu, _ = trained.losses(on_device(ops, batch), trained.zero_state(case.B))
         return {
             "in training": max(abs(a - b) for a, b in zip(gpu, cpu, strict=True)),
             "of one model": float(np.abs(ops.to_numpy(on_gpu) - on_cpu).max()),
@@ -220,7 +218,7 @@ def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[fl
     """Take steps with a small model; return losses and the model. On a GPU each is a graph."""
     case = SMALL._replace(head=head)
     rng = np.random.default_rng(0)
-    config = Config(case.V, 24, case.H, case.L, 0.2, head=head)
+    config = Config(case.V, 24, case.H, case.L, 0.2, head=head, copy=case.copy)
     model = Model(config, ops, seed=1)
     optimizer = Optimizer(ops, "adam", model.parameters, 0.01)
     averages = Averages(model, 0.9)
@@ -240,7 +238,7 @@ def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: 
     """
     # Arrays of their own, not parts of a pool's: what is read beside one is then seen.
     checks.xp.cuda.set_allocator(None)
-    case = Case("", 301, 50, 2, min(most, 128))
+    case = Case("", 301, 50, 2, min(most, 128), copy=COPY)
     asked: list[tuple[str, Callable[[], object]]] = [
         *((layer.name, partial(checks.layer, *layer, T=2)) for layer in layers(most)),
         *((f"a step, {v}", partial(checks.step, v, case)) for v in VARIANTS),

@@ -20,6 +20,7 @@ from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator, usable_cupy
 from lstm_music.ops.cuda.layout import padded
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 from lstm_music.sampling.device import DeviceSampler
 from lstm_music.sampling.options import Options
 from lstm_music.training.graph_step import GraphStep
@@ -61,17 +62,23 @@ def ops_of(variant: str, cupy: Any) -> CupyOps:
 
 def config_of(case: Case) -> Config:
     """Return the model of a case."""
-    return Config(case.V, case.H, case.H, case.L, head=case.head)
+    return Config(case.V, case.H, case.H, case.L, head=case.head, copy=case.copy)
 
 
 def random_batch(case: Case, rng: np.random.Generator) -> Batch:
-    """Return a batch of ids, or of notes of which one in twenty is on."""
+    """Return a batch of ids, or of notes of which one in twenty is on.
+
+    For a copy gate: candidates of every run, a third of them right, and some that are none.
+    """
     shape = (case.T, case.B)
     if case.head == "softmax":
         x, y = rng.integers(case.V, size=(2, *shape), dtype=np.int32)
     else:
         x, y = ((rng.random((*shape, case.V + k)) < 0.05).astype(np.uint8) for k in (1, 0))
-    return Batch(x, y, None, case.N)
+    if not case.copy:
+        return Batch(x, y, None, case.N)
+    kinds = np.array([*range(BUCKETS), *range(HIT, HIT + BUCKETS // 2), NOTHING], np.uint8)
+    return Batch(x, y, None, case.N, recall=rng.choice(kinds, (*shape, case.copy)))
 
 
 class Ours:

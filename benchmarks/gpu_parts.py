@@ -91,7 +91,7 @@ def log_file(session: Session, name: str) -> Path:
 
 def agree(session: Session) -> None:
     """Launch every kernel and hold it to the CPU; measure what the card reaches."""
-    from gpu_checks import HEADS, layers
+    from gpu_checks import COPY, HEADS, layers
 
     sizes = session.sizes
     T = 3 if session.small else 20
@@ -99,7 +99,7 @@ def agree(session: Session) -> None:
     asked: list[tuple[str, str, Row]] = [
         (layer.name, "layer", {**layer._asdict(), "T": T}) for layer in layers(most)
     ]
-    case = sizes.goals[0]._replace(V=min(sizes.goals[0].V, 1000), T=T)
+    case = sizes.goals[0]._replace(V=min(sizes.goals[0].V, 1000), T=T, copy=COPY)
     asked += [(f"a step, {v}", "step", {"variant": v, "case": case}) for v in cases.VARIANTS]
     asked += [("the rest", "rest", {}), ("drawn", "drawn", {"tokens": min(sizes.tokens, 256)})]
     asked += [(f"training, {h}", "training", {"head": h, "steps": sizes.trained}) for h in HEADS]

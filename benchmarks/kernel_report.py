@@ -46,7 +46,7 @@ HOT = {
     },
     "softmax_xent": {"softmax_xent_backward": 512},
 }
-HEAD_BYTES = 2 * 128 * (2 * 128 + 8) + 128
+HEAD_BYTES = 2 * 128 * (2 * 128 + 12) + 128
 # Bytes that a launch asks for beside the declared.
 DYNAMIC = {"softmax_head_backward": HEAD_BYTES, "softmax_head_forward": HEAD_BYTES}
 ENTRY = re.compile(

@@ -6,7 +6,7 @@
 //
 // Bound by multiply-adds and by U from the L1 cache. Of a row: forward 2·D·K FLOPs and D·K reals of U; back
 // 4·D·K FLOPs, D·K reals of U, and 2·D·K of sums in shared memory. From device memory come D + K reals each.
-#include "common.cuh"
+#include "mixture.cuh"
 
 // u·s, known to every lane of a warp. u, s (K,).
 __device__ __forceinline__ REAL warp_dot(const REAL* u, const REAL* s, int K)
@@ -18,10 +18,11 @@ __device__ __forceinline__ REAL warp_dot(const REAL* u, const REAL* s, int K)
 
 // visible (N, D): biases -> scale times the gradient of the logits. hidden (N, K): biases, as they were.
 // targets (N, D) 0 or 1, a row of which begins with NO_NOTES where it has none. W, U (D, K). losses (N,): nats.
+// own, copied (N,): of a mixture, whose losses and gradients these are then, or null.
 // A block takes one row, a warp every so many notes of a segment. Shared memory: 2·K reals.
 extern "C" __global__ void nade_forward(
     REAL* visible, const REAL* hidden, const unsigned char* targets, const REAL* W, const REAL* U,
-    REAL* losses, REAL scale, int D, int K)
+    REAL* losses, REAL scale, int D, int K, const REAL* own, const REAL* copied)
 {
     SHARED_ARRAY(REAL, a);
     __shared__ REAL scratch[32];
@@ -54,8 +55,10 @@ extern "C" __global__ void nade_forward(
             for (int k = threadIdx.x; k < K; k += blockDim.x) a[k] += W[(size_t)on * K + k];
         start = stop;
     }
-    nats = block_sum(nats, scratch);
-    if (threadIdx.x == 0) losses[n] = nats;
+    const Mixed loss = mixed(block_sum(nats, scratch), own, copied, n);
+    if (threadIdx.x == 0) losses[n] = loss.nats;
+    if (!own) return;
+    for (int d = threadIdx.x; d < D; d += blockDim.x) z[d] *= loss.share;  // the network's part of the mixture
 }
 
 // dz (N, D): what nade_forward left in visible. hidden (N, K): biases -> their gradient. dWs, dUs (parts, D, K):

@@ -7,6 +7,7 @@
 // W is stationary and h is streamed, so that it does so with the gradient of b. Threads exchange at the end, once.
 //
 // An accumulator begins with its bias. e^x is 2^(x · log2 e), a multiply-add and an instruction.
+#include "mixture.cuh"
 #include "tensor_cores.cuh"
 
 #ifndef HEAD_H
@@ -27,21 +28,25 @@ struct alignas(16) Packed {
     uint32 pair[4];  // eight numbers in bf16
 };
 
-// A stage of the pipeline: the rows of a streamed tile, and a number or two of each.
-struct Stage {
-    bf16* rows;      // (TILE, H)
-    float* numbers;  // (TILE,)
-    int* targets;    // (TILE,)
+// What is known of a tile's rows of h, or in `offsets` the biases of a tile of words.
+struct alignas(16) OfRows {
+    float offsets[TILE], scales[TILE];
+    int targets[TILE];
 };
 
-// shared: of 2 · TILE · (2 · H + 8) + 128 bytes.
+// A stage of the pipeline: the rows of a streamed tile (TILE, H), and what is known of them.
+struct Stage {
+    bf16* rows;
+    OfRows* of;
+};
+
+// shared: of 2 · TILE · (2 · H + 12) + 128 bytes.
 __device__ __forceinline__ Stage stage_of(unsigned char* shared, int n)
 {
     unsigned char* aligned = shared + (128 - shared_at(shared) % 128) % 128;
     Stage out;
     out.rows = reinterpret_cast<bf16*>(aligned) + n * TILE * HEAD_H;
-    out.numbers = reinterpret_cast<float*>(aligned + 4 * TILE * HEAD_H) + n * TILE;
-    out.targets = reinterpret_cast<int*>(out.numbers + 2 * TILE);
+    out.of = reinterpret_cast<OfRows*>(aligned + 4 * TILE * HEAD_H) + n;
     return out;
 }
 
@@ -66,11 +71,13 @@ __device__ __forceinline__ void fetch_rows(bf16* tile, const bf16* from, int fir
             copy_async(to + row * HEAD_H + h, from + row * HEAD_H + h, first + line + row < rows);
 }
 
-// The same of one number a row, of which there are whole tiles.
-__device__ __forceinline__ void fetch_numbers(void* to, const void* from, int first)
+// The same of so many bytes.
+template <int BYTES>
+__device__ __forceinline__ void fetch_bytes(void* to, const void* from)
 {
+    static_assert(BYTES <= 16 * THREADS, "a thread copies 16 bytes");
     const int n = 16 * threadIdx.x;
-    if (n < 4 * TILE) copy_async((char*)to + n, (const char*)from + 4 * (size_t)first + n, true);
+    if (n < BYTES) copy_async((char*)to + n, (const char*)from + n, true);
 }
 
 // Where eight `n` of a row lies, given where eight 0 or 1 does: both differ in bits that no row's beginning has.
@@ -197,7 +204,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_forwa
     load_stationary(stationary, stage_of(shared, 0).rows, h, first, N);
     auto fetch = [&](const Stage& to, int tile) {
         fetch_rows(to.rows, W, TILE * tile, V);
-        fetch_numbers(to.numbers, biases, TILE * tile);
+        fetch_bytes<4 * TILE>(to.of->offsets, biases + (size_t)TILE * tile);
     };
     Running running[4];
 #pragma unroll
@@ -206,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_forwa
         float acc[2][4][4];
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const Quad4 bias = eight_of(stage.numbers, slab)[half];
+            const Quad4 bias = eight_of(stage.of->offsets, slab)[half];
 #pragma unroll
             for (int n = 0; n < 4; ++n)
 #pragma unroll
@@ -239,16 +246,19 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_forwa
     }
 }
 
-// A warp each: a row's partials (N, P) -> losses (N,), and for whole tiles of rows what going back subtracts from
-// logits times log2 e, log2 of (sum of e^x) / scale, and a copy of the targets; infinity and -1 where there is none.
+// A warp each: a row's partials (N, P) -> losses (N,), and for whole tiles of rows, to of: what going back subtracts
+// from logits times log2 e, log2 of (sum of e^x) / scale; the scale itself; and the target. Infinity, 0 and -1 where
+// there is none. own, copied (N,): of a mixture, whose losses these are then, and of whose scale a row has the network's
+// share; or null.
 extern "C" __global__ void softmax_head_merge(
     const Running* partials, const bf16* h, const bf16* W, const float* biases, const int* targets, float* losses,
-    float* offsets, int* row_targets, float scale, int N, int P)
+    OfRows* of, float scale, int N, int P, const REAL* own, const REAL* copied)
 {
     const int lane = threadIdx.x % 32, row = blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
-    const int target = row < N ? targets[row] : -1;
+    const int target = row < N ? targets[row] : -1, at = row % TILE;
+    of += row / TILE;
     if (target < 0) {
-        if (lane == 0) offsets[row] = INFINITY, row_targets[row] = -1;
+        if (lane == 0) of->offsets[at] = INFINITY, of->scales[at] = 0, of->targets[at] = -1;
         if (lane == 0 && row < N) losses[row] = 0;
         return;
     }
@@ -271,8 +281,11 @@ extern "C" __global__ void softmax_head_merge(
     product = warp_sum(product);
     if (lane != 0) return;
     const float log2_sum = log2f(running.sum);
-    losses[row] = LN_2 * log2_sum - (product + biases[target] - running.maximum);
-    offsets[row] = LOG2_E * running.maximum + log2_sum - log2f(scale), row_targets[row] = target;
+    const Mixed loss = mixed(LN_2 * log2_sum - (product + biases[target] - running.maximum), own, copied, row);
+    const float row_scale = scale * (float)loss.share;
+    losses[row] = loss.nats;
+    of->offsets[at] = LOG2_E * running.maximum + log2_sum - log2f(row_scale);
+    of->scales[at] = row_scale, of->targets[at] = target;
 }
 
 // Which of a thread's 4 · 8 logits are their row's target: bit 8r + n for row first + 8r of W.
@@ -295,8 +308,8 @@ __device__ __forceinline__ uint32 target_mask(const int* targets, int slab, int 
 // transposed, of N rows of h; row_sums (2 · segments, V), rows `pitch` from each other: its rows' sums over each
 // segment of h's tiles. Both have room for whole tiles, and zeros beyond V and N. Blocks (tiles of W, segments).
 extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backward(
-    const bf16* h, const bf16* W, const float* biases, const float* offsets, const int* row_targets, Packed* d,
-    float* row_sums, float scale, int N, int V, int word, uint32 stride, uint32 pitch, int length)
+    const bf16* h, const bf16* W, const float* biases, const OfRows* of, Packed* d, float* row_sums, int N, int V,
+    int word, uint32 stride, uint32 pitch, int length)
 {
     SHARED_ARRAY(unsigned char, shared);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, first = TILE * blockIdx.x;
@@ -306,8 +319,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
     load_stationary(stationary, stage_of(shared, 0).rows, W, first, V);
     auto fetch = [&](const Stage& to, int tile) {
         fetch_rows(to.rows, h, TILE * tile, N);
-        fetch_numbers(to.numbers, offsets, TILE * tile);
-        fetch_numbers(to.targets, row_targets, TILE * tile);
+        fetch_bytes<sizeof(OfRows)>(to.of, of + tile);
     };
     const int row = 32 * (warp % 4) + lane / 4;  // of the tile's rows, and 8, 16, 24 more
     // Registers have no room for these, one a row of a thread.
@@ -322,10 +334,10 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
 #pragma unroll
             for (int n = 0; n < 8; ++n) ACC(r, n) = bias[row + 8 * r];
         mma_slab(acc, stationary, stage.rows, slab);
-        const uint32 hits = target_mask(stage.targets, slab, word + first + row);
+        const uint32 hits = target_mask(stage.of->targets, slab, word + first + row);
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            const Quad4 offset = eight_of(stage.numbers, slab)[half];
+            const Quad4 offset = eight_of(stage.of->offsets, slab)[half];
 #pragma unroll
             for (int n = 0; n < 4; ++n)
 #pragma unroll
@@ -334,9 +346,11 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) softmax_head_backw
         }
         if (hits)  // seldom: one logit of V
 #pragma unroll
-            for (int r = 0; r < 4; ++r)
+            for (int n = 0; n < 8; ++n) {
+                const float scale = stage.of->scales[slab + 8 * (lane % 4) + n];
 #pragma unroll
-                for (int n = 0; n < 8; ++n) ACC(r, n) -= (float)(hits >> (8 * r + n) & 1) * scale;
+                for (int r = 0; r < 4; ++r) ACC(r, n) -= (float)(hits >> (8 * r + n) & 1) * scale;
+            }
         const uint32 to = (first + row) * stride + (TILE * tile + slab) / 8 + lane % 4;
 #pragma unroll
         for (int r = 0; r < 4; ++r) {

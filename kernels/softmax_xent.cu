@@ -1,6 +1,6 @@
 // Softmax cross-entropy of rows of logits: bias, loss and gradient in two visits of a row, one block
 // each. Called on a chunk of rows that fits the L2 cache, so the second visit finds them there.
-#include "common.cuh"
+#include "mixture.cuh"
 
 struct Running {
     REAL maximum, sum;  // sum of exp(x - maximum)
@@ -74,12 +74,10 @@ __device__ __forceinline__ Running block_merged(Running x)
     return x;
 }
 
-__device__ __forceinline__ void write_loss(
-    const Running& row, const REAL* logits, const REAL* b, int target, REAL* loss)
+__device__ __forceinline__ REAL nats_of(const Running& row, const REAL* logits, const REAL* b, int target)
 {
-    if (threadIdx.x != 0) return;
-    const REAL at_target = target < 0 ? REAL(0) : logits[target] + (b ? b[target] : REAL(0));
-    *loss = target < 0 ? REAL(0) : log_of(row.sum) - (at_target - row.maximum);
+    const REAL at_target = logits[target] + (b ? b[target] : REAL(0));
+    return log_of(row.sum) - (at_target - row.maximum);
 }
 
 // logits (N, V), whose rows begin every `stride`; b (V,) or null, targets (N,) with -1 for none -> losses (N,).
@@ -93,7 +91,8 @@ extern "C" __global__ void softmax_xent_forward(
         if (threadIdx.x == 0) losses[blockIdx.x] = 0;
         return;
     }
-    write_loss(block_merged(running_of_row(row, b, V)), row, b, target, losses + blockIdx.x);
+    const Running all = block_merged(running_of_row(row, b, V));
+    if (threadIdx.x == 0) losses[blockIdx.x] = nats_of(all, row, b, target);
 }
 
 __device__ __forceinline__ void write_gradient(REAL* row, bf16* rounded, int at, int V, const Quad& x)
@@ -103,9 +102,11 @@ __device__ __forceinline__ void write_gradient(REAL* row, bf16* rounded, int at,
 }
 
 // As above, and logits become scale · (softmax - one_hot(target)), 0 where there is no target. Where there is d,
-// of rows as far from each other, that is written there, rounded, and logits stay as they are.
+// of rows as far from each other, that is written there, rounded, and logits stay as they are. own, copied (N,): of a
+// mixture, whose losses and gradients these are then, or null.
 extern "C" __global__ void softmax_xent_backward(
-    REAL* logits, const REAL* b, const int* targets, REAL* losses, REAL scale, int V, int stride, bf16* d)
+    REAL* logits, const REAL* b, const int* targets, REAL* losses, REAL scale, int V, int stride, bf16* d,
+    const REAL* own, const REAL* copied)
 {
     REAL* row = logits + (size_t)blockIdx.x * stride;
     bf16* rounded = d ? d + (size_t)blockIdx.x * stride : 0;
@@ -116,14 +117,15 @@ extern "C" __global__ void softmax_xent_backward(
         return;
     }
     const Running all = block_merged(running_of_row(row, b, V));
-    write_loss(all, row, b, target, losses + blockIdx.x);
+    const Mixed loss = mixed(nats_of(all, row, b, target), own, copied, blockIdx.x);
+    if (threadIdx.x == 0) losses[blockIdx.x] = loss.nats;
     __syncthreads();  // the loss reads the target's logit before it is overwritten
-    const REAL factor = scale / all.sum;
+    const REAL weight = scale * loss.share, factor = weight / all.sum;
     for (int v = 4 * threadIdx.x; v < V; v += 4 * blockDim.x) {
         Quad x = biased(row, b, v, V);
 #pragma unroll
         for (int n = 0; n < 4; ++n)
-            x.v[n] = factor * exp_of(x.v[n] - all.maximum) - (v + n == target ? scale : REAL(0));
+            x.v[n] = factor * exp_of(x.v[n] - all.maximum) - (v + n == target ? weight : REAL(0));
         write_gradient(row, rounded, v, V, x);
     }
 }

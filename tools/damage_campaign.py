@@ -24,8 +24,8 @@ import numpy as np
 
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
+from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.model import Model, init_parameters
-from lstm_music.network.optim import Annealing
 from lstm_music.ops import get_ops
 from lstm_music.runs.checkpoint import (
     META_FILE,

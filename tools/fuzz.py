@@ -36,8 +36,8 @@ from lstm_music.errors import UserError
 from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import Piece
 from lstm_music.network.config import Config
+from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.model import Model
-from lstm_music.network.optim import Annealing
 from lstm_music.ops import get_ops
 from lstm_music.runs.checkpoint import Checkpoint, arrays_of
 from lstm_music.runs.folder import CONFIG, described_options

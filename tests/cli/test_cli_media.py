@@ -11,7 +11,7 @@ import pytest
 from matplotlib.image import imread
 from small import COMPUTE
 
-from lstm_music.cli import common
+from lstm_music.cli import opening
 from lstm_music.errors import UserError
 from lstm_music.rendering import audio, score
 
@@ -29,7 +29,7 @@ def opened(tmp_path, monkeypatch):
     It refuses files whose names hold `refuse`.
     """
     log = tmp_path / "opened"
-    program = tmp_path / "programs" / common.opener()
+    program = tmp_path / "programs" / opening.opener()
     program.parent.mkdir()
     text = f'#!/bin/sh\necho "$1" >>"{log}"\ncase $1 in *refuse*) exit 3 ;; esac\n'
     program.write_text(text)
@@ -114,7 +114,7 @@ def test_open_shows_what_the_first_piece_was_made_into(ok, opened):
 def test_a_file_that_no_program_opens_is_named(command, opened):
     done = command("sample", *FREQUENCY, "--open", "--out", "refuse.mid")
     assert done.status == 2
-    assert done.err == [f"error: {common.opener()} knows no program for 'refuse.mid': "
+    assert done.err == [f"error: {opening.opener()} knows no program for 'refuse.mid': "
                         "open it yourself"]  # fmt: skip
     assert Path("refuse.mid").exists()
 

@@ -15,7 +15,7 @@ from small import COMPUTE, SMALL, flip, metrics, target, write_music
 
 from lstm_music.cli import train, train_options
 from lstm_music.midi.files import read_midi
-from lstm_music.network import optim
+from lstm_music.network import learning_rate
 from lstm_music.runs.settings import Progress, Report
 from lstm_music.training.trainer import Trainer
 
@@ -146,7 +146,7 @@ def test_the_bundled_corpus_has_defaults_of_its_own():
 def test_the_head_and_the_learning_rate_suit_the_vocabulary(ok, folder, monkeypatch):
     how = ("train", "music", "--max-steps", 1, "--hidden", 4, "--quiet", "--backend", "numpy")
     ok(*how, "--run", "few")
-    for module in (optim, train_options):
+    for module in (learning_rate, train_options):
         monkeypatch.setattr(module, "MANY_WORDS", 5)
     ok(*how, "--run", "many")
     ok(*how, "--run", "told", "--lr", 0.7, "--head", "softmax")

@@ -7,7 +7,6 @@ from small import piece_of, small_corpus, small_rolls, track_of
 from lstm_music.arrays import NO_NOTES, NO_TARGET
 from lstm_music.corpus.batches import (
     Batches,
-    NoteSource,
     TokenSource,
     cut_streams,
     on_device,
@@ -16,11 +15,15 @@ from lstm_music.corpus.batches import (
     whole_streams,
 )
 from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.rolls import NoteSource
 from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import LOWEST, NOTES, frames_of, pack, transpose
+from lstm_music.network.recall_rules import recall_rules
 from lstm_music.ops import get_ops
+from lstm_music.ops.reference.copying import HIT, NOTHING
 from lstm_music.tokenizers import chords, messages
+from lstm_music.tokenizers.vocabulary import Vocabulary
 
 START = 0
 
@@ -203,6 +206,19 @@ def test_an_unseen_id_is_read_and_never_asked_for(lengths, B, T, data):
         hidden = np.isin(a.y, ids[unseen])
         np.testing.assert_array_equal(b.y, np.where(hidden, NO_TARGET, a.y))
         assert b.targets == np.count_nonzero(b.y != NO_TARGET)
+
+
+def test_nothing_is_copied_where_nothing_is_asked():
+    """So that a copy gate learns nothing there; a step asked for has what the piece said before."""
+    vocabulary = Vocabulary([messages.PIECE_END, "rest", "60", "62", "60-64"])
+    rules = recall_rules(vocabulary, {"name": "chord", "grid": 8})
+    ids = np.array([*[2, 3, 2, 4] * 5, 0], np.int32)
+    unseen = np.arange(len(ids)) % 7 == 5
+    source = TokenSource(ids, np.array([0, len(ids)]), START, unseen)
+    (batch,) = Batches(source, whole_streams([len(ids)], [0], 1), len(ids), rules)
+    assert (batch.recall[unseen] == NOTHING).all()
+    there = batch.recall[~unseen] != NOTHING
+    assert there[8:].any(axis=-1).all() and (batch.recall[~unseen][there] >= HIT).any()
 
 
 def frames_like(ids):

@@ -22,6 +22,8 @@ from lstm_music.evaluation.frames import (
 )
 from lstm_music.midi.roll import NOTES
 from lstm_music.network.baselines import IndependentNotes, chord_frequency
+from lstm_music.network.recall import LAGS
+from lstm_music.ops.reference.copying import BUCKETS
 from lstm_music.tokenizers.chords import chord_words
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.training.validation import mean_nats
@@ -233,6 +235,61 @@ def test_the_back_offs_share_makes_the_validation_split_likeliest(corpus_of):
     assert 0.01 < share < 0.99
     assert share == pytest.approx(grid[int(np.argmax(likelihoods))], abs=1e-3)
     assert score_chords(model, corpus, "valid", 50, 9)[1] == pytest.approx(share, abs=1e-6)
+
+
+# Copies -----------------------------------------------------------------------------------------
+
+
+def copying_the_last_frame(corpus, share):
+    """A model that copies nothing but the frame before, with a share of the probability."""
+    model = eager(corpus, None)
+    copying = small_model(corpus, seed=3, copy=True)
+    table = np.full((corpus.recall.candidates, BUCKETS), -99.0)
+    table[LAGS] = math.log(share / (1 - share))  # the first lag is one frame
+    gate = {"copy.G": np.zeros((8, len(table)), np.float32), "copy.R": table.astype(np.float32)}
+    return model, copying.with_parameters(model.parameters | gate)
+
+
+def again(frames):
+    """Whether each frame is the one before."""
+    return np.append(False, (frames[1:] == frames[:-1]).all(axis=1))
+
+
+def test_copies_count_in_the_likelihood_of_notes_and_guess_where_they_are_likelier(corpus_of):
+    corpus = corpus_of("note")
+    for share, copies in ((0.3, False), (0.7, True)):
+        model, copying = copying_the_last_frame(corpus, share)
+        alone, score = (score_notes(m, corpus, "test", 3, 7) for m in (model, copying))
+        guesses = []
+        for own, nats, frames in zip(
+            alone.nats, score.nats, corpus.split_frames("test"), strict=True
+        ):
+            first = np.arange(len(frames)) == 0  # nothing to copy yet
+            p = np.where(first, 1, 1 - share) * np.exp(-own) + share * again(frames)
+            np.testing.assert_allclose(nats, -np.log(p), rtol=1e-3)
+            guesses.append(frames[:-1])
+        assert score.nats_per_frame == pytest.approx(mean_nats(copying, corpus, "test", 3, 7))
+        hits = sum(
+            int((g & f[1:]).sum())
+            for g, f in zip(guesses, corpus.split_frames("test"), strict=True)
+        )
+        assert (score.hits - hits in (0, 1, 2, 3, 4)) == copies  # the first frames' own hits
+        assert copies or (score.hits, score.misses) == (alone.hits, alone.misses)
+
+
+def test_copies_count_in_the_likelihood_of_chords(corpus_of):
+    corpus = corpus_of("chord")
+    model, copying = copying_the_last_frame(corpus, 0.7)
+    pairs = [chord_probabilities(m, corpus, "test", 3, 7) for m in (model, copying)]
+    for own, found, guess, frames in zip(
+        pairs[0][0], pairs[1][0], pairs[1][1], corpus.split_frames("test"), strict=True
+    ):
+        known = own > 0
+        first = np.arange(len(frames)) == 0
+        p = np.where(first, 1, 0.3) * own + 0.7 * again(frames) * known
+        np.testing.assert_allclose(found, p, rtol=1e-3, atol=1e-12)
+        copied = known & ~first  # of a chord that training never showed nothing is asked
+        np.testing.assert_array_equal(guess[copied], frames[:-1][copied[1:]])
 
 
 # Scores -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from lstm_music.midi.piece import Piece
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 from lstm_music.runs.checkpoint import CHECKPOINTS, linked
 from lstm_music.runs.folder import new_run
 from lstm_music.runs.settings import Settings
@@ -103,6 +104,18 @@ def small_rolls(folder, representation="note", music=None, **reading):
     return load_corpus(where, reading=Reading(representation, **reading))
 
 
+def random_recall(rng, asked, K):
+    """What a copy gate reads, (…, K): candidates of every kind of run, a third of them right.
+
+    Some are missing, and all of them where nothing is asked.
+    """
+    recall = rng.integers(BUCKETS, size=(*asked.shape, K)) + HIT * (
+        rng.random((*asked.shape, K)) < 0.3
+    )
+    recall[(rng.random(recall.shape) < 0.3) | ~asked[..., None]] = NOTHING
+    return recall.astype(np.uint8)
+
+
 def words_of(config):
     """Classes and deltas for a factored head's vocabulary, of any size; None of another head.
 
@@ -115,13 +128,14 @@ def words_of(config):
     return tuple(np.ascontiguousarray(column) for column in table.T)
 
 
-def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0, head=None, ops=None):
+def small_model(corpus, seed=0, hidden=8, layers=2, dropout=0.0, head=None, ops=None, copy=False):
     """An untrained model for a corpus, on NumPy; for note vectors with a sigmoid head."""
     notes = corpus.tokenizer_json()["name"] == "note"
     words = word_parts(corpus.vocabulary) if head == "factored" else None
     config = Config(
         len(corpus.vocabulary), hidden, hidden, layers, dropout,
         head=head or ("sigmoid" if notes else "softmax"), nade=6, **counts_of(words),
+        copy=corpus.recall.candidates if copy else 0,
     )  # fmt: skip
     return Model(config, ops or get_ops("numpy"), seed, words=words)
 

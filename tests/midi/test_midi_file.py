@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from midi_mutations import assert_tracks
 
 from lstm_music.midi import bytes as midi_file
+from lstm_music.midi import track_reader
 from lstm_music.midi.files import raw_tracks, read_midi
 from lstm_music.midi.piece import REPAIRS, TICKS_PER_QUARTER, MidiError, notes_of
 from lstm_music.midi.repair import HIT
@@ -425,9 +426,9 @@ HOSTILE = {
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_mido_reads_of_a_file_is_bounded(name, monkeypatch):
     """The bounds are made small here; what they stand for in seconds is measured, not tested."""
-    bounds = {"MOST_MESSAGES": 1000, "MOST_EVENT_BYTES": 20000, "MOST_TRACKS_READ": 50}
-    for bound, value in bounds.items():
-        monkeypatch.setattr(midi_file, bound, value)
+    monkeypatch.setattr(track_reader, "MOST_MESSAGES", 1000)
+    monkeypatch.setattr(track_reader, "MOST_EVENT_BYTES", 20000)
+    monkeypatch.setattr(midi_file, "MOST_TRACKS_READ", 50)
     files = []
     open_file = mido.MidiFile
 
@@ -439,8 +440,8 @@ def test_what_mido_reads_of_a_file_is_bounded(name, monkeypatch):
     data, reason = HOSTILE[name]
     with pytest.raises(MidiError, match=rf"(holds|has) more.* {reason}"):
         read_midi(header(300) + data, "")
-    work = sum(len(file.starts) + midi_file.SEGMENT_COST for file in files)
-    assert work < 1000 + midi_file.SEGMENT
+    work = sum(len(file.starts) + track_reader.SEGMENT_COST for file in files)
+    assert work < 1000 + track_reader.SEGMENT
 
 
 def test_no_number_goes_on_for_ever():

@@ -5,17 +5,17 @@ import pytest
 from gradcheck import check_gradients, dense
 
 from lstm_music.arrays import RowGradient
-from lstm_music.network.config import HEADS
-from lstm_music.network.embedding import (
-    FactoredEmbedding,
-    NoteEmbedding,
-    Parts,
-    TokenEmbedding,
-    make_embedding,
-)
+from lstm_music.network.config import HEADS, Config
+from lstm_music.network.embedding import TokenEmbedding
+from lstm_music.network.factored import FactoredEmbedding, Parts
+from lstm_music.network.notes import NoteEmbedding
 
 V, E = 7, 3
 WORDS = np.array([(0, -1), (1, 0), (1, 2), (2, 1), (3, 3), (2, -1), (3, 0)], np.int32).T
+
+
+def make_embedding(head, V, E, C=1, D=1, words=None):
+    return Config(V, E, head=head, classes=C, deltas=D).make_embedding(words)
 
 
 def problem(ops, head, N=9, seed=0):

@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lstm_music.arrays import NO_NOTES
-from lstm_music.network.embedding import Parts
-from lstm_music.network.heads import FactoredHead, NadeHead, SigmoidHead, SoftmaxHead, make_head
+from lstm_music.network.config import Config
+from lstm_music.network.factored import FactoredHead, Parts
+from lstm_music.network.heads import SoftmaxHead
+from lstm_music.network.notes import NadeHead, SigmoidHead
 from lstm_music.ops import Workspace, workspace
 
 
@@ -265,6 +267,11 @@ def test_a_new_factored_heads_parameters(ops):
 
 
 # Notes ------------------------------------------------------------------------------------------
+
+
+def make_head(kind, H, V, K, C=1, D=1):
+    return Config(V, hidden=H, head=kind, nade=K, classes=C, deltas=D).make_head()
+
 
 note_heads = pytest.mark.parametrize("kind", ["sigmoid", "nade"])
 

@@ -5,7 +5,7 @@ import pytest
 from gradcheck import check_gradients, dense
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import words_of
+from small import random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch, RowGradient
 from lstm_music.errors import UserError
@@ -45,15 +45,6 @@ def random_batch(config, T, B, resets=None, seed=0):
     y[-1, -1] = last
     recall = random_recall(rng, asked(y), config.copy) if config.copy else None
     return Batch(x, y, resets(T, B) if resets else None, int(asked(y).sum()), recall=recall)
-
-
-def random_recall(rng, asked, K):
-    """Candidates of every kind of run, a third of them right, some or all missing."""
-    recall = rng.integers(BUCKETS, size=(*asked.shape, K)) + HIT * (
-        rng.random((*asked.shape, K)) < 0.3
-    )
-    recall[(rng.random(recall.shape) < 0.3) | ~asked[..., None]] = NOTHING
-    return recall.astype(np.uint8)
 
 
 def asked(y):

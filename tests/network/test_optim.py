@@ -10,18 +10,9 @@ from hypothesis import strategies as st
 from lstm_music.arrays import RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
+from lstm_music.network.learning_rate import DEFAULT_LR, MANY_WORDS, Annealing, default_lr
 from lstm_music.network.model import Model
-from lstm_music.network.optim import (
-    DEFAULT_LR,
-    MANY_WORDS,
-    OPTIMIZERS,
-    Annealing,
-    Averages,
-    Optimizer,
-    clip_scale,
-    default_lr,
-    global_norm,
-)
+from lstm_music.network.optim import OPTIMIZERS, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.ops.reference.maths import Adam
 
 V, E = 7, 3

@@ -11,8 +11,8 @@ import pytest
 
 from lstm_music.arrays import NO_NOTES, Batch
 from lstm_music.network.config import Config
-from lstm_music.network.heads import NadeHead
 from lstm_music.network.model import Model
+from lstm_music.network.notes import NadeHead
 from lstm_music.network.optim import Optimizer, clip_scale, global_norm
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle, is not installed")

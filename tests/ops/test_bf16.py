@@ -6,6 +6,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cublas import from_bf16
 from host_cuda.host_cupy import HostCupy
 
+from lstm_music.arrays import Mixture
 from lstm_music.ops import NumpyOps, workspace
 from lstm_music.ops.cuda import matrices
 from lstm_music.ops.cuda.cupy_ops import CupyOps
@@ -21,12 +22,13 @@ def rounded(x):
     return np.ldexp(np.round(mantissa * 256), exponent - 8).astype(np.float32)
 
 
-def head(ops, h, W, b, targets, scale):
-    """Run linear_softmax_xent; return what it writes, by name."""
+def head(ops, h, W, b, targets, scale, mix=None):
+    """Run linear_softmax_xent, of a mixture if given; return what it writes, by name."""
     shapes = dict(zip(NAMES, ((len(h),), h.shape, W.shape, b.shape), strict=True))
     out = {name: ops.asarray(np.full(shape, np.nan)) for name, shape in shapes.items()}
     given = [ops.asarray(a) for a in (h, W, b)] + [ops.asarray(targets, np.int32)]
-    ops.linear_softmax_xent(*given, scale, *out.values(), ops.workspace())
+    mix = mix and Mixture(*(ops.asarray(a) for a in mix))
+    ops.linear_softmax_xent(*given, scale, *out.values(), ops.workspace(), mix)
     return {name: np.asarray(ops.to_numpy(a), np.float64) for name, a in out.items()}
 
 

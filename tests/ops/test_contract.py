@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small import random_recall
 
-from lstm_music.arrays import NO_NOTES, RowGradient
+from lstm_music.arrays import NO_NOTES, Mixture, RowGradient
 from lstm_music.ops import NumpyOps, get_ops, workspace
+from lstm_music.ops.reference.copying import BUCKETS
 from lstm_music.ops.reference.maths import Adam, sigmoid
 from lstm_music.ops.workspace import logit_chunks
 
@@ -58,8 +60,8 @@ def on_device(ops, value):
     """A copy of an argument on a backend, reals in its precision."""
     if value is WORK:
         return dirty_workspace(ops)
-    if isinstance(value, RowGradient):
-        return RowGradient(on_device(ops, value.rows), on_device(ops, value.values))
+    if isinstance(value, RowGradient | Mixture):
+        return type(value)(*(on_device(ops, a) for a in value))
     if isinstance(value, np.ndarray):
         # A transposed argument stays transposed.
         flat = value.T if value.ndim == 2 and not value.flags.c_contiguous else value
@@ -70,8 +72,8 @@ def on_device(ops, value):
 
 def on_host(ops, value):
     """The arrays of an argument or result, by a suffix of its name."""
-    if isinstance(value, RowGradient):
-        return {".rows": ops.to_numpy(value.rows), ".values": ops.to_numpy(value.values)}
+    if isinstance(value, RowGradient | Mixture):
+        return {f".{name}": ops.to_numpy(a) for name, a in value._asdict().items()}
     if hasattr(value, "dtype"):
         return {"": ops.to_numpy(value)}
     return {"": np.asarray(value)} if isinstance(value, int | float) else {}
@@ -102,8 +104,8 @@ def rounded(case):
     """The case with its reals rounded to float32, so that both precisions get the same."""
 
     def convert(value):
-        if isinstance(value, RowGradient):
-            return RowGradient(value.rows, convert(value.values))
+        if isinstance(value, RowGradient | Mixture):
+            return type(value)(*map(convert, value))
         if isinstance(value, np.ndarray) and value.dtype.kind == "f":
             return value.astype(np.float32).astype(np.float64)
         return value
@@ -114,7 +116,7 @@ def rounded(case):
 def assert_close(found, expected, rtol, unit=0.0, name=""):
     """Elementwise to rtol, or to a tenth of that of the array's largest element or unit."""
     assert found.shape == expected.shape, name
-    largest = np.abs(expected).max(initial=0)
+    largest = np.abs(expected[np.isfinite(expected)]).max(initial=0)
     np.testing.assert_allclose(found, expected, rtol, 0.1 * rtol * max(largest, unit), err_msg=name)
 
 
@@ -127,7 +129,8 @@ def compare(ops, op, case):
         if a.dtype.kind in "iu":
             np.testing.assert_array_equal(found[name], a, name)
         else:
-            assert np.isfinite(found[name]).all(), f"{op}: {name} isn't finite"
+            # Of a mixture, the log of what nothing was copied to is minus infinity.
+            assert np.isfinite(found[name]).all() or ".copied" in name, f"{op}: {name} isn't finite"
             assert_close(found[name], a, RTOL[ops.dtype.name], case.unit, name)
 
 
@@ -323,6 +326,50 @@ def draw_logits(draw, rng, N, V):
     return 300 * logits if kind == "underflow" else logits
 
 
+def draw_mix(draw, rng, N):
+    """None, or a mixture: a third of the rows copy nothing, a few leave the network little."""
+    if draw(st.booleans()):
+        return None
+    own, copied = np.log(rng.random((2, N)))
+    copied[rng.random(N) < 0.3] = -np.inf
+    own[rng.random(N) < 0.1] -= 30
+    return Mixture(own, copied)
+
+
+@st.composite
+def copy_shares(draw):
+    rng, N, K = draw(rngs), draw(sizes), draw(sizes)
+    size = draw(st.sampled_from([1, 10]))
+    args = {
+        "scores": size * rng.normal(size=(N, K)),
+        "recall": random_recall(rng, rng.random(N) < 0.8, K),
+        "R": rng.normal(size=(K, BUCKETS)),
+        "mix": Mixture(*np.full((2, N), UNSET)),
+    }
+    return Case(args, ("scores", "mix"))
+
+
+@st.composite
+def copy_backward(draw):
+    rng, N, K = draw(rngs), draw(sizes) + draw(st.sampled_from([0, 600])), draw(sizes)
+    scores, recall = rng.normal(size=(N, K)), random_recall(rng, rng.random(N) < 0.8, K)
+    mix = Mixture(*np.full((2, N), UNSET))
+    REFERENCE.copy_shares(scores, recall, rng.normal(size=(K, BUCKETS)), mix)
+    losses = draw(st.sampled_from([5, 200])) * rng.random(N)  # exp of 200 overflows in float32
+    REFERENCE.mix_losses(losses, mix)
+    scale = draw(st.sampled_from([1.0, 1 / 7]))
+    args = {"shares": scores, "recall": recall, "losses": losses, "scale": scale}
+    unset = {"dR": np.full((K, BUCKETS), UNSET)}
+    return Case(args | unset, ("shares", "dR"), unit=scale * np.sqrt(N))
+
+
+@st.composite
+def mix_losses(draw):
+    rng, N = draw(rngs), draw(sizes)
+    mix = draw_mix(lambda _: False, rng, N)
+    return Case({"losses": 20 * rng.random(N), "mix": mix}, ("losses",))
+
+
 @st.composite
 def softmax_xent(draw):
     rng, N, V = draw(rngs), draw(sizes), draw(sizes)
@@ -333,6 +380,7 @@ def softmax_xent(draw):
             "targets": draw_targets(rng, N, V),
             "losses": np.full(N, UNSET),
             "scale": scale,
+            "mix": draw_mix(draw, rng, N),
         },
         ("logits", "losses"),
         unit=scale,
@@ -381,8 +429,8 @@ def linear_softmax_xent(draw):
     args, (N, H, V) = linear_softmax(draw)
     scale = draw(st.sampled_from([1.0, 1 / 7]))
     unset = {name: np.full(s, UNSET) for name, s in {"dh": (N, H), "dW": (H, V), "db": V}.items()}
-    writes = ("losses", "dh", "dW", "db")
-    return Case(args | unset | {"scale": scale}, writes, unit=scale * np.sqrt(N))
+    writes, mix = ("losses", "dh", "dW", "db"), draw_mix(draw, draw(rngs), N)
+    return Case(args | unset | {"scale": scale, "mix": mix}, writes, unit=scale * np.sqrt(N))
 
 
 @st.composite
@@ -426,6 +474,7 @@ def sigmoid_xent(draw):
             "targets": draw_note_targets(draw, rng, N, D),
             "losses": np.full(N, UNSET),
             "scale": scale,
+            "mix": draw_mix(draw, rng, N),
         },
         ("logits", "losses"),
         unit=scale,
@@ -464,6 +513,7 @@ def nade_xent(draw):
         "dW": np.full((D, K), UNSET),
         "dU": np.full((D, K), UNSET),
         "work": WORK,
+        "mix": draw_mix(draw, rng, N),
     }
     writes = ("visible", "hidden", "losses", "dW", "dU")
     return Case(args | more, writes, unit=scale * np.sqrt(N))
@@ -590,6 +640,9 @@ CASES = {
         nade_xent,
         nade_nll,
         nade_sample,
+        copy_shares,
+        copy_backward,
+        mix_losses,
         dropout,
         sum_squares,
         adam_step,

@@ -9,8 +9,11 @@ import test_cuda_ops
 import test_lstm_sequence as sequences
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
+from small import random_recall
 
+from lstm_music.arrays import Mixture
 from lstm_music.ops.cuda.cupy_ops import CupyOps
+from lstm_music.ops.reference.copying import BUCKETS
 from lstm_music.ops.reference.maths import Adam
 
 pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
@@ -123,6 +126,44 @@ MUTATIONS = {
         "softmax_xent", "sums[threadIdx.x / 32] = x.sum;\n    __syncthreads();",
         "sums[threadIdx.x / 32] = x.sum;",
     ),
+    "a mixture's gradient of the whole scale": Mutation(
+        "softmax_xent", "weight = scale * loss.share", "weight = scale"
+    ),
+    "another row's mixture": Mutation(
+        "linear_softmax_xent", "mixed(nats_of(all, row, b, target), own, copied, blockIdx.x)",
+        "mixed(nats_of(all, row, b, target), own, copied, 0)",
+    ),
+    "a mixture of the copies alone": Mutation(
+        "mix_losses", "exp_of(network - top) + exp_of(copies - top)", "exp_of(copies - top)"
+    ),
+    "a mixture in which nothing is copied": Mutation(
+        "mix_losses", "top = network > copies ? network : copies", "top = copies"
+    ),
+    "a mixture of notes that aren't asked for": Mutation(
+        "sigmoid_xent", "used ? own : 0", "own"
+    ),
+    "a mixture of notes with all of the gradient": Mutation(
+        "sigmoid_xent", "weight = scale * loss.share", "weight = scale"
+    ),
+    "a NADE's mixture with all of the gradient": Mutation(
+        "nade_xent", "z[d] *= loss.share", "z[d] *= 1"
+    ),
+    "a candidate that isn't there": Mutation(
+        "copy_shares", "found[k] == NOTHING ? REAL(0) :", "false ? REAL(0) :"
+    ),
+    "a network without its share": Mutation("copy_shares", "total += exp_of(-top);", ""),
+    "scores that overflow": Mutation("copy_shares", "top = score > top ? score : top;", ""),
+    "a bucket with its hit": Mutation("copy_shares", "found[k] % HIT", "found[k] % BUCKETS"),
+    "right where there is nothing": Mutation(
+        "copy_backward", "recall != NOTHING && recall >= HIT", "recall >= HIT"
+    ),
+    "a right candidate that loses": Mutation("copy_backward", "1 - exp_of(losses[n])", "REAL(1)"),
+    "the barrier of the buckets' sums": Mutation(
+        "copy_backward", "__syncthreads();  // all rows are added up", ""
+    ),
+    "half of the threads' sums": Mutation(
+        "copy_backward", "other < THREADS; other += 32", "other < THREADS / 2; other += 32"
+    ),
     "a row of the embedding gradient cut short": Mutation(
         "embedding_backward", "n = y; n < count; n += 8", "n = y; n < 2; n += 8"
     ),
@@ -204,6 +245,8 @@ def cases(op):
     rng = np.random.default_rng(0)
     T, B, H, V, N = 3, 5, 13, 67, 40
     reals = rng.normal
+    mix, recall = Mixture(*np.log(rng.random((2, 400)))), random_recall(rng, np.ones(400, bool), 3)
+    mix.copied[1::3] = -np.inf
     ids = rng.integers(4, size=N, dtype=np.int32)
     keep = (rng.random((T, B)) < 0.6).astype(float)
     if op == "lstm_sequence_forward":
@@ -214,7 +257,8 @@ def cases(op):
     if op == "sigmoid_nll":
         notes[op].args["logits"] *= 400  # exp overflows
     if op in notes:
-        return [notes[op]]
+        given = {"mix": mix.rows(slice(7))} if op in ("sigmoid_xent", "nade_xent") else {}
+        return [notes[op]._replace(args=notes[op].args | given)]
     unset = np.full((B, H), contract.UNSET)
     logits, targets = 3 * reals(size=(B, V)), np.array([3, 66, -1, 0, 40], np.int32)
     adam = {"how": Adam(0.1, 3, 0.5, 0.2, 0.9, 0.99, 1e-3)}
@@ -232,7 +276,8 @@ def cases(op):
             ("c", "h"),
         ),
         "softmax_xent": (
-            {"logits": logits, "targets": targets, "losses": np.full(B, np.nan), "scale": 0.3},
+            {"logits": logits, "targets": targets, "losses": np.full(B, np.nan), "scale": 0.3,
+             "mix": mix.rows(slice(B))},
             ("logits", "losses"),
         ),
         "embedding_backward": ({"ids": ids, "dx": reals(size=(N, H))}, ()),
@@ -242,8 +287,20 @@ def cases(op):
         "linear_softmax_xent": (
             {"h": reals(size=(B, H)), "W": reals(size=(H, V)), "b": reals(size=V),
              "targets": targets, "scale": 0.3, "losses": np.full(B, np.nan), "dh": unset,
-             "dW": np.full((H, V), np.nan), "db": np.full(V, np.nan), "work": contract.WORK},
+             "dW": np.full((H, V), np.nan), "db": np.full(V, np.nan), "work": contract.WORK,
+             "mix": mix.rows(slice(B))},
             ("losses", "dh", "dW", "db"),
+        ),
+        "mix_losses": ({"losses": 9 * rng.random(400), "mix": mix}, ("losses",)),
+        "copy_shares": (
+            {"scores": 300 * reals(size=(400, 3)), "recall": recall, "R": reals(size=(3, BUCKETS)),
+             "mix": Mixture(*np.full((2, 400), np.nan))},
+            ("scores", "mix"),
+        ),
+        "copy_backward": (
+            {"shares": rng.random((400, 3)) / 3, "recall": recall, "losses": rng.random(400),
+             "scale": 0.3, "dR": np.full((3, BUCKETS), np.nan)},
+            ("shares", "dR"),
         ),
         "adam_step_rows": (
             moments | adam | {"g": contract.RowGradient(np.array([2, 5]), reals(size=(2, H)))},

@@ -14,7 +14,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import words_of
+from small import random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch, RowGradient
 from lstm_music.network.config import HEADS, Config, State
@@ -186,8 +186,9 @@ def test_each_parameter_has_its_own_decay_and_mean_in_one_launch(cuda_ops):
 
 def whole_model(ops, parameters, config, states, arrays):
     """A model of some parameters, a batch and a state on a backend."""
-    x, y, keep = arrays
-    batch = Batch(ops.asarray(x, x.dtype), ops.asarray(y, y.dtype), ops.asarray(keep), 5)
+    x, y, keep, recall = arrays
+    x, y, recall = (a if a is None else ops.asarray(a, a.dtype) for a in (x, y, recall))
+    batch = Batch(x, y, ops.asarray(keep), 5, recall=recall)
     given = {k: ops.asarray(v) for k, v in parameters.items()}
     model = Model(config, ops, parameters=given, words=words_of(config))
     state = State(*(ops.asarray(s) for s in states))
@@ -206,7 +207,9 @@ def model_case(config, T=3, B=2):
     keep = np.ones((T, B))
     keep[2, 1] = keep[0, 0] = 0
     states = rng.normal(size=(2, config.layers, B, config.hidden))
-    return parameters, config, states, (x, y, keep)
+    asked = y[..., 0] != NO_NOTES if config.reads_notes else y >= 0
+    recall = random_recall(rng, asked, config.copy) if config.copy else None
+    return parameters, config, states, (x, y, keep, recall)
 
 
 def dense_on_host(ops, grads, parameters):
@@ -221,12 +224,12 @@ def dense_on_host(ops, grads, parameters):
 
 
 @pytest.mark.slow(keep=1)
+@pytest.mark.parametrize("copy", [0, 2])
 @pytest.mark.parametrize("head", HEADS)
-def test_gradients_of_a_whole_model(head):
+def test_gradients_of_a_whole_model(head, copy):
     ops = CupyOps("float64", cupy=HostCupy(("shuffled",)))
-    config = Config(
-        vocabulary=4, embedding=2, hidden=3, layers=2, head=head, nade=3, classes=3, deltas=2
-    )
+    sizes = {"nade": 3, "classes": 3, "deltas": 2, "copy": copy}
+    config = Config(vocabulary=4, embedding=2, hidden=3, layers=2, head=head, **sizes)
     case = model_case(config)
     model, batch, state = whole_model(ops, *case)
     _, grads, _ = model.loss_and_grads(batch, state)
@@ -239,20 +242,23 @@ def test_gradients_of_a_whole_model(head):
     check_gradients(loss, case[0], found)
 
 
-@pytest.mark.parametrize("hidden", [4, 37])
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize(
+    ("hidden", "dropout", "copy"), [(4, 0.0, 0), (4, 0.4, 3), (37, 0.0, 2), (37, 0.4, 0)]
+)
 @pytest.mark.parametrize("head", HEADS)
-def test_a_whole_model_gives_what_the_reference_gives(cuda_ops, head, dropout, hidden):
-    sizes = {"nade": 11, "classes": 5, "deltas": 3}
+def test_a_whole_model_gives_what_the_reference_gives(cuda_ops, head, dropout, hidden, copy):
+    sizes = {"nade": 11, "classes": 5, "deltas": 3, "copy": copy}
     config = Config(19, embedding=7, hidden=hidden, dropout=dropout, head=head, **sizes)
     case = model_case(config, T=4, B=5)
     results = []
     for ops in (REFERENCE, cuda_ops):
         model, batch, state = whole_model(ops, *case)
+        losses = ops.to_numpy(model.losses(batch, state)[0]).copy()
         loss, grads, final = model.loss_and_grads(batch, state, seed=5, step=2)
         h, c = (ops.to_numpy(a) for a in final)
         results.append(
-            dense_on_host(ops, grads, case[0]) | {"h": h, "c": c, "loss": np.array(loss)}
+            dense_on_host(ops, grads, case[0])
+            | {"h": h, "c": c, "loss": np.array(loss), "losses": losses}
         )
     expected, found = results
     rtol = contract.RTOL[cuda_ops.dtype.name]

@@ -8,6 +8,7 @@ from host_cuda.host_cupy import HostCupy
 from test_bf16 import head, problem, rounded
 from test_cuda_nvrtc import SPILLS, every_version, sass
 
+from lstm_music.arrays import Mixture
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda import softmax_head, source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
@@ -30,11 +31,19 @@ def scaled(N, H, V):
     return h, W / np.sqrt(H, dtype=np.float32), b, targets
 
 
-def of_rounded_factors(h, W, b, targets, scale):
+def mixture(N, seed=0):
+    """Shares of rows of which some copy nothing, one leaves the network nothing at all."""
+    own, copied = np.log(np.random.default_rng(seed).random((2, N))).astype(np.float32)
+    copied[::3] = -np.inf
+    own[N // 2], copied[N // 2] = -200, -0.1
+    return Mixture(own, copied)
+
+
+def of_rounded_factors(h, W, b, targets, scale, mix=None):
     """A head in float64 but for its factors and the logits' gradient in bf16."""
     h, W = (rounded(a).astype(np.float64) for a in (h, W))
     logits, losses = h @ W + b, np.empty(len(h))
-    NumpyOps("float64").softmax_xent(logits, targets, losses, scale)
+    NumpyOps("float64").softmax_xent(logits, targets, losses, scale, mix)
     d = rounded(logits).astype(np.float64)
     return {"losses": losses, "dh": d @ W.T, "dW": h.T @ d, "db": logits.sum(axis=0)}
 
@@ -56,6 +65,15 @@ def test_a_head_is_that_of_rounded_factors(shape):
     assert ops.xp.launches["softmax_head_backward"] and "softmax_xent_backward" not in (
         ops.xp.launches
     )
+
+
+@here
+@pytest.mark.parametrize("shape", [SHAPES[2], SEGMENTS[1]])
+def test_a_head_of_a_mixture(shape):
+    ops, given, mix = bf16_ops(), scaled(*shape), mixture(shape[0])
+    expected = of_rounded_factors(*given, 0.3, mix)
+    assert_near(head(ops, *given, 0.3, mix), expected)
+    assert not np.allclose(expected["losses"], of_rounded_factors(*given, 0.3)["losses"])
 
 
 @here
@@ -116,7 +134,12 @@ MUTATIONS = {
     "half of a row's maxima": (
         "2 * blockIdx.x + warp / 4] = running[r]", "2 * blockIdx.x] = running[r]",
     ),
-    "a scale forgotten": ("+ log2_sum - log2f(scale)", "+ log2_sum"),
+    "a scale forgotten": ("+ log2_sum - log2f(row_scale)", "+ log2_sum"),
+    "a mixture that doesn't share its scale": ("scale * (float)loss.share", "scale"),
+    "a mixture's target of the whole scale": (
+        "scale = stage.of->scales[slab + 8 * (lane % 4) + n];", "scale = 0.3f;",
+    ),
+    "another row's scale": ("scales[slab + 8 * (lane % 4) + n]", "scales[slab + n]"),
     "a sum that isn't scaled to the new maximum": (
         "exp2_of(LOG2_E * (running[r].maximum - maximum))", "1",
     ),
@@ -138,8 +161,8 @@ def test_planted_bugs_are_caught(name, monkeypatch):
     )
     with pytest.raises(AssertionError):
         for shape in ((257, 64, 301), *SEGMENTS):
-            given = scaled(*shape)
-            assert_near(head(ops, *given, 0.3), of_rounded_factors(*given, 0.3))
+            given, mix = scaled(*shape), mixture(shape[0])
+            assert_near(head(ops, *given, 0.3, mix), of_rounded_factors(*given, 0.3, mix))
 
 
 @here

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import RECORDER, HostCupy, idle
-from small import words_of
+from small import random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch
 from lstm_music.network.config import HEADS, Config
@@ -19,7 +19,7 @@ T, B = 3, 5
 RATE = 0.3  # of the averages
 
 
-def batches(rng, V, n, shape=(T, B), notes=False):
+def batches(rng, V, n, shape=(T, B), notes=False, copy=0):
     for k in range(n):
         without = rng.random(shape) < 0.2
         if notes:
@@ -29,7 +29,8 @@ def batches(rng, V, n, shape=(T, B), notes=False):
             x, y = rng.integers(V, size=(2, *shape), dtype=np.int32)
             y[without] = -1
         keep = (rng.random(shape) < 0.8).astype(np.float32) if k % 2 else None
-        yield Batch(x, y, keep, int((~without).sum()))
+        recall = random_recall(rng, ~without, copy) if copy else None
+        yield Batch(x, y, keep, int((~without).sum()), recall=recall)
 
 
 def plain_steps(config, given, clip, rates, seed, decay=0.0):
@@ -57,11 +58,13 @@ def graph_model(config, dtype="float64", decay=0.0):
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize(("clip", "dropout", "decay"), [(0.0, 0.3, 0.0), (0.5, 0.0, 0.2)])
-def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay):
-    sizes = {"nade": 5, "classes": 4, "deltas": 3}
+@pytest.mark.parametrize(
+    ("clip", "dropout", "decay", "copy"), [(0.0, 0.3, 0.0, 0), (0.5, 0.0, 0.2, 0), (0.5, 0, 0, 3)]
+)
+def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay, copy):
+    sizes = {"nade": 5, "classes": 4, "deltas": 3, "copy": copy}
     config = Config(11, embedding=6, hidden=7, dropout=dropout, head=head, **sizes)
-    given = list(batches(np.random.default_rng(0), 11, 5, notes=config.reads_notes))
+    given = list(batches(np.random.default_rng(0), 11, 5, notes=config.reads_notes, copy=copy))
     rates = [1e-2, 1e-2, 1e-2, 5e-3, 5e-3]
     expected, reference, slots, means, state = plain_steps(config, given, clip, rates, 3, decay)
 
@@ -113,9 +116,10 @@ def nodes(config, precision, T=50, B=50):
         ops = CupyOps("float32", precision, cupy=cupy)
         model = Model(config, ops, seed=1, words=words_of(config))
         step = GraphStep(model, Optimizer(ops, "adam", model.parameters), 5.0)
-        ids = np.zeros((T, B), np.int32)
+        ids, recall = np.zeros((T, B), np.int32), np.zeros((T, B, config.copy), np.uint8)
+        batch = Batch(ids, ids, None, T * B, recall=recall if config.copy else None)
         with step.stream:
-            return step._capture(Batch(ids, ids, None, T * B)).graph.nodes
+            return step._capture(batch).graph.nodes
 
 
 OPENING = ["embedding_forward"]
@@ -145,6 +149,14 @@ def test_so_it_is_in_bf16():
     found = nodes(Config(35_509), "bf16")
     assert found == OPENING + 2 * forward + head + 2 * backward + CLOSING
     assert len(found) == 43
+
+
+def test_a_copy_gate_is_three_products_and_two_kernels():
+    forward, backward = layer("lstm_sequence")
+    gate = ["gemm", "copy_gate_shares"], ["copy_gate_backward", "gemm", "gemm"]
+    chunk = ["gemm", "softmax_xent_backward", "gemm", "gemm", "column_sum"]
+    found = nodes(Config(473, copy=9), "fp32")
+    assert found == OPENING + 2 * forward + gate[0] + chunk + gate[1] + 2 * backward + CLOSING
 
 
 def test_dropout_is_a_node_each_time_and_no_copy():

@@ -26,10 +26,10 @@ def corpus(tmp_path_factory):
     return small_corpus(tmp_path_factory.mktemp("corpus"))
 
 
-def trainer_of(ops, corpus, run, resume=False, head="softmax", **settings):
+def trainer_of(ops, corpus, run, resume=False, head="softmax", copy=0, **settings):
     chosen = Settings(**{"batch": 3, "seq": 5, "early_stop": 0, "seed": 1, "lr": 0.02} | settings)
     words = word_parts(corpus.vocabulary) if head == "factored" else None
-    sizes = {"nade": 5, **counts_of(words)}
+    sizes = {"nade": 5, "copy": copy, **counts_of(words)}
     config = Config(len(corpus.vocabulary), 8, 8, 2, 0.3, head=head, **sizes)
     model = Model(config, ops, 1, words=words)
     trainer = Trainer(corpus, model, chosen, run)
@@ -58,17 +58,18 @@ def assert_same(found, expected, ops):
         assert float(a["loss"]) == pytest.approx(float(b["loss"]), abs=2e-6)
 
 
+@pytest.mark.parametrize("copies", [False, True])
 @pytest.mark.parametrize("head", ["softmax", "factored"])
-def test_a_run_is_the_cpus_and_resumes(corpus, tmp_path, head):
-    ops = host_gpu()
-    expected = trainer_of(NumpyOps("float64"), corpus, tmp_path / "cpu", head=head, epochs=2)
+def test_a_run_is_the_cpus_and_resumes(corpus, tmp_path, head, copies):
+    ops, how = host_gpu(), {"head": head, "copy": corpus.recall.candidates * copies}
+    expected = trainer_of(NumpyOps("float64"), corpus, tmp_path / "cpu", **how, epochs=2)
     expected.train()
-    whole = trainer_of(ops, corpus, tmp_path / "gpu", head=head, epochs=2)
+    whole = trainer_of(ops, corpus, tmp_path / "gpu", **how, epochs=2)
     whole.train()
     assert_same(whole, expected, ops)
     # Stopped in the middle of an epoch, and taken up by a new process.
-    trainer_of(ops, corpus, tmp_path / "parts", head=head, max_steps=25).train()
-    again = trainer_of(ops, corpus, tmp_path / "parts", resume=True, head=head, epochs=2)
+    trainer_of(ops, corpus, tmp_path / "parts", **how, max_steps=25).train()
+    again = trainer_of(ops, corpus, tmp_path / "parts", resume=True, **how, epochs=2)
     again.train()
     for name, p in whole.model.parameters.items():
         on_host = ops.to_numpy(again.model.parameters[name])

@@ -4,14 +4,11 @@ import argparse
 import math
 import os
 import re
-import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -31,7 +28,6 @@ T = TypeVar("T")
 ENGINES = ("loky", "multiprocessing", "threading", "dask", "ray")
 OWN = ("jobs", "open", "quiet", "threads")  # options that each rank may have of its own
 PATIENCE = 1.0  # seconds that an error of a rank but the first waits for the first one's
-OPENER_SECONDS = 5.0  # in which the system's opener says that it can't
 
 
 # Arguments --------------------------------------------------------------------------------------
@@ -349,38 +345,6 @@ def warn_of_namesake(name: str | None, data: Path | None) -> None:
     own = namesake(name) if name and data is None else None
     if own:
         warn(f"'{name}' is the corpus of that name, not what lies here: write {own} for that")
-
-
-def check_opener() -> None:
-    """Raise UserError where the system has no program that opens files."""
-    if sys.platform != "win32" and shutil.which(opener()) is None:
-        raise UserError(
-            f"no program to open files with here ({opener()}): leave --open out, and open the "
-            "file yourself"
-        )
-
-
-def opener() -> str:
-    """Return the system's program that opens any file with the one made for it."""
-    return "open" if sys.platform == "darwin" else "xdg-open"
-
-
-def open_file(path: Path) -> None:
-    """Open a file with the system's program for it, and let that run on."""
-    check_opener()
-    if sys.platform == "win32":
-        os.startfile(path)
-        return
-    process = subprocess.Popen(
-        [opener(), str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    with suppress(subprocess.TimeoutExpired):  # then it's the viewer itself, and it runs
-        if process.wait(OPENER_SECONDS):
-            raise UserError(f"{opener()} knows no program for '{path}': open it yourself")
 
 
 def write(content: bytes, path: Path, new: bool = False) -> Path:

@@ -14,13 +14,13 @@ from lstm_music.cli.common import (
     as_typed,
     limit_threads,
     number,
-    open_file,
     run,
     warn,
     warn_of_namesake,
     whole,
     write,
 )
+from lstm_music.cli.opening import open_file
 from lstm_music.cli.printing import Bar, shown
 from lstm_music.errors import UserError, pip_install
 from lstm_music.listening.study import Study, Wanted, create

@@ -8,15 +8,14 @@ from typing import Any
 from lstm_music.cli.common import (
     Parser,
     add_backend_options,
-    check_opener,
     limit_threads,
-    open_file,
     run,
     warn,
     warn_of_namesake,
     whole,
     write,
 )
+from lstm_music.cli.opening import check_opener, open_file
 from lstm_music.corpus.splits import SPLITS
 from lstm_music.errors import UserError
 from lstm_music.report.gathering import (

@@ -9,28 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from lstm_music.cli.common import (
-    Parser,
-    add_backend_options,
-    check_opener,
     check_ranks,
     limit_threads,
-    number,
-    open_file,
     put,
     run,
     warn,
     warn_of_namesake,
-    whole,
     write,
 )
+from lstm_music.cli.opening import check_opener, open_file
 from lstm_music.cli.printing import Bar
+from lstm_music.cli.sample_options import UNTRAINED, check_baseline, make_parser
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.errors import UserError
 from lstm_music.files import free_number, numbered
 from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import TICKS_PER_QUARTER, Piece, notes_of
-from lstm_music.network.baselines import BASELINES, fit_baseline
+from lstm_music.network.baselines import fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.runs.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.runs.opened import bundled_model, model_of, newest_run, open_run, ops_of
@@ -43,16 +39,7 @@ from lstm_music.training.ranks import Alone, join
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
 USUAL_LENGTH = 1000  # tokens of a piece, where none are asked for
-UNTRAINED = "untrained"
 SAMPLE = "sample"  # the name of a file's, before its number
-EXAMPLES = """examples:
-  bin/sample                                   the newest run, else the bundled Bach model
-  bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
-  bin/sample --bars 16 --seed 7 --wav --open   sixteen bars, to be heard at once
-  bin/sample --png --svg                       a piano roll and a score beside the MIDI file
-  bin/sample --primer mine.mid --out next.mid  continue a piece of your own
-  bin/sample --baseline chord-frequency --corpus bach
-"""
 
 
 def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
@@ -101,30 +88,6 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
 
 
 # What composes ----------------------------------------------------------------------------------
-
-
-def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
-    """Raise UserError where --baseline and the options about it don't fit together."""
-    kind = args.baseline
-    if kind is None or args.corpus is None:
-        for flag in ("--corpus", "--data"):
-            if getattr(args, flag[2:]) is not None:
-                needs = "--baseline" if kind is None else "--corpus"
-                raise UserError(f"{flag} is only for use with {needs}: add it, or leave {flag} out")
-    if kind == UNTRAINED and (args.run is None) == (args.corpus is None):
-        raise UserError("--baseline untrained needs a RUN, or a --corpus, but not both")
-    if kind is None or kind == UNTRAINED:
-        return
-    if args.run is not None:
-        raise UserError(f"--baseline {kind} needs no run: leave '{args.run}' out")
-    if args.corpus is None:
-        raise UserError(f"--baseline {kind} draws from a corpus: say which with --corpus")
-    for name in (
-        "temperature", "top_k", "top_p", "repetition", "greedy", "primer", "primer_length", "free",
-    ):  # fmt: skip
-        if getattr(args, name) != parser.get_default(name):
-            flag = f"--{name.replace('_', '-')}"
-            raise UserError(f"--baseline {kind} draws by frequency alone: leave {flag} out")
 
 
 def find_composer(args: argparse.Namespace) -> tuple[Composer[Any], Path]:
@@ -303,161 +266,6 @@ def describe(piece: Piece, path: Path, what: str, args: argparse.Namespace) -> s
         f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
         f"{what})"
     )
-
-
-def make_parser() -> Parser:
-    """Return the command's options."""
-    parser = Parser("sample", "Compose with a trained model and write MIDI files.", EXAMPLES)
-    parser.add_argument(
-        "run",
-        nargs="?",
-        metavar="RUN|CHECKPOINT",
-        help="a run, or one of its checkpoints (default: the newest run, else the bundled model)",
-    )
-    add_length_options(parser)
-    add_drawing_options(parser)
-    add_primer_options(parser)
-    add_baseline_options(parser)
-    add_file_options(parser)
-    add_backend_options(parser)
-    return parser
-
-
-def add_length_options(parser: Parser) -> None:
-    """Add what says how much to compose."""
-    parser.add_argument(
-        "--num", type=whole(1, 100_000), default=1, metavar="N", help="number of pieces"
-    )
-    add = parser.add_mutually_exclusive_group().add_argument
-    add(
-        "--length",
-        type=whole(1, 1_000_000),
-        metavar="N",
-        help="exactly N tokens a piece, or frames of a piano roll, after the primer that was asked "
-        "for (default: to its end, at most 2000; note models, which know no end, and baselines "
-        "16 bars)",
-    )
-    add(
-        "--bars",
-        type=whole(1, 10_000),
-        metavar="N",
-        help="N bars of the piece's own meter, of 4/4 where nothing tells of one",
-    )
-    add("--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo")
-
-
-def add_drawing_options(parser: Parser) -> None:
-    """Add what says how to choose each token."""
-    add = parser.add_argument
-    add("--seed", type=whole(0), default=0, metavar="N", help="another seed gives other pieces")
-    add(
-        "--temperature",
-        type=number(0, 100, above=True),
-        default=1.0,
-        metavar="X",
-        help="below 1 more careful, above 1 bolder",
-    )
-    add(
-        "--top-k",
-        type=whole(0),
-        default=0,
-        metavar="N",
-        help="draw among the N likeliest tokens, or let only the N likeliest notes sound; "
-        "0 for all",
-    )
-    add(
-        "--top-p",
-        type=number(0, 1, above=True),
-        metavar="P",
-        help="draw among the likeliest tokens that hold a share P, or let only the likeliest notes "
-        "sound; 1 for all (default: 0.9 for tokens, 1 for notes)",
-    )
-    add(
-        "--repetition",
-        type=number(-100, 100),
-        default=0.0,
-        metavar="X",
-        help="nats added to the scores of what the piece said before: above 0 more comes back, "
-        "below 0 less (models with a copy gate)",
-    )
-    add("--greedy", action="store_true", help="always take the likeliest token or notes")
-    rules = parser.add_mutually_exclusive_group().add_argument
-    rules("--strict", action="store_true", help="no token that breaks the grammar (the default)")
-    rules("--free", action="store_true", help="any token at any time; the decoder repairs")
-
-
-def add_primer_options(parser: Parser) -> None:
-    """Add what says how a piece begins."""
-    parser.add_argument(
-        "--primer",
-        type=Path,
-        metavar="FILE.mid",
-        help="continue this file (default: the opening of a held-out piece)",
-    )
-    parser.add_argument(
-        "--primer-length",
-        type=whole(0),
-        metavar="N",
-        help="tokens or frames to take of it, 0 for none (default: 64 of a file; 16 of a held-out "
-        "piece, but at most half of the length asked for, which then counts them)",
-    )
-
-
-def add_baseline_options(parser: Parser) -> None:
-    """Add what composes without a trained model."""
-    add = parser.add_argument
-    add(
-        "--baseline",
-        choices=(UNTRAINED, *BASELINES),
-        help="no trained model, but the network before training (RUN's, or one of default size "
-        "for the chords of --corpus), or frames of --corpus drawn by frequency",
-    )
-    add("--corpus", metavar="C", help="what --baseline draws from")
-    add("--data", type=Path, metavar="FILE", help="read a named --corpus from this file or folder")
-
-
-def add_file_options(parser: Parser) -> None:
-    """Add what says how and where to write."""
-    add = parser.add_argument
-    add(
-        "--tempo",
-        type=number(10, 1000),
-        default=90.0,
-        metavar="BPM",
-        help="quarter notes per minute",
-    )
-    add(
-        "--program",
-        type=whole(0, 127),
-        default=0,
-        metavar="N",
-        help="General MIDI instrument: 0 piano, 19 organ",
-    )
-    add(
-        "--restrike",
-        action="store_true",
-        help="strike the notes of a piano roll anew in each frame (default: held notes are one)",
-    )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR|FILE.mid",
-        help="where to write (default: the run's samples/; samples/ for a baseline)",
-    )
-    add("--wav", action="store_true", help="play each piece into a WAV file beside its MIDI file")
-    add("--png", action="store_true", help="draw the piano roll beside each MIDI file")
-    add(
-        "--svg",
-        action="store_true",
-        help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
-    )
-    add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
-    add(
-        "--open",
-        action="store_true",
-        help="open what the first piece was made into: its sound, pictures, or the MIDI file",
-    )
-    add("--quiet", action="store_true", help="print nothing but the paths")
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
+from lstm_music.network.learning_rate import default_lr
 from lstm_music.network.model import Model
-from lstm_music.network.optim import default_lr
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.runs.checkpoint import checkpoints_of
 from lstm_music.runs.folder import SHAPE, new_run

@@ -18,7 +18,8 @@ from lstm_music.corpus.load import Reading, Representation
 from lstm_music.corpus.sources import NAMED
 from lstm_music.errors import UserError
 from lstm_music.network.config import HEADS, HEADS_OF, Config
-from lstm_music.network.optim import DEFAULT_LR, MANY_WORDS, OPTIMIZERS, RATE_OF_MANY
+from lstm_music.network.learning_rate import DEFAULT_LR, MANY_WORDS, RATE_OF_MANY
+from lstm_music.network.optim import OPTIMIZERS
 from lstm_music.ops.cuda.device import PRECISIONS
 from lstm_music.runs.folder import described_options, run_exists
 from lstm_music.runs.opened import RUNS, newest_run, run_folder

@@ -12,12 +12,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lstm_music.arrays import NO_NOTES, NO_TARGET, Array, Batch
-from lstm_music.midi.roll import NOTES, transpose, unpack
+from lstm_music.arrays import NO_TARGET, Array, Batch
 from lstm_music.network.recall import RecallRules
-from lstm_music.network.recall_rules import frame_words
 from lstm_music.ops import NumpyOps
-from lstm_music.ops.reference.copying import HIT, NOTHING
+from lstm_music.ops.reference.copying import NOTHING
 
 
 class Segment(NamedTuple):
@@ -159,48 +157,6 @@ class TokenSource:
         return asked
 
 
-class NoteSource:
-    """Pieces of frames: packed (frames, 11) as `piano_roll.pack`, offsets (pieces + 1,) of frames.
-
-    shifts: semitones by piece.
-    """
-
-    def __init__(self, packed: Array, offsets: Array, shifts: Sequence[int]) -> None:
-        self.packed, self.offsets, self.shifts = packed, offsets, shifts
-
-    def start(self, shape: tuple[int, int]) -> Array:
-        """Return x (T, B, 89) uint8: no notes, and the start symbol."""
-        x = np.zeros((*shape, NOTES + 1), np.uint8)
-        x[..., NOTES] = 1
-        return x
-
-    def none(self, shape: tuple[int, int]) -> Array:
-        """Return y (T, B, 88) uint8, NO_NOTES first everywhere."""
-        y = np.zeros((*shape, NOTES), np.uint8)
-        y[..., 0] = NO_NOTES
-        return y
-
-    def inputs(self, piece: int, first: int, stop: int) -> Array:
-        """Return notes (n, 89) uint8, none of them the start symbol."""
-        return np.pad(self.targets(piece, first, stop), ((0, 0), (0, 1)))
-
-    def targets(self, piece: int, first: int, stop: int) -> Array:
-        """Return notes (n, 88) uint8."""
-        at = int(self.offsets[piece])
-        frames = unpack(self.packed[at + first : at + stop])
-        return transpose(frames, self.shifts[piece]) if self.shifts[piece] else frames
-
-    def words(self, piece: int, rules: RecallRules) -> Array:
-        """As Source.words."""
-        length = int(self.offsets[piece + 1] - self.offsets[piece])
-        return frame_words(self.targets(piece, 0, length))
-
-    def asks(self, y: Array) -> Array:
-        """As Source.asks."""
-        asked: Array = y[..., 0] != NO_NOTES
-        return asked
-
-
 def transposed_ids(
     words: Sequence[str], shifts: Sequence[int], transpose_word: Callable[[str, int], str | None]
 ) -> dict[int, Array]:
@@ -291,8 +247,8 @@ class Batches:
             y[t : t + n] = source.targets(piece, first, first + n)
             if recall is not None:
                 some = self._recall(b, piece)[first : first + n]
-                may_hit = self.source.asks(y[t : t + n])[:, None] | (some == NOTHING)
-                recall[t : t + n] = np.where(may_hit, some, some % HIT)
+                asked = source.asks(y[t : t + n])[:, None]  # else nothing is to be learnt
+                recall[t : t + n] = np.where(asked, some, NOTHING)
             if first == 0:
                 x[t + 1 : t + n] = source.inputs(piece, 0, n - 1)
                 keep[t] = 0
@@ -309,7 +265,8 @@ class Batches:
         if self._recalled.get(b, (-1,))[0] != piece:
             from lstm_music.network.compiled_recall import recalled
 
-            self._recalled[b] = piece, recalled(self.recall, self.source.words(piece, self.recall))
+            words = self.source.words(piece, self.recall)
+            self._recalled[b] = piece, recalled(self.recall, words)[0]
         return self._recalled[b][1]
 
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lstm_music.arrays import Array
-from lstm_music.corpus.batches import NoteSource, TokenSource, transposed_ids
+from lstm_music.arrays import NO_NOTES, Array
+from lstm_music.corpus.batches import TokenSource, transposed_ids
 from lstm_music.corpus.corpus import OUTSIDE, Corpus
 from lstm_music.corpus.roll_files import read_rolls
 from lstm_music.corpus.sources import Skipped
@@ -31,8 +31,11 @@ from lstm_music.midi.roll import (
     shift_range,
     ticks_per_step,
     to_common_key,
+    transpose,
     unpack,
 )
+from lstm_music.network.recall import RecallRules
+from lstm_music.network.recall_rules import frame_words
 from lstm_music.tokenizers.chords import (
     SPECIALS,
     NearestChord,
@@ -85,6 +88,48 @@ class RollReading:
             rng = np.random.default_rng([self.seed, piece])
             frames = thin(frames, self.max_polyphony, max(1, self.max_polyphony - 1), rng)
         return frames
+
+
+class NoteSource:
+    """Pieces of frames: packed (frames, 11) as `piano_roll.pack`, offsets (pieces + 1,) of frames.
+
+    shifts: semitones by piece.
+    """
+
+    def __init__(self, packed: Array, offsets: Array, shifts: Sequence[int]) -> None:
+        self.packed, self.offsets, self.shifts = packed, offsets, shifts
+
+    def start(self, shape: tuple[int, int]) -> Array:
+        """Return x (T, B, 89) uint8: no notes, and the start symbol."""
+        x = np.zeros((*shape, NOTES + 1), np.uint8)
+        x[..., NOTES] = 1
+        return x
+
+    def none(self, shape: tuple[int, int]) -> Array:
+        """Return y (T, B, 88) uint8, NO_NOTES first everywhere."""
+        y = np.zeros((*shape, NOTES), np.uint8)
+        y[..., 0] = NO_NOTES
+        return y
+
+    def inputs(self, piece: int, first: int, stop: int) -> Array:
+        """Return notes (n, 89) uint8, none of them the start symbol."""
+        return np.pad(self.targets(piece, first, stop), ((0, 0), (0, 1)))
+
+    def targets(self, piece: int, first: int, stop: int) -> Array:
+        """Return notes (n, 88) uint8."""
+        at = int(self.offsets[piece])
+        frames = unpack(self.packed[at + first : at + stop])
+        return transpose(frames, self.shifts[piece]) if self.shifts[piece] else frames
+
+    def words(self, piece: int, rules: RecallRules) -> Array:
+        """As Source.words."""
+        length = int(self.offsets[piece + 1] - self.offsets[piece])
+        return frame_words(self.targets(piece, 0, length))
+
+    def asks(self, y: Array) -> Array:
+        """As Source.asks."""
+        asked: Array = y[..., 0] != NO_NOTES
+        return asked
 
 
 @dataclass(frozen=True)

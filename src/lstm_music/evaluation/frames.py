@@ -5,12 +5,13 @@ included, over their number. Frame accuracy: TP / (TP + FP + FN), each summed ov
 what the model holds likelier before it sees a frame (Bay et al. 2009).
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lstm_music.arrays import Array
+from lstm_music.arrays import Array, Mixture
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.midi.roll import NOTES, Frames
 from lstm_music.network.baselines import (
@@ -20,8 +21,11 @@ from lstm_music.network.baselines import (
     mixed_nats,
     note_unigram,
 )
-from lstm_music.network.heads import NadeHead, SigmoidHead, linear
+from lstm_music.network.heads import linear
 from lstm_music.network.model import Model, part
+from lstm_music.network.notes import NadeHead, SigmoidHead
+from lstm_music.network.recall import PITCHES, REST
+from lstm_music.network.recall_rules import frame_of, frame_says, frame_words
 from lstm_music.tokenizers.chords import SPECIALS, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.training.validation import per_piece
@@ -101,16 +105,53 @@ def score_notes(
 ) -> FrameScore:
     """Return the score of a model with a sigmoid or NADE head, each piece read whole."""
 
-    def score(h: Array, targets: Array) -> tuple[Array, ...]:
+    def score(h: Array, targets: Array, recall: Array | None) -> tuple[Array, ...]:
         ops = model.ops
         assert isinstance(model.head, SigmoidHead | NadeHead)
         losses = model.head.losses(ops, part(model.parameters, "head"), h, targets, ops.workspace())
+        shares, mix = gate_shares(model, h, recall)
+        if mix is not None:
+            ops.mix_losses(losses, mix)
         even = ops.asarray(np.full((len(h), NOTES), 0.5))
-        return ops.to_numpy(losses), ops.to_numpy(model.draw(h, even, 1.0))
+        return ops.to_numpy(losses), ops.to_numpy(model.draw(h, even, 1.0)), shares
 
     found = per_piece(model, corpus, split, B, T, score, progress)
-    nats, predicted = (list(parts) for parts in zip(*found, strict=True))
+    nats, predicted, shares = (list(parts) for parts in zip(*found, strict=True))
+    if model.gate is not None:
+        for piece, guess, share in zip(corpus.splits[split], predicted, shares, strict=True):
+            copy_likelier(corpus, piece, guess, share)
     return scored(nats, predicted, corpus.split_frames(split))
+
+
+# Copies -----------------------------------------------------------------------------------------
+
+
+def gate_shares(model: Model, h: Array, recall: Array | None) -> tuple[Array, Mixture | None]:
+    """Return the shares of candidates (N, K) on the host, and the mixture; none without a gate."""
+    if model.gate is None or recall is None:
+        return np.zeros((len(h), 0), np.float32), None
+    ops = model.ops
+    p, work = part(model.parameters, "copy"), ops.workspace()
+    shares, mix = model.gate.shares(ops, p, h, recall, work)
+    return ops.to_numpy(shares).copy(), mix
+
+
+def copy_likelier(corpus: RollCorpus, piece: int, guess: Frames, shares: Array) -> None:
+    """Overwrite guesses (n, 88) by what has more than half of the shares (n, K) of all there is."""
+    from lstm_music.network.compiled_recall import recalled
+
+    frames = corpus.frames(piece)
+    words = frame_words(frames)
+    codes = recalled(corpus.recall, words)[1]
+    says = {rest: frame_says(frame)[0] for rest, frame in zip(words[:, REST], frames, strict=True)}
+    for t in np.flatnonzero(shares[: len(codes)].sum(axis=1) > 0.5):
+        sums: defaultdict[int, float] = defaultdict(float)
+        for code, share in zip(codes[t].tolist(), shares[t].tolist(), strict=True):
+            sums[code] += share
+        code = max(sums, key=sums.__getitem__)
+        frame = frame_of(says[code // PITCHES], code % PITCHES - 1) if sums[code] > 0.5 else None
+        if frame is not None:
+            guess[t] = frame
 
 
 # Chords -----------------------------------------------------------------------------------------
@@ -155,7 +196,8 @@ def chord_probabilities(
     ops = model.ops
     rows = max(1, CHUNK // (len(p["b"]) * ops.dtype.itemsize))
 
-    def score(h: Array, targets: Array) -> tuple[Array, ...]:
+    def score(h: Array, targets: Array, recall: Array | None) -> tuple[Array, ...]:
+        shares, mix = gate_shares(model, h, recall)
         known, likeliest = np.zeros(len(h)), np.zeros(len(h), np.int32)
         for start in range(0, len(h), rows):
             part_of = slice(start, start + rows)
@@ -168,12 +210,18 @@ def chord_probabilities(
             share = ops.xp.exp(at - top) / total
             known[part_of] = ops.to_numpy(ops.xp.where(ids >= 0, share, 0))
             likeliest[part_of] = ops.to_numpy(logits.argmax(axis=1))
-        return known, likeliest
+        if mix is not None:
+            known = known * np.exp(ops.to_numpy(mix.own)) + np.exp(ops.to_numpy(mix.copied))
+        return known, likeliest, shares
 
     found = per_piece(model, corpus, split, B, T, score, progress)
     chords = np.zeros((len(corpus.vocabulary), NOTES), np.uint8)
     chords[len(SPECIALS) :] = frames_of_words(corpus.vocabulary.words[len(SPECIALS) :])
-    return [known[:-1] for known, _ in found], [chords[ids[:-1]] for _, ids in found]
+    guesses = [chords[ids[:-1]] for _, ids, _ in found]
+    if model.gate is not None:
+        for piece, guess, (_, _, shares) in zip(corpus.splits[split], guesses, found, strict=True):
+            copy_likelier(corpus, piece, guess, shares)
+    return [known[:-1] for known, *_ in found], guesses
 
 
 def score_chords(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lstm_music.midi import bytes as midi_file
+from lstm_music.midi import track_reader
 from lstm_music.midi.bytes import Meter, Tempo
 from lstm_music.untrusted import printable
 
@@ -34,7 +35,7 @@ Rows are in file order, so ticks never decrease.
 Notes: TypeAlias = npt.NDArray[np.int32]
 """(n, 3) int32: start tick, end tick, pitch 0-127, sorted by start, then pitch."""
 
-MidiError = midi_file.MidiError
+MidiError = track_reader.MidiError
 
 
 def no_meter() -> Meter:

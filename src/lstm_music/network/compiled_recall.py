@@ -10,8 +10,12 @@ from lstm_music.ops.cpu.jit import njit_module
 COMPILED = njit_module(recall, leave=("new_recall",))
 
 
-def recalled(rules: RecallRules, words: Array) -> Array:
-    """Return what each word of a piece could be copied from, (n, K) uint8; words (n, FIELDS)."""
+def recalled(rules: RecallRules, words: Array) -> tuple[Array, Array]:
+    """Return what each word of a piece could be copied from, (n, K) uint8, and the codes of that.
+
+    words (n, FIELDS).
+    """
     out = np.empty((len(words), rules.candidates), np.uint8)
-    COMPILED["remembered"](rules, new_recall(rules, len(words)), words, out)
-    return out
+    codes = np.empty(out.shape, np.int64)
+    COMPILED["remembered"](rules, new_recall(rules, len(words)), words, out, codes)
+    return out, codes

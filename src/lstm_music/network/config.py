@@ -2,18 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.copying import CopyGate
-from lstm_music.network.embedding import NOTE_HEADS, Embedding, Parts, make_embedding
-from lstm_music.network.heads import Head, make_head
+from lstm_music.network.embedding import TokenEmbedding
+from lstm_music.network.factored import FactoredEmbedding, FactoredHead, Parts
+from lstm_music.network.heads import SoftmaxHead
+from lstm_music.network.notes import NadeHead, NoteEmbedding, SigmoidHead
 
 Parameters = dict[str, Array]
 Gradients = dict[str, Array | RowGradient]
 Ready = Callable[[Gradients], None]
+Embedding: TypeAlias = TokenEmbedding | FactoredEmbedding | NoteEmbedding
+Head: TypeAlias = SoftmaxHead | FactoredHead | SigmoidHead | NadeHead
 HEADS = ("softmax", "factored", "sigmoid", "nade")
+NOTE_HEADS = ("sigmoid", "nade")  # those of networks that read notes
 HEADS_OF = {  # by representation, the default first
     "message": ("softmax", "factored"),
     "event": ("softmax",),
@@ -77,12 +82,18 @@ class Config:
     def make_embedding(self, words: Parts | None = None) -> Embedding:
         """Return the embedding; words: of a factored one, to look up."""
         V, E = self.vocabulary, self.embedding
-        return make_embedding(self.head, V, E, self.classes, self.deltas, words)
+        if self.head == "factored":
+            return FactoredEmbedding(self.classes, self.deltas, E, words)
+        return NoteEmbedding(V, E) if self.reads_notes else TokenEmbedding(V, E)
 
     def make_head(self, words: Parts | None = None) -> Head:
         """Return the head; words: of a factored one, to predict."""
-        sizes = self.hidden, self.vocabulary, self.nade, self.classes, self.deltas
-        return make_head(self.head, *sizes, words)
+        H, V = self.hidden, self.vocabulary
+        if self.head == "softmax":
+            return SoftmaxHead(H, V)
+        if self.head == "factored":
+            return FactoredHead(H, self.classes, self.deltas, words)
+        return SigmoidHead(H, V) if self.head == "sigmoid" else NadeHead(H, V, self.nade)
 
     def make_gate(self) -> CopyGate | None:
         """Return the copy gate, if there is one."""

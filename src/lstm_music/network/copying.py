@@ -1,8 +1,10 @@
 """The copy gate: how likely the next word is one of those that the piece has said before.
 
-    a = h·G + R[bucket of each run],  s = softmax(0, a1, …, aK)
+    a = h·G / H + R[bucket of each run],  s = softmax(0, a1, …, aK)
 
-s0 is the network's own share. What is copied is found by recall.py; the mixture is
+s0 is the network's own share. Divided by H, a step of Adam moves a score by no more through h than
+through R: without that, the gate pulls the network about before it knows anything
+(docs/results.md). What is copied is found by recall.py; the mixture is
 ops/reference/copying.py.
 """
 
@@ -16,7 +18,7 @@ from lstm_music.network.embedding import Shapes
 from lstm_music.ops import NumpyOps, Workspace
 from lstm_music.ops.reference.copying import BUCKETS
 
-DOUBT = -4.0  # a new gate's scores: what follows from copies alone is not known yet
+DOUBT, TRUST = -4.5, 1.2  # a new gate's score of what never told right, and more for each bucket
 
 
 class CopyGate(NamedTuple):
@@ -33,12 +35,9 @@ class CopyGate(NamedTuple):
         return {"G": (self.H, self.K), "R": (self.K, BUCKETS)}
 
     def init(self, ops: NumpyOps) -> dict[str, Array]:
-        """Return new parameters: of a gate that leaves nearly all to the network."""
-        shapes = self.shapes()
-        return {
-            "G": ops.asarray(np.zeros(shapes["G"])),
-            "R": ops.asarray(np.full(shapes["R"], DOUBT)),
-        }
+        """Return new parameters: of a gate that reads runs alone."""
+        table = np.tile(DOUBT + TRUST * np.arange(BUCKETS), (self.K, 1))
+        return {"G": ops.asarray(np.zeros((self.H, self.K))), "R": ops.asarray(table)}
 
     @staticmethod
     def shares(
@@ -48,6 +47,7 @@ class CopyGate(NamedTuple):
         scores = work.array("copy_scores", recall.shape)
         mix = Mixture(work.array("copy_own", (len(h),)), work.array("copy_copied", (len(h),)))
         ops.matmul(h, p["G"], scores)
+        scores /= ops.real(h.shape[1])
         ops.copy_shares(scores, recall, p["R"], mix)
         return scores, mix
 
@@ -69,6 +69,7 @@ class CopyGate(NamedTuple):
         """
         dG, dR = (work.array(f"copy_d{name}", p[name].shape) for name in "GR")
         ops.copy_backward(shares, recall, losses, scale, dR)
+        shares /= ops.real(h.shape[1])
         ops.matmul(h.T, shares, dG)
         ops.matmul_add(shares, p["G"].T, dh)
         return {"G": dG, "R": dR}

@@ -7,9 +7,9 @@ import numpy as np
 
 from lstm_music.arrays import Array, Batch
 from lstm_music.network.config import Config, Gradients, Parameters, Ready, State, ignore
-from lstm_music.network.embedding import Parts
-from lstm_music.network.heads import NadeHead, SigmoidHead
+from lstm_music.network.factored import Parts
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
+from lstm_music.network.notes import NadeHead, SigmoidHead
 from lstm_music.ops import NumpyOps
 
 
@@ -157,6 +157,7 @@ class Model:
         h, G = state.h[-1], self.parameters["copy.G"]
         scores: Array = self.ops.xp.empty((len(h), G.shape[1]), self.ops.dtype)
         self.ops.affine(h, G, None, scores)
+        scores /= self.ops.real(h.shape[1])
         return scores
 
     def step_and_draw(

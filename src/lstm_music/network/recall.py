@@ -265,15 +265,16 @@ def observe(rules: RecallRules, m: Recall, word: Sequence[int]) -> None:
         follow_lag(m, LAGS + k, rules.lags[k], time)
 
 
-def remembered(rules: RecallRules, m: Recall, words: Array, out: Array) -> None:
+def remembered(rules: RecallRules, m: Recall, words: Array, out: Array, codes: Array) -> None:
     """Write what each word of a piece could have been copied from, as a copy gate reads it.
 
     words (n, FIELDS), out (n, K) uint8: the bucket of a candidate's run, with HIT added where it
-    was right, NOTHING where there is none. m: room for n words.
+    was right, NOTHING where there is none. codes (n, K): the candidates. m: room for n words.
     """
     for t in range(len(words)):
         code = code_of(words[t])
         for k in range(len(m.runs)):
             right = HIT if m.candidates[k] == code else 0
+            codes[t, k] = m.candidates[k]
             out[t, k] = NOTHING if m.candidates[k] == NONE else bucket(m.runs[k]) + right
         observe(rules, m, words[t])

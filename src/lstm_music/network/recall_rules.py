@@ -8,7 +8,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.errors import UserError
 from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
-from lstm_music.midi.roll import LOWEST, Frames
+from lstm_music.midi.roll import LOWEST, NOTES, Frames
 from lstm_music.network.model import Model
 from lstm_music.network.recall import (
     BAR,
@@ -112,6 +112,16 @@ def chord_says(word: str) -> Says:
     if not pitches:
         return word, NONE, PLACE, NONE, 1, 0
     return tuple(p - pitches[0] for p in pitches), pitches[0], PLACE, NONE, 1, 0
+
+
+def frame_of(says: bytes, pitch: int) -> Frames | None:
+    """Return the frame (88,) that says something at a lowest pitch, None where no piano has it."""
+    frame, first = np.zeros(NOTES, np.uint8), pitch - LOWEST
+    if says and not 0 <= first <= NOTES - len(says):
+        return None
+    if says:
+        frame[first : first + len(says)] = np.frombuffer(says, np.uint8)
+    return frame
 
 
 def frame_words(frames: Frames) -> Array:

@@ -120,7 +120,7 @@ class NumpyOps:
     nade_sample = staticmethod(notes.nade_sample)
     copy_shares = staticmethod(copying.copy_shares)
     copy_backward = staticmethod(copying.copy_backward)
-    mix_losses = staticmethod(copying.mixed)
+    mix_losses = staticmethod(copying.mix_losses)
 
     def softmax_nll(self, logits: Array, targets: Array, losses: Array) -> None:
         """Compute softmax cross-entropy without its gradient; logits (N, V) are overwritten."""

@@ -5,7 +5,8 @@ from typing import Any
 
 from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES
 from lstm_music.network.config import HEADS_OF, Config
-from lstm_music.network.optim import OPTIMIZERS, Annealing
+from lstm_music.network.learning_rate import Annealing
+from lstm_music.network.optim import OPTIMIZERS
 from lstm_music.runs.settings import Progress, Settings
 from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.messages import PITCHES, word_parts

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from lstm_music.network.optim import DEFAULT_LR
+from lstm_music.network.learning_rate import DEFAULT_LR
 
 KEEP_LAST = 2  # checkpoints kept besides the best
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.midi.roll import LOWEST, NOTES, Frames
+from lstm_music.midi.roll import Frames
 from lstm_music.network.model import Model
 from lstm_music.network.recall import (
     NONE,
@@ -24,7 +24,7 @@ from lstm_music.network.recall import (
     new_recall,
     observe,
 )
-from lstm_music.network.recall_rules import frame_says
+from lstm_music.network.recall_rules import frame_of, frame_says
 from lstm_music.sampling.options import Options
 
 MOST = 1 - 2**-53  # the largest uniform number
@@ -140,18 +140,14 @@ class FramePast:
 
     def copy(self, scores: Array, u: float, options: Options, frame: Frames) -> None:
         """Overwrite a frame (88,) by one of the past, if the gate says so; scores (K,)."""
-        says = list(self.numbers)
-        found = []
+        says, found = list(self.numbers), []
+        frames: dict[int, Frames] = {}
         for code, score in self.past.candidates(scores):
             rest, pitch = divmod(code, PITCHES)
-            lowest = pitch - 1 - LOWEST
-            if not says[rest] or 0 <= lowest <= NOTES - len(says[rest]):
+            candidate = frame_of(says[rest], pitch - 1)
+            if candidate is not None:
+                frames[code] = candidate
                 found.append((code, score))
         chosen, _ = copied(found, u, options)
         if chosen is not None:
-            rest, pitch = divmod(chosen, PITCHES)
-            notes = np.frombuffer(says[rest], np.uint8)
-            frame[:] = 0
-            if len(notes):
-                first = pitch - 1 - LOWEST
-                frame[first : first + len(notes)] = notes
+            frame[:] = frames[chosen]

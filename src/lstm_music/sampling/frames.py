@@ -12,8 +12,8 @@ from lstm_music.arrays import Array
 from lstm_music.errors import UserError
 from lstm_music.midi.roll import NOTES, Frames
 from lstm_music.network.config import State
-from lstm_music.network.heads import NadeHead
 from lstm_music.network.model import Model
+from lstm_music.network.notes import NadeHead
 from lstm_music.network.recall import RecallRules
 from lstm_music.ops.philox import uniform
 from lstm_music.sampling.copying import FramePast, copies_of

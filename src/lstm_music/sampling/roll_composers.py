@@ -12,8 +12,8 @@ from lstm_music.errors import UserError, Warn
 from lstm_music.midi.piece import LAST_TICK, Piece
 from lstm_music.midi.roll import LOWEST, NOTES, Frames, frames_of, piece_of_frames, ticks_per_step
 from lstm_music.network.baselines import Baseline
-from lstm_music.network.heads import SigmoidHead
 from lstm_music.network.model import Model
+from lstm_music.network.notes import SigmoidHead
 from lstm_music.network.recall_rules import recall_of
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.automaton import line_after

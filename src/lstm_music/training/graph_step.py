@@ -49,18 +49,22 @@ class Part(NamedTuple):
 class InputBuffers:
     """What a step gets from the host, in one array so that one copy sends it.
 
-    like: a batch of the shape and kind of those that will be sent, ids or notes. inputs: the
-    STEP_INPUTS on the device, and dropout_step its member; batch: the batch there.
+    like: a batch of the shape and kind of those that will be sent, ids or notes, and with what a
+    copy gate reads if there is one. inputs: the STEP_INPUTS on the device, and dropout_step its
+    member; batch: the batch there.
     """
 
     def __init__(self, ops: CupyOps, like: Batch) -> None:
         self.parts: dict[str, Part] = {}
         whole = 0
+        byte = np.dtype(np.uint8)
+        recall = () if like.recall is None else (("recall", byte, like.recall.shape),)
         for name, dtype, shape in (
-            ("inputs", np.dtype(np.uint8), (STEP_INPUTS.itemsize,)),
+            ("inputs", byte, (STEP_INPUTS.itemsize,)),
             ("x", kind_of(like.x), like.x.shape),
             ("y", kind_of(like.y), like.y.shape),
             ("keep", ops.dtype, like.x.shape[:2]),
+            *recall,
         ):
             self.parts[name] = part = Part(aligned(whole), dtype, shape)
             whole = part.stop
@@ -75,7 +79,7 @@ class InputBuffers:
         self.inputs = views["inputs"]
         self.dropout_step = member(self.inputs, STEP_INPUTS, "dropout_step")
         # One target: the gradient is of the sum, and `gradient_scale` makes it the mean's.
-        self.batch = Batch(views["x"], views["y"], views["keep"], 1)
+        self.batch = Batch(views["x"], views["y"], views["keep"], 1, recall=views.get("recall"))
 
     def send(self, batch: Batch, inputs: Mapping[str, float], stream: Any) -> None:
         """Copy a batch of the host, and the members of STEP_INPUTS, to the device."""
@@ -88,6 +92,7 @@ class InputBuffers:
             "x": batch.x,
             "y": batch.y,
             "keep": 1 if batch.keep is None else batch.keep,
+            "recall": batch.recall,
         }
         for name, part in self.parts.items():
             part.of(host)[...] = arrays[name]

@@ -14,8 +14,9 @@ from lstm_music.corpus.batches import Batches
 from lstm_music.corpus.corpus import Corpus
 from lstm_music.errors import UserError
 from lstm_music.network.config import State
+from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.model import Model
-from lstm_music.network.optim import Annealing, Averages, Optimizer
+from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.runs.checkpoint import checkpoints_of
 from lstm_music.runs.folder import METRICS, cut_metrics
 from lstm_music.runs.meta import check_training

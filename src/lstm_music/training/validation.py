@@ -61,21 +61,23 @@ def per_piece(
     split: str,
     B: int,
     T: int,
-    score: Callable[[Array, Array], tuple[Array, ...]],
+    score: Callable[[Array, Array, Array | None], tuple[Array, ...]],
     progress: bool = False,
 ) -> list[list[Array]]:
     """Return what score makes of each step of each piece of a split, each piece read whole.
 
-    score takes outputs (N, H) and targets (N, …) on the model's backend and returns arrays (N, …)
-    on the host; here they come piece by piece, (n, …) each, in the split's order.
+    score takes outputs (N, H), targets (N, …) and, of a model with a copy gate, Batch.recall (N, K)
+    on the model's backend and returns arrays (N, …) on the host; here they come piece by piece,
+    (n, …) each, in the split's order.
     """
-    batches = corpus.evaluation_batches(split, B, T)
+    batches = corpus.evaluation_batches(split, B, T, copy=bool(model.config.copy))
     state = model.zero_state(len(batches.streams))
     windows = []
     for batch in watched(batches, split, progress):
         on = on_device(model.ops, batch)
         h, state = model.outputs(on, state)
-        found = score(h.reshape(-1, h.shape[-1]), rows_of(on.y))
+        recall = None if on.recall is None else rows_of(on.recall)
+        found = score(h.reshape(-1, h.shape[-1]), rows_of(on.y), recall)
         windows.append([a.reshape(*batch.y.shape[:2], *a.shape[1:]) for a in found])
     whole = [np.concatenate(parts) for parts in zip(*windows, strict=True)]
     pieces: dict[int, list[Array]] = {}

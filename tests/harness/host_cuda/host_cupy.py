@@ -348,5 +348,7 @@ def element_wise(name):
     return applied
 
 
-for _name in ["add", "exp", "isfinite", "log", "maximum", "multiply", "sqrt", "tanh"]:
+for _name in [
+    "add", "exp", "expm1", "isfinite", "log", "logaddexp", "maximum", "multiply", "sqrt", "tanh",
+]:  # fmt: skip
     setattr(HostCupy, _name, element_wise(_name))

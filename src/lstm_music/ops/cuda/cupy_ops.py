@@ -5,7 +5,7 @@ array of unknown length (`embedding_backward`); inside `recording` not even thes
 whole training step can be captured as one CUDA graph (lstm_music/training/graph_step.py).
 """
 
-from lstm_music.ops.cuda import dropout, embeddings, lstm, notes, optimizer, softmax
+from lstm_music.ops.cuda import copying, dropout, embeddings, lstm, notes, optimizer, softmax
 from lstm_music.ops.cuda.launch import Launcher
 
 
@@ -41,6 +41,10 @@ class CupyOps(Launcher):
     nade_xent = notes.nade_xent
     nade_nll = notes.nade_nll
     nade_sample = notes.nade_sample
+
+    copy_shares = copying.copy_shares
+    copy_backward = copying.copy_backward
+    mix_losses = copying.mix_losses
 
     dropout = dropout.dropout
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from lstm_music.arrays import Array
+from lstm_music.arrays import Array, Mixture
 from lstm_music.ops.cuda import softmax_head
+from lstm_music.ops.cuda.copying import pointers
 from lstm_music.ops.cuda.gemm import BF16
 from lstm_music.ops.cuda.launch import Launcher
 from lstm_music.ops.cuda.layout import apart, padded
@@ -19,9 +20,16 @@ L2_BYTES = 32 << 20  # of logits at once: what the second-level cache of a large
 CHUNK_ROWS = 200  # at least: each chunk reads W and its gradient, whatever its rows
 
 
-def softmax_xent(ops: Launcher, logits: Array, targets: Array, losses: Array, scale: float) -> None:
+def softmax_xent(
+    ops: Launcher,
+    logits: Array,
+    targets: Array,
+    losses: Array,
+    scale: float,
+    mix: Mixture | None = None,
+) -> None:
     """As NumpyOps.softmax_xent, in one launch."""
-    _softmax_xent(ops, logits, None, targets, losses, scale)
+    _softmax_xent(ops, logits, None, targets, losses, scale, mix)
 
 
 def _softmax_xent(
@@ -31,6 +39,7 @@ def _softmax_xent(
     targets: Array,
     losses: Array,
     scale: float,
+    mix: Mixture | None,
     d: Array | None = None,
 ) -> None:
     """As `softmax_xent` with a bias (V,); the gradient goes to d (N, V) in bf16 if given."""
@@ -38,6 +47,7 @@ def _softmax_xent(
     ops.launch(
         "softmax_xent", "softmax_xent_backward", (N,), (row_threads(V),),
         logits, b, targets, losses, ops.real(scale), np.int32(V), np.int32(apart(logits)), d,
+        *pointers(mix),
     )  # fmt: skip
 
 
@@ -68,6 +78,7 @@ def linear_softmax_xent(
     dW: Array,
     db: Array,
     work: Workspace,
+    mix: Mixture | None = None,
 ) -> None:
     """As NumpyOps.linear_softmax_xent; the logits of a chunk stay in the L2 cache.
 
@@ -77,7 +88,7 @@ def linear_softmax_xent(
     how = softmax_head.plan(len(W), ops.shared_bytes) if half and ops.tensor_cores else None
     if how is not None:
         softmax_head.linear_softmax_xent(
-            ops, how, h, W, b, targets, scale, losses, dh, dW, db, work
+            ops, how, h, W, b, targets, scale, losses, dh, dW, db, work, mix
         )
         return
     if half:
@@ -85,7 +96,9 @@ def linear_softmax_xent(
     for rows, logits, d in gradient_chunks(len(h), len(b), work, half):
         later = rows.start > 0
         ops.matmul(h[rows], W, logits)
-        _softmax_xent(ops, logits, b, targets[rows], losses[rows], scale, d if half else None)
+        own = mix and mix.rows(rows)
+        to = d if half else None
+        _softmax_xent(ops, logits, b, targets[rows], losses[rows], scale, own, to)
         ops.matmul(d, W.T, dh[rows])
         (ops.matmul_add if later else ops.matmul)(h[rows].T, d, dW)
         column_sum(ops, d, db, later)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lstm_music.arrays import Array
+from lstm_music.arrays import Array, Mixture
+from lstm_music.ops.cuda.copying import pointers
 from lstm_music.ops.cuda.launch import Launcher
 from lstm_music.ops.cuda.matrices import column_sum, rounded
 from lstm_music.ops.workspace import Workspace
@@ -42,7 +43,7 @@ def plan(H: int, shared_bytes: int) -> Plan | None:
     """
     if H % 64 or H > LARGEST_H:
         return None
-    found = Plan(2 * TILE * (2 * H + 8) + 128, 2 if H <= 128 else 1)
+    found = Plan(2 * TILE * (2 * H + 12) + 128, 2 if H <= 128 else 1)
     return found if found.shared + STATIC_SHARED <= shared_bytes else None
 
 
@@ -85,6 +86,7 @@ def linear_softmax_xent(
     dW: Array,
     db: Array,
     work: Workspace,
+    mix: Mixture | None,
 ) -> None:
     """As NumpyOps.linear_softmax_xent, with h, W and the logits' gradient rounded to bf16.
 
@@ -100,14 +102,14 @@ def linear_softmax_xent(
         options=options(H),
     )  # fmt: skip
     matrices = Matrices(rows, columns, biases)
-    offsets, row_targets = _losses(ops, run, matrices, targets, scale, losses, work)
+    of_rows = _losses(ops, run, matrices, targets, scale, losses, work, mix)
     chunks = word_chunks(N, V)
     largest = tiles(chunks[0].stop)
     d = scratch.array("d", (largest * TILE, tiles(N) * TILE))
     length = segment_length(largest, tiles(N), ops.multiprocessors * run.blocks)
     sums = work.array("head_sums", (2 * -(-tiles(N) // length), tiles(V) * TILE))
     for words in chunks:
-        _gradient(ops, run, matrices, words, offsets, row_targets, scale, d, sums, length)
+        _gradient(ops, run, matrices, words, of_rows, d, sums, length)
         gradient = d[: words.stop - words.start, :N].T
         (ops.matmul_add if words.start else ops.matmul)(gradient, columns[words], dh)
         ops.matmul(rows.T, gradient, dW[:, words])
@@ -122,7 +124,8 @@ def _losses(
     scale: float,
     losses: Array,
     work: Workspace,
-) -> tuple[Array, Array]:
+    mix: Mixture | None,
+) -> Array:
     """Write the losses; return what the backward kernel reads of whole tiles of rows."""
     (N, H), V = matrices.h.shape, len(matrices.W)
     length = segment_length(tiles(N), tiles(V), ops.multiprocessors * run.blocks)
@@ -133,14 +136,13 @@ def _losses(
         *matrices, partials, np.int32(N), np.int32(V), np.int32(length),
         shared=run.shared, options=options(H),
     )  # fmt: skip
-    offsets = work.array("head_offsets", (tiles(N) * TILE,))
-    row_targets = work.part("head_targets", "int32").array("row_targets", (tiles(N) * TILE,))
+    of_rows = work.array("head_rows", (tiles(N), 3 * TILE))
     ops.launch(
         "softmax_head", "softmax_head_merge", (tiles(N) * TILE // (THREADS // 32),), (THREADS,),
-        partials, *matrices, targets, losses, offsets, row_targets, np.float32(scale),
-        np.int32(N), np.int32(2 * segments), options=options(H),
+        partials, *matrices, targets, losses, of_rows, np.float32(scale), np.int32(N),
+        np.int32(2 * segments), *pointers(mix), options=options(H),
     )  # fmt: skip
-    return offsets, row_targets
+    return of_rows
 
 
 def _gradient(
@@ -148,9 +150,7 @@ def _gradient(
     run: Plan,
     matrices: Matrices,
     words: slice,
-    offsets: Array,
-    row_targets: Array,
-    scale: float,
+    of_rows: Array,
     d: Array,
     sums: Array,
     length: int,
@@ -162,10 +162,10 @@ def _gradient(
     (N, H), size = matrices.h.shape, words.stop - words.start
     ops.launch(
         "softmax_head", "softmax_head_backward", (tiles(size), len(sums) // 2), (THREADS,),
-        matrices.h, matrices.W[words], matrices.biases[words.start :], offsets, row_targets, d,
-        sums[:, words.start :], np.float32(scale), np.int32(N), np.int32(size),
-        np.int32(words.start), np.uint32(d.shape[1] // 8), np.uint32(sums.shape[1]),
-        np.int32(length), shared=run.shared, options=options(H),
+        matrices.h, matrices.W[words], matrices.biases[words.start :], of_rows, d,
+        sums[:, words.start :], np.int32(N), np.int32(size), np.int32(words.start),
+        np.uint32(d.shape[1] // 8), np.uint32(sums.shape[1]), np.int32(length),
+        shared=run.shared, options=options(H),
     )  # fmt: skip
 
 

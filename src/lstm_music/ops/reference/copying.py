@@ -41,7 +41,9 @@ def copy_backward(shares: Array, recall: Array, losses: Array, scale: float, dR:
     losses (N,): nats of the mixture. dR (K, BUCKETS): overwritten.
     """
     there, hit, buckets = parts_of(recall)
-    shares *= (1 - hit * np.exp(losses)[:, None]) * shares.dtype.type(scale)
+    # Of what is the target alone: its share bounds the row's loss, where others' may overflow.
+    right = np.exp(np.where(hit, losses[:, None], -np.inf))
+    shares *= (1 - right) * shares.dtype.type(scale)
     dR[...] = 0
     for k in range(shares.shape[1]):
         np.add.at(dR[k], buckets[there[:, k], k], shares[there[:, k], k])
@@ -51,6 +53,11 @@ def parts_of(recall: Array) -> tuple[Array, Array, Array]:
     """Return of candidates (N, K) whether they are there, and the target, and their buckets."""
     there = recall != NOTHING
     return there, there & (recall >= HIT), np.where(there, recall % HIT, 0)
+
+
+def mix_losses(losses: Array, mix: Mixture) -> None:
+    """Turn the network's nats (N,) into those of the mixture, in place."""
+    mixed(losses, mix)
 
 
 def mixed(losses: Array, mix: Mixture | None) -> Array | float:

@@ -1,0 +1,55 @@
+"""The learning rate: what it is by default, and how it falls when training slows."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
+MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
+RATE_OF_MANY = 1e-3  # then
+
+
+def default_lr(optimizer: str, words: int) -> float:
+    """Return the learning rate that suits an optimizer and a vocabulary of so many words."""
+    if optimizer == "adam" and words >= MANY_WORDS:
+        return RATE_OF_MANY
+    return DEFAULT_LR[optimizer]
+
+
+@dataclass
+class Annealing:
+    """Lower the learning rate when the fall of the training loss slows (the paper, section 4).
+
+    Fed with one training loss an epoch: when `patience` epochs in a row fell by less than
+    `threshold` (a share of the best loss so far), the rate is multiplied by `factor`.
+    """
+
+    lr: float
+    factor: float = 0.5
+    patience: int = 2
+    threshold: float = 0.01
+    best: float = math.inf
+    stalled: int = 0
+
+    def update(self, loss: float) -> bool:
+        """Take an epoch's training loss; return whether the rate was lowered."""
+        fell_enough = loss < self.best * (1 - self.threshold) or math.isinf(self.best)
+        self.best = min(self.best, loss)
+        self.stalled = 0 if fell_enough else self.stalled + 1
+        if self.stalled < self.patience or self.factor == 1:
+            return False
+        self.lr *= self.factor
+        self.stalled = 0
+        return True
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as a dictionary that JSON can hold."""
+        fields = asdict(self)
+        fields["best"] = None if math.isinf(self.best) else self.best
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Annealing":
+        """Return the state that `to_json` wrote."""
+        best = fields["best"]
+        return cls(**{**fields, "best": math.inf if best is None else best})
