@@ -11,7 +11,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,9 +20,11 @@ from gpu_cases import BARRIER, CLIP, LR, VARIANTS, WITHOUT, Case, sizes_of
 from gpu_ours import Ours, config_of, ops_of, random_batch
 from lstm_music.corpus.batches import on_device
 from lstm_music.network.config import Config
+from lstm_music.network.copying import CopyGate
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init
 from lstm_music.network.model import Model
 from lstm_music.network.optim import Averages, Optimizer
+from lstm_music.network.recall_rules import recall_rules
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.cupy_ops import CupyOps
@@ -169,13 +171,18 @@ class Checks:
     def drawn(self, tokens: int) -> dict[str, float]:
         """Return the share of tokens that the bundled model draws otherwise than on the CPU.
 
-        A tie within rounding may do that, and all that follows in the piece is then other music.
+        It has a new copy gate, which takes a candidate as often as the network's word. A tie within
+        rounding may do that, and all that follows in the piece is then other music.
         """
         found = []
         for ops in (self.ops("fp32"), NumpyOps("float32")):
             checkpoint = read_checkpoint(bundled_model())
             parameters = {k: ops.asarray(v) for k, v in checkpoint.parameters.items()}
-            model = Model(checkpoint.config, ops, parameters=parameters, words=checkpoint.words)
+            rules = recall_rules(checkpoint.vocabulary, checkpoint.meta["tokenizer"])
+            config = replace(checkpoint.config, copy=rules.candidates)
+            for name, shape in CopyGate(config.hidden, config.copy).shapes().items():
+                parameters[f"copy.{name}"] = ops.asarray(np.zeros(shape))
+            model = Model(config, ops, parameters=parameters, words=checkpoint.words)
             options = Options(length=tokens, top_p=0.9, seed=1)
             composer = composer_of(checkpoint, model)
             found.append(composer.compose([[]] * 4, options, lambda *shown: None))
@@ -231,6 +238,17 @@ def small_run(ops: NumpyOps, steps: int, head: str = "softmax") -> tuple[list[fl
     return losses, averages.model
 
 
+def asked(most: int, T: int, case: Case, tokens: int, steps: int) -> list[tuple[str, str, Any]]:
+    """Return all that is checked at hidden sizes up to `most`: a name, a method, its arguments."""
+    return [
+        *((each.name, "layer", {**each._asdict(), "T": T}) for each in layers(most)),
+        *((f"a step, {v}", "step", {"variant": v, "case": case}) for v in VARIANTS),
+        ("the rest", "rest", {}),
+        ("drawn", "drawn", {"tokens": tokens}),
+        *((f"training, {head}", "training", {"head": head, "steps": steps}) for head in HEADS),
+    ]
+
+
 def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: None) -> None:
     """Launch every kernel, in every way that there is at hidden sizes up to `most`.
 
@@ -239,16 +257,9 @@ def every(checks: Checks, most: int, show: Callable[[str], None] = lambda name: 
     # Arrays of their own, not parts of a pool's: what is read beside one is then seen.
     checks.xp.cuda.set_allocator(None)
     case = Case("", 301, 50, 2, min(most, 128), copy=COPY)
-    asked: list[tuple[str, Callable[[], object]]] = [
-        *((layer.name, partial(checks.layer, *layer, T=2)) for layer in layers(most)),
-        *((f"a step, {v}", partial(checks.step, v, case)) for v in VARIANTS),
-        *((f"training, {head}", partial(checks.training, head, 2)) for head in HEADS),
-        ("the rest", checks.rest),
-        ("drawn", partial(checks.drawn, 4)),
-    ]
-    for name, call in asked:
+    for name, method, given in asked(most, 2, case, tokens=4, steps=2):
         show(name)
-        call()
+        getattr(checks, method)(**given)
 
 
 def one_step(ours: Ours, case: Case, variant: str) -> None:

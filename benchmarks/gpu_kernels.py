@@ -1,8 +1,9 @@
-"""Calls of our kernels and layers at the sizes of a case, for benchmarks/gpu.py to time."""
+"""Calls of our ops and layers at the sizes of a case, for gpu.py and test_ops.py to time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,6 +17,7 @@ from lstm_music.ops.cuda.layout import padded
 from lstm_music.ops.cuda.optimizer import Parameter, step_inputs, structs_on_device
 from lstm_music.ops.cuda.softmax import padded_chunks
 from lstm_music.ops.cuda.structs import STEP_INPUTS, STEP_RESULTS
+from lstm_music.ops.numpy_ops import NumpyOps
 from lstm_music.ops.reference.maths import Adam
 from lstm_music.ops.workspace import zeros_as
 
@@ -45,7 +47,7 @@ def copy_quads(ops: CupyOps, a: Any, b: Any) -> Call:
 class Random:
     """Makes arrays of small random numbers on the device."""
 
-    def __init__(self, ops: CupyOps, seed: int = 0) -> None:
+    def __init__(self, ops: NumpyOps, seed: int = 0) -> None:
         self.ops, self.rng = ops, np.random.default_rng(seed)
 
     def real(self, *shape: int) -> Any:
@@ -92,11 +94,12 @@ def sequence_call(ops: CupyOps, H: int, B: int, T: int) -> Call:
     return call
 
 
-def loss_call(ops: CupyOps, N: int, V: int, H: int) -> tuple[Call, dict[str, Any]]:
+def loss_call(ops: NumpyOps, N: int, V: int, H: int) -> tuple[Call, dict[str, Any]]:
     """Return the loss layer of N rows and V words, forward and backward, and what it writes."""
     random, work, xp = Random(ops), ops.workspace(), ops.xp
     h, b, ids = random.real(N, H), random.real(V), random.ids(N, V)
-    W = xp.zeros((H, padded(V)), ops.dtype)[:, :V]  # as ops.aligned would have it, once
+    wide = padded(V) if isinstance(ops, CupyOps) else V  # as ops.aligned would have it, once
+    W = xp.zeros((H, wide), ops.dtype)[:, :V]
     for row in W:
         row[...] = random.real(V)
     out = {"losses": xp.empty(N, ops.dtype)}
@@ -145,51 +148,72 @@ def rest_calls(ops: CupyOps, case: Case, model: Model) -> tuple[Call, Call]:
 
 def kernel_calls(ops: CupyOps, case: Case) -> list[Timed]:
     """Return each kernel at the sizes of a case, with its bounds."""
-    T, B, V, N, xp = case.T, case.B, case.V, case.N, ops.xp
-    H = E = case.H
-    random = Random(ops)
-    gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
-    c, h, dy = random.real(T + 1, B, H), random.real(T + 1, B, H), random.real(T, B, H)
-    dh, dc, h0, c0 = (random.real(B, H) for _ in range(4))
-    gradients = (dy, None, None, dh, dc, random.real(4 * H))
-    W, x, ids, losses = random.real(V, E), random.real(N, E), random.ids(N, V), random.real(N)
-    work = ops.workspace()
-    logits = next(padded_chunks(N, V, work))[1]
+    V, E, N, xp, random = case.V, case.H, case.N, ops.xp, Random(ops)
+    ids, losses, W = random.ids(N, V), random.real(N), random.real(V, E)
+    logits = next(padded_chunks(N, V, ops.workspace()))[1]
     logits[...] = 0.5
-    head_loss, _ = loss_call(ops, N, V, H)
+    n = len(logits)
     table = ops.table([Parameter(W, random.real(V, E), xp.zeros_like(W), xp.zeros_like(W))])
     partial = xp.empty(table.norm_blocks, np.float64)
     inputs = structs_on_device(ops, STEP_INPUTS, step_inputs(Adam(LR, 1), 1 / N, CLIP))
     results = xp.zeros(STEP_RESULTS.itemsize, np.uint8)
-    step, where = xp.zeros(1, np.uint32), xp.zeros(V, np.int32)
-    slots: dict[str, Any] = {}
-
-    def embedding_backward() -> None:
-        with ops.recording(step, where, slots):
-            ops.embedding_backward(ids, x)
-
-    n = len(logits)
-    flops, moved = 2 * N * H * 4 * H, 4 * N * (2 * 4 * H + 2 * H)
-    timed: list[Timed] = [
-        ("lstm_sequence_forward", flops, moved,
-         lambda: ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work)),
-        ("lstm_sequence_backward", flops, moved + 4 * N * H,
-         lambda: ops.lstm_sequence_backward(gates, Wh, None, c, h, *gradients, work)),
+    return [
+        *layer_calls(ops, case), *word_calls(ops, case), *note_calls(ops, N, E, 128),
         ("softmax_xent_backward, a chunk", 0, 8 * n * V,
          lambda: ops.softmax_xent(logits, ids[:n], losses[:n], 1.0)),
-        ("linear_softmax_xent, whole", 6 * N * H * V, 4 * 3 * H * V, head_loss),
-        ("embedding_forward", 0, 8 * N * E, lambda: ops.embedding_forward(W, ids, x)),
-        ("embedding_backward", 0, 8 * N * E, embedding_backward),
-        ("dropout", 0, 8 * N * E, lambda: ops.dropout(x, 0.1, 0, 0, 0)),
         ("clip, head.W", 0, 4 * V * E,
          lambda: ops.clip_all(table, losses, inputs, results, partial)),
         ("adam, head.W", 0, 28 * V * E, lambda: ops.adam_all(table, inputs, results)),
     ]  # fmt: skip
-    return timed + note_kernels(ops, N, E, H)
 
 
-def note_kernels(ops: CupyOps, N: int, E: int, K: int, D: int = 88) -> list[Timed]:
-    """Return the kernels of N rows of notes, of which one in twenty is on, with their bounds."""
+# Ops that all backends have ---------------------------------------------------------------------
+
+
+def layer_calls(ops: NumpyOps, case: Case) -> list[Timed]:
+    """Return a layer's steps in time and dropout, with their FLOPs and bytes."""
+    T, B, H, N, random = case.T, case.B, case.H, case.N, Random(ops)
+    gates, Wh, b = random.real(T, B, 4 * H), random.real(H, 4 * H), random.real(4 * H)
+    c, h, dy = random.real(T + 1, B, H), random.real(T + 1, B, H), random.real(T, B, H)
+    dh, dc, h0, c0 = (random.real(B, H) for _ in range(4))
+    gradients = (dy, None, None, dh, dc, random.real(4 * H))
+    x, work = random.real(N, H), ops.workspace()
+    flops, moved = 2 * N * H * 4 * H, 4 * N * (2 * 4 * H + 2 * H)
+
+    def backward() -> None:
+        if not isinstance(ops, CupyOps):  # gradients in the gates' place would become denormal
+            gates[...] = 0.1
+        ops.lstm_sequence_backward(gates, Wh, None, c, h, *gradients, work)
+
+    return [
+        ("lstm_sequence_forward", flops, moved,
+         lambda: ops.lstm_sequence_forward(gates, Wh, b, None, h0, c0, c, h, h0, c0, work)),
+        ("lstm_sequence_backward", flops, moved + 4 * N * H, backward),
+        ("dropout", 0, 8 * N * H, lambda: ops.dropout(x, 0.1, 0, 0, 0)),
+    ]  # fmt: skip
+
+
+def word_calls(ops: NumpyOps, case: Case) -> list[Timed]:
+    """Return the embedding and the loss layer of words."""
+    N, V, E, xp, random = case.N, case.V, case.H, ops.xp, Random(ops)
+    W, x, ids = random.real(V, E), random.real(N, E), random.ids(N, V)
+    step, where = xp.zeros(1, np.uint32), xp.zeros(V, np.int32)
+    slots: dict[str, Any] = {}
+
+    def backward() -> None:
+        recording = ops.recording(step, where, slots) if isinstance(ops, CupyOps) else nullcontext()
+        with recording:
+            ops.embedding_backward(ids, x)
+
+    return [
+        ("linear_softmax_xent, whole", 6 * N * E * V, 4 * 3 * E * V, loss_call(ops, N, V, E)[0]),
+        ("embedding_forward", 0, 8 * N * E, lambda: ops.embedding_forward(W, ids, x)),
+        ("embedding_backward", 0, 8 * N * E, backward),
+    ]
+
+
+def note_calls(ops: NumpyOps, N: int, E: int, K: int, D: int = 88) -> list[Timed]:
+    """Return all of N rows of notes, of which one in twenty is on."""
     random = Random(ops)
     real = random.real
     x = ops.asarray(random.rng.random((N, D)) < 0.05, np.uint8)

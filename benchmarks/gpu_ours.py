@@ -253,21 +253,6 @@ class Ours:
         timed = {name: self.median(self.replays(call)) for name, call in found.items()}
         return {"step": whole, **timed}
 
-    def differences(self, variant: str, N: int, V: int, H: int, B: int, T: int) -> dict[str, float]:
-        """Return how far a loss layer's and an LSTM layer's results are from fp32's.
-
-        Each is the norm of the difference over the norm.
-        """
-        results = []
-        for each in ("fp32", variant):
-            ops = ops_of(each, self.xp)
-            call, outputs = loss_call(ops, N, V, H)
-            call()
-            found = {**outputs, **layer_call(ops, H, 1, B, T)()}
-            results.append({name: ops.to_numpy(a) for name, a in found.items()})
-        exact, found = results
-        return {k: float(norm(found[k] - exact[k]) / norm(exact[k])) for k in exact}
-
     def copy_rate(self, size: int) -> float:
         """Return bytes a second, read and written, of copies of so many bytes: the best of two."""
         ops = ops_of("fp32", self.xp)
@@ -330,11 +315,6 @@ def factor(ops: CupyOps, shape: tuple[int, int], half: bool, seed: int) -> Any:
     if not half:
         return ops.asarray(real)
     return ops.asarray((real.view(np.uint32) >> 16).astype(np.uint16), np.uint16)
-
-
-def norm(a: Any) -> Any:
-    """Return the Euclidean norm of all numbers, added up in double precision."""
-    return np.linalg.norm(np.asarray(a, np.float64).ravel())
 
 
 def bound(ceilings: dict[str, float], rate: str, flops: float, size: float) -> float:

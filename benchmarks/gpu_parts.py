@@ -1,15 +1,12 @@
-"""The parts of benchmarks/gpu.py, each a process of its own: `gpu_parts.py NAME FILE SECONDS H`.
+"""The parts of benchmarks/gpu.py, and the session that runs them within their limits.
 
-A part writes what it has found to FILE after each row, as JSON, and ends within SECONDS. H: the
-hidden units of small sizes, 0 for the sizes that count. Work on the device is a worker's
-(gpu_workers.py): a part goes on when one is lost.
+This process never touches the device: work on it is a worker's (gpu_workers.py) or a program's
+(gpu_tools.py), each with a limit, and is ended with all that it started where it takes longer. What
+was found is written after each row.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -17,41 +14,72 @@ from pathlib import Path
 from typing import Any
 
 import gpu_cases as cases
+import gpu_report as report
 import gpu_tools as tools
-from gpu_cases import Case, Sizes
+from gpu_cases import Case
 from gpu_workers import LIMIT, Entry, Failed, Worker, first_line, interleaved
 
 COMPILE_LIMIT = 45.0  # seconds, of one torch.compile
-SHORTEST = 5.0  # seconds that must be left for another tool to begin
+LEAST = 4.0  # seconds that must be left for a part, or another tool, to begin
+RESERVE = 6.0  # seconds kept for the page, and for a process to end
 HOW = ("graph", "calls")
 Row = dict[str, Any]
 
 
 class Session:
-    """What a part has: sizes, time, both sides, and a file for what it finds.
+    """A run: sizes, time, both sides, and what was found, which is at path.json and path.md.
 
-    known: what earlier parts found, by name, of which the ceilings are used.
+    H: hidden units of small sizes, 0 for those that count.
     """
 
-    def __init__(self, file: Path, seconds: float, sizes: Sizes, small: bool) -> None:
-        self.file, self.sizes, self.small = file, sizes, small
-        self.end = time.monotonic() + seconds
-        self.found: dict[str, Any] = {}
-        self.known: dict[str, Any] = {}
-        few = {"most": sizes.calls, "launches": 1, "rounds": 1} if small else {}
-        self.ours = Worker("gpu_ours", self.left, **few)
-        self.checks = Worker("gpu_checks", self.left, **few)
-        self.torch = Worker("gpu_rivals", self.left)
+    def __init__(self, path: Path, minutes: float, H: int = 0) -> None:
+        self.path, self.seconds, self.small = path, 60 * minutes, bool(H)
+        self.sizes = cases.sizes_of(H)
+        self.end = self.until = time.monotonic() + self.seconds - RESERVE
+        self.found: Row = {"hidden": H, "errors": {}, "not run": [], "seconds": {}}
+        self.open()
+
+    def open(self) -> None:
+        """Make both sides anew; their processes begin with what is first asked of them."""
+        few = {"most": self.sizes.calls, "launches": 1, "rounds": 1} if self.small else {}
+        log = self.beside("log")
+        self.ours = Worker("gpu_ours", self.left, log, **few)
+        self.checks = Worker("gpu_checks", self.left, log, **few)
+        self.torch = Worker("gpu_rivals", self.left, log)
 
     def left(self) -> float:
-        """Return the seconds left."""
-        return self.end - time.monotonic()
+        """Return the seconds left to the part that runs."""
+        return self.until - time.monotonic()
+
+    def beside(self, name: str) -> Path:
+        """Return where the output of programs goes."""
+        return self.path.with_name(f"{self.path.name}-{name}.txt")
+
+    def run(self, name: str, limit: float) -> None:
+        """Run a part within its limit and what is left."""
+        begun = time.monotonic()
+        self.until = min(self.end, begun + limit)
+        if self.left() < LEAST:
+            self.found["not run"].append(name)
+            self.write()
+            return
+        self.open()
+        try:
+            PARTS[name](self)
+        except Exception as error:  # its rows so far are worth keeping
+            traceback.print_exc()
+            self.found["errors"][name] = first_line(error)
+        finally:
+            for side in (self.ours, self.checks, self.torch):
+                side.close()
+        if self.left() <= 0:
+            self.found["errors"].setdefault(name, f"ended at its limit of {limit:.0f} s")
+        self.found["seconds"][name] = time.monotonic() - begun
+        self.write()
 
     def write(self) -> None:
         """Write what was found, whole or not at all."""
-        draft = self.file.with_suffix(".part")
-        draft.write_text(json.dumps(self.found), "utf-8")
-        draft.replace(self.file)
+        report.write(self.found, self.path)
 
     def note(self, table: str, name: str, value: Any) -> None:
         """Note something by its name."""
@@ -81,29 +109,19 @@ class Session:
         keep(interleaved(entries, self.left, self.sizes.rounds, keep))
 
 
-def log_file(session: Session, name: str) -> Path:
-    """Return where a tool's output goes."""
-    return session.file.with_name(f"{name}.txt")
-
-
 # The parts --------------------------------------------------------------------------------------
 
 
 def agree(session: Session) -> None:
     """Launch every kernel and hold it to the CPU; measure what the card reaches."""
-    from gpu_checks import COPY, HEADS, layers
+    from gpu_checks import COPY, asked
 
     sizes = session.sizes
     T = 3 if session.small else 20
     most = 256 if sizes.narrow == 128 else sizes.narrow
-    asked: list[tuple[str, str, Row]] = [
-        (layer.name, "layer", {**layer._asdict(), "T": T}) for layer in layers(most)
-    ]
     case = sizes.goals[0]._replace(V=min(sizes.goals[0].V, 1000), T=T, copy=COPY)
-    asked += [(f"a step, {v}", "step", {"variant": v, "case": case}) for v in cases.VARIANTS]
-    asked += [("the rest", "rest", {}), ("drawn", "drawn", {"tokens": min(sizes.tokens, 256)})]
-    asked += [(f"training, {h}", "training", {"head": h, "steps": sizes.trained}) for h in HEADS]
-    for name, method, given in asked:
+    every = asked(most, T, case, min(sizes.tokens, 256), sizes.trained)
+    for name, method, given in every:
         found = session.ask(f"agreement, {name}", session.checks, method, **given)
         if found is not None:
             session.note("agreement", name, found)
@@ -206,7 +224,7 @@ def step_columns(session: Session, case: Case) -> Callable[[Row], Row]:
 
     def columns(row: Row) -> Row:
         took, precision = row["seconds"], cases.precision_of(row["precision"])
-        bound = step_bound(case, session.known.get("ceilings", {}), precision)
+        bound = step_bound(case, session.found.get("ceilings", {}), precision)
         made = {"tokens_per_second": case.N / took, "share_of_bound": bound / took}
         return made | ({"epochs_seconds": case.all_epochs(took)} if case.epochs else {})
 
@@ -257,7 +275,7 @@ def layer_entries(session: Session, H: int) -> list[Entry]:
 
 def loss(session: Session) -> None:
     """Time the loss layer alone beside PyTorch's."""
-    H, known = session.sizes.narrow, session.known.get("ceilings", {})
+    H, known = session.sizes.narrow, session.found.get("ceilings", {})
     for N, V in session.sizes.losses:
 
         def columns(row: Row, N: int = N, V: int = V) -> Row:
@@ -327,7 +345,7 @@ def part_columns(found: dict[str, float]) -> dict[str, float]:
 def kernels(session: Session) -> None:
     """Time each kernel alone."""
     for variant in ("fp32", "bf16"):
-        given = {"variant": variant, "ceilings": session.known.get("ceilings", {})}
+        given = {"variant": variant, "ceilings": session.found.get("ceilings", {})}
         case = session.sizes.goals[0]
         found = session.ask(f"kernels, {variant}", session.ours, "kernels", case=case, **given)
         session.found.setdefault("kernels", []).extend(found or [])
@@ -336,7 +354,7 @@ def kernels(session: Session) -> None:
 
 def tests(session: Session) -> None:
     """Run the tests of the cupy backend."""
-    file = log_file(session, "tests")
+    file = session.beside("tests")
     session.note("checks", "tests", tools.run_tests(session.left(), file, session.small))
 
 
@@ -344,16 +362,16 @@ def sanitizers(session: Session) -> None:
     """Look for bad accesses and races where every kernel is launched once."""
     for k, tool in enumerate(tools.TOOLS):
         limit = session.left() / (len(tools.TOOLS) - k)
-        if limit < SHORTEST:
+        if limit < LEAST:
             session.note("checks", tool, "not run: no time was left")
             continue
-        file = log_file(session, "sanitizers")
+        file = session.beside("sanitizers")
         session.note("checks", tool, tools.run_sanitizer(tool, limit, file, session.small))
 
 
 def profile(session: Session) -> None:
     """Profile one training step with Nsight Compute; its tables go to a file of their own."""
-    file = log_file(session, "profile")
+    file = session.beside("profile")
     found = tools.run_profiler("bf16", session.left(), file, session.small)
     session.note("checks", "profile", found)
 
@@ -372,27 +390,3 @@ PARTS = {
     "recurrent": recurrent, "sampling": sampling, "rest": rest, "tests": tests,
     "sanitizers": sanitizers, "kernels": kernels, "others": others, "profile": profile,
 }  # fmt: skip
-
-
-def main() -> None:
-    """Run the part that the arguments name."""
-    name, file, seconds, H = sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-    session = Session(file, seconds, cases.sizes_of(H), bool(H))
-    before = file.with_name("known.json")
-    if before.exists():
-        session.known = json.loads(before.read_text("utf-8"))
-    try:
-        PARTS[name](session)
-    except Exception as error:  # its rows so far are worth keeping
-        traceback.print_exc()
-        session.note("errors", name, first_line(error))
-    session.write()
-    for side in (session.ours, session.checks, session.torch):
-        side.close()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # without a wait for a process that hangs in the driver
-
-
-if __name__ == "__main__":
-    main()

@@ -64,16 +64,29 @@ def goals(found: Row) -> list[Goal]:
     each = [(case, variant) for case in sizes.goals for variant in variants]
     losses = [(V, variant) for _, V in sizes.losses for variant in variants]
     narrow, least, most = sizes.narrow, cases.TIMES_CUDNN, cases.LEAST_OF_CUDNN
+
+    def cudnn(H: int, variant: str, times: float) -> Goal:
+        goal = f"recurrent part, H={H}"
+        return faster(goal, "cuDNN", recurrent, variant, times, H=H, part="layers")
+
+    def pytorch(case: cases.Case, variant: str) -> Goal:
+        goal = f"{case.name}, a step"
+        return faster(goal, "PyTorch", training, variant, cases.TIMES_PYTORCH, case=case.name)
+
+    def drawn(batch: int) -> Goal:
+        goal, rows = f"sampling, batch {batch}", found.get("sampling", [])
+        return faster(goal, "PyTorch's loop", rows, "fp32", cases.TIMES_SAMPLING, batch=batch)
+
     return [
         *(epochs(case, training) for case in sizes.goals),
-        *(against_pytorch(f"{case.name}, a step", training, v, case=case.name) for case, v in each),
-        *(against_cudnn(narrow, recurrent, v, least) for v in variants),
+        *(pytorch(case, v) for case, v in each),
+        *(cudnn(narrow, v, least) for v in variants),
         *(step_and_layer(recurrent, v, narrow, sizes.length) for v in variants),
         *(loss_share(V, loss, v) for V, v in losses),
         *(loss_memory(V, loss, v) for V, v in losses),
         *(everything_else(case.name, step, v) for case, v in each),
-        *(sampling(batch, found.get("sampling", [])) for batch in sizes.batches),
-        *(against_cudnn(H, recurrent, v, most) for H in sizes.wide for v in variants),
+        *(drawn(batch) for batch in sizes.batches),
+        *(cudnn(H, v, most) for H in sizes.wide for v in variants),
     ]
 
 
@@ -102,18 +115,12 @@ def ratio(rows: list[Row], variant: str, **wanted: Any) -> tuple[float | None, s
     return times, f"{times:.2f}x {rival['who']}"
 
 
-def against_pytorch(goal: str, rows: list[Row], variant: str, **wanted: Any) -> Goal:
-    """Return whether a case is so many times faster than PyTorch's best in its precision."""
+def faster(
+    goal: str, rival: str, rows: list[Row], variant: str, least: float, **wanted: Any
+) -> Goal:
+    """Return whether ours is so many times as fast as the best rival in its precision."""
     times, text = ratio(rows, variant, **wanted)
-    least = cases.TIMES_PYTORCH
-    return line(goal, variant, f"{least:g}x PyTorch", times, text, (times or 0) >= least)
-
-
-def against_cudnn(H: int, rows: list[Row], variant: str, least: float) -> Goal:
-    """Return whether the recurrent part is so many times as fast as cuDNN's best."""
-    times, text = ratio(rows, variant, H=H, part="layers")
-    return line(f"recurrent part, H={H}", variant, f"{least:.2g}x cuDNN", times, text,
-                (times or 0) >= least)  # fmt: skip
+    return line(goal, variant, f"{least:.2g}x {rival}", times, text, (times or 0) >= least)
 
 
 def step_and_layer(rows: list[Row], variant: str, H: int, T: int) -> Goal:
@@ -162,14 +169,6 @@ def everything_else(name: str, rows: list[Row], variant: str) -> Goal:
                 share is not None and share <= most)  # fmt: skip
 
 
-def sampling(batch: int, rows: list[Row]) -> Goal:
-    """Return whether sampling is so many times faster than PyTorch's best loop."""
-    times, text = ratio(rows, "fp32", batch=batch)
-    least = cases.TIMES_SAMPLING
-    return line(f"sampling, batch {batch}", "fp32", f"{least:g}x PyTorch's loop", times, text,
-                (times or 0) >= least)  # fmt: skip
-
-
 # Text -------------------------------------------------------------------------------------------
 
 
@@ -183,8 +182,15 @@ def cell(value: Any) -> str:
 def table(rows: list[Row]) -> list[str]:
     """Return rows as Markdown, with a column for each key that any of them has."""
     keys = list(dict.fromkeys(k for row in rows for k in row))
-    lines = ["| " + " | ".join(keys) + " |", "|" + " --- |" * len(keys)]
-    return lines + ["| " + " | ".join(cell(row.get(k, "")) for k in keys) + " |" for row in rows]
+    cells = [[cell(row.get(k, "")) for k in keys] for row in rows]
+    return aligned([keys, *cells], len(keys)).splitlines()
+
+
+def aligned(lines: list[list[str]], left: int) -> str:
+    """Return lines of cells as a table, the heads first; all but `left` columns are numbers."""
+    heads, *cells = lines
+    rule = ["---"] * left + ["--:"] * (len(heads) - left)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *cells))
 
 
 def goal_table(found: Row) -> str:
@@ -219,7 +225,7 @@ def write(found: Row, path: Path) -> None:
         page = markdown(found)
     except Exception as error:  # of rows that nobody thought of
         page = f"no page: {error!r}\n"
-    write_whole(path, json.dumps(found, indent=1) + "\n", page)
+    write_whole(path, json.dumps(found, indent=1, default=str) + "\n", page)
 
 
 def write_whole(path: Path, facts: str, page: str) -> None:
@@ -229,21 +235,6 @@ def write_whole(path: Path, facts: str, page: str) -> None:
         draft = path.with_name(f"{path.name}{suffix}.part")
         draft.write_text(text, "utf-8")
         draft.replace(path.with_name(path.name + suffix))
-
-
-def merged(found: Row, file: Path) -> Row:
-    """Return results with those of a file, where there is one: rows added, facts beside others."""
-    both = {key: value.copy() if hasattr(value, "copy") else value for key, value in found.items()}
-    try:
-        added = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
-        return both
-    for key, value in added.items():
-        if isinstance(value, list):
-            both[key] = both.get(key, []) + value
-        else:
-            both[key] = both.get(key, {}) | value
-    return both
 
 
 def part_lines(found: Row, before: dict[str, int], show: Callable[[str], None]) -> None:

@@ -1,4 +1,4 @@
-"""PyTorch's side of benchmarks/gpu.py: eager, under torch.compile, and as CUDA graphs.
+"""PyTorch's side of gpu.py and rivals.py: eager, under torch.compile, and as CUDA graphs.
 
 Its batches are on the device already and its losses stay there, as ours where both are compared. In
 bf16 a step is under autocast, which runs cuDNN's LSTM in half precision with the weights cast at
@@ -10,10 +10,11 @@ graph is then the call itself.
 
 from __future__ import annotations
 
+import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
@@ -25,16 +26,66 @@ Call: TypeAlias = Callable[[], Any]
 WARM_UPS = 3  # before a capture, as PyTorch's documentation asks for
 
 
-def start() -> Rivals:
-    """Return PyTorch's side on the GPU here."""
-    if not torch.cuda.is_available():
+def start(device: str = "cuda", threads: int | None = None) -> Rivals:
+    """Return PyTorch's side on the GPU here, or on so many threads of a CPU."""
+    if device == "cuda" and not torch.cuda.is_available():
         raise RuntimeError("this PyTorch finds no GPU")
-    return Rivals("cuda")
+    if threads:
+        torch.set_num_threads(threads)
+    return Rivals(device)
 
 
 def aligned(V: int) -> int:
     """Return the words of a vocabulary padded to a multiple of 64."""
     return 64 * -(-V // 64)
+
+
+class Ends(NamedTuple):
+    """What stands before and after the layers: modules, a batch, and the loss of outputs."""
+
+    embedding: Any
+    head: Any
+    x: Any
+    y: Any
+    loss: Callable[[Any, Any, bool], Any]
+
+
+def word_ends(case: Case) -> Ends:
+    """Return an embedding and a softmax of words; the loss may read logits in half precision."""
+    head = nn.Linear(case.H, case.V)
+    x, y = torch.randint(case.V, (2, case.T, case.B))
+
+    def loss(out: Any, y: Any, half: bool) -> Any:
+        logits = head(out).flatten(0, 1)
+        return nn.functional.cross_entropy(logits if half else logits.float(), y.flatten())
+
+    return Ends(nn.Embedding(case.V, case.H), head, x, y, loss)
+
+
+def note_ends(case: Case, K: int = 128) -> Ends:
+    """Return the same of notes, one in twenty on: independent ones, or a NADE of K units.
+
+    NADE at all steps at once, (T·B, V, K): without a kernel of one's own, PyTorch's best.
+    """
+    embedding, visible = nn.Linear(case.V + 1, case.H, bias=False), nn.Linear(case.H, case.V)
+    x, y = ((torch.rand(case.T, case.B, case.V + k) < 0.05).float() for k in (1, 0))
+    bce = nn.functional.binary_cross_entropy_with_logits
+    if case.head == "sigmoid":
+        return Ends(
+            embedding, visible, x, y,
+            lambda out, y, half: bce(visible(out), y, reduction="sum") / case.N,
+        )  # fmt: skip
+    hidden = nn.Linear(case.H, K)
+    W, U = (nn.Parameter(0.1 * torch.randn(case.V, K)) for _ in range(2))
+    head = nn.ModuleList([visible, hidden, nn.ParameterList([W, U])])
+
+    def loss(out: Any, y: Any, half: bool) -> Any:
+        h, notes = out.flatten(0, 1), y.flatten(0, 1)
+        below = torch.cumsum(notes[:, :, None] * W, dim=1) - notes[:, :, None] * W
+        units = torch.sigmoid(hidden(h)[:, None] + below)
+        return bce(visible(h) + (units * U).sum(dim=2), notes, reduction="sum") / case.N
+
+    return Ends(embedding, head, x, y, loss)
 
 
 class Rivals:
@@ -63,6 +114,10 @@ class Rivals:
         """Return the versions of its software."""
         cudnn = torch.backends.cudnn.version()
         return {"torch": torch.__version__, "torch_cuda": torch.version.cuda, "cudnn": cudnn}
+
+    def peak(self) -> float:
+        """Return the most memory that this process ever held, in MB."""
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     # Timing and precision ---------------------------------------------------------------------
 
@@ -151,19 +206,17 @@ class Rivals:
     ) -> Call:
         """Return a step of our model, optimiser and clipping; it returns its loss."""
         torch.manual_seed(0)
-        embedding, head = nn.Embedding(case.V, case.H), nn.Linear(case.H, case.V)
-        lstm = nn.LSTM(case.H, case.H, case.L)
-        parameters = list(nn.ModuleList([embedding, lstm, head]).to(self.device).parameters())
+        ends = (word_ends if case.head == "softmax" else note_ends)(case)
+        embedding, lstm = ends.embedding, nn.LSTM(case.H, case.H, case.L)
+        parameters = list(nn.ModuleList([embedding, lstm, ends.head]).to(self.device).parameters())
         adam = torch.optim.Adam(parameters, LR, fused=True, capturable=self.on_gpu)
-        x, y = torch.randint(case.V, (2, case.T, case.B), device=self.device)
+        x, y = ends.x.to(self.device), ends.y.to(self.device)
         state = [torch.zeros(case.L, case.B, case.H, device=self.device) for _ in range(2)]
 
         def forward(x: Any, y: Any, h: Any, c: Any) -> Any:
             with self.autocast(precision):
                 out, after = lstm(embedding(x), (h, c))
-                logits = head(out).flatten(0, 1)
-            logits = logits if half else logits.float()
-            return nn.functional.cross_entropy(logits, y.flatten()), after
+                return ends.loss(out, y, half), after
 
         if compiled:
             torch._dynamo.reset()  # each of its functions has room for a few sizes

@@ -5,6 +5,7 @@ What they write goes to a file as they write it, so that it is there whatever be
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -28,9 +29,6 @@ SMOKE = ("tests/ops/test_contract.py",), "cupy-float32 and embedding_forward"
 TOOLS = ("memcheck", "racecheck")
 SECTIONS = ("SpeedOfLight", "MemoryWorkloadAnalysis", "Occupancy", "LaunchStats", "WarpStateStats")
 END = 5.0  # seconds that a program has to end once it is killed
-OWN_GROUP: dict[str, Any] = (
-    {"process_group": 0} if sys.version_info >= (3, 11) else {"start_new_session": True}
-)
 
 
 class Done(NamedTuple):
@@ -50,28 +48,25 @@ def limited(command: list[str], limit: float, file: Path) -> Done:
     with file.open("ab") as out:
         begin = out.tell()
         program = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out, **OWN_GROUP
-        )
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+            start_new_session=True,
+        )  # fmt: skip
         try:
             status: int | None = program.wait(max(limit, 0))
         except subprocess.TimeoutExpired:
             status = None
-            end_group(program)
+        finally:
+            end_session(program.pid)  # it may have left processes behind
+    with contextlib.suppress(subprocess.TimeoutExpired):  # one that hangs in the driver stays
+        program.wait(END)
     text = file.read_bytes()[begin:].decode("utf-8", "replace")
     return Done(status, text.strip().splitlines() or ["no output"])
 
 
-def end_group(program: subprocess.Popen[bytes]) -> None:
-    """Kill a program and its group; one that hangs in the driver stays behind."""
-    try:
-        os.killpg(program.pid, signal.SIGKILL)
-        program.wait(END)
-    except (ProcessLookupError, subprocess.TimeoutExpired):
-        return
-
-
 def end_session(number: int) -> None:
-    """Kill all processes of a session, whatever groups they made."""
+    """Kill all processes of a session, whatever groups they made, where /proc tells of them."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(number, signal.SIGKILL)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             if int(stat.read_text().rpartition(")")[2].split()[3]) == number:

@@ -4,8 +4,8 @@ Where mido is, `python benchmarks/gpu_train.py --prepare MUSIC --data FOLDER` re
 MUSIC (as bin/reproduce --data) once and puts each into FOLDER as a file that needs no mido, 18 MB
 in all. Carry FOLDER along; on the GPU's machine `PYTHONPATH=src python benchmarks/gpu_train.py
 --data FOLDER [--minutes 8]` trains one run after another until the time is over, the paper's first,
-and the same command goes on where it ended. --synthetic takes random tokens of the corpora's sizes.
-What came of it is in --out, gpu-train.json and .md; the runs themselves are in --runs.
+and the same command goes on where it ended. What came of it is in --out, gpu-train.json and .md;
+the runs themselves are in --runs.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import gpu_tools as tools
 from gpu_report import table, write_whole
 from lstm_music.cli.train import description, line_of, reading_of, trainer_of
@@ -31,7 +29,7 @@ from lstm_music.corpus.corpus import Corpus
 from lstm_music.corpus.disk import read_cache
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import rolls_from_disk
-from lstm_music.corpus.words import MessageCorpus, messages_from_disk
+from lstm_music.corpus.words import messages_from_disk
 from lstm_music.errors import UserError
 from lstm_music.ops import get_ops
 from lstm_music.reproduction.experiments import EXPERIMENTS, Training
@@ -40,8 +38,6 @@ from lstm_music.runs.folder import new_run
 from lstm_music.runs.lock import RunLock
 from lstm_music.runs.opened import run_folder
 from lstm_music.runs.settings import Report
-from lstm_music.tokenizers.messages import PIECE_END, MessageTokenizer, spell
-from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.training.signals import Interrupted
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -89,7 +85,7 @@ def packed(corpus: Corpus, reading: Reading, file: Path) -> None:
 def unpacked(file: Path, folder: Path) -> Corpus:
     """Return the corpus of a file, put into a folder; raises UserError where there is none."""
     if not file.exists():
-        raise UserError(f"no '{file}': make it with --prepare, or give --synthetic")
+        raise UserError(f"no '{file}': make it with --prepare")
     with tarfile.open(file) as archive:
         archive.extractall(folder, filter="data")
     about = json.loads((folder / ABOUT).read_text("utf-8"))
@@ -100,30 +96,6 @@ def unpacked(file: Path, folder: Path) -> Corpus:
     if rolls is None:
         return messages_from_disk(about["name"], about["key"], *kept, reading.messages())
     return rolls_from_disk(about["name"], about["key"], *kept, rolls)
-
-
-def synthetic(name: str) -> Corpus:
-    """Return random words, the more frequent the earlier, as many as the paper counts."""
-    told = EXPERIMENTS[name.rpartition("-")[0]].told
-    pieces, tokens, V = (
-        int(told[key].replace(",", "")) for key in ("pieces", "tokens", "different tokens")
-    )
-    spelled = (spell(k, p, d) for d in range(V) for k in (0, 1) for p in range(128))
-    words = [PIECE_END, *(next(spelled) for _ in range(V - 1))]
-    rng = np.random.default_rng(0)
-    ids = (V ** rng.random(tokens)).astype(np.int32)
-    offsets = np.linspace(0, tokens, pieces + 1, dtype=np.int64)
-    ids[offsets[1:] - 1] = 0
-    held = pieces // 10
-    splits = {"train": [*range(2 * held, pieces)], "valid": [*range(held)]}
-    splits["test"] = [*range(held, 2 * held)]
-    return MessageCorpus(
-        name=name, key="synthetic", vocabulary=Vocabulary(words),
-        pieces=[str(p) for p in range(pieces)], splits=splits, skipped=[], mended=[], copies=[],
-        shifts=np.zeros((pieces, 2), np.int64), augment=0, notes=[1] * pieces, drums=None,
-        ignored=0, tokenizer=MessageTokenizer("flatten"), ids=ids, offsets=offsets,
-        longest_note=960, most_notes=4, max_tracks=4, merged_words=0, merged_tokens=0,
-    )  # fmt: skip
 
 
 def prepare(names: list[str], args: argparse.Namespace) -> None:
@@ -147,8 +119,7 @@ def train(name: str, args: argparse.Namespace) -> str:
     started = time.monotonic()
     folder, options = options_of(name, args)
     with tempfile.TemporaryDirectory() as place:
-        file = args.data / f"{name}.tar.xz" if args.data else Path()
-        corpus = synthetic(name) if args.synthetic else unpacked(file, Path(place))
+        corpus = unpacked(args.data / f"{name}.tar.xz", Path(place))
         ops = get_ops("cupy", precision=args.precision)
         trainer = trainer_of(options, corpus, ops, folder, show, warn, started)
         new = not folder.exists()
@@ -216,10 +187,10 @@ def trained(names: list[str], args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def command_of(name: str, minutes: float, args: argparse.Namespace) -> list[str]:
     """Return the command of one run in a process of its own."""
-    corpus = ["--synthetic"] if args.synthetic else ["--data", str(args.data)]
     return [
-        sys.executable, __file__, name, "--here", "--minutes", str(minutes), *corpus,
-        "--precision", args.precision, f"--options={args.options}", "--runs", str(args.runs),
+        sys.executable, __file__, name, "--here", "--minutes", str(minutes),
+        "--data", str(args.data), "--precision", args.precision, f"--options={args.options}",
+        "--runs", str(args.runs),
     ]  # fmt: skip
 
 
@@ -235,9 +206,8 @@ def parsed() -> argparse.Namespace:
     """Return the command's arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="RUN", help=f"of {', '.join(NAMES)} (all)")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="prepared corpora")
+    parser.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="corpora")
     parser.add_argument("--prepare", type=Path, metavar="MUSIC", help="make them from here")
-    parser.add_argument("--synthetic", action="store_true", help="random tokens instead")
     parser.add_argument("--minutes", type=float, default=8.0, help="a hard limit (default: 8)")
     parser.add_argument("--precision", default="bf16", help="fp32, tf32 or bf16 (default: bf16)")
     parser.add_argument("--options", default="", help="more options of bin/train, for trials")
@@ -256,8 +226,6 @@ def main() -> int:
         unknown = [name for name in args.names if name not in NAMES]
         if unknown:
             raise UserError(f"unknown run '{unknown[0]}': choose of {', '.join(NAMES)}")
-        if args.data is None and not args.synthetic:
-            raise UserError("say where prepared corpora are with --data, or give --synthetic")
         if args.prepare is not None:
             prepare(args.names, args)
         elif args.here:

@@ -10,12 +10,15 @@ import contextlib
 import gc
 import importlib
 import multiprocessing as mp
+import os
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from gpu_tools import END, end_session
+
 LIMIT = 60.0  # seconds, of a request
-END = 5.0  # seconds that a process has to end once it is killed
 NOT_RUN = "not run: no time was left"
 
 Round: TypeAlias = Callable[[], float]
@@ -84,8 +87,13 @@ class Server:
         return side.clean()
 
 
-def serve(pipe: Any, module: str, settings: dict[str, Any]) -> None:
-    """Answer requests until the other end closes."""
+def serve(pipe: Any, module: str, log: Path | None, settings: dict[str, Any]) -> None:
+    """Answer requests until the other end closes; log: where what is printed goes."""
+    os.setsid()  # so that it can be ended with all that it starts
+    if log is not None:
+        with log.open("ab") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
     server = Server(module, settings)
     while True:
         try:
@@ -115,11 +123,13 @@ class Worker:
     """A side in a process of its own, started at the first request.
 
     module: has a function `start` that returns the side, given settings. left: the seconds that
-    there are.
+    there are. log: the file that gets what the process prints, None for where this one prints.
     """
 
-    def __init__(self, module: str, left: Callable[[], float], **settings: Any) -> None:
-        self.module, self.left, self.settings = module, left, settings
+    def __init__(
+        self, module: str, left: Callable[[], float], log: Path | None = None, **settings: Any
+    ) -> None:
+        self.module, self.left, self.log, self.settings = module, left, log, settings
         self.process: Any = None
         self.pipe: Any = None
         self.made: dict[str, tuple[float, dict[str, Any]]] = {}
@@ -152,9 +162,10 @@ class Worker:
                 self._ask("drop", "", {}, LIMIT)
 
     def close(self) -> None:
-        """End the process; one that hangs in the driver stays behind."""
+        """End the process and all it started; one that hangs in the driver stays behind."""
         if self.process is not None:
             self.process.kill()
+            end_session(self.process.pid)
             self.process.join(END)
             self.pipe.close()
         self.process = self.pipe = None
@@ -189,7 +200,9 @@ class Worker:
     def _start(self) -> None:
         context = mp.get_context("spawn")
         self.pipe, end = context.Pipe()
-        self.process = context.Process(target=serve, args=(end, self.module, self.settings))
+        self.process = context.Process(
+            target=serve, args=(end, self.module, self.log, self.settings)
+        )
         self.process.start()
         end.close()
 

@@ -1,21 +1,15 @@
 """Predict each kernel's time and a training step's from bytes, FLOPs, clocks and occupancy: no GPU.
 
-Run `python benchmarks/kernel_model.py [--ceilings FILE.json] [--write]`; it prints what docs/gpu.md
-has between marks, or with --write puts it there. Ceilings are an H200's datasheet;
-FILE is what benchmarks/gpu.py writes, whose measured ceilings take the datasheet's place.
+What it says stands in docs/gpu.md, where predictions.py puts it. Ceilings are an H200's datasheet.
 
 A part of a step takes as long as the slowest of: its bytes from device memory or the L2 cache, its
 FLOPs, its exponentials, the bytes its threads can have under way, its chain of clocks; and each
 launch adds a gap. Parts follow each other. What no datasheet states is an assumption, and says so.
 """
 
-import argparse
-import json
 import re
-from pathlib import Path
 from typing import NamedTuple
 
-from gpu_cases import GOAL_CASES as CASES
 from gpu_cases import Case
 from lstm_music.ops.cuda import lstm_sequence, softmax_head
 from lstm_music.ops.cuda.layout import padded
@@ -23,9 +17,6 @@ from lstm_music.ops.cuda.lstm_sequence import bf16_sequence_rows
 from lstm_music.ops.cuda.softmax import CHUNK_ROWS, L2_BYTES
 from lstm_music.ops.workspace import LOGITS_BYTES
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "gpu.md"
-MARK = "<!-- {}: benchmarks/kernel_model.py --write -->"
-PRECISIONS = ("fp32", "tf32", "bf16")
 MULTIPROCESSORS, THREADS = 132, 2048  # THREADS: that live on a multiprocessor at most
 SHARED, SHARED_BYTES = 128, 227 << 10  # bytes a clock of a multiprocessor; bytes of a block
 SPECIAL = 16  # exponentials a clock of a multiprocessor
@@ -163,32 +154,27 @@ def fits_tensor_cores(case: Case, precision: str) -> bool:
 
 
 def layers(case: Case, precision: str) -> list[Part]:
-    """Return the parts of the recurrent layers and their GEMMs, forward and back."""
+    """Return the parts of all recurrent layers and their GEMMs, forward and back."""
     N, H, L = case.T * case.B, case.H, case.L
     real, gemm = 4, {"rate": precision, "share": GEMM_REACH}
-    row_bytes = real * N * H
+    rows, product = L * real * N * H, L * 8 * N * H * H
     # The weights and the first inputs come before the first step.
     on_tensor_cores = fits_tensor_cores(case, precision)
     blocks = 1 if on_tensor_cores else plan(case).cluster  # that share Wh
     start = FROM_MEMORY * 3 + real * 4 * H * H / blocks / L2_RATE
     clocks = bf16_step_clocks if on_tensor_cores else step_clocks
-    return [
-        Part("x·Wx, both layers", 5 * row_bytes, flops=8 * N * H * H, **gemm, launches=L),
-        Part("lstm_sequence_forward, both layers", 10 * row_bytes, flops=8 * N * H * H,
-             clocks=L * (start + case.T * clocks(case, False)), launches=L,
-             group="recurrent"),
-        Part("lstm_sequence_backward, both layers", 10 * row_bytes, flops=8 * N * H * H,
-             clocks=L * (start + case.T * clocks(case, True)), launches=L,
-             group="recurrent"),
-        Part("dx, dWx, dWh, both layers", 15 * row_bytes, flops=24 * N * H * H, **gemm,
-             launches=3 * L),
-        Part("db, both layers", 4 * real * case.B * H, clocks=L * 3 * FROM_L2, launches=L),
+    recurrent = [
+        Part(f"lstm_sequence_{way}, both layers", 10 * rows, flops=product,
+             clocks=L * (start + case.T * clocks(case, way == "backward")), launches=L,
+             group="recurrent")
+        for way in ("forward", "backward")
     ]  # fmt: skip
-
-
-def per_layer(parts: list[Part], case: Case) -> list[Part]:
-    """Return parts as `layers` names them, with all layers' bytes and FLOPs."""
-    return [part._replace(memory=case.L * part.memory, flops=case.L * part.flops) for part in parts]
+    return [
+        Part("x·Wx, both layers", 5 * rows, flops=product, **gemm, launches=L),
+        *recurrent,
+        Part("dx, dWx, dWh, both layers", 15 * rows, flops=3 * product, **gemm, launches=3 * L),
+        Part("db, both layers", L * 4 * real * case.B * H, clocks=L * 3 * FROM_L2, launches=L),
+    ]
 
 
 def loss(case: Case, precision: str, page: str) -> list[Part]:
@@ -287,8 +273,7 @@ def rest(case: Case, page: str) -> list[Part]:
 
 def step(case: Case, precision: str, page: str) -> list[Part]:
     """Return the parts of a training step."""
-    parts = [*per_layer(layers(case, precision), case), *loss(case, precision, page)]
-    return parts + rest(case, page)
+    return [*layers(case, precision), *loss(case, precision, page), *rest(case, page)]
 
 
 def token(case: Case, N: int, top_p: bool) -> list[Part]:
@@ -308,159 +293,3 @@ def token(case: Case, N: int, top_p: bool) -> list[Part]:
         Part("sample_forward", l2=4 * N * V, clocks=draw + 2 * select * top_p),
         Part("sample_advance", clocks=FROM_L2),
     ]  # fmt: skip
-
-
-# What is printed --------------------------------------------------------------------------------
-
-
-def amount(x: float, unit: str = "B") -> str:
-    """Return a number of bytes or FLOPs as 13 MB or 0.33 G."""
-    if not x:
-        return "–"
-    size, name = next((s, n) for s, n in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if x >= s or n == "k")
-    value = x / size
-    return f"{value:,.{0 if value >= 10 else 1 if value >= 1 else 2}f} {name}{unit}"
-
-
-def micro(seconds: float) -> str:
-    """Return seconds as microseconds."""
-    return f"{seconds * 1e6:,.0f} µs"
-
-
-def table(lines: list[list[str]], left: int) -> str:
-    """Return lines of cells as Markdown, the heads first; `left` columns aren't numbers."""
-    heads, *cells = lines
-    rule = ["---"] * left + ["--:"] * (len(heads) - left)
-    return "\n".join(f"| {' | '.join(row)} |" for row in (heads, rule, *cells))
-
-
-def kernels(case: Case, c: Ceilings, page: str) -> str:
-    """Return the parts of a step as Markdown: times by precision, the bounds in fp32 and bf16."""
-    lines = [["a step's part", "bytes", "FLOPs", "bound by", *PRECISIONS, "measured"]]
-    steps = [{part.name: part for part in step(case, p, page)} for p in PRECISIONS]
-    for name in ordered([list(parts) for parts in steps]):
-        parts = [found.get(name) for found in steps]
-        known = [part for part in parts if part]
-        bound = " / ".join(dict.fromkeys((known[0].bound(c), known[-1].bound(c))))
-        first = known[0]
-        size = f"{amount(first.l2)} of L2" if first.l2 > first.memory else amount(first.memory)
-        times = [micro(part.seconds(c)) if part else "–" for part in parts]
-        lines.append([name, size, amount(first.flops, ""), bound, *times, "not measured"])
-    totals = [micro(sum(part.seconds(c) for part in parts.values())) for parts in steps]
-    lines.append(["**a step**", "", "", "", *totals, "not measured"])
-    return table(lines, 1)
-
-
-def ordered(lists: list[list[str]]) -> list[str]:
-    """Return the names of all lists once, each after those that go before it in its list."""
-    found: list[str] = []
-    for names in lists:
-        at = 0
-        for name in names:
-            if name in found:
-                at = found.index(name) + 1
-            else:
-                found.insert(at, name)
-                at += 1
-    return found
-
-
-def targets(c: Ceilings, page: str) -> str:
-    """Return what the model says of each target as Markdown."""
-    heads = "case, precision; a step; target; reached; recurrent, a time step and layer; "
-    heads += "loss layer, of the matrix rate; all else, of a step; longest parts"
-    lines = [heads.split("; ")]
-    for case in CASES:
-        target = case.seconds / case.all_epochs(1)
-        for precision in PRECISIONS:
-            parts = step(case, precision, page)
-            times = {part: part.seconds(c) for part in parts}
-            total = sum(times.values())
-            of = {g: sum(t for p, t in times.items() if p.group == g)
-                  for g in ("recurrent", "loss", "rest")}  # fmt: skip
-            rate = 6 * case.T * case.B * case.H * case.V / of["loss"] / getattr(c, precision)
-            longest = sorted(parts, key=lambda part: -times[part])[:2]
-            lines.append([
-                f"{case.name}, {precision}", f"{total * 1e3:.2f} ms", f"{target * 1e3:.2f} ms",
-                "yes" if total <= target else "no",
-                f"{of['recurrent'] / case.T / case.L / 2 * 1e6:.2f} µs", f"{rate:.0%}",
-                f"{of['rest'] / total:.0%}",
-                ", ".join(f"{p.name.split(', both')[0]} ({p.bound(c)})" for p in longest),
-            ])  # fmt: skip
-    return table(lines, 1)
-
-
-def recurrent(c: Ceilings) -> str:
-    """Return the clocks of a time step of the recurrent kernels as a list."""
-    lines = []
-    ways = {
-        "fp32": step_clocks,
-        "fp32, by the cluster's barrier": barrier_clocks,
-        "bf16": bf16_step_clocks,
-    }
-    for kernel, of_step in ways.items():
-        for backward, name in ((False, "forward"), (True, "backward")):
-            clocks = of_step(CASES[0], backward)
-            time = clocks / c.clock * 1e6
-            lines.append(f"- {kernel}, {name}: {clocks:,.0f} clocks, {time:.2f} µs")
-    return "\n".join(lines)
-
-
-def sampling(c: Ceilings) -> str:
-    """Return the parts of drawing tokens as Markdown."""
-    heads = ["a token's part", "bound by, batch 1 / 64", "batch 1", "batch 64", "measured"]
-    lines = [heads]
-    one, many = (token(CASES[0], N, top_p=False) for N in (1, 64))
-    for part, other in zip(one, many, strict=True):
-        bound = " / ".join(dict.fromkeys((part.bound(c), other.bound(c))))
-        times = [micro(p.seconds(c)) for p in (part, other)]
-        lines.append([part.name, bound, *times, "not measured"])
-    for name, top_p in (("a token", False), ("with top-p", True)):
-        totals = [
-            micro(sum(part.seconds(c) for part in token(CASES[0], N, top_p))) for N in (1, 64)
-        ]
-        lines.append([f"**{name}**", "", *totals, "not measured"])
-    return table(lines, 2)
-
-
-def made(c: Ceilings, page: str) -> dict[str, str]:
-    """Return what docs/gpu.md says by this model, by the name in its marks."""
-    return {
-        "a step": kernels(CASES[0], c, page),
-        "a time step": recurrent(c),
-        "targets": targets(c, page),
-        "sampling": sampling(c),
-    }
-
-
-def placed(page: str, name: str, text: str) -> str:
-    """Return the page with a text between the marks of that name."""
-    before, _, after = page.split(MARK.format(name))
-    return f"{MARK.format(name)}\n\n{text}\n\n{MARK.format(name)}".join((before, after))
-
-
-def measured(file: Path) -> Ceilings:
-    """Return the ceilings that benchmarks/gpu.py found, with the datasheet's for all else."""
-    found = json.loads(file.read_text("utf-8"))["ceilings"]
-    names = {"bytes": "memory", "l2": "l2", "fp32": "fp32", "tf32": "tf32", "bf16": "bf16"}
-    return Ceilings(**{names[k]: float(v) for k, v in found.items() if k in names})
-
-
-def main() -> None:
-    """Print the tables, or put them into the page."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--ceilings", type=Path, metavar="FILE.json")
-    parser.add_argument("--write", action="store_true", help="put the tables into docs/gpu.md")
-    args = parser.parse_args()
-    page = PAGE.read_text("utf-8")
-    texts = made(measured(args.ceilings) if args.ceilings else Ceilings(), page)
-    for name, text in texts.items():
-        page = placed(page, name, text)
-    if args.write:
-        PAGE.write_text(page, "utf-8")
-    else:
-        print(*texts.values(), sep="\n\n")
-
-
-if __name__ == "__main__":
-    main()

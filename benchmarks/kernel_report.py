@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "harness"
 from host_cuda import nvrtc
 
 import sass
+from gpu_report import aligned
 from lstm_music.ops.cuda import source
 from lstm_music.ops.cuda.lstm_sequence import (
     bf16_sequence_options,
@@ -139,16 +140,13 @@ def table(arch: str) -> str:
         found += sequence_kernels(arch, B, H)
     for B, H in ((50, 128), (1000, 128)):
         found += bf16_sequence_kernels(arch, B, H)
+    heads = "kernel; threads; registers; shared, bytes; spills, bytes; occupancy"
     lines = [
-        "| kernel | threads | registers | shared, bytes | spills, bytes | occupancy |",
-        "| --- | --: | --: | --: | --: | --: |",
-    ]
-    for k in sorted(found, key=lambda k: k.name):
-        lines.append(
-            f"| {k.name} | {k.threads} | {k.registers} | {k.shared:,} | {k.spills} "
-            f"| {occupancy(k, arch):.0%} |"
-        )
-    return "\n".join(lines)
+        [k.name, str(k.threads), str(k.registers), f"{k.shared:,}", str(k.spills),
+         f"{occupancy(k, arch):.0%}"]
+        for k in sorted(found, key=lambda k: k.name)
+    ]  # fmt: skip
+    return aligned([heads.split("; "), *lines], 1)
 
 
 def disassembly(arch: str) -> str:
@@ -158,13 +156,13 @@ def disassembly(arch: str) -> str:
         "lstm_sequence": sequence_options(plan) if plan else (),
         "lstm_sequence_bf16": bf16_sequence_options(2, 128),
     }
-    rows = [["kernel", *sass.CLASSES], ["---"] * 5 + ["--:"] * (len(sass.CLASSES) - 4)]
+    rows = [["kernel", *sass.CLASSES]]
     for file, names in HOT.items():
         flags = ("-DREAL=float", *options.get(file, ()))
         cubin, _ = nvrtc.compile_cubin(source.text(file), arch, flags)
         found = sass.instructions(cubin)
         rows += [[name, *sass.cells(found[name])] for name in names]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return aligned(rows, 5)
 
 
 def main(arch: str = "sm_90") -> str | None:

@@ -12,7 +12,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from rivals import CASES, random_batch
+from rivals import CASES, start
+
+# isort: split
+import numpy as np
+
+from gpu_cases import LR
+from gpu_ours import random_batch
 
 CLOCKS: dict[str, Callable[[], float]] = {
     "wall": time.perf_counter,
@@ -73,39 +79,24 @@ def main() -> None:
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="default: %(default)s")
     args = parser.parse_args()
 
-    import lstm_music  # noqa: F401  (before NumPy: it sets how the BLAS's threads wait)
-    from lstm_music.arrays import Batch
-    from lstm_music.cli.common import limit_threads
-    from lstm_music.network.config import Config
-    from lstm_music.network.model import Model
-    from lstm_music.network.optim import Optimizer, clip_scale, global_norm
-    from lstm_music.ops import get_ops
-
-    case = CASES[args.case]
-    limit_threads(args.threads, args.backend)
-    ops = get_ops(args.backend)
-    model = Model(Config(case.V, case.E, case.H, case.L, head=case.head, nade=case.K), ops)
-    optimizer = Optimizer(ops, "adam", model.parameters)
-    batch = Batch(*random_batch(case), None, case.T * case.B)
-    profile = Profile(CLOCKS[args.clock])
-    names = [name for name in dir(type(ops)) if not name.startswith("_")]
+    side, case = start(args.threads, args.backend), CASES[args.case].case
+    step, batch = side.training(case), random_batch(case, np.random.default_rng(0))
+    profile, whole = Profile(CLOCKS[args.clock]), []
+    names = [name for name in dir(type(side.ops)) if not name.startswith("_")]
     quick = ("asarray", "to_numpy", "workspace", "name", "xp", "dtype", "real")
-    profile.watch(ops, [name for name in names if name not in quick])
-    state, whole = model.zero_state(case.B), []
+    profile.watch(side.ops, [name for name in names if name not in quick])
     for n in range(args.steps + 2):
         if n >= 2:
             profile.steps.append(defaultdict(float))
         begun = profile.clock()
-        _, grads, state = model.loss_and_grads(batch, state)
-        scale = clip_scale(global_norm(ops, grads), 5.0)
-        optimizer.step(model.parameters, grads, 1e-3, scale)
+        step.run(batch, LR)
         if n >= 2:
             whole.append(profile.clock() - begun)
-    step = statistics.median(whole)
-    print(f"{args.case}, {args.backend}, {args.threads} threads: {step * 1e3:.1f} ms a step")
+    took = statistics.median(whole)
+    print(f"{args.case}, {args.backend}, {args.threads} threads: {took * 1e3:.1f} ms a step")
     found = profile.medians()
-    for op, seconds in {**found, "the rest": step - sum(found.values())}.items():
-        print(f"{op:44}{seconds * 1e3:9.2f} ms{seconds / step:7.1%}")
+    for op, seconds in {**found, "the rest": took - sum(found.values())}.items():
+        print(f"{op:44}{seconds * 1e3:9.2f} ms{seconds / took:7.1%}")
 
 
 if __name__ == "__main__":

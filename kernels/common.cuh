@@ -226,3 +226,12 @@ __device__ __forceinline__ Four philox(uint32 block, uint32 stream, uint32 step,
     out.word[0] = c0, out.word[1] = c1, out.word[2] = c2, out.word[3] = c3;
     return out;
 }
+
+// Number t of a stream in 0 ... 1, which `uniform` of philox.py makes 1,024 at a time.
+__device__ __forceinline__ double uniform(int t, uint32 stream, uint32 k0, uint32 k1)
+{
+    const Four bits = philox((uint32)(t % 1024) / 4, stream, (uint32)(t / 1024), k0, k1);
+    const uint32 first_two = t % 2 ? bits.word[1] : bits.word[0];
+    const uint32 last_two = t % 2 ? bits.word[3] : bits.word[2];
+    return (t % 4 < 2 ? first_two : last_two) * (1.0 / 4294967296.0);
+}

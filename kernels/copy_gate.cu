@@ -2,10 +2,11 @@
 // scores and K bytes, and K is about ten.
 #include "mixture.cuh"
 
-#define BUCKETS 10   // as in ops/reference/copying.py
-#define HIT 16       // added to a bucket: the candidate is the target
-#define NOTHING 255  // no candidate
-#define THREADS 256  // of the block that goes back over a candidate's rows
+// As in ops/reference/copying.py: of runs; added to a bucket where the candidate is the target; no candidate.
+constexpr int BUCKETS = 10;
+constexpr int HIT = 16;
+constexpr int NOTHING = 255;
+constexpr int THREADS = 256;  // of the block that goes back over a candidate's rows
 
 __device__ __forceinline__ bool is_hit(unsigned char recall) { return recall != NOTHING && recall >= HIT; }
 

@@ -239,11 +239,13 @@ __device__ __forceinline__ int drawn(
 // position: tokens drawn so in_memory, in device memory; `advance` below counts on. The number u of row
 // n is draws[n] or, where draws is null, word t % 1024 of Philox's (seed, stream first + n, step t / 1024),
 // as the sampler on the CPU draws it.
+// copied (N,): a token that recall_choose took in place of a draw, or -1; or null.
 // next (N,): the token to read next. out (most, N): the tokens; -1 after the end. done (N,).
 extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
     const REAL* logits, int stride, const REAL* b, const unsigned char* allowed, int allowed_stride,
     Share* in_memory, int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1,
-    uint32 first, const int* position, const double* draws, int start, int* next, int* out, int* done)
+    uint32 first, const int* position, const double* draws, const int* copied, int start, int* next, int* out,
+    int* done)
 {
     SHARED_ARRAY(Share, in_shared);
     __shared__ Shared s;
@@ -252,20 +254,13 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
         if (threadIdx.x == 0) next[n] = start, out[(size_t)t * N + n] = -1;
         return;
     }
-    double u = 0;
-    if (draws) {
-        u = draws[n];
-    } else {
-        const Four bits = philox((uint32)(t % 1024) / 4, first + n, (uint32)(t / 1024), k0, k1);
-        const uint32 first_two = t % 2 ? bits.word[1] : bits.word[0];
-        const uint32 last_two = t % 2 ? bits.word[3] : bits.word[2];
-        u = (t % 4 < 2 ? first_two : last_two) * (1.0 / 4294967296.0);
-    }
+    const double u = draws ? draws[n] : uniform(t, first + n, k0, k1);
     Rules rules;
     rules.temperature = (REAL)temperature, rules.top_p = top_p, rules.top_k = top_k, rules.greedy = greedy;
     const REAL* row = logits + (size_t)n * stride;
     const unsigned char* mask = allowed ? allowed + (size_t)n * allowed_stride : 0;
-    int id = drawn(row, b, mask, in_memory ? in_memory + (size_t)n * V : in_shared, V, rules, u, s);
+    int id = copied ? copied[n] : -1;
+    if (id < 0) id = drawn(row, b, mask, in_memory ? in_memory + (size_t)n * V : in_shared, V, rules, u, s);
     if (threadIdx.x != 0) return;
     if (id < 0) id = start;
     next[n] = id;

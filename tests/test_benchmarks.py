@@ -1,14 +1,12 @@
 """What few tests run: benchmarks and tools at least import, `pytest --benchmark` collects."""
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from documentation import ROOT, tool
 
-ROOT = Path(__file__).parent.parent
 SCRIPTS = sorted(path for name in ("benchmarks", "tools") for path in (ROOT / name).glob("*.py"))
 OPTIONAL = {"atheris", "soundfile", "torch"}  # those that a script can do nothing without
 IMPORTED = """
@@ -46,21 +44,28 @@ def test_the_benchmarks_collect():
         assert f"benchmarks/{path.name}::" in done.stdout
 
 
-def test_the_table_has_a_row_a_case_and_says_where_there_is_no_gpu(monkeypatch):
-    spec = importlib.util.spec_from_file_location("table", ROOT / "benchmarks" / "conftest.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "table", module)  # where dataclasses look
-    spec.loader.exec_module(module)
-    found = module.Throughput()
+def test_the_table_has_backends_below_each_other_and_says_which_are_missing():
+    found = tool("conftest", "benchmarks").Throughput()
     found.add("training", "numpy", 1000, 4000)
+    found.add("sampling", "numpy", 1234, 12340)
     found.add("training", "numba", 2000, 4000)
-    found.add("sampling", "numba", 1234, 12340)
     found.missing["cupy"] = "no CuPy"
-    none = [module.NO_GPU, "-", "-"]
-    assert found.table()[1:] == [
-        ["training", "1,000", "25%", "2,000", "50%", "2.00", *none],
-        ["sampling", "not run", "-", "1,234", "10%", "-", *none],
+    found.ceilings["CPU"] = {"fp32": 2e11, "bytes": 4.5e10}
+    assert found.lines()[2:] == [
+        "| training | numpy | 1,000 | 25% |",
+        "| training | numba | 2,000 | 50% |",
+        "| sampling | numpy | 1,234 | 10% |",
+        "bound, from what was measured first on the CPU: 200 GFLOP/s of a GEMM, 45.0 GB/s",
+        "cupy: no CuPy",
     ]
-    del found.missing["cupy"]
-    found.add("training", "cupy", 30000, 40000)
-    assert found.table()[1][-3:] == ["30,000", "75%", "15.00"]
+
+
+@pytest.mark.slow(keep=1)
+@pytest.mark.parametrize("method", ["step", "sampling"])
+def test_ours_and_the_bound_are_timed_in_processes_of_their_own(monkeypatch, method):
+    rivals = tool("rivals", "benchmarks")
+    case = rivals.Case("", 300, 3, 4 if method == "step" else 1, 8)
+    monkeypatch.setitem(rivals.CASES, "tiny", rivals.Timed(method, case, 5, method != "step"))
+    row = rivals.compare("tiny", rounds=2, threads=1, modes=[])
+    assert row["ours_tokens_per_second"] > 0 and row["share_of_bound"] > 0
+    assert row["ours_peak_mb"] > 30 and row["rival"] == ""

@@ -1,18 +1,19 @@
 """Each parser of files takes rubbish with one line; tools/fuzz.py does the same for longer."""
 
-import importlib.util
+import re
+import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from documentation import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-TOOL = Path(__file__).resolve().parents[1] / "tools" / "fuzz.py"
-SPEC = importlib.util.spec_from_file_location("fuzz", TOOL)
-fuzz = importlib.util.module_from_spec(SPEC)
-sys.modules["fuzz"] = fuzz
-SPEC.loader.exec_module(fuzz)
+sys.path.append(str(ROOT / "tools"))
+
+import fuzz
+import fuzz_targets
+
 TARGETS = fuzz.targets()
 BOUNDED = settings(
     deadline=None,
@@ -24,7 +25,7 @@ IN_PROCESS = [name for name, target in TARGETS.items() if not target.apart]
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(fuzz, "FOLDER", tmp_path_factory.mktemp("fuzz"))
+    monkeypatch.setattr(fuzz_targets, "FOLDER", tmp_path_factory.mktemp("fuzz"))
 
 
 def damages(data):
@@ -77,3 +78,21 @@ def test_a_finding_is_found():
 
     assert fuzz.loop(fuzz.Target([b"abc"], broken), 0.05, 1)[1]
     assert fuzz.check(fuzz.Target([b"abc"], broken), b"") == "KeyError: 'x'"
+
+
+@pytest.mark.parametrize("name", ["meta", "safetensors", "damage-model", "damage-meta"])
+def test_checkpoints_that_are_forged_or_damaged_cost_no_memory(name):
+    command = [sys.executable, str(ROOT / "tools" / "fuzz.py"), "--only", name, "--seconds", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    said = r".*: (.*) executions, 0 findings, memory \+(\d+) MB\n"
+    count, grown = re.fullmatch(said, done.stdout).groups()
+    assert int(count.replace(",", "")) > 20 and int(grown) < 200
+
+
+def test_a_damage_that_nobody_noticed_is_found(tmp_path):
+    path = fuzz_targets.small_checkpoint(tmp_path)
+    whole = {name: (path / name).read_bytes() for name in ("model.safetensors", "meta.json")}
+    whole["train.safetensors"] = (path / "train.safetensors").read_bytes()
+    with pytest.raises(AssertionError, match="nobody noticed"):
+        fuzz_targets.damage_reader(whole, "meta.json", None)(whole["meta.json"])

@@ -32,7 +32,7 @@ import gpu_ours
 import gpu_parts
 import gpu_report as report
 import gpu_tools
-import kernel_model
+import predictions
 from gpu_cases import WITHOUT, Case
 from gpu_workers import NOT_RUN, Entry, Failed, Server, Worker, first_line, interleaved
 
@@ -86,7 +86,7 @@ def test_a_smoke_run_on_the_stand_in_without_mido(tmp_path):
     assert all(name.startswith("softmax_head") for name in found["checks"]["never launched"])
     assert "2 passed" in found["checks"]["tests"]["summary"]
     assert "isn't here" in found["checks"]["memcheck"] or found["checks"]["memcheck"]
-    taken, known = kernel_model.measured(path), found["ceilings"]
+    taken, known = predictions.measured(path), found["ceilings"]
     assert (taken.memory, taken.l2, taken.bf16) == (known["bytes"], known["l2"], known["bf16"])
     page = path.with_suffix(".md").read_text()
     assert "## recurrent" in page and "| Bach: 50 epochs |" in page
@@ -102,27 +102,27 @@ def test_without_a_gpu_one_line_and_status_2(tmp_path):
     assert done.returncode == 2 and done.stderr.startswith("error: unknown part 'x'")
 
 
-PART = """import json, os, subprocess, sys, time
-name, file = sys.argv[1:3]
-with open(file, "w") as out:
-    json.dump({"loss": [{"who": name}], "checks": {name: 1}}, out)
-if name == "steps":
-    child = subprocess.Popen(["sleep", "60"], preexec_fn=os.setpgrp)
-    print(child.pid, flush=True)
-    time.sleep(60)
-if name == "rest":
-    os._exit(3)
-"""
+def part_of(name):
+    def part(session):
+        session.found.setdefault("loss", []).append({"who": name})
+        session.note("checks", name, 1)
+        if name == "steps":
+            session.ask(name, session.ours, "begins")
+        if name == "rest":
+            session.ask(name, session.ours, "dies")
+            raise ValueError("a line\nand another")
+
+    return part
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
-    """A run of 30 seconds whose parts are PART."""
-    (tmp_path / "part.py").write_text(PART)
-    monkeypatch.setattr(gpu, "PROGRAM", tmp_path / "part.py")
-    monkeypatch.setattr(gpu, "LEAST", 0.5)
-    monkeypatch.setattr(gpu, "LOOK", 0.2)
-    return gpu.Run(0.5, tmp_path)
+def session(tmp_path, monkeypatch):
+    """A session of 30 seconds of parts that fail in every way."""
+    monkeypatch.setattr(gpu_parts, "Worker", lambda module, *given, **few: Worker("faulty", *given))
+    monkeypatch.setattr(gpu_parts, "LEAST", 0.5)
+    for name in ("agree", "rest", "steps"):
+        monkeypatch.setitem(gpu_parts.PARTS, name, part_of(name))
+    return gpu_parts.Session(tmp_path / "results", 0.5)
 
 
 def alive(pid):
@@ -142,28 +142,28 @@ def ends(pid):
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="no /proc here")
-def test_a_part_is_ended_at_its_limit_with_all_it_started_and_its_rows_are_kept(run):
+def test_a_part_is_ended_at_its_limit_with_all_it_started_and_its_rows_are_kept(session, tmp_path):
     begun = time.monotonic()
-    run.part("steps", 1.5)
-    assert time.monotonic() - begun < 20
-    (pid,) = (run.folder / "results-log.txt").read_text().split()
+    session.run("steps", 6)
+    assert time.monotonic() - begun < 25
+    (pid,) = (tmp_path / "results-log.txt").read_text().split()
     assert ends(pid)
-    assert run.found["loss"] == [{"who": "steps"}]
-    assert run.found["errors"]["steps"].startswith("ended at its limit")
-    assert "| steps |" in (run.folder / "results.md").read_text()
+    assert session.found["loss"] == [{"who": "steps"}]
+    assert session.found["errors"]["steps"].startswith("not finished in ")
+    assert "| steps |" in (tmp_path / "results.md").read_text()
 
 
-def test_parts_add_up_and_those_without_time_are_named(run):
+def test_parts_add_up_and_those_without_time_are_named(session, tmp_path):
     shown = []
-    gpu.run_parts(run, ["agree", "rest"], shown.append)
-    assert run.found["loss"] == [{"who": "agree"}, {"who": "rest"}]
-    assert run.found["checks"] == {"agree": 1, "rest": 1}
-    assert run.found["errors"] == {"rest": "the process died with status 3"}
-    run.end = run.clock() + gpu.RESERVE + 0.4
-    gpu.run_parts(run, ["tests"], shown.append)
-    assert run.found["not run"] == ["tests"] and "tests: 0.0 s" in shown[-1]
-    assert json.loads((run.folder / "results.json").read_text()) == run.found
-    assert "- not run: tests" in (run.folder / "results.md").read_text()
+    gpu.run_parts(session, ["agree", "rest"], shown.append)
+    assert session.found["loss"] == [{"who": "agree"}, {"who": "rest"}]
+    assert session.found["checks"] == {"agree": 1, "rest": 1}
+    assert session.found["errors"] == {"rest": "ValueError: a line"}
+    session.end = time.monotonic() + 0.4
+    gpu.run_parts(session, ["tests"], shown.append)
+    assert session.found["not run"] == ["tests"] and "tests: 0.0 s" in shown[-1]
+    assert json.loads((tmp_path / "results.json").read_text()) == session.found
+    assert "- not run: tests" in (tmp_path / "results.md").read_text()
     assert any("| agree |" in text for text in shown)
 
 
@@ -323,7 +323,8 @@ def torch_side():
 
 
 def test_pytorchs_side_measures_all_that_the_parts_ask_of_it(torch_side, tmp_path, monkeypatch):
-    session = gpu_parts.Session(tmp_path / "x.json", 60, cases.sizes_of(8), small=False)
+    session = gpu_parts.Session(tmp_path / "x", 1, 8)
+    session.small = False
     asked = []
     monkeypatch.setattr(session, "compare", lambda table, entries, columns: asked.extend(entries))
     monkeypatch.setattr(session, "ask", lambda *given, **more: None)
@@ -351,6 +352,13 @@ def test_pytorch_trains_and_keeps_its_state(torch_side):
         losses = [float(step().detach()) for _ in range(30)]
         assert losses[-1] < losses[0] < 4
         assert losses[0] == pytest.approx(np.log(TINY.V), abs=0.3)
+
+
+@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+def test_pytorch_trains_on_notes(torch_side, head):
+    step = torch_side.step_call(Case("notes", 20, 3, 4, 8, head=head), "fp32")
+    losses = [float(step().detach()) for _ in range(30)]
+    assert losses[-1] < losses[0] == pytest.approx(20 * np.log(2), rel=0.2)
 
 
 def test_pytorch_pads_vocabularies_and_without_a_gpu_is_an_error(torch_side, monkeypatch):

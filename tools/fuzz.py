@@ -5,215 +5,35 @@
 atheris (pip install atheris) is guided by the branches that an input takes; without it, a loop
 mutates the seeds blindly. What isn't a UserError of one line is a finding: it is printed with the
 input, and the exit status is 1. Memory is bounded, as it is for the reader of piano rolls.
+
+`damage-…` damages a checkpoint's file: that must be noticed, or change nothing that is read. `meta`
+and `safetensors` are forged, with the right hashes: whatever fields, headers and sizes they make
+up, the checkpoint must be read and composed with, or be refused.
 """
 
 import argparse
+import contextlib
 import faulthandler
 import hashlib
 import inspect
-import io
 import json
 import mmap
 import os
-import pickle
 import random
+import resource
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-import scipy.io
-
-from lstm_music.corpus.disk import HASH, META, cache_hash, read_cache
-from lstm_music.corpus.load import Reading
-from lstm_music.corpus.roll_files import SPLITS, rolls_in
+import fuzz_targets
+from fuzz_targets import Target, targets
+from lstm_music.corpus.roll_process import in_use
 from lstm_music.errors import UserError
-from lstm_music.midi.files import read_midi, write_midi
-from lstm_music.midi.piece import Piece
-from lstm_music.network.config import Config
-from lstm_music.network.learning_rate import Annealing
-from lstm_music.network.model import Model
-from lstm_music.ops import get_ops
-from lstm_music.runs.checkpoint import Checkpoint, arrays_of
-from lstm_music.runs.folder import CONFIG, described_options
-from lstm_music.runs.meta import check_meta
-from lstm_music.runs.settings import Progress, Settings
-from lstm_music.sampling.from_checkpoint import composer_of
-from lstm_music.tokenizers.vocabulary import Vocabulary
-from lstm_music.untrusted import parse_json
 
 MEMORY = 1 << 30  # bytes of address space beyond what is loaded
 LARGEST = 1 << 16  # bytes of an input
-FOLDER = Path(tempfile.gettempdir()) / "lstm-music-fuzz"
-
-
-class Target(NamedTuple):
-    """A parser: inputs to begin with, and a call that raises nothing but a UserError.
-
-    apart: where the product has a process of its own for it, whose crash is one line too.
-    """
-
-    seeds: list[bytes]
-    call: Callable[[bytes], object]
-    apart: bool = False
-
-
-def targets() -> dict[str, Target]:
-    """Return every parser by name."""
-    FOLDER.mkdir(exist_ok=True)
-    return {
-        "midi": Target(midi_seeds(), lambda data: read_midi(data, "a")),
-        "mat": Target(mat_seeds(), lambda data: rolls_in(written("a.mat", data)), True),
-        "pickle": Target(pickle_seeds(), lambda data: rolls_in(written("a.pickle", data)), True),
-        "npy": Target(npy_seeds(), read_array),
-        "meta": Target([json.dumps(meta()).encode()], read_meta),
-        "safetensors": Target(safetensors_seeds(), read_arrays),
-        "config": Target([json.dumps(described()).encode()], read_config),
-        "primer": Target(midi_seeds(), read_primer),
-    }
-
-
-def written(name: str, data: bytes) -> Path:
-    """Write a file into the folder of inputs."""
-    path = FOLDER / name
-    path.write_bytes(data)
-    return path
-
-
-# Seeds ------------------------------------------------------------------------------------------
-
-
-def midi_seeds() -> list[bytes]:
-    """Return a small MIDI file of two tracks."""
-    track = np.array([(0, 1, 60), (240, 0, 60), (240, 1, 64), (480, 0, 64)], np.int32)
-    made = io.BytesIO()
-    write_midi(Piece("a", [track, track + np.array([120, 0, 3], np.int32)]), made)
-    return [made.getvalue()]
-
-
-def mat_seeds() -> list[bytes]:
-    """Return a data set as MATLAB has it, compressed and not."""
-    cells = np.empty((1, 2), object)
-    cells[0] = [np.eye(3, 88, dtype=np.uint8), np.eye(2, 88)]
-    made = []
-    for compressed in (False, True):
-        file = io.BytesIO()
-        scipy.io.savemat(file, {f"{s}data": cells for s in SPLITS}, do_compression=compressed)
-        made.append(file.getvalue())
-    return made
-
-
-def pickle_seeds() -> list[bytes]:
-    """Return a data set in each protocol, as tuples and as arrays."""
-    tuples = {split: [[(60, 64), ()], [(21,)]] for split in SPLITS}
-    arrays = {split: [[np.array([60, 64])], [[np.int64(60)]]] for split in SPLITS}
-    return [pickle.dumps(music, n) for n in range(6) for music in (tuples, arrays)]
-
-
-def npy_seeds() -> list[bytes]:
-    """Return an array as a prepared corpus has it."""
-    file = io.BytesIO()
-    np.save(file, np.arange(12, dtype=np.int32).reshape(6, 2))
-    return [file.getvalue()]
-
-
-def meta() -> dict[str, object]:
-    """Return what meta.json of a checkpoint says."""
-    words = ["piece-end", "note-on-60-0", "note-off-60-120"]
-    return {
-        "model": Config(3, 4, 4, 1).to_json(),
-        "vocabulary": Vocabulary(words).to_json(),
-        "tokenizer": {"name": "message", "layout": "merge"},
-        "corpus": {"name": "a", "key": "b", "longest_note": 480, "most_notes": 2, "max_tracks": 1},
-        "primers": [{"name": "a.mid", "ids": [1, 2]}],
-        "settings": asdict(Settings()),
-        "progress": Progress(step=9, best=1.5).to_json(),
-        "annealing": Annealing(0.01).to_json(),
-        "optimizer_steps": 9,
-        "step": 9,
-        "sha256": {},
-    }
-
-
-def safetensors_seeds() -> list[bytes]:
-    """Return arrays as a checkpoint has them."""
-    from safetensors.numpy import save
-
-    return [save({"a": np.ones((2, 3), np.float32), "b": np.zeros(2)}), save({})]
-
-
-def described() -> dict[str, object]:
-    """Return what config.json of a run says."""
-    return {
-        "format": 1,
-        "source": {"corpus": "bach", "data": None},
-        "tokenizer": {"name": "message", "layout": "merge"},
-        "reading": asdict(Reading()),
-        "model": Config(3).to_json(),
-        "training": asdict(Settings()),
-    }
-
-
-# Calls ------------------------------------------------------------------------------------------
-
-
-def read_array(data: bytes) -> None:
-    """Read a prepared corpus whose array is this and whose hash is right."""
-    folder = FOLDER / "cache"
-    folder.mkdir(exist_ok=True)
-    (folder / "ids.npy").write_bytes(data)
-    (folder / META).write_text("{}")
-    (folder / HASH).write_text(cache_hash(folder))
-    found = read_cache(folder)
-    if found is not None and any(a.dtype.hasobject for a in found[1].values()):
-        raise AssertionError("an array of objects")
-
-
-def read_meta(data: bytes) -> None:
-    """Check a checkpoint's meta.json as `read_checkpoint` does."""
-    try:
-        check_meta(dict(parse_json(data)))
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-
-
-def read_arrays(data: bytes) -> None:
-    """Read the arrays of a checkpoint as `read_arrays` does."""
-    from safetensors import SafetensorError
-
-    try:
-        arrays_of(data)
-    except (KeyError, TypeError, ValueError, SafetensorError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-
-
-def read_config(data: bytes) -> None:
-    """Read the description of a run."""
-    described_options(written(CONFIG, data).parent)
-
-
-_composers: list[Checkpoint] = []
-
-
-def read_primer(data: bytes) -> None:
-    """Read a MIDI file as the opening of a piece."""
-    if not _composers:
-        config, vocabulary = check_meta(described_model := meta())
-        parameters = Model(config, get_ops("numpy")).parameters
-        _composers.append(Checkpoint(FOLDER, described_model, config, vocabulary, parameters))
-    checkpoint = _composers[0]
-    model = Model(checkpoint.config, get_ops("numpy"), parameters=checkpoint.parameters)
-    composer = composer_of(checkpoint, model)
-    opening = composer.opening_of(written("a.mid", data), lambda line: None)
-    composer.cut(opening.music, 64, None)
-
-
-# Fuzzing ----------------------------------------------------------------------------------------
+HEAD = 64  # bytes in which every third change is: the headers
 
 
 def check(target: Target, data: bytes) -> str:
@@ -233,20 +53,24 @@ def mutated(seeds: list[bytes], rng: random.Random) -> bytes:
     """Return a seed with some parts changed, or rubbish."""
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 2, 4, 16))):
-        at = rng.randrange(len(data) + 1)
-        kind = rng.randrange(6)
+        at = rng.randrange(min(len(data), HEAD) + 1 if rng.random() < 1 / 3 else len(data) + 1)
+        kind, n = rng.randrange(8), rng.randint(1, rng.choice((8, 8, 4096)))
         if kind == 0 and at < len(data):
             data[at] ^= 1 << rng.randrange(8)
         elif kind == 1:
             data[at : at + 1] = bytes([rng.choice((0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)))])
         elif kind == 2:
-            del data[at : at + rng.randint(1, 8)]
+            del data[at : at + n]
         elif kind == 3:
-            data[at:at] = rng.randbytes(rng.randint(1, 8))
+            data[at:at] = rng.randbytes(min(n, 8))
         elif kind == 4:
             source = rng.choice(seeds)
             start = rng.randrange(len(source))
-            data[at:at] = source[start : start + rng.randint(1, 64)]
+            data[at:at] = source[start : start + n]
+        elif kind == 5:
+            data[at : at + n] = bytes(len(data[at : at + n]))  # as of a disk that never wrote it
+        elif kind == 6:
+            del data[at:]
         else:
             data[at : at + 4] = rng.choice((0, 2**31 - 1, 2**32 - 1, 2**16)).to_bytes(4, "little")
     return bytes(data[:LARGEST])
@@ -262,7 +86,7 @@ def loop(
     rng, until = random.Random(seed), time.monotonic() + seconds
     count, findings = 0, dict[str, bytes]()
     while time.monotonic() < until:
-        data = mutated(target.seeds, rng)
+        data = (target.mutate or mutated)(target.seeds, rng)
         count += 1
         if counter is not None:
             counter[:8] = count.to_bytes(8, "little")
@@ -277,7 +101,7 @@ def loop_apart(target: Target, seconds: float, seed: int) -> tuple[int, dict[str
     until = time.monotonic() + seconds
     count, crashes, findings = 0, 0, dict[str, bytes]()
     counter = mmap.mmap(-1, 8)
-    found = FOLDER / "findings"
+    found = fuzz_targets.FOLDER / "findings"
     while (left := until - time.monotonic()) > 0:
         counter[:8] = bytes(8)
         child = os.fork()
@@ -301,7 +125,7 @@ def guided(target: Target, seconds: float, seed: int) -> None:
 
     if target.apart:
         bound()
-    folder = FOLDER / f"seeds-{hashlib.sha256(target.seeds[0]).hexdigest()[:8]}"
+    folder = fuzz_targets.FOLDER / f"seeds-{hashlib.sha256(target.seeds[0]).hexdigest()[:8]}"
     folder.mkdir(exist_ok=True)
     for n, data in enumerate(target.seeds):
         (folder / f"seed-{n}").write_bytes(data)
@@ -314,7 +138,7 @@ def guided(target: Target, seconds: float, seed: int) -> None:
         atheris.instrument_func(function)
     words = [f"-max_total_time={int(seconds)}", f"-seed={seed}", f"-max_len={LARGEST}"]
     atheris.Setup([sys.argv[0], *words, "-rss_limit_mb=4096", "-print_final_stats=1",
-                   f"-artifact_prefix={FOLDER}/", str(folder)], one)  # fmt: skip
+                   f"-artifact_prefix={fuzz_targets.FOLDER}/", str(folder)], one)  # fmt: skip
     atheris.Fuzz()
 
 
@@ -354,8 +178,9 @@ def main() -> int:
             count, findings, crashes = loop_apart(found[name], share, args.seed)
             contained = f", {crashes} crashes of the process that reads it"
         else:
+            before = peak()
             count, findings = loop(found[name], share, args.seed)
-            contained = ""
+            contained = f", memory +{peak() - before >> 20} MB"
         print(f"{name}: {count:,} executions, {len(findings)} findings{contained}", flush=True)
         for wrong, data in findings.items():
             print(f"  {wrong}: {data[:400]!r}")
@@ -363,16 +188,16 @@ def main() -> int:
     return status
 
 
+def peak() -> int:
+    """Return the most memory this process ever held, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
+
+
 def bound() -> None:
     """Bound this process's memory, where the system can."""
-    try:
-        import resource
-
-        from lstm_music.corpus.roll_process import in_use
-
+    with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_AS, (in_use() + MEMORY, resource.RLIM_INFINITY))
-    except (ImportError, OSError, ValueError):
-        return
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from small import COMPUTE, SMALL, heed_signals, metrics, target, without_override
@@ -15,7 +14,6 @@ from lstm_music.runs.checkpoint import checkpoints_of, read_run
 from lstm_music.training import resuming
 from lstm_music.training.trainer import Trainer
 
-REPO = Path(__file__).resolve().parents[2]
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
 ENDLESS = ("--early-stop", 0, "--max-steps", 10**6)
 
@@ -36,30 +34,6 @@ def ended(process):
     """Wait for a process; return its status and the lines of its standard error."""
     _, err = process.communicate(timeout=60)
     return process.returncode, err.splitlines()
-
-
-def campaign(name, *words):
-    """Run a campaign of tools/ that should find nothing wrong; return what it printed."""
-    done = subprocess.run(
-        [sys.executable, str(REPO / "tools" / name), *map(str, words)],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_random_moments_ends_as_one_that_never_stopped():
-    said = campaign("kill_campaign.py", "--kills", 3, "--steps", 200)
-    assert "3 kills at steps" in said
-    assert said.endswith("at the last checkpoint: 0; different in the end: nothing\n")
-
-
-def test_damage_and_forgeries_are_detected_or_harmless():
-    said = campaign("damage_campaign.py", "--damages", 100, "--forgeries", 100)
-    assert "detected" in said and "refused" in said
 
 
 def test_a_second_process_is_refused_and_the_first_goes_on(fails, folder):

@@ -9,7 +9,8 @@ from lstm_music.cli import report as command_report
 from lstm_music.midi.files import read_midi
 from lstm_music.rendering import audio, score
 from lstm_music.report import gathering
-from lstm_music.report.page import MOST, RunReport
+from lstm_music.report.page import MOST
+from lstm_music.report.told import RunReport
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """A side of benchmarks/gpu_workers.py that fails in every way, for tests of its processes."""
 
 import os
+import subprocess
+import sys
 import time
 from typing import NamedTuple
 
@@ -38,6 +40,10 @@ class Faulty:
     def sleeps(self):
         time.sleep(60)
 
+    def begins(self):
+        code = "import os, time; os.setpgrp(); print(os.getpid(), flush=True); time.sleep(60)"
+        subprocess.run([sys.executable, "-c", code], check=True)
+
     def number(self, x, fault=""):
         def round():
             return getattr(self, fault)() if fault else x
@@ -45,5 +51,5 @@ class Faulty:
         return Made(round, {"pid": os.getpid()})
 
 
-def start():
+def start(**settings):
     return Faulty()

@@ -786,11 +786,20 @@ def test_one_word_is_certain(any_ops):
     assert not gradient.any()
 
 
+def with_mixtures(op, case, *copied):
+    """A case, and of an op that takes mixtures the same of those whose copies have such shares."""
+    yield case
+    N = len(case.args["losses"])
+    for share in copied if op.endswith("xent") else ():
+        mix = Mixture(np.full(N, -0.7), np.full(N, share))
+        yield case._replace(args=case.args | {"mix": mix})
+
+
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("op", ["softmax_xent", "softmax_nll"])
 def test_a_loss_shows_that_a_logit_is_no_number(any_ops, op, bad):
-    """Training stops at such a loss; wherever it is hidden, it must come out."""
+    """Training stops at such a loss; wherever it is hidden, it must come out, of a mixture too."""
     V = 35
     logits = np.zeros((V, V))
     np.fill_diagonal(logits, bad)
@@ -799,8 +808,9 @@ def test_a_loss_shows_that_a_logit_is_no_number(any_ops, op, bad):
         "targets": np.full(V, 3, np.int32),
         "losses": np.zeros(V),
     } | ({"scale": 1.0} if op == "softmax_xent" else {})
-    found = run(any_ops, op, Case(args, ("losses",), scratch=("logits",)))
-    assert not np.isfinite(found["losses"]).any()
+    plain = Case(args, ("losses",), scratch=("logits",))
+    for case in with_mixtures(op, plain, -0.7, -np.inf):
+        assert not np.isfinite(run(any_ops, op, case)["losses"]).any()
 
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
@@ -847,8 +857,10 @@ def not_finite(op, bad):
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("op", ["sigmoid_xent", "sigmoid_nll", "nade_xent", "nade_nll"])
 def test_a_loss_of_notes_shows_that_a_logit_is_no_number(any_ops, op, bad):
-    losses = run(any_ops, op, not_finite(op, bad))["losses"]
-    assert not np.isfinite(losses).any()
+    # A copy makes up for a network that is sure of the contrary: such a loss is finite.
+    copied = (-np.inf,) if bad == -np.inf else (-0.7, -np.inf)
+    for case in with_mixtures(op, not_finite(op, bad), *copied):
+        assert not np.isfinite(run(any_ops, op, case)["losses"]).any()
 
 
 @pytest.mark.parametrize("op", ["nade_xent", "nade_nll"])

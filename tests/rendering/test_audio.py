@@ -121,11 +121,6 @@ def test_the_same_music_gives_the_same_file():
     assert audio.wav_bytes(tune())[0] == audio.wav_bytes(tune())[0]
 
 
-def test_render_writes_what_wav_bytes_returns(tmp_path):
-    sound = audio.render(tune(), tmp_path / "tune.wav")
-    assert ((tmp_path / "tune.wav").read_bytes(), sound) == audio.wav_bytes(tune())
-
-
 def test_music_that_is_too_long_is_refused():
     long = midi_of(Piece("long", [track_of([(0, 480 * 90 * 31, 60)])]))
     with pytest.raises(UserError, match="too long to render"):

@@ -280,7 +280,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
     model = model_of(checkpoint)
     copies = copies_of(model, rules_of(checkpoint), Options())
     rules = composer_of(checkpoint, model).rules
-    past, state, memory, x = Past(copies, 400), State(rules), model.zero_state(1), 0
+    past, state, memory, x = Past(copies), State(rules), model.zero_state(1), 0
     for step in composed(opened, checkpoints, kind, seed):
         _, memory = model.step(np.array([x], np.int32), memory)
         if step["scores"]:
@@ -313,7 +313,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
 def test_frames_are_copied_as_in_python(opened, checkpoints, kind):
     checkpoint, counts = checkpoints[kind], [0, 0]
     copies = copies_of(model_of(checkpoint), rules_of(checkpoint), Options())
-    past = FramePast(copies, 400)
+    past = FramePast(copies)
     for step in composed(opened, checkpoints, kind, 3):
         if step["scores"]:
             frame = np.full(NOTES, 7, np.uint8)  # what the network would have drawn

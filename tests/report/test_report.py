@@ -23,22 +23,12 @@ from lstm_music.network.config import Config
 from lstm_music.network.model import Model, parameter_shapes
 from lstm_music.ops import get_ops
 from lstm_music.rendering.charts import Curve, curves, ticks
-from lstm_music.rendering.html import Html, joined, tag
+from lstm_music.rendering.html import Html, joined, json_in_html, tag
 from lstm_music.report.browser_model import LARGEST, in_16_bits, page_model, weights_size
 from lstm_music.report.gathering import Room, compose
 from lstm_music.report.media import RATE, small_svg, small_wav
-from lstm_music.report.page import (
-    MOST,
-    Picture,
-    Row,
-    RunReport,
-    Sample,
-    Table,
-    annealed,
-    json_in_html,
-    page,
-    sample_data,
-)
+from lstm_music.report.page import MOST, annealed, page, sample_data
+from lstm_music.report.told import Picture, Row, RunReport, Sample, Table
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.rules import BAR_LINE, NOTE_OFF, NOTE_ON, PIECE_END, PLACE, TRACK_END

@@ -21,7 +21,8 @@ from lstm_music.ops import get_ops
 from lstm_music.ops.reference.maths import sigmoid
 from lstm_music.report.browser_model import in_16_bits
 from lstm_music.report.gathering import Room, compose
-from lstm_music.report.page import RunReport, page
+from lstm_music.report.page import page
+from lstm_music.report.told import RunReport
 from lstm_music.runs.checkpoint import read_checkpoint, read_run
 from lstm_music.runs.opened import bundled_model
 from lstm_music.sampling.from_checkpoint import composer_of

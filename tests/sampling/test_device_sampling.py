@@ -13,6 +13,7 @@ from small import counts_of, small_corpus, small_rolls
 from lstm_music.midi.piece import WHOLE_NOTE as BAR
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
+from lstm_music.network.recall_rules import recall_rules
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
@@ -158,7 +159,8 @@ def test_a_whole_piece_is_the_cpus(options):
     assert any(found)
 
 
-def test_a_captured_token_is_kernels_and_products_alone(monkeypatch):
+def nodes_of(monkeypatch, config, *kept):
+    """The nodes of two captured tokens of a model; kept: rules, primers and recall, if any."""
     ops, nodes, capture = CupyOps("float32", cupy=HostCupy()), [], device_sampling.captured
 
     def noting(*args):
@@ -167,10 +169,29 @@ def test_a_captured_token_is_kernels_and_products_alone(monkeypatch):
         return graph
 
     monkeypatch.setattr(device_sampling, "captured", noting)
-    model = Model(Config(vocabulary=23, embedding=4, hidden=5, layers=2), ops, seed=1)
-    DeviceSampler(model, 3, Options(seed=5), START).run(6)
-    layers = ["embedding_forward", "lstm_step_forward", "lstm_step_forward"]
-    assert nodes == [[*layers, "gemm", "add", "sample_forward", "sample_advance"]] * 2
+    sampler = DeviceSampler(Model(config, ops, seed=1), 3, Options(seed=5), START)
+    if kept:
+        sampler.keep_to(*kept)
+    sampler.run(6)
+    return nodes
+
+
+STEP = ["embedding_forward", "lstm_step_forward", "lstm_step_forward", "gemm", "add"]
+
+
+def test_a_captured_token_is_kernels_and_products_alone(monkeypatch):
+    found = nodes_of(monkeypatch, Config(vocabulary=23, embedding=4, hidden=5, layers=2))
+    assert found == [[*STEP, "sample_forward", "sample_advance"]] * 2
+
+
+def test_so_it_is_with_rules_and_a_copy_gate(monkeypatch):
+    rules, corpus = rules_and_words(EVENTS, 960, 2)
+    recall = recall_rules(corpus.vocabulary, {"name": "event"})
+    config = Config(len(corpus.vocabulary), 4, 5, 2, copy=recall.candidates)
+    chosen = ["rules_forward", "gemm", "divide", "recall_choose", "sample_forward"]
+    after = ["rules_advance", "recall_advance", "sample_advance"]
+    found = nodes_of(monkeypatch, config, rules, [(), (), ()], recall)
+    assert found == [[*STEP, *chosen, *after]] * 2
 
 
 # With rules -------------------------------------------------------------------------------------
@@ -208,15 +229,19 @@ def short(monkeypatch):
     monkeypatch.setattr(device_sampling, "LOOK_EVERY", 16)
 
 
-def models(corpus, head="softmax"):
-    """The same model on the CPU and on the stand-in for a GPU."""
+def models(corpus, head="softmax", copy=0):
+    """The same model on the CPU and on the stand-in for a GPU; copy: candidates of its gate."""
     words = word_parts(corpus.vocabulary) if head == "factored" else None
-    config = Config(len(corpus.vocabulary), 4, 5, 2, head=head, **counts_of(words))
+    config = Config(len(corpus.vocabulary), 4, 5, 2, head=head, copy=copy, **counts_of(words))
     cuda = CupyOps("float64", cupy=HostCupy(("shuffled",)))
     made = [Model(config, ops, seed=5, words=words) for ops in (NumpyOps("float64"), cuda)]
     for model in made:  # so that what is drawn depends on what is remembered
         for name in {"softmax": ("W",), "factored": ("Wc", "A")}[head]:
             model.parameters[f"head.{name}"] *= 8
+        if copy:  # as often as not
+            random = np.random.default_rng(0).normal(size=(5, copy))
+            model.parameters["copy.G"] = model.ops.asarray(3 * random)
+            model.parameters["copy.R"] += 3
     return made
 
 
@@ -260,14 +285,41 @@ def test_events_that_fit_no_limit_or_lack_words(short, without):
     check_pieces(*models(corpus), rules, Options(limit=100))
 
 
-def check_pieces(on_cpu, on_gpu, rules, options):
-    tried = sample(on_cpu, [()] * 6, Options(length=20, temperature=2.0, seed=9), rules)
+COPYING = [
+    Options(),
+    Options(length=90, temperature=0.7, top_p=0.8, repetition=1.0),
+    Options(limit=5 * BAR, seed=3, repetition=-1.0),
+    Options(limit=3 * BAR, greedy=True),
+    Options(beyond=True, bars=2, seed=4, top_k=3),
+]
+
+
+@pytest.mark.parametrize("options", COPYING, ids=str)
+@pytest.mark.parametrize("head", ["softmax", "factored", "event"])
+def test_what_is_copied_is_the_cpus(corpus, short, head, options):
+    if head == "event":
+        rules, corpus = rules_and_words(EVENTS, 960, 2)
+        recall = recall_rules(corpus.vocabulary, {"name": "event"})
+    else:
+        habits = (corpus.longest_note, corpus.max_tracks, corpus.most_notes)
+        rules = message_rules(corpus.vocabulary, corpus.tokenizer.layout, *habits)
+        recall = corpus.recall
+    made = models(corpus, head.replace("event", "softmax"), recall.candidates)
+    check_pieces(*made, rules, options, recall)
+    assert made[1].ops.xp.launches["recall_choose"]
+
+
+def check_pieces(on_cpu, on_gpu, rules, options, recall=None):
+    tried = sample(
+        on_cpu, [()] * 6, Options(length=20, temperature=2.0, seed=9), rules, recall=recall
+    )
     lengths = (0, 3, 0, 20, 1, 12)
     most = 20 if options.beyond else options.length or 20
     primers = [ids[: min(n, most)] for ids, n in zip(tried, lengths, strict=True)]
-    expected = sample(on_cpu, primers, options, rules)
-    shown = []
-    found = sample_on_device(on_gpu, primers, options, rules, lambda *done: shown.append(done))
+    expected, shown = sample(on_cpu, primers, options, rules, recall=recall), []
+    found = sample_on_device(
+        on_gpu, primers, options, rules, lambda *done: shown.append(done), recall
+    )
     assert found == expected
     assert shown == sorted(shown)
 

@@ -12,6 +12,8 @@ from lstm_music.errors import UserError
 from lstm_music.midi.roll import NOTES
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model, part
+from lstm_music.network.recall import FIELDS
+from lstm_music.network.recall_rules import frame_rules
 from lstm_music.ops import NumpyOps, get_ops
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
@@ -334,3 +336,18 @@ def test_a_gpu_draws_the_same_frames(head, monkeypatch):
         assert np.allclose(*thresholds)
         greedy["thresholds"] = thresholds[0] + 1e-9
     assert same(compose(on_gpu, **greedy), compose(on_cpu, **greedy))
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
+@pytest.mark.parametrize("head", HEADS)
+def test_a_gpu_copies_the_same_frames(head, monkeypatch):
+    monkeypatch.setattr(sampler, "ROWS", 3)
+    recall, found = frame_rules(4, np.zeros((0, FIELDS), np.int64)), []
+    config = Config(NOTES, 4, 5, 1, head=head, nade=6, copy=recall.candidates)
+    for ops in (NumpyOps("float64"), CupyOps("float64", cupy=HostCupy(("shuffled",)))):
+        model = lively(Model(config, ops, seed=5))
+        model.parameters["copy.R"] *= 0  # a candidate is as likely as the network's own frame
+        options = Options(length=20, seed=2)
+        found.append(sample_frames(model, [NOTHING] * 3, options, recall=recall))
+    assert same(*found)
+    assert sum((piece[:-1] == piece[1:]).all(axis=1).sum() for piece in found[0]) > 8

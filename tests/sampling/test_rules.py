@@ -15,6 +15,7 @@ from rule_walks import BAR, KINDS, digest, primer_of, steps_of, tried, walk_of
 from lstm_music.network.config import State
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.report.browser_model import as_lists
+from lstm_music.report.rules_script import rules_script
 from lstm_music.sampling import compiled_rules, sampler
 from lstm_music.sampling import rules as sampling_rules
 from lstm_music.sampling.automaton import Piece, advance, limit_of, next_bar
@@ -213,7 +214,7 @@ def endless(seed):
 
 def walk_on_the_page(seeds, mutate=lambda code: code):
     """Hold walks of the page's script to those in Python; return how many steps they took."""
-    code = "\n".join((PAGE / name).read_text("utf-8") for name in ("rules_table.js", "rules.js"))
+    code = "\n".join([rules_script(), (PAGE / "rules.js").read_text("utf-8")])
     total = 0
     with Browser() as browser:
         script = json.dumps(f"{mutate(code)}\nglobalThis.walk = {WALK}")
@@ -301,7 +302,7 @@ def with_cell(name):
     """Change what a table says of the first phase and a note-on, as it is generated."""
 
     def mutate(code):
-        table = re.search(rf"{name}\b.*?= [\[{{]\n\s+[\[{{]\d+, (\d+),", code, re.DOTALL)
+        table = re.search(rf"{name}\b.*?= [\[{{]\s*[\[{{]\d+, (\d+),", code, re.DOTALL)
         if table is None:
             return code
         return code[: table.start(1)] + str(int(table[1]) ^ 1) + code[table.end(1) :]

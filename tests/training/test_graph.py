@@ -151,9 +151,12 @@ def test_so_it_is_in_bf16():
     assert len(found) == 43
 
 
-def test_a_copy_gate_is_three_products_and_two_kernels():
+def test_a_copy_gate_is_three_products_and_four_kernels():
     forward, backward = layer("lstm_sequence")
-    gate = ["gemm", "copy_gate_shares"], ["copy_gate_backward", "gemm", "gemm"]
+    gate = (
+        ["gemm", "divide", "copy_gate_shares"],
+        ["copy_gate_backward", "divide", "gemm", "gemm"],
+    )
     chunk = ["gemm", "softmax_xent_backward", "gemm", "gemm", "column_sum"]
     found = nodes(Config(473, copy=9), "fp32")
     assert found == OPENING + 2 * forward + gate[0] + chunk + gate[1] + 2 * backward + CLOSING

@@ -19,16 +19,25 @@ RUNS = {
     "band": "bands --drums --tracks flatten",
     "beat": "beats --drums --representation event",
     "long": "long --representation event",
+    "copies": "music --copy --representation event",
+    "copies-flatten": "music --copy --tracks flatten",
+    "copies-chord": "music --copy --representation chord",
+    "copies-nade": "music --copy --head nade --nade 5",
 }
 """Runs to sample from and to evaluate, by name. Their one step has no size, so that they are as
 they began, on every processor: what training makes is held apart."""
+
+COPIES = [run for run, words in RUNS.items() if "--copy" in words]
 
 LEARNT = {"learnt": "music --epochs 4 --lr 0.02 --anneal-factor 0.5 --anneal-patience 1"}
 """Runs that learnt, whose curves are worth a picture."""
 
 OLD = ("v1", "v2")  # runs that versions of those formats wrote
 MODELS = ("bach", "jsb", "muse")  # that come with the package
-TOKENS = ("flatten", "merge", "factored", "event", "chord", "band", "bach", *OLD)
+TOKENS = (
+    "flatten", "merge", "factored", "event", "chord", "band", "bach", *OLD,
+    "copies", "copies-flatten", "copies-chord",
+)  # fmt: skip
 MESSAGES = ("flatten", "merge", "factored", "band", *OLD)
 ROLLS = ("thin", "sigmoid", "nade", "jsb", "muse")
 
@@ -53,6 +62,7 @@ QUICK_SAMPLES = lines("""
     sample nade --primer primer.mid --length 10
     sample band --length 60 --num 2
     sample v2 --length 40
+    sample copies --bars 4 --repetition 1
     sample --baseline chord-frequency --corpus music --bars 4
 """)
 EVERY_RUN = lines("""
@@ -125,6 +135,7 @@ def samples():
         for words in options
         if run != "beat" or "primer.mid" not in words
     ]
+    made += [f"sample {run} --length 40 --repetition {x}" for run in COPIES for x in (-3, 2)]
     return unique([*QUICK_SAMPLES, *WHOLE_PIECES, *BASELINES, *made])
 
 
@@ -136,6 +147,7 @@ QUICK_TRAINING = lines("""
     train music --representation note --epochs 2 --optimizer sgd --lr 0.1
     train music --head nade --nade 5 --max-steps 12
     train bach --max-pieces 12 --max-steps 2
+    train music --copy --representation event --epochs 2
 """)
 KINDS = lines("""
     train music --tracks flatten
@@ -189,6 +201,7 @@ def training():
     """The commands that train."""
     made = [f"{kind} --optimizer {name} --epochs 2" for kind in KINDS for name in OPTIMIZERS]
     made += [f"{kind} --epochs 2 --backend numba" for kind in KINDS]
+    made += [f"{kind} --copy --epochs 2 {b}" for kind in KINDS for b in ("", "--backend numba")]
     made += [f"{KINDS[0]} --epochs 3 {words}" for words in TRAINING_OPTIONS]
     made += [f"{KINDS[6]} --epochs 2 {words}" for words in TRAINING_OPTIONS[:9]]
     made += [f"{KINDS[3]} --epochs 2 --backend numba {w}" for w in TRAINING_OPTIONS[:8]]
@@ -205,6 +218,7 @@ QUICK_MEASURES = lines("""
     evaluate --music long --bars 2 --num 4
     report chord
     figures sigmoid
+    evaluate copies copies-nade copies-chord
 """)
 CORPORA = lines("""
     corpus music

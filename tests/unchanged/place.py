@@ -102,7 +102,7 @@ class Place:
     def _make(self, name):
         known = {k: f"{words} --max-steps 1 --lr 1e-30" for k, words in RUNS.items()} | LEARNT
         if name in known and not Path("runs", name).exists():
-            call("train", f"{known[name]} {SIZE} --run {name} --quiet".split())
+            call("train", f"{gated(known[name])} {SIZE} --run {name} --quiet".split())
 
     def is_steady(self, line):
         """Whether composing gives the same with the network's weights nudged, up and down."""
@@ -192,7 +192,7 @@ def trained(words):
         shutil.copytree(Path("runs", words[old]), run, symlinks=True)
         words = [*words[:old], str(run), *words[old + 1 :]]
     else:
-        words = [*words, "--run", str(run)]
+        words = [*gated(" ".join(words)).split(), "--run", str(run)]
         words += [] if "--usual-size" in words else SIZE.split()
     _, warned = call("train", [word for word in words if word != "--usual-size"])
     with (run / "metrics.csv").open(encoding="utf-8") as file:
@@ -206,7 +206,14 @@ def trained(words):
     music = [hash_of(path.read_bytes()) for path in sorted((run / "samples").iterdir())]
     config = json.loads((run / "config.json").read_text("utf-8"))
     settings = [config.get(name) for name in ("model", "tokenizer", "reading", "training")]
+    if not settings[0]["copy"]:
+        del settings[0]["copy"]
     return Result([rows, tensors, music, warned, settings], losses)
+
+
+def gated(line):
+    """Options of a network without a copy gate where they ask for none: most are older than it."""
+    return line if "--copy" in line else f"{line} --no-copy"
 
 
 def bytes_of(item):

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ piano rolls and scores, music by the model, by its network before training, and 
 frequency. Scores need music21 and verovio.
 """
 
-Figure = tuple[str, Callable[[Path], str]]
-"""A file's name, and what writes it to a path and returns a remark."""
+Figure = tuple[str, Callable[[Path], str | None]]
+"""A file's name, and what writes it to a path and may return a remark."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -87,12 +88,10 @@ def of_file(path: Path) -> list[Figure]:
         piece, _ = read_any(path, path.stem)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give another MIDI file") from error
-
-    def roll(to: Path) -> str:
-        figures.piano_roll(piece, to, piece.velocities)
-        return ""
-
-    return [(f"{path.stem}.png", roll), *scores(path.stem, lambda: piece)]
+    made: list[Figure] = [
+        (f"{path.stem}.png", lambda to: figures.piano_roll(piece, to, piece.velocities))
+    ]
+    return made + scores(path.stem, lambda: piece)
 
 
 def of_run(args: argparse.Namespace) -> tuple[list[Figure], Path]:
@@ -129,11 +128,10 @@ def losses(checkpoint: Checkpoint, run_folder: Path | None) -> list[Figure]:
     return [("loss.png", draw)]
 
 
-def tokens(name: str, checkpoint: Checkpoint, run_folder: Path | None, to: Path) -> str:
+def tokens(name: str, checkpoint: Checkpoint, run_folder: Path | None, to: Path) -> None:
     """Draw how often each token of a run's corpus occurs."""
     reading = reading_of(checkpoint, run_folder)
     figures.token_frequency(own_corpus(name, checkpoint, run_folder, reading), to)
-    return ""
 
 
 def embedding(checkpoint: Checkpoint, args: argparse.Namespace, to: Path) -> str:
@@ -159,18 +157,8 @@ def music(
     title: str, composer: Callable[[], Composer[Any]], args: argparse.Namespace
 ) -> list[Figure]:
     """Return the piano roll and the score of what a composer composes, from silence."""
-    kept: list[Piece] = []
-
-    def piece() -> Piece:
-        if not kept:
-            kept.append(composed(composer(), title, args))
-        return kept[0]
-
-    def roll(to: Path) -> str:
-        figures.piano_roll(piece(), to)
-        return ""
-
-    return [(f"{title}.png", roll), *scores(title, piece)]
+    piece = cache(lambda: composed(composer(), title, args))
+    return [(f"{title}.png", lambda to: figures.piano_roll(piece(), to)), *scores(title, piece)]
 
 
 def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> Piece:
@@ -184,12 +172,8 @@ def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> P
 
 def scores(title: str, piece: Callable[[], Piece]) -> list[Figure]:
     """Return the score of a piece, where scores can be engraved."""
-
-    def draw(to: Path) -> str:
-        score.draw_score(piece(), to)
-        return ""
-
-    return [(f"{title}.svg", draw)] if score.is_available() else []
+    drawn: list[Figure] = [(f"{title}.svg", lambda to: score.draw_score(piece(), to))]
+    return drawn if score.is_available() else []
 
 
 def make_parser() -> Parser:

@@ -95,60 +95,46 @@ def main(argv: Sequence[str]) -> int:
 
 # Tables -----------------------------------------------------------------------------------------
 
-Cell = Callable[[Judgement], str]
+Rows = list[tuple[str, list[str]]]
+"""Names, and a cell for each set of pieces."""
 
 
 def print_tables(judged: Sequence[Judgement], args: argparse.Namespace) -> None:
     """Print all tables, a column for each set of pieces."""
     print(f"Excerpts and pieces of {args.bars} bars, seed {args.seed}\n")
-    rows: list[tuple[str, Cell]] = [("pieces", lambda one: str(one.pieces))]
+    first, others = judged[0], judged[1:]
+    rows = [("pieces", [str(one.pieces) for one in judged])]
     if any(one.silent for one in judged):
-        rows.append(("silent", lambda one: str(one.silent)))
-    rows += [(name, mean_cell(name)) for name in judged[0].numbers]
+        rows.append(("silent", [str(one.silent) for one in judged]))
+    rows += [(name, [f"{one.numbers[name][0]:.3f}" for one in judged]) for name in first.numbers]
     print_table("means", judged, rows)
-    others = judged[1:]
-    overlaps: list[tuple[str, Cell]] = [
-        ("all, mean", lambda one: f"{one.overlap.value:.2f}"),
-        ("  95 % interval", lambda one: f"{one.overlap.low:.2f}-{one.overlap.high:.2f}"),
+    overlaps = [one.overlap for one in others]
+    rows = [
+        ("all, mean", [f"{found.value:.2f}" for found in overlaps]),
+        ("  95 % interval", [f"{found.low:.2f}-{found.high:.2f}" for found in overlaps]),
     ]
-    overlaps += [(name, overlap_cell(name)) for name in others[0].nearness]
-    print_table(f"overlap with {judged[0].name}", others, overlaps)
-    divergences = [(name, divergence_cell(name)) for name in others[0].nearness]
+    divergences: Rows = []
+    for name in others[0].nearness:
+        near = [one.nearness[name] for one in others]
+        rows.append((name, [f"{found.overlap.value:.2f}" for found in near]))
+        divergences.append((name, [f"{found.divergence.value:.2f}" for found in near]))
+    print_table(f"overlap with {first.name}", others, rows)
     print_table("divergence, nats", others, divergences)
     print_table("copied from training", judged, memory_rows(judged))
-    repeated: list[tuple[str, Cell]] = [
-        (f"{lag} bar{'s' * (lag > 1)} before", repetition_cell(lag)) for lag in judged[0].repetition
+    repeated = [
+        (f"{lag} bar{'s' * (lag > 1)} before", [f"{o.repetition[lag].value:.1%}" for o in judged])
+        for lag in first.repetition
     ]
     print_table("bars that repeat the one", judged, repeated)
     print_table("whole pieces", judged, whole_rows(judged))
 
 
-def mean_cell(name: str) -> Cell:
-    """Return what shows a number's mean."""
-    return lambda one: f"{one.numbers[name][0]:.3f}"
-
-
-def overlap_cell(name: str) -> Cell:
-    """Return what shows a feature's overlap."""
-    return lambda one: f"{one.nearness[name].overlap.value:.2f}"
-
-
-def divergence_cell(name: str) -> Cell:
-    """Return what shows a feature's divergence."""
-    return lambda one: f"{one.nearness[name].divergence.value:.2f}"
-
-
-def repetition_cell(lag: int) -> Cell:
-    """Return what shows the share of bars that repeat another."""
-    return lambda one: f"{one.repetition[lag].value:.1%}"
-
-
-def memory_rows(judged: Sequence[Judgement]) -> list[tuple[str, Cell]]:
+def memory_rows(judged: Sequence[Judgement]) -> Rows:
     """Return the rows of the table of copies."""
     held_out = judged[0].memory
 
-    def cell(show: Callable[[Any], str]) -> Cell:
-        return lambda one: "-" if one.memory is None else show(one.memory)
+    def cells(show: Callable[[Any], str]) -> list[str]:
+        return ["-" if one.memory is None else show(one.memory) for one in judged]
 
     def verdict(one: Judgement) -> str:
         if one.kind != "run" or one.memory is None or held_out is None:
@@ -156,29 +142,26 @@ def memory_rows(judged: Sequence[Judgement]) -> list[tuple[str, Cell]]:
         return "RECITES" if recites(one.memory, held_out) else "no"
 
     return [
-        (f"{SHORT} notes, transposed too", cell(lambda m: f"{m.short.value:.1%}")),
-        (f"{SHORT} notes, exactly", cell(lambda m: f"{m.short_exact:.1%}")),
-        (f"{LONG} notes, transposed too", cell(lambda m: f"{m.long.value:.1%}")),
-        (f"{LONG} notes, exactly", cell(lambda m: f"{m.long_exact:.1%}")),
-        ("longest run, mean", cell(lambda m: f"{m.longest:.1f}")),
-        ("longest run", cell(lambda m: str(m.worst.transposed.notes))),
-        ("samples half copied", cell(lambda m: str(len(m.recited)))),
-        ("recites", verdict),
+        (f"{SHORT} notes, transposed too", cells(lambda m: f"{m.short.value:.1%}")),
+        (f"{SHORT} notes, exactly", cells(lambda m: f"{m.short_exact:.1%}")),
+        (f"{LONG} notes, transposed too", cells(lambda m: f"{m.long.value:.1%}")),
+        (f"{LONG} notes, exactly", cells(lambda m: f"{m.long_exact:.1%}")),
+        ("longest run, mean", cells(lambda m: f"{m.longest:.1f}")),
+        ("longest run", cells(lambda m: str(m.worst.transposed.notes))),
+        ("samples half copied", cells(lambda m: str(len(m.recited)))),
+        ("recites", [verdict(one) for one in judged]),
     ]
 
 
-def whole_rows(judged: Sequence[Judgement]) -> list[tuple[str, Cell]]:
+def whole_rows(judged: Sequence[Judgement]) -> Rows:
     """Return the rows of the table of whole pieces."""
     held_out = judged[0].whole
 
-    def cell(form: str, of: Callable[[Any], float]) -> Cell:
-        def show(one: Judgement) -> str:
-            value = math.nan if one.whole is None else of(one.whole)
-            return "-" if math.isnan(value) else format(value, form)
+    def cell(form: str, of: Callable[[Any], float]) -> list[str]:
+        values = [math.nan if one.whole is None else of(one.whole) for one in judged]
+        return ["-" if math.isnan(value) else format(value, form) for value in values]
 
-        return show
-
-    def equal(lag: int) -> Cell:
+    def equal(lag: int) -> list[str]:
         return cell(".1%", lambda whole: whole.equal[lag].value)
 
     return [
@@ -200,15 +183,13 @@ def whole_rows(judged: Sequence[Judgement]) -> list[tuple[str, Cell]]:
     ]
 
 
-def print_table(title: str, judged: Sequence[Judgement], rows: Sequence[tuple[str, Cell]]) -> None:
+def print_table(title: str, judged: Sequence[Judgement], rows: Rows) -> None:
     """Print a table, a line for each row, and an empty line."""
     first = max(len(title), *(len(name) for name, _ in rows))
     widths = [max(9, len(one.name)) for one in judged]
-    heads = (f"{one.name:>{w}}" for one, w in zip(judged, widths, strict=True))
-    print(shown("  ".join([f"{title:{first}}", *heads])))
-    for name, cell in rows:
-        cells = (f"{cell(one):>{w}}" for one, w in zip(judged, widths, strict=True))
-        print("  ".join([f"{name:{first}}", *cells]))
+    for name, cells in [(title, [one.name for one in judged]), *rows]:
+        aligned = (f"{cell:>{w}}" for cell, w in zip(cells, widths, strict=True))
+        print(shown("  ".join([f"{name:{first}}", *aligned])))
     print()
 
 

@@ -91,7 +91,7 @@ def add_drawing_options(parser: Parser) -> None:
         default=0.0,
         metavar="X",
         help="nats added to the scores of what the piece said before: above 0 more comes back, "
-        "below less (default: 0, as learnt; models with a copy gate)",
+        "below 0 less (models with a copy gate)",
     )
     add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument

@@ -82,7 +82,7 @@ def alike(sounds: Sequence[Sound], seconds: float) -> tuple[list[bytes], float, 
     measured = [(loudness(samples), peak(samples)) for samples in again]
     level = min(LOUDNESS, *(loud + PEAK - high for loud, high in measured))
     files = [
-        at_clip_rate(to_wav(samples * np.float32(gain(level - loud))))
+        to_wav(samples * np.float32(gain(level - loud)), CLIP_RATE)
         for samples, (loud, _) in zip(heard, measured, strict=True)
     ]
     return files, length / RATE, level
@@ -105,12 +105,3 @@ def faded(samples: Samples) -> Samples:
         n = min(n, len(made))
         made[ends][:n] *= np.linspace(0, 1, n, dtype=np.float32)[:, None]
     return made
-
-
-def at_clip_rate(wav: bytes) -> bytes:
-    """Return a WAV file of `to_wav`, which says 48 kHz, that says CLIP_RATE."""
-    header = bytearray(wav[:44])
-    channels = int.from_bytes(header[22:24], "little")
-    header[24:28] = CLIP_RATE.to_bytes(4, "little")
-    header[28:32] = (CLIP_RATE * channels * 2).to_bytes(4, "little")
-    return bytes(header) + wav[44:]

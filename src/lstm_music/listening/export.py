@@ -1,9 +1,6 @@
 """A study without a server: one page that keeps ratings in the browser, and what it saves, read."""
 
 import base64
-import hashlib
-import html
-import json
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -21,6 +18,7 @@ from lstm_music.listening.study import (
     public,
     williams,
 )
+from lstm_music.rendering.html import escaped, json_in_html, only_scripts
 from lstm_music.untrusted import number, read_json
 
 MOST_FILE = 1_000_000  # bytes of a rater's file
@@ -38,24 +36,14 @@ def static_page(study: Study) -> str:
         "sounds": sounds,
     }
     scripts = [page_file(name) for name in ("local.js", "listen.js")]
-    text = json.dumps(data, separators=(",", ":")).replace("<", "\\u003c")
-    inside = [f"<script>{script}</script>" for script in scripts]
-    rule = f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy(scripts))}">\n'
+    policy = f"default-src 'none'; media-src blob:; img-src data:; {only_scripts(*scripts)}"
+    rule = f'<meta http-equiv="Content-Security-Policy" content="{escaped(policy)}">\n'
+    inside = [f'<script type="application/json" id="data">{json_in_html(data)}</script>']
+    inside += [f"<script>{script}</script>" for script in scripts]
     return Template(page_file("listen.html")).substitute(
         policy=rule,
         style=f"<style>\n{page_file('listen.css')}</style>",
-        scripts="\n".join([f'<script type="application/json" id="data">{text}</script>', *inside]),
-    )
-
-
-def policy(scripts: list[str]) -> str:
-    """Return what the browser is to allow: these scripts, clips out of the page, nothing else."""
-    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
-    allowed = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; media-src blob:; "
-        "img-src data:; "
-        "base-uri 'none'; form-action 'none'"
+        scripts="\n".join(inside),
     )
 
 

@@ -8,7 +8,7 @@ from lstm_music.evaluation.music.judgement import without_nan
 from lstm_music.listening import page_file
 from lstm_music.listening import statistics as st
 from lstm_music.listening.study import ANCHORS, HIGHEST, Study
-from lstm_music.rendering.html import Html, joined, tag
+from lstm_music.rendering.html import Html, joined, table, tag
 
 WIDTH, HEIGHT = 560, 190  # of a histogram
 PAPER = {"A": (7.0, 1.87), "B": (5.3, 1.7), "C": (6.2, 2.4)}  # its mean and sd, 26 raters
@@ -155,17 +155,6 @@ def summary(study: Study, results: st.Results) -> str:
 def section(title: str, *parts: Html) -> Html:
     """Return a part of the page with its heading."""
     return tag("section", tag("h2", title), *parts)
-
-
-def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Html:
-    """Return a table; the first cell of a row is its head."""
-    top = tag("tr", *(tag("th", head, scope="col") for head in heads))
-    lines = [
-        tag("tr", tag("th", row[0], scope="row"), *(tag("td", cell) for cell in row[1:]))
-        for row in rows
-    ]
-    body = tag("table", tag("caption", caption), tag("thead", top), tag("tbody", *lines))
-    return tag("div", body, class_="table", tabindex="0", role="region", aria_label=caption)
 
 
 def scores_table(systems: Sequence[st.System]) -> Html:

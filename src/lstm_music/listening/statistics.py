@@ -291,33 +291,3 @@ def paired_effect(
     """Return dz from two systems' mean and sd, and the correlation of a rater's two scores."""
     variance = first[1] ** 2 + second[1] ** 2 - 2 * correlation * first[1] * second[1]
     return effect_of(first[0] - second[0], math.sqrt(variance))
-
-
-def simulated_power(
-    systems: Sequence[tuple[float, float]],
-    raters: int,
-    correlation: float = 0.0,
-    studies: int = 1000,
-    seed: int = 0,
-) -> tuple[float, list[float]]:
-    """Return how often studies find what is there: Friedman's test, and each pair by Holm.
-
-    systems: mean and sd; scores are drawn from normal distributions, rounded, kept within 1 to 10.
-    """
-    rng = np.random.default_rng(seed)
-    means, sds = np.array(systems).T
-    spread = np.outer(sds, sds) * (np.eye(len(sds)) * (1 - correlation) + correlation)
-    found_all, found_pairs = 0, np.zeros(len(sds) * (len(sds) - 1) // 2)
-    for _ in range(studies):
-        scores = rng.multivariate_normal(means, spread, raters)
-        scores = np.clip(np.rint(scores), LOWEST, HIGHEST).T
-        table = {str(n): row for n, row in enumerate(scores)}
-        test = friedman(table)
-        found_all += test is not None and test.p < ALPHA
-        ps = [
-            wilcoxon(scores[a] - scores[b])
-            for a in range(len(scores))
-            for b in range(a + 1, len(scores))
-        ]
-        found_pairs += np.array(holm(ps)) < ALPHA
-    return found_all / studies, [float(x) for x in found_pairs / studies]

@@ -43,13 +43,6 @@ class Sound(NamedTuple):
     remark: str
 
 
-def render(midi: bytes, path: Path) -> Sound:
-    """Render a MIDI file's content, write it as a WAV file; raises as `wav_bytes`, or OSError."""
-    content, sound = wav_bytes(midi)
-    path.write_bytes(content)
-    return sound
-
-
 def wav_bytes(midi: bytes) -> tuple[bytes, Sound]:
     """Return a MIDI file's content as a WAV file's, 16 bits, at 48 kHz.
 
@@ -188,12 +181,12 @@ def gain(decibels: float) -> float:
     return float(10 ** (decibels / 20))
 
 
-def to_wav(samples: Samples) -> bytes:
+def to_wav(samples: Samples, rate: int = RATE) -> bytes:
     """Return samples as a WAV file of 16 bits."""
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(samples.shape[1])
         file.setsampwidth(2)
-        file.setframerate(RATE)
+        file.setframerate(rate)
         file.writeframes(np.rint(samples * 32767).astype("<i2").tobytes())
     return content.getvalue()

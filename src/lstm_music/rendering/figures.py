@@ -23,7 +23,6 @@ from lstm_music.evaluation.embeddings import (
     PitchOrder,
     fitting_perplexity,
     order_of,
-    pitch_order,
     pitch_points,
     tsne,
 )
@@ -35,16 +34,6 @@ from lstm_music.tokenizers.chords import chord_words
 from lstm_music.tokenizers.events import bars_of
 from lstm_music.tokenizers.messages import SPECIALS
 from lstm_music.untrusted import printable
-
-__all__ = [
-    "compared_losses",
-    "embedding_map",
-    "loss_curves",
-    "piano_roll",
-    "pitch_order",
-    "self_similarity",
-    "token_frequency",
-]
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito 2008
 GREY = "#888888"

@@ -1,7 +1,11 @@
 """HTML and SVG from Python: whatever isn't markup already is escaped."""
 
 import base64
+import hashlib
 import html
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from lstm_music.untrusted import printable
 
@@ -44,3 +48,42 @@ def escaped(text: str) -> str:
 def data_url(kind: str, content: bytes) -> str:
     """Return a URL that holds content of a media type."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def json_in_html(data: Any) -> str:
+    """Return JSON that no HTML parser takes for markup."""
+    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def only_scripts(*scripts: str) -> str:
+    """Return what a page's policy says of scripts, so that a browser runs these alone."""
+    digests = (hashlib.sha256(script.encode()).digest() for script in scripts)
+    named = " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
+    return f"script-src {named}; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+def table(
+    caption: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    stressed: Collection[int] = (),
+) -> Html:
+    """Return a table, which scrolls by itself where the screen is narrow.
+
+    The first cell of a row is its head; stressed: the rows that stand out.
+    """
+    corner, *others = heads
+    top = [tag("th", corner, scope="col") if corner else tag("td")]
+    top += [tag("th", head, scope="col", class_="number") for head in others]
+    lines = [
+        tag(
+            "tr",
+            tag("th", row[0], scope="row"),
+            *(tag("td", cell, class_="number") for cell in row[1:]),
+            class_="own" if n in stressed else False,
+        )
+        for n, row in enumerate(rows)
+    ]
+    inside = tag("thead", tag("tr", *top)), tag("tbody", *lines)
+    content = tag("table", tag("caption", tag("span", caption)), *inside)
+    return tag("div", content, class_="table", tabindex=0, role="region", aria_label=caption)

@@ -16,7 +16,8 @@ from lstm_music.ops import get_ops
 from lstm_music.rendering import score
 from lstm_music.rendering.audio import wav_bytes
 from lstm_music.report.media import RATE, small_svg, small_wav
-from lstm_music.report.page import MOST, PRIMER_LENGTH, Picture, Row, RunReport, Sample, Table
+from lstm_music.report.page import MOST, PRIMER_LENGTH
+from lstm_music.report.told import Picture, Row, RunReport, Sample, Table
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.folder import METRICS, read_metrics
 from lstm_music.runs.opened import bundled_model, evaluation_corpus, model_of, newest_run, open_run

@@ -4,91 +4,34 @@ Here is what the page is made of; `cli/report.py` gathers it. `report/browser/` 
 the style and the scripts. Every name and word goes through `markup.tag`, which escapes it.
 """
 
-import base64
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from importlib import resources
-from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
-
 from lstm_music import __version__
 from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, Piece, notes_of
-from lstm_music.network.model import parameter_shapes
 from lstm_music.rendering.charts import Curve, curves, legend
-from lstm_music.rendering.html import Html, data_url, escaped, joined, tag
+from lstm_music.rendering.html import (
+    Html,
+    data_url,
+    escaped,
+    joined,
+    json_in_html,
+    only_scripts,
+    table,
+    tag,
+)
 from lstm_music.report.browser_model import page_model, weights_size
-from lstm_music.runs.checkpoint import Checkpoint
+from lstm_music.report.rules_script import rules_script
+from lstm_music.report.told import Row, RunReport, Sample, Table, sentence, settings_table
 from lstm_music.tokenizers.events import bars_of
 from lstm_music.untrusted import typeable
 
 MOST = 8_000_000  # bytes of a page
 PRIMER_LENGTH = 16  # tokens or frames with which composing begins, as in bin/sample
-SCRIPTS = (
-    "rules_table.js", "rules.js", "recall.js", "copying.js", "compose.js", "page.js",
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Row:
-    """What metrics.csv says of a split at a step; learning_rate in force before it."""
-
-    step: int
-    split: str
-    loss: float
-    learning_rate: float
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A piece that was composed: what the page shows, plays and offers.
-
-    origin: where its beginning comes from, or ""; wav: a small one, or None; score: SVG, or None;
-    remarks: why one of them is missing.
-    """
-
-    piece: Piece
-    temperature: float
-    origin: str
-    midi: bytes
-    wav: bytes | None
-    score: str | None
-    remarks: list[str]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure: a PNG, what it shows in words for those who can't see it, and what it means."""
-
-    title: str
-    png: bytes
-    alt: str
-    caption: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """Numbers with a caption: heads of columns; rows of a name, cells, and whether to stress it."""
-
-    caption: str
-    heads: list[str]
-    rows: list[tuple[str, list[str], bool]]
-
-
-@dataclass(frozen=True)
-class RunReport:
-    """What the page tells of a run. top_p: bin/sample's own."""
-
-    name: str
-    checkpoint: Checkpoint
-    metrics: list[Row]
-    top_p: float
-    samples: list[Sample]
-    pictures: list[Picture] = field(default_factory=list)
+SCRIPTS = ("rules.js", "recall.js", "copying.js", "compose.js", "page.js")
 
 
 # The page ---------------------------------------------------------------------------------------
@@ -116,10 +59,11 @@ def page(
 
 def shell(runs: Sequence[RunReport], top: Html, main: Sequence[Html], data: Any) -> str:
     """Return the template, filled."""
-    scripts = "\n".join(page_file(name) for name in SCRIPTS)
+    scripts = "\n".join([rules_script(), *map(page_file, SCRIPTS)])
+    policy = f"default-src 'none'; img-src data:; media-src data:; {only_scripts(scripts)}"
     return Template(page_file("page.html")).substitute(
         title=escaped(f"{title_of(runs)} – lstm-music"),
-        policy=escaped(policy(scripts)),
+        policy=escaped(policy),
         version=__version__,
         style=page_file("page.css"),
         header=top,
@@ -129,23 +73,9 @@ def shell(runs: Sequence[RunReport], top: Html, main: Sequence[Html], data: Any)
     )
 
 
-def policy(scripts: str) -> str:
-    """Return what the browser is to allow: nothing from outside, and no script but these."""
-    digest = base64.b64encode(hashlib.sha256(scripts.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "img-src data:; media-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
 def page_file(name: str) -> str:
     """Return the text of a file of the folder report/browser/."""
     return resources.files("lstm_music.report").joinpath("browser", name).read_text("utf-8")
-
-
-def json_in_html(data: Any) -> str:
-    """Return JSON that no HTML parser takes for markup."""
-    return json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def title_of(runs: Sequence[RunReport]) -> str:
@@ -161,39 +91,17 @@ def header(runs: Sequence[RunReport], sections: Sequence[tuple[str, str]]) -> Ht
     return joined(tag("h1", title_of(runs)), *lead, contents)
 
 
-def sentence(run: RunReport, named: bool) -> str:
-    """Return what a run is, in a sentence."""
-    config, meta = run.checkpoint.config, run.checkpoint.meta
-    what = {
-        "message": "MIDI messages", "event": "bars and what happens in them",
-        "chord": "chords", "note": "notes, 88 at a time",
-    }  # fmt: skip
-    layers = f"{config.layers} LSTM layer{'s' * (config.layers > 1)} of {config.hidden} units"
-    learnt = f"that learnt “{corpus_name(run)}” as {what[meta['tokenizer']['name']]}"
-    return f"{run.name + ': ' if named else ''}{layers}, {parameters(run):,} parameters, {learnt}."
-
-
-def corpus_name(run: RunReport) -> str:
-    """Return the name of a run's corpus; of a path, which is nobody else's business, the last."""
-    return Path(run.checkpoint.meta["corpus"]["name"]).name
-
-
-def parameters(run: RunReport) -> int:
-    """Return the number of a run's parameters."""
-    return sum(int(np.prod(shape)) for shape in parameter_shapes(run.checkpoint.config).values())
-
-
 def parts_of(
     runs: Sequence[RunReport], tables: Sequence[Table], remarks: Sequence[str]
 ) -> list[tuple[str, str, list[Html]]]:
     """Return id, title and content of each section after the first."""
-    likelihood = [*map(table, tables), *(tag("p", remark, class_="note") for remark in remarks)]
+    likelihood = [*map(drawn, tables), *(tag("p", remark, class_="note") for remark in remarks)]
     parts = [
         ("samples", "Samples", samples_of(runs)),
         ("learning", "Learning", learning(runs)),
         ("likelihood", "Likelihood", likelihood),
         ("figures", "Figures", pictures_of(runs)),
-        ("settings", "Settings", [table(settings_table(runs))]),
+        ("settings", "Settings", [drawn(settings_table(runs))]),
     ]
     return [part for part in parts if part[2]]
 
@@ -381,71 +289,10 @@ def annealed(metrics: Sequence[Row]) -> list[float]:
 # Tables and figures -----------------------------------------------------------------------------
 
 
-def table(made: Table) -> Html:
-    """Return a table, which scrolls by itself where the screen is narrow."""
-    heads = [tag("th", head, scope="col", class_="number") for head in made.heads]
-    rows = [
-        tag(
-            "tr",
-            tag("th", name, scope="row"),
-            *(tag("td", cell, class_="number") for cell in cells),
-            class_="own" if own else False,
-        )
-        for name, cells, own in made.rows
-    ]
-    head = tag("thead", tag("tr", tag("td"), *heads))
-    caption = tag("caption", tag("span", made.caption))
-    content = tag("table", caption, head, tag("tbody", *rows))
-    return tag("div", content, class_="table", tabindex=0, role="region", aria_label=made.caption)
-
-
-def settings_table(runs: Sequence[RunReport]) -> Table:
-    """Return what each run is and how it was trained; what differs between runs stands out."""
-    columns = [settings_of(run) for run in runs]
-    names = list(dict.fromkeys(name for column in columns for name in column))
-    rows = []
-    for name in names:
-        cells = [column.get(name, "–") for column in columns]
-        rows.append((name, cells, len(set(cells)) > 1))
-    caption = "What the run is and how it was trained"
-    if len(runs) > 1:
-        caption = "What the runs are and how they were trained; what differs is bold"
-    return Table(caption, [run.name for run in runs], rows)
-
-
-def settings_of(run: RunReport) -> dict[str, str]:
-    """Return a run's settings in words."""
-    config, meta = run.checkpoint.config, run.checkpoint.meta
-    progress = meta["progress"]
-    tokenizer = {key: value for key, value in meta["tokenizer"].items() if key != "name"}
-    best = progress["best"]
-    found: dict[str, Any] = {
-        "corpus": corpus_name(run),
-        "representation": meta["tokenizer"]["name"],
-        **tokenizer,
-        "vocabulary": config.vocabulary,
-        "parameters": parameters(run),
-        **{key: value for key, value in config.to_json().items() if key != "vocabulary"},
-        "steps": meta["step"],
-        "epochs finished": progress["epoch"],
-        "tokens or frames read": progress["tokens"],
-        "minutes of training": round(progress["seconds"] / 60, 1),
-        "best validation loss": None if best is None else round(best, 4),
-        **meta["settings"],
-    }
-    for head, fields in (("nade", ("nade",)), ("factored", ("classes", "deltas"))):
-        if config.head != head:
-            for name in fields:
-                del found[name]
-    given = {key.replace("_", " "): value for key, value in found.items() if value is not None}
-    return {key: in_words(value) for key, value in given.items()}
-
-
-def in_words(value: Any) -> str:
-    """Return a setting as the page shows it."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def drawn(made: Table) -> Html:
+    """Return a table as markup."""
+    rows = [(name, *cells) for name, cells, _ in made.rows]
+    return table(made.caption, ["", *made.heads], rows, made.stressed)
 
 
 def pictures_of(runs: Sequence[RunReport]) -> list[Html]:

@@ -176,7 +176,10 @@ def measures(experiment: Experiment) -> list[tuple[str, Cell]]:
         ("the network untrained", frames("test", "untrained")),
         ("frame accuracy, test", lambda one, _: share(one.row("test").get("frame_accuracy"))),
         ("training time", lambda one, _: hours(one.seconds)),
-        ("with validation", lambda one, _: minutes(one.noted.get("minutes"))),
+        (
+            "with validation",
+            lambda one, _: hours(60 * one.noted["minutes"]) if "minutes" in one.noted else NONE,
+        ),
         ("seconds an epoch", lambda one, _: number(one.epoch_seconds, ".1f")),
         ("time of all epochs", all_epochs),
         ("hardware", lambda one, _: one.noted.get("hardware", NONE)),
@@ -247,11 +250,6 @@ def hours(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
-def minutes(noted: float | None) -> str:
-    """Return noted minutes in words."""
-    return NONE if noted is None else hours(noted * 60)
 
 
 def baselines(folder: Path) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.network.config import State
 from lstm_music.network.model import Model
+from lstm_music.network.recall import RecallRules
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator
@@ -21,6 +22,7 @@ from lstm_music.ops.cuda.layout import apart
 from lstm_music.ops.cuda.structs import packed
 from lstm_music.ops.philox import split_seed
 from lstm_music.sampling.automaton import FIELDS, Piece
+from lstm_music.sampling.device_recall import DeviceRecall
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NUMBERS, SILENT, Rules
 from lstm_music.sampling.sampler import ROWS, most_of, new_piece
@@ -39,6 +41,7 @@ def sample_on_device(
     options: Options,
     rules: Rules,
     show: Callable[[int, int], None] = lambda done, most: None,
+    recall: RecallRules | None = None,
 ) -> list[list[int]]:
     """As sampler.sample, with a model on the cupy backend."""
     pieces: list[list[int]] = []
@@ -48,7 +51,7 @@ def sample_on_device(
         some = primers[first : first + ROWS]
         # Always as many rows: cuBLAS may sum a row otherwise among fewer.
         sampler = DeviceSampler(model, ROWS, options, rules.start, options.first + first)
-        sampler.keep_to(rules, some)
+        sampler.keep_to(rules, some, recall)
         before = first // ROWS * most
         pieces += sampler.run(most, partial(shown, show, before, all_most))[: len(some)]
     return pieces
@@ -155,12 +158,22 @@ class DeviceSampler:
         # A token reads one and writes the other, so that neither has to be copied.
         self.states = model.zero_state(N), model.zero_state(N)
         self.rules: DeviceRules | None = None
+        self.recall: DeviceRecall | None = None
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
 
-    def keep_to(self, rules: Rules, primers: Sequence[Sequence[int]]) -> None:
-        """Keep to rules from here on; one piece for each primer is drawn."""
+    def keep_to(
+        self, rules: Rules, primers: Sequence[Sequence[int]], recall: RecallRules | None = None
+    ) -> None:
+        """Keep to rules from here on; one piece for each primer is drawn.
+
+        recall: how a copy gate compares words; a model with a gate copies from here on.
+        """
         self.rules = DeviceRules(self.ops, self.N, self.options, rules, primers)
+        if self.model.gate is not None:
+            assert recall is not None
+            most = most_of(rules, self.options, primers)
+            self.recall = DeviceRecall(self.model, self.N, recall, most + 1)
         self.done = self.ops.asarray(self.rules.ended, np.int32)
 
     def run(self, most: int, show: Callable[[int], None] = lambda t: None) -> list[list[int]]:
@@ -191,25 +204,32 @@ class DeviceSampler:
         logits, state = self.model.step(self.next, self.states[turn], self.states[1 - turn])
         if self.rules is not None:
             self.rules.mask()
+            if self.recall is not None:
+                allowed, o = self.rules.allowed, self.options
+                self.recall.choose(state, allowed, self.position, self.first, o)
         self.draw(logits, out)
         if self.rules is not None:
             self.rules.advance(self.position, self.next, out, self.done, state)
+            if self.recall is not None:
+                self.recall.advance(self.next, self.done, self.start)
         self.ops.launch("sample", "sample_advance", (1,), (1,), self.position)
 
     def draw(self, logits: Array, out: Array, draws: Array | None = None) -> None:
         """Draw from logits (N, V); draws (N,) float64 replace the seed's numbers, for tests."""
         o, (k0, k1) = self.options, split_seed(self.options.seed)
         V = logits.shape[1]
-        allowed, stride = self.allowed, 0
+        allowed, stride, copied = self.allowed, 0, None
         if self.rules is not None:
             allowed, stride = self.rules.allowed, V
+        if self.recall is not None:
+            copied, draws = self.recall.copied, self.recall.draws
         self.ops.launch(
             "sample", "sample_forward", (self.N,), (draw_threads(V),),
             logits, np.int32(apart(logits)), None, allowed, np.int32(stride), self.shares,
             np.int32(V),
             np.float64(o.temperature), np.int32(min(o.top_k, V)), np.float64(o.top_p),
             np.int32(o.greedy), np.uint32(k0), np.uint32(k1), np.uint32(self.first),
-            self.position, draws, np.int32(self.start), self.next, out, self.done,
+            self.position, draws, copied, np.int32(self.start), self.next, out, self.done,
             shared=self.shared,
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ events, chords and `--free` differ. Beside it there is time: of each class of wo
 pitch, or a place in a bar) the automaton tells the longest delta that may come, so that a word may
 come where deltas[id] <= longest[classes[id]].
 
-tools/rules_table.py writes the table for kernels/rules.cu and report/browser/rules.js.
+tools/rules_table.py writes the table for kernels/rules.cu, report/rules_script.py for the page.
 """
 
 from collections.abc import Mapping

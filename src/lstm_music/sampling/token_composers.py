@@ -66,7 +66,7 @@ class TokenComposer(Composer[Ids]):
             return sample_on_cpu(self.model, primers, options, self.rules, show, self.recall)
         from lstm_music.sampling.device import sample_on_device
 
-        return sample_on_device(self.model, primers, options, self.rules, show)
+        return sample_on_device(self.model, primers, options, self.rules, show, self.recall)
 
     def size(self, music: Ids, options: Options) -> int:
         """As Composer.size."""
