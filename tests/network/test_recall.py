@@ -508,8 +508,9 @@ def test_a_word_costs_no_more_in_a_long_piece():
 def plainly(rules, words):
     """`remembered` in plain Python."""
     out = np.empty((len(words), rules.candidates), np.uint8)
-    remembered(rules, in_lists(rules, len(words)), words.tolist(), out)
-    return out
+    codes = np.empty(out.shape, np.int64)
+    remembered(rules, in_lists(rules, len(words)), words.tolist(), out, codes)
+    return out, codes
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -519,8 +520,8 @@ def test_compiled_is_plain(corpora, kind):
     if kind != "note":  # and words in no order
         pieces.append(rules.words[rng.integers(len(rules.words), size=700)])
     for words in pieces:
-        found = recalled(rules, words)
-        assert np.array_equal(found, plainly(rules, words))
+        (found, codes), plain = recalled(rules, words), plainly(rules, words)
+        assert np.array_equal(found, plain[0]) and np.array_equal(codes, plain[1])
         hits = (found >= HIT) & (found != NOTHING)
         assert 0 < hits.sum() < (found != NOTHING).sum()
 
@@ -528,8 +529,9 @@ def test_compiled_is_plain(corpora, kind):
 def test_remembered_says_what_observe_found(corpora):
     rules, words = corpora["event"].recall, pieces_of(corpora["event"])[0]
     candidates, runs = followed(rules, words)
-    found = plainly(rules, words)
+    found, codes = plainly(rules, words)
     assert (found[0] == NOTHING).all()
+    assert np.array_equal(codes[1:], candidates[:-1])
     for n in range(1, len(words)):
         code = code_of(words[n].tolist())
         for k in range(rules.candidates):
@@ -548,10 +550,11 @@ def test_a_piece_that_follows_another_remembers_nothing_of_it(corpora, compiled)
     found = []
     for words in (first, second):
         out = np.empty((len(words), rules.candidates), np.uint8)
-        module["remembered"](rules, m, words if compiled else words.tolist(), out)
+        codes = np.empty(out.shape, np.int64)
+        module["remembered"](rules, m, words if compiled else words.tolist(), out, codes)
         module["forget"](m)
         found.append(out)
-    assert np.array_equal(found[1], recalled(rules, second))
+    assert np.array_equal(found[1], recalled(rules, second)[0])
     fresh = in_lists(rules, 1)
     forget(fresh)
     assert all(

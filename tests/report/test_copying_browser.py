@@ -11,7 +11,7 @@ from small import small_corpus, small_events, small_rolls, small_trainer
 
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, parameter_shapes
-from lstm_music.network.recall import Recall, bucket, new_recall, observe
+from lstm_music.network.recall import Recall, RecallRules, bucket, new_recall, observe
 from lstm_music.network.recall_rules import frame_words, recall_rules
 from lstm_music.ops import get_ops
 from lstm_music.report.browser_model import in_16_bits
@@ -154,6 +154,68 @@ def test_candidates_of_walks_are_those_of_python(opened, checkpoints, kind):
     assert max(max(runs) for _, runs, _ in expected) > 5
 
 
+def rows(seed):
+    """Rows of a word table of all kinds, at all pitches and places; phrases return, moved."""
+    rng = np.random.default_rng(seed)
+    n = 80
+    phrase = np.stack(
+        [
+            rng.integers(3, size=n),
+            np.where(rng.random(n) < 0.2, -1, rng.integers(128, size=n)),
+            rng.choice([0, 1, 2], n, p=[0.9, 0.07, 0.03]),
+            np.where(rng.random(n) < 0.8, -1, rng.integers(1920, size=n)),
+            rng.integers(3, size=n) * 240,
+            rng.integers(512, size=n),
+        ],
+        axis=1,
+    )
+    music = []
+    for _ in range(12):
+        first, stop = rng.integers(n // 2), rng.integers(n // 2, n)
+        part = phrase[first:stop].copy()
+        moved = part[:, 1] + rng.integers(-9, 10)
+        part[:, 1] = np.where((part[:, 1] < 0) | (moved < 0) | (moved > 127), part[:, 1], moved)
+        music.append(part)
+    return np.concatenate([*music, *[phrase] * 6])
+
+
+@pytest.mark.parametrize("line", [0, 1920])
+def test_candidates_of_any_rows_are_those_of_python(opened, line):
+    lags = tuple(int(bars * (line * 512 or 2**38)) for bars in (1, 2, 4))
+    rules = RecallRules((4, 2, 3), lags, line, np.zeros((0, 6)), np.zeros(0))
+    for seed in range(6):
+        words = rows(seed)
+        given = {"orders": rules.orders, "lags": lags, "line": line}
+        script = f"""
+            const m = recalling.newRecall({json.dumps(given)});
+            return {json.dumps(words.tolist())}.map((row) => {{
+                recalling.observe({json.dumps(given)}, m, row);
+                return [m.candidates.slice(), m.runs.slice(), m.runs.map(recalling.bucket)];
+            }});
+        """
+        expected = walked(rules, words)
+        assert run(opened, "merge", script) == expected
+        assert max(max(runs) for _, runs, _ in expected) > 256
+
+
+@pytest.mark.parametrize("begins", [91, 92, 93])
+def test_a_frame_that_would_leave_the_88_notes_is_no_candidate(opened, checkpoints, begins):
+    """A figure of five frames, and its first four again so high that the fifth may not fit."""
+    steps = np.array([0, 2, 5, 6, 12])
+    lows = [*(60 + steps), *(begins + steps[:4])]
+    music = [[int(low), int(low) + 4] for low in lows]
+    script = f"""
+        const past = new FramePast(model, network.p["copy.R"]);
+        {json.dumps(music)}.forEach((frame) => past.take(frame));
+        const found = past.found(network.p["copy.R"].map(() => 0), LOWEST, LOWEST + NOTES - 1);
+        return found.map(([frame]) => frame);
+    """
+    highest = begins + 12 + 4
+    found = run(opened, "nade", script)
+    assert ([highest - 4, highest] in found) == (highest <= 108)
+    assert music[-1] in found
+
+
 def test_a_choice_is_that_of_python(opened):
     rng = np.random.default_rng(5)
     cases = []
@@ -178,7 +240,7 @@ def test_a_choice_is_that_of_python(opened):
 # The same gate, composing -----------------------------------------------------------------------
 
 COMPOSED = """
-    const before = { copied, copyScores: network.copyScores };
+    const before = { copied, draw, copyScores: network.copyScores };
     const steps = [];
     let scores = null;
     network.copyScores = () => (scores = before.copyScores.call(network));
@@ -187,6 +249,10 @@ COMPOSED = """
         steps.push({ scores: [...scores], found, u, what, left });
         return [what, left];
     };
+    draw = (logits, allowed, temperature, topP, u) => {
+        steps[steps.length - 1].drawnBy = u;
+        return before.draw(logits, allowed, temperature, topP, u);
+    };
     const composer = new Composer(network, { seed: SEED, temperature: 1.2, primer: PRIMER });
     for (let n = 0; n < 300; n++) {
         const before = steps.length;
@@ -194,7 +260,7 @@ COMPOSED = """
         if (steps.length === before) steps.push({ scores: null });
         steps[steps.length - 1].next = next;
     }
-    copied = before.copied;
+    ({ copied, draw } = before);
     return steps;
 """
 
@@ -214,7 +280,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
     model = model_of(checkpoint)
     copies = copies_of(model, rules_of(checkpoint), Options())
     rules = composer_of(checkpoint, model).rules
-    past, state, memory, x = Past(copies, 400), State(rules), model.zero_state(1), 0
+    past, state, memory, x = Past(copies), State(rules), model.zero_state(1), 0
     for step in composed(opened, checkpoints, kind, seed):
         _, memory = model.step(np.array([x], np.int32), memory)
         if step["scores"]:
@@ -230,6 +296,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
             what, left = copied(found, step["u"], Options(temperature=1.2))
             assert step["what"] == what
             assert step["left"] == pytest.approx(left, rel=1e-5, abs=1e-9)
+            assert step.get("drawnBy") == (step["left"] if what is None else None)
             assert what in (None, step["next"])
             counts[what is None] += 1
         x = step["next"]
@@ -246,7 +313,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
 def test_frames_are_copied_as_in_python(opened, checkpoints, kind):
     checkpoint, counts = checkpoints[kind], [0, 0]
     copies = copies_of(model_of(checkpoint), rules_of(checkpoint), Options())
-    past = FramePast(copies, 400)
+    past = FramePast(copies)
     for step in composed(opened, checkpoints, kind, 3):
         if step["scores"]:
             frame = np.full(NOTES, 7, np.uint8)  # what the network would have drawn

@@ -239,7 +239,7 @@ def test_a_frame_that_would_leave_the_88_notes_is_not_copied(corpora, begins, fo
     corpus = corpora["note"]
     model = model_for(corpus, NEVER)
     model.parameters["copy.R"][MOVED] = ALWAYS
-    past = FramePast(copies_of(model, corpus.recall, Options()), 9)
+    past = FramePast(copies_of(model, corpus.recall, Options()))
     steps = np.array([0, 2, 5, 6, 12])
     for low in (*(40 + steps), *(begins + steps[:4])):
         frame = np.zeros(NOTES, np.uint8)

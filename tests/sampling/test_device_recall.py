@@ -174,7 +174,7 @@ def check_choices(kind, cupy, options):
         past.choose(state, model.ops.asarray(allowed, np.uint8), position, options.first)
         scores = model.ops.to_numpy(model.copy_scores(state))
         for n, one in enumerate(plain):
-            own = Past(copies, 1)
+            own = Past(copies)
             own.recall = one
             may = allowed[n].__getitem__
             candidates = ids_that(own.candidates(scores[n]), copies.ids, may)

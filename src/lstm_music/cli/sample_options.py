@@ -190,15 +190,8 @@ def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
     if args.corpus is None:
         raise UserError(f"--baseline {kind} draws from a corpus: say which with --corpus")
     for name in (
-        "temperature",
-        "top_k",
-        "top_p",
-        "repetition",
-        "greedy",
-        "primer",
-        "primer_length",
-        "free",
-    ):
+        "temperature", "top_k", "top_p", "repetition", "greedy", "primer", "primer_length", "free",
+    ):  # fmt: skip
         if getattr(args, name) != parser.get_default(name):
             flag = f"--{name.replace('_', '-')}"
             raise UserError(f"--baseline {kind} draws by frequency alone: leave {flag} out")

@@ -61,6 +61,7 @@ def score(gate, h, scratch):  # type: ignore[no-untyped-def]
     scores[:] = 0
     for n in range(len(gate.G)):
         add_panel(h, gate.G, n, scores)
+    scores /= scores.dtype.type(h.shape[1])
 
 
 # Below nothing makes an array, and so nothing counts references, see `njit_module`.

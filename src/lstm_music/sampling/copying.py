@@ -15,6 +15,7 @@ from lstm_music.arrays import Array
 from lstm_music.midi.roll import Frames
 from lstm_music.network.model import Model
 from lstm_music.network.recall import (
+    COUNT,
     NONE,
     PITCHES,
     Recall,
@@ -28,6 +29,7 @@ from lstm_music.network.recall_rules import frame_of, frame_says
 from lstm_music.sampling.options import Options
 
 MOST = 1 - 2**-53  # the largest uniform number
+ROOM = 1024  # words by which a past grows
 
 
 class Copies(NamedTuple):
@@ -59,14 +61,18 @@ def copies_of(model: Model, rules: RecallRules | None, options: Options) -> Copi
 
 
 class Past:
-    """The past of a piece in the making, of n words at most."""
+    """The past of a piece in the making."""
 
-    def __init__(self, copies: Copies, n: int) -> None:
+    def __init__(self, copies: Copies) -> None:
         self.copies = copies
-        self.recall = Recall(*(a.tolist() for a in new_recall(copies.rules, n)))
+        self.recall = Recall(*(a.tolist() for a in new_recall(copies.rules, ROOM)))
 
     def take(self, word: Sequence[int]) -> None:
         """Take the next word, a row of a word table."""
+        m = self.recall
+        if m.numbers[COUNT] == len(m.codes):
+            for words in (m.codes, m.moved, m.times, *m.before):
+                words += [0] * ROOM
         observe(self.copies.rules, self.recall, word)
 
     def forget(self) -> None:
@@ -127,10 +133,10 @@ def ids_that(
 
 
 class FramePast:
-    """The past of a piece of at most n frames, for a copy gate."""
+    """The past of a piece of frames, for a copy gate."""
 
-    def __init__(self, copies: Copies, n: int) -> None:
-        self.past = Past(copies, n)
+    def __init__(self, copies: Copies) -> None:
+        self.past = Past(copies)
         self.numbers: dict[bytes, int] = {}
 
     def take(self, frame: Frames) -> None:

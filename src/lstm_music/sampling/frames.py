@@ -52,7 +52,7 @@ def sample_frames(
         some = primers[first : first + ROWS]
         written = np.zeros((longest, len(some), NOTES), np.uint8)
         before = first // ROWS * longest
-        pasts = [FramePast(copies, longest) for _ in some] if copies else []
+        pasts = [FramePast(copies) for _ in some] if copies else []
         for done in _write(model, some, first, options, thresholds, written, pasts):
             show(before + done, groups * longest)
         pieces += list(written.swapaxes(0, 1))

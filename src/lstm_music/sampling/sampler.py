@@ -100,7 +100,7 @@ class Draft:
         self.ids: list[int] = []
         self._longest = np.empty(len(rules.shortest), np.int64)
         self._draws: Array = np.empty(0)
-        self._past = Past(copies, self.piece.most + 1) if copies else None
+        self._past = Past(copies) if copies else None
 
     @property
     def ended(self) -> bool:

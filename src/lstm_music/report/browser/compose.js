@@ -138,7 +138,8 @@ class Network {
   /** Return a copy gate's scores, but for what runs add. */
   copyScores() {
     const K = this.p["copy.G"].length / this.model.hidden;
-    return affine(this.out, this.p["copy.G"], new Float32Array(K));
+    const scores = affine(this.out, this.p["copy.G"], new Float32Array(K));
+    return scores.map((score) => score / this.model.hidden);
   }
 
   /** Return the probability of each token. */
