@@ -3,7 +3,7 @@
 #include "mixture.cuh"
 
 // As in ops/reference/copying.py: of runs; added to a bucket where the candidate is the target; no candidate.
-constexpr int BUCKETS = 10;
+constexpr int BUCKETS = 13;
 constexpr int HIT = 16;
 constexpr int NOTHING = 255;
 constexpr int THREADS = 256;  // of the block that goes back over a candidate's rows

@@ -29,7 +29,8 @@ constexpr int NONE = -1;
 constexpr int NEWEST = 32;
 constexpr int FARTHEST = 64;
 constexpr int SLOTS = 4096;
-constexpr int BUCKETS = 10;
+constexpr int LONG = 10;
+constexpr int BUCKETS = 13;
 
 struct Numbers {
     long long count, base, at_place, pitch_before, line, lag, track_began, track_time;
@@ -71,10 +72,11 @@ __device__ __forceinline__ int unmoved(int code, int pitch_before)
     return 0 <= pitch && pitch < PITCHES - 1 ? rest * PITCHES + pitch + 1 : NONE;
 }
 
-__device__ __forceinline__ int bucket(int run)
+__device__ __forceinline__ int bucket(int run, int back)
 {
-    int n = 0;
-    for (; run > 0 && n < BUCKETS - 1; ++n) run /= 2;
+    int n = 0, stop = LONG - 1;
+    if (run >= back) run /= max(back, 1), n = LONG - 1, stop = BUCKETS - 1;
+    for (; run > 0 && n < stop; ++n) run /= 2;
     return n;
 }
 
@@ -91,8 +93,8 @@ __device__ __forceinline__ long long step_time(Numbers& numbers, const int* word
 __device__ __forceinline__ int slot_of(const int* codes, int n, int order)
 {
     int h = 0;
-    for (int k = n - order + 1; k <= n; ++k) h = (h * 31 + codes[k] % 8191) % 1048573;
-    return h % SLOTS;
+    for (int k = n - order + 1; k <= n; ++k) h = (h * 31 + codes[k]) % SLOTS;
+    return h;
 }
 
 // For a whole warp, as the next two: how many words up to places q and n are the same.
@@ -214,6 +216,7 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
         const bool same = q >= 0 && matched(m.codes, q, n) >= order_latest;
         if (lane != 0) return;
         count_run(m, LATEST, code);
+        m.pointers[LATEST] = same ? q + 1 : NONE;
         m.candidates[LATEST] = same ? m.codes[q + 1] : NONE;
     } else {
         for (int k = OPENING + 1 + lane; k < K; k += 32) {
@@ -232,7 +235,8 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
 struct Chooser {
     const REAL* scores;  // (K,)
     const double* table;  // (K, BUCKETS)
-    const int *candidates, *runs, *ids;  // (K,), (K,), (codes,)
+    const int *candidates, *runs, *pointers, *ids;  // (K,), and (codes,)
+    const Numbers* numbers;
     const unsigned char* allowed;  // (V,)
     int codes, K;
 
@@ -245,7 +249,7 @@ struct Chooser {
 
     __device__ __forceinline__ double score(int k) const
     {
-        return (double)scores[k] + table[k * BUCKETS + bucket(runs[k])];
+        return (double)scores[k] + table[k * BUCKETS + bucket(runs[k], (int)numbers->count - pointers[k])];
     }
 };
 
@@ -295,15 +299,15 @@ __device__ __forceinline__ int copied_word(const Chooser& c, double temperature,
 // to draw where it doesn't. scores (N, K), table (K, BUCKETS): what a run adds to them; ids (codes,): of the code of a word, its id; allowed (N, V).
 // The random numbers are those of sample_forward. A thread takes one piece.
 extern "C" __global__ void recall_choose(
-    const REAL* scores, const double* table, const int* candidates, const int* runs, const int* ids, int codes,
-    const unsigned char* allowed, int V, double temperature, int greedy, uint32 k0, uint32 k1, uint32 first,
-    const int* position, int* copied, double* draws, int N, int K)
+    const REAL* scores, const double* table, const int* candidates, const int* runs, const int* pointers,
+    const Numbers* numbers, const int* ids, int codes, const unsigned char* allowed, int V, double temperature,
+    int greedy, uint32 k0, uint32 k1, uint32 first, const int* position, int* copied, double* draws, int N, int K)
 {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= N) return;
     const Chooser c = {
-        scores + (size_t)n * K, table, candidates + (size_t)n * K, runs + (size_t)n * K, ids,
-        allowed + (size_t)n * V, codes, K};
+        scores + (size_t)n * K, table, candidates + (size_t)n * K, runs + (size_t)n * K,
+        pointers + (size_t)n * K, ids, numbers + n, allowed + (size_t)n * V, codes, K};
     double u = uniform(*position, first + n, k0, k1);
     copied[n] = greedy ? likeliest(c) : copied_word(c, temperature, u);
     draws[n] = u;

@@ -15,7 +15,7 @@ from lstm_music.network.recall import (
     RANKS,
     Recall,
     RecallRules,
-    bucket,
+    bucket_of,
     code_of,
     new_recall,
     observe,
@@ -48,8 +48,8 @@ def rows_of(rules, words):
     for word in words.tolist():
         rows.append(
             [
-                NOTHING if code == NONE else bucket(run) + HIT * (code == code_of(word))
-                for code, run in zip(m.candidates, m.runs, strict=True)
+                NOTHING if code == NONE else bucket_of(m, k) + HIT * (code == code_of(word))
+                for k, code in enumerate(m.candidates)
             ]
         )
         observe(rules, m, word)

@@ -31,6 +31,7 @@ from lstm_music.network.recall import (
     Recall,
     RecallRules,
     bucket,
+    bucket_of,
     code_of,
     forget,
     moved_code,
@@ -46,7 +47,7 @@ from lstm_music.network.recall_rules import (
     numbered,
     recall_rules,
 )
-from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
+from lstm_music.ops.reference.copying import BUCKETS, HIT, LONG, NOTHING
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.messages import TRACK_END as TRACK_ENDS
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -259,10 +260,15 @@ def test_codes_tell_words_apart_and_moved_ones_come_back():
 
 
 def test_buckets_are_powers_of_two():
-    assert [bucket(run) for run in (0, 1, 2, 3, 4, 7, 8, 255, 256, 10**6)] == [
-        0, 1, 2, 2, 3, 3, 4, 8, 9, 9,
-    ]  # fmt: skip
-    assert bucket(10**9) == BUCKETS - 1
+    runs = (0, 1, 2, 3, 4, 7, 8, 255, 256, 10**6)
+    assert [bucket(run, 10**7) for run in runs] == [0, 1, 2, 2, 3, 3, 4, 8, 9, 9]
+    assert bucket(10**9, 10**9 + 1) == LONG - 1
+
+
+def test_a_run_that_has_come_round_has_buckets_of_its_own():
+    runs = (4, 5, 9, 10, 19, 20, 10**6)
+    assert [bucket(run, 5) for run in runs] == [3, *(LONG + n for n in (0, 0, 1, 1, 2, 2))]
+    assert bucket(10**9, 1) == BUCKETS - 1
 
 
 # What stood here some bars before ---------------------------------------------------------------
@@ -528,7 +534,11 @@ def test_compiled_is_plain(corpora, kind):
 
 def test_remembered_says_what_observe_found(corpora):
     rules, words = corpora["event"].recall, pieces_of(corpora["event"])[0]
-    candidates, runs = followed(rules, words)
+    m, buckets = in_lists(rules, len(words)), []
+    for word in words.tolist():
+        observe(rules, m, word)
+        buckets.append([bucket_of(m, k) for k in range(rules.candidates)])
+    candidates, _ = followed(rules, words)
     found, codes = plainly(rules, words)
     assert (found[0] == NOTHING).all()
     assert np.array_equal(codes[1:], candidates[:-1])
@@ -537,7 +547,7 @@ def test_remembered_says_what_observe_found(corpora):
         for k in range(rules.candidates):
             there = candidates[n - 1, k] != NONE
             right = HIT * (candidates[n - 1, k] == code)
-            assert found[n, k] == (bucket(runs[n - 1, k]) + right if there else NOTHING)
+            assert found[n, k] == (buckets[n - 1][k] + right if there else NOTHING)
 
 
 @pytest.mark.parametrize("compiled", [False, True])

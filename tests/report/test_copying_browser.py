@@ -11,7 +11,7 @@ from small import small_corpus, small_events, small_rolls, small_trainer
 
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, parameter_shapes
-from lstm_music.network.recall import Recall, RecallRules, bucket, new_recall, observe
+from lstm_music.network.recall import Recall, RecallRules, bucket_of, new_recall, observe
 from lstm_music.network.recall_rules import frame_words, recall_rules
 from lstm_music.ops import get_ops
 from lstm_music.report.browser_model import in_16_bits
@@ -100,7 +100,8 @@ WALK = """
     return MUSIC.map((step) => {
         past.take(step);
         const { candidates, runs } = past.recall;
-        return [candidates.slice(), runs.slice(), runs.map(recalling.bucket)];
+        const buckets = runs.map((_, k) => recalling.bucketOf(past.recall, k));
+        return [candidates.slice(), runs.slice(), buckets];
     });
 """
 
@@ -110,7 +111,9 @@ def walked(rules, words):
     m, found = Recall(*(array.tolist() for array in new_recall(rules, len(words)))), []
     for word in words.tolist():
         observe(rules, m, word)
-        found.append([list(m.candidates), list(m.runs), [bucket(run) for run in m.runs]])
+        found.append(
+            [list(m.candidates), list(m.runs), [bucket_of(m, k) for k in range(len(m.runs))]]
+        )
     return found
 
 
@@ -190,7 +193,8 @@ def test_candidates_of_any_rows_are_those_of_python(opened, line):
             const m = recalling.newRecall({json.dumps(given)});
             return {json.dumps(words.tolist())}.map((row) => {{
                 recalling.observe({json.dumps(given)}, m, row);
-                return [m.candidates.slice(), m.runs.slice(), m.runs.map(recalling.bucket)];
+                const buckets = m.runs.map((_, k) => recalling.bucketOf(m, k));
+                return [m.candidates.slice(), m.runs.slice(), buckets];
             }});
         """
         expected = walked(rules, words)

@@ -196,14 +196,15 @@ def test_what_is_copied_is_what_python_copies(kind, options):
 
 CHOICE_MUTATIONS = {
     "what may not come": ("id != NONE && allowed[id] ? id : NONE", "id"),
-    "runs of another candidate": ("bucket(runs[k])", "bucket(runs[0])"),
+    "runs of another candidate": ("bucket(runs[k],", "bucket(runs[0],"),
     "a network without its share": ("left = u * (own + total)", "left = u * total"),
     "a temperature of the candidates alone": ("exp(-top / temperature)", "exp(-top)"),
     "a number drawn twice": ("u = fmin(left / own", "u = fmin(left"),
     "the network's share counted twice": ("left -= own;", ""),
     "greedy without the sum": ("if (c.word(other) == id) sum +=", "if (other == k) sum +="),
     "greedy against nothing": ("double most = 1;", "double most = 0;"),
-    "a bucket too few": ("n < BUCKETS - 1", "n < 2"),
+    "no run that has come round": ("if (run >= back)", "if (false)"),
+    "a bucket too few": ("stop = LONG - 1", "stop = 2"),
 }
 
 

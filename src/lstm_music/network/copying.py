@@ -16,7 +16,7 @@ import numpy as np
 from lstm_music.arrays import Array, Mixture
 from lstm_music.network.embedding import Shapes
 from lstm_music.ops import NumpyOps, Workspace
-from lstm_music.ops.reference.copying import BUCKETS
+from lstm_music.ops.reference.copying import BUCKETS, LONG
 
 DOUBT, TRUST = -4.5, 1.2  # a new gate's score of what never told right, and more for each bucket
 
@@ -37,6 +37,7 @@ class CopyGate(NamedTuple):
     def init(self, ops: NumpyOps) -> dict[str, Array]:
         """Return new parameters: of a gate that reads runs alone."""
         table = np.tile(DOUBT + TRUST * np.arange(BUCKETS), (self.K, 1))
+        table[:, LONG:] = DOUBT
         return {"G": ops.asarray(np.zeros((self.H, self.K))), "R": ops.asarray(table)}
 
     @staticmethod

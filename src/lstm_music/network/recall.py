@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
+from lstm_music.ops.reference.copying import BUCKETS, HIT, LONG, NOTHING
 
 MATCH, LATEST, MOVED, OPENING, LAGS = range(5)  # candidates; from LAGS on, one for each lag
 REST, PITCH, OPENS, AT, DELTA, RANK, FIELDS = range(7)  # of a row of a word table
@@ -127,13 +127,26 @@ def unmoved(code: int, pitch_before: int) -> int:
     return rest * PITCHES + pitch + 1 if 0 <= pitch < PITCHES - 1 else NONE
 
 
-def bucket(run: int) -> int:
-    """Return the bucket of a run: 0, 1, 2-3, 4-7, … 256 and more."""
-    n = 0
-    while run > 0 and n < BUCKETS - 1:
+def bucket(run: int, back: int) -> int:
+    """Return the bucket of a run whose pointer lies so many words back.
+
+    0, 1, 2-3, 4-7, … 256 and more. A run at least as long as that has come round: what it points
+    to it has told already, and to tell it once more is the passage's third time. Those have
+    buckets of their own: round once, 2 or 3 times, 4 or more.
+    """
+    n, stop = 0, LONG - 1
+    if run >= back:
+        run //= max(back, 1)
+        n, stop = LONG - 1, BUCKETS - 1
+    while run > 0 and n < stop:
         run //= 2
         n += 1
     return n
+
+
+def bucket_of(m: Recall, k: int) -> int:
+    """Return the bucket of a candidate's run."""
+    return bucket(m.runs[k], m.numbers[COUNT] - m.pointers[k])
 
 
 # One word ----------------------------------------------------------------------------------------
@@ -259,6 +272,7 @@ def observe(rules: RecallRules, m: Recall, word: Sequence[int]) -> None:
     m.candidates[MOVED] = unmoved(m.moved[p], numbers[PITCH_BEFORE]) if p >= 0 else NONE
     q = note_place(m, LATEST, m.codes, rules.orders[LATEST])
     same = q >= 0 and matched(m.codes, q, n) >= rules.orders[LATEST]
+    m.pointers[LATEST] = q + 1 if same else NONE
     m.candidates[LATEST] = m.codes[q + 1] if same else NONE
     follow_opening(m, rules.line, time)
     for k in range(len(rules.lags)):
@@ -276,5 +290,5 @@ def remembered(rules: RecallRules, m: Recall, words: Array, out: Array, codes: A
         for k in range(len(m.runs)):
             right = HIT if m.candidates[k] == code else 0
             codes[t, k] = m.candidates[k]
-            out[t, k] = NOTHING if m.candidates[k] == NONE else bucket(m.runs[k]) + right
+            out[t, k] = NOTHING if m.candidates[k] == NONE else bucket_of(m, k) + right
         observe(rules, m, words[t])

@@ -15,7 +15,7 @@ from lstm_music.sampling.copying import MOST, table_of
 from lstm_music.sampling.options import Options
 
 LARGEST = 700.0  # whose exponential is finite
-bucket, forget, observe = (COMPILED[name] for name in ("bucket", "forget", "observe"))
+bucket_of, forget, observe = (COMPILED[name] for name in ("bucket_of", "forget", "observe"))
 
 
 class Gate(NamedTuple):
@@ -102,7 +102,7 @@ def copied(gate, pasts, r, rules, longest, draw, u, scratch):  # type: ignore[no
         id = gate.ids[code] if 0 <= code < len(gate.ids) else NONE
         if id != NONE and rules.deltas[id] <= longest[rules.classes[id]]:
             ids[n] = id
-            found[n] = scores[r, k] + gate.table[k, bucket(past.runs[k])]
+            found[n] = scores[r, k] + gate.table[k, bucket_of(past, k)]
             n += 1
     if n == 0:
         return NONE, u

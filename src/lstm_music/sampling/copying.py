@@ -20,7 +20,7 @@ from lstm_music.network.recall import (
     PITCHES,
     Recall,
     RecallRules,
-    bucket,
+    bucket_of,
     forget,
     new_recall,
     observe,
@@ -84,12 +84,10 @@ class Past:
 
         scores (K,): the gate's, but for what a run adds.
         """
-        recall, table = self.recall, self.copies.table
+        m, table = self.recall, self.copies.table
         return [
-            (code, score + row[bucket(run)])
-            for code, run, score, row in zip(
-                recall.candidates, recall.runs, scores.tolist(), table, strict=True
-            )
+            (code, score + table[k][bucket_of(m, k)])
+            for k, (code, score) in enumerate(zip(m.candidates, scores.tolist(), strict=True))
             if code != NONE
         ]
 

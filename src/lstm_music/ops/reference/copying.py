@@ -10,7 +10,8 @@ import numpy as np
 
 from lstm_music.arrays import Array, Mixture
 
-BUCKETS = 10  # of runs
+LONG = 10  # buckets of runs that have not come round; the rest are of those that have
+BUCKETS = LONG + 3
 HIT, NOTHING = 16, 255  # added to the bucket of a candidate that is the target; no candidate
 
 

@@ -23,10 +23,11 @@ class Past {
 
   /** Return the codes of what may come and their scores. scores: the gate's, but for runs. */
   candidates(scores) {
-    const { candidates, runs } = this.recall;
+    const { candidates } = this.recall;
     const buckets = this.table.length / candidates.length;
+    const ofRun = (k) => this.table[k * buckets + recalling.bucketOf(this.recall, k)];
     return candidates
-      .map((code, k) => [code, scores[k] + this.table[k * buckets + recalling.bucket(runs[k])]])
+      .map((code, k) => [code, scores[k] + ofRun(k)])
       .filter(([code]) => code !== recalling.NONE);
   }
 

@@ -14,7 +14,8 @@ const recalling = (() => {
   const NONE = -1;
   const [NEWEST, FARTHEST] = [32, 64]; // places that a search looks at, words that it compares
   const SLOTS = 4096;
-  const BUCKETS = 10;
+  const LONG = 10;
+  const BUCKETS = 13;
 
   /** Return a piece before its first word. rules: as report/browser_model.py writes them. */
   function newRecall(rules) {
@@ -56,13 +57,21 @@ const recalling = (() => {
     return 0 <= pitch && pitch < PITCHES - 1 ? rest * PITCHES + pitch + 1 : NONE;
   }
 
-  function bucket(run) {
-    let n = 0;
-    while (run > 0 && n < BUCKETS - 1) {
+  function bucket(run, back) {
+    let [n, stop] = [0, LONG - 1];
+    if (run >= back) {
+      run = Math.floor(run / Math.max(back, 1));
+      [n, stop] = [LONG - 1, BUCKETS - 1];
+    }
+    while (run > 0 && n < stop) {
       run = Math.floor(run / 2);
       n++;
     }
     return n;
+  }
+
+  function bucketOf(m, k) {
+    return bucket(m.runs[k], m.count - m.pointers[k]);
   }
 
   // ---- One word ----
@@ -78,8 +87,8 @@ const recalling = (() => {
 
   function slotOf(codes, n, order) {
     let h = 0;
-    for (let k = n - order + 1; k <= n; k++) h = (h * 31 + (codes[k] % 8191)) % 1048573;
-    return h % SLOTS;
+    for (let k = n - order + 1; k <= n; k++) h = (h * 31 + codes[k]) % SLOTS;
+    return h;
   }
 
   function matched(codes, q, n) {
@@ -175,10 +184,11 @@ const recalling = (() => {
     m.candidates[MOVED] = p >= 0 ? unmoved(m.moved[p], m.pitchBefore) : NONE;
     const q = notePlace(m, LATEST, m.codes, rules.orders[LATEST]);
     const same = q >= 0 && matched(m.codes, q, n) >= rules.orders[LATEST];
+    m.pointers[LATEST] = same ? q + 1 : NONE;
     m.candidates[LATEST] = same ? m.codes[q + 1] : NONE;
     followOpening(m, rules.line, time);
     rules.lags.forEach((lag, k) => followLag(m, LAGS + k, lag, time));
   }
 
-  return { newRecall, observe, bucket, codeOf, PITCHES, NONE };
+  return { newRecall, observe, bucketOf, codeOf, PITCHES, NONE };
 })();
