@@ -13,6 +13,7 @@ import numpy as np
 
 from lstm_music.arrays import Array
 from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE
+from lstm_music.network.config import State
 from lstm_music.network.model import Model
 from lstm_music.network.recall import RecallRules
 from lstm_music.ops.philox import uniform
@@ -100,6 +101,7 @@ class Draft:
         self.ids: list[int] = []
         self._longest = np.empty(len(rules.shortest), np.int64)
         self._draws: Array = np.empty(0)
+        self._allowed, self._u = np.empty(0, np.intp), 0.0  # by which `drawn` is to draw
         self._past = Past(copies) if copies else None
 
     @property
@@ -118,13 +120,27 @@ class Draft:
         longest_deltas(self.rules, self.piece, self.sounding, self._longest)
         return np.flatnonzero(self.rules.deltas <= self._longest[self.rules.classes])
 
-    def write(self, logits: Array, scores: Array | None = None) -> None:
-        """Take the primer's next id, or one by the logits (V,) where the primer is over.
+    def told(self, scores: Array | None) -> int | None:
+        """Return the next id where it takes no logits, else None: `drawn` is to be asked.
 
+        So are the primer's, those that are copied, and the end of the piece where none may come.
         scores (K,): of a copy gate.
         """
         n = len(self.ids)
-        self.take(self.primer[n] if n < len(self.primer) else self._drawn(logits, scores))
+        if n < len(self.primer):
+            return self.primer[n]
+        self._allowed = self.allowed
+        if not len(self._allowed):
+            return self.rules.start
+        self._u, id = self._uniform(), None
+        if self._past is not None and scores is not None:
+            found = ids_that(self._past.candidates(scores), self._past.copies.ids, self._may)
+            id, self._u = copied(found, self._u, self.options)
+        return id
+
+    def drawn(self, logits: Array) -> int:
+        """Draw the next id by the network's logits (V,)."""
+        return choose(logits, self._allowed, self._u, self.options)
 
     def take(self, id: int) -> None:
         """Take an id, whether it might come or not."""
@@ -135,20 +151,6 @@ class Draft:
                 self._past.forget()
             else:
                 self._past.take(self._past.copies.words[id])
-
-    def _drawn(self, logits: Array, scores: Array | None) -> int:
-        """Draw an id among those that may come; the end of the piece where none may."""
-        allowed = self.allowed
-        if not len(allowed):
-            return self.rules.start
-        u = self._uniform()
-        if self._past is not None and scores is not None:
-            found = self._past.candidates(scores)
-            ids = ids_that(found, self._past.copies.ids, self._may)
-            id, u = copied(ids, u, self.options)
-            if id is not None:
-                return id
-        return choose(logits, allowed, u, self.options)
 
     def _may(self, id: int) -> bool:
         """Return whether an id may come next, once `allowed` was asked for."""
@@ -195,18 +197,35 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     following = np.full(B, start, np.int32)
     state = model.zero_state(B)
     for done in count(1):
-        logits, state = model.step(model.ops.asarray(following, "int32"), state)
-        rows = model.ops.to_numpy(logits)
+        state = model.read(model.ops.asarray(following, "int32"), state)
         scores = None if model.gate is None else model.ops.to_numpy(model.copy_scores(state))
-        for k, draft in enumerate(drafts):
-            if not draft.ended:
-                draft.write(rows[k], None if scores is None else scores[k])
-                following[k] = start if draft.ended else draft.ids[-1]
-                if draft.fresh:
-                    state.h[:, k], state.c[:, k] = 0, 0
+        for k, id in _next_ids(model, state, drafts, scores).items():
+            draft = drafts[k]
+            draft.take(id)
+            following[k] = start if draft.ended else draft.ids[-1]
+            if draft.fresh:
+                state.h[:, k], state.c[:, k] = 0, 0
         yield done
         if all(draft.ended for draft in drafts):
             return
+
+
+def _next_ids(
+    model: Model, state: State, drafts: list[Draft], scores: Array | None
+) -> dict[int, int]:
+    """Return the next id of each draft that goes on. scores (B, K): of a copy gate."""
+    told = {
+        k: draft.told(None if scores is None else scores[k])
+        for k, draft in enumerate(drafts)
+        if not draft.ended
+    }
+    asked = [k for k, id in told.items() if id is None]
+    drawn: dict[int, int] = {}
+    if asked:
+        on_gpu = model.ops.name == "cupy"  # where as many rows are computed as ever
+        rows = model.ops.to_numpy(model.logits(state.h[-1] if on_gpu else state.h[-1][asked]))
+        drawn = {k: drafts[k].drawn(rows[k if on_gpu else n]) for n, k in enumerate(asked)}
+    return {k: drawn[k] if id is None else id for k, id in told.items()}
 
 
 def rows_for(model: Model, pieces: int) -> int:
