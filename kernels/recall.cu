@@ -230,11 +230,11 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
 // Whether to copy ---------------------------------------------------------------------------------
 
 struct Chooser {
-    const REAL *scores, *R;  // (K,), (K, BUCKETS)
+    const REAL* scores;  // (K,)
+    const double* table;  // (K, BUCKETS)
     const int *candidates, *runs, *ids;  // (K,), (K,), (codes,)
     const unsigned char* allowed;  // (V,)
     int codes, K;
-    double repetition;
 
     // The word of candidate k that may come, or NONE.
     __device__ __forceinline__ int word(int k) const
@@ -245,7 +245,7 @@ struct Chooser {
 
     __device__ __forceinline__ double score(int k) const
     {
-        return (double)scores[k] + (double)R[k * BUCKETS + bucket(runs[k])] + repetition;
+        return (double)scores[k] + table[k * BUCKETS + bucket(runs[k])];
     }
 };
 
@@ -292,18 +292,18 @@ __device__ __forceinline__ int copied_word(const Chooser& c, double temperature,
 }
 
 // Of each of N pieces: copied (N,), the word that it copies, or NONE; draws (N,): the number by which sample_forward is
-// to draw where it doesn't. scores (N, K), R (K, BUCKETS); ids (codes,): of the code of a word, its id; allowed (N, V).
+// to draw where it doesn't. scores (N, K), table (K, BUCKETS): what a run adds to them; ids (codes,): of the code of a word, its id; allowed (N, V).
 // The random numbers are those of sample_forward. A thread takes one piece.
 extern "C" __global__ void recall_choose(
-    const REAL* scores, const REAL* R, const int* candidates, const int* runs, const int* ids, int codes,
-    const unsigned char* allowed, int V, double temperature, double repetition, int greedy, uint32 k0, uint32 k1,
-    uint32 first, const int* position, int* copied, double* draws, int N, int K)
+    const REAL* scores, const double* table, const int* candidates, const int* runs, const int* ids, int codes,
+    const unsigned char* allowed, int V, double temperature, int greedy, uint32 k0, uint32 k1, uint32 first,
+    const int* position, int* copied, double* draws, int N, int K)
 {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= N) return;
     const Chooser c = {
-        scores + (size_t)n * K, R, candidates + (size_t)n * K, runs + (size_t)n * K, ids,
-        allowed + (size_t)n * V, codes, K, repetition};
+        scores + (size_t)n * K, table, candidates + (size_t)n * K, runs + (size_t)n * K, ids,
+        allowed + (size_t)n * V, codes, K};
     double u = uniform(*position, first + n, k0, k1);
     copied[n] = greedy ? likeliest(c) : copied_word(c, temperature, u);
     draws[n] = u;

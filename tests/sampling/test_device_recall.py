@@ -61,10 +61,10 @@ def words_of(random, n, V, most):
     return said
 
 
-def walk(kind, cupy, most=300, seed=0):
+def walk(kind, cupy, most=300, seed=0, options=None):
     """Let device and Python take the same words; yield both pasts of each piece after each."""
     (model, rules), random = model_of(kind, cupy, seed), Random(seed)
-    past = DeviceRecall(model, N, rules, most)
+    past = DeviceRecall(model, N, rules, most, options or Options())
     plain = [recall.new_recall(rules, most) for _ in range(N)]
     words, done = [words_of(random, n, len(rules.words), most) for n in range(N)], np.zeros(N)
     for t, following in enumerate(zip(*words, strict=True)):
@@ -110,7 +110,7 @@ WALK_MUTATIONS = {
     "lanes that compare alike": ("first + threadIdx.x % 32;", "first;"),
     "half as far": ("first < FARTHEST;", "first < 32;"),
     "the word before last": ("m.before[kind * m.room + q]", "m.before[q]"),
-    "a place not entered": ("m.heads[slot] = n;", ""),
+    "a place not entered": (", m.heads[slot] = n;", ";"),
     "a hash of one word less": ("n - order + 1", "n - order + 2"),
     "a run that goes on": ("candidates[k] == code ? m.runs[k] + 1 : 0", "runs[k] + 1"),
     "a transposition by another pitch": ("word[PITCH] - pitch_before", "word[PITCH]"),
@@ -166,13 +166,12 @@ def check_choices(kind, cupy, options):
     """Hold choices along a walk to Python's; return how many words were copied."""
     rng, (model, rules) = np.random.default_rng(0), model_of(kind, cupy)
     copies, V, found = copies_of(model, rules, options), len(rules.words), []
-    for t, (past, plain) in enumerate(walk(kind, cupy, most=60)):
-        past.model = model
+    for t, (past, plain) in enumerate(walk(kind, cupy, 60, 0, options)):
         h = rng.normal(size=(1, N, 5))
         state = State(*(model.ops.asarray(a) for a in (h, h)))
         allowed = (rng.random((N, V)) < 0.7).astype(np.uint8)
         position = model.ops.asarray([t], np.int32)
-        past.choose(state, model.ops.asarray(allowed, np.uint8), position, options.first, options)
+        past.choose(state, model.ops.asarray(allowed, np.uint8), position, options.first)
         scores = model.ops.to_numpy(model.copy_scores(state))
         for n, one in enumerate(plain):
             own = Past(copies)
@@ -198,7 +197,6 @@ def test_what_is_copied_is_what_python_copies(kind, options):
 CHOICE_MUTATIONS = {
     "what may not come": ("id != NONE && allowed[id] ? id : NONE", "id"),
     "runs of another candidate": ("bucket(runs[k])", "bucket(runs[0])"),
-    "no repetition": ("+ repetition;", ";"),
     "a network without its share": ("left = u * (own + total)", "left = u * total"),
     "a temperature of the candidates alone": ("exp(-top / temperature)", "exp(-top)"),
     "a number drawn twice": ("u = fmin(left / own", "u = fmin(left"),

@@ -6,7 +6,10 @@ This is the one place to change what `bin/reproduce` trains.
 
 from typing import NamedTuple
 
-PAPERS = "--layers 2 --hidden 128 --embedding 128 --clip 5 --dropout 0 --early-stop 0 --lr 0.001"
+PAPERS = (
+    "--layers 2 --hidden 128 --embedding 128 --clip 5 --dropout 0 --early-stop 0 --lr 0.001 "
+    "--no-copy"
+)
 BACH, CLASSICAL, MUSE = "bach-417.zip", "classical-2000.zip", "MuseData.mat"
 
 

@@ -173,7 +173,7 @@ class DeviceSampler:
         if self.model.gate is not None:
             assert recall is not None
             most = most_of(rules, self.options, primers)
-            self.recall = DeviceRecall(self.model, self.N, recall, most + 1)
+            self.recall = DeviceRecall(self.model, self.N, recall, most + 1, self.options)
         self.done = self.ops.asarray(self.rules.ended, np.int32)
 
     def run(self, most: int, show: Callable[[int], None] = lambda t: None) -> list[list[int]]:
@@ -205,8 +205,7 @@ class DeviceSampler:
         if self.rules is not None:
             self.rules.mask()
             if self.recall is not None:
-                allowed, o = self.rules.allowed, self.options
-                self.recall.choose(state, allowed, self.position, self.first, o)
+                self.recall.choose(state, self.rules.allowed, self.position, self.first)
         self.draw(logits, out)
         if self.rules is not None:
             self.rules.advance(self.position, self.next, out, self.done, state)

@@ -9,6 +9,7 @@ from lstm_music.network.recall import NONE, NUMBERS, SLOTS, RecallRules, new_rec
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.launch import blocks
 from lstm_music.ops.philox import split_seed
+from lstm_music.sampling.copying import table_of
 from lstm_music.sampling.options import Options
 
 THREADS = 64  # of a block that chooses, a thread a piece; four warps keep a piece's past
@@ -21,10 +22,13 @@ class DeviceRecall:
     which its word is to be drawn else.
     """
 
-    def __init__(self, model: Model, N: int, rules: RecallRules, words: int) -> None:
+    def __init__(
+        self, model: Model, N: int, rules: RecallRules, words: int, options: Options
+    ) -> None:
         assert isinstance(model.ops, CupyOps)
         ops = self.ops = model.ops
         self.model, self.N, self.K, self.room = model, N, rules.candidates, words
+        self.options, self.table = options, ops.asarray(table_of(model, options), np.float64)
         start = new_recall(rules, 1)
         self.words, self.ids = (ops.asarray(a, np.int32) for a in (rules.words, rules.ids))
         self.lags = ops.asarray(rules.lags, np.int64)
@@ -45,17 +49,17 @@ class DeviceRecall:
         )  # fmt: skip
         self.copied, self.draws = ops.xp.zeros(N, np.int32), ops.xp.zeros(N, np.float64)
 
-    def choose(self, state: State, allowed: Array, position: Array, first: int, o: Options) -> None:
+    def choose(self, state: State, allowed: Array, position: Array, first: int) -> None:
         """Choose what each piece copies after a step to a state, among what is allowed (N, V).
 
         position, first: of the random numbers, as DeviceSampler has them.
         """
-        k0, k1 = split_seed(o.seed)
+        o, (k0, k1) = self.options, split_seed(self.options.seed)
         self.ops.launch(
             "recall", "recall_choose", (blocks(self.N, THREADS),), (THREADS,),
-            self.model.copy_scores(state), self.model.parameters["copy.R"], self.candidates,
+            self.model.copy_scores(state), self.table, self.candidates,
             self.runs, self.ids, np.int32(len(self.ids)), allowed, np.int32(allowed.shape[1]),
-            np.float64(o.temperature), np.float64(o.repetition), np.int32(o.greedy),
+            np.float64(o.temperature), np.int32(o.greedy),
             np.uint32(k0), np.uint32(k1), np.uint32(first), position, self.copied, self.draws,
             np.int32(self.N), np.int32(self.K),
         )  # fmt: skip
