@@ -89,13 +89,9 @@ class Draft:
     """
 
     def __init__(
-        self,
-        number: int,
-        primer: Sequence[int],
-        rules: Rules,
-        options: Options,
+        self, number: int, primer: Sequence[int], rules: Rules, options: Options,
         copies: Copies | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.number, self.primer, self.rules, self.options = number, primer, rules, options
         self.piece, self.sounding = new_piece(rules, options, primer)
         self.ids: list[int] = []
@@ -121,11 +117,7 @@ class Draft:
         return np.flatnonzero(self.rules.deltas <= self._longest[self.rules.classes])
 
     def told(self, scores: Array | None) -> int | None:
-        """Return the next id where it takes no logits, else None: `drawn` is to be asked.
-
-        So are the primer's, those that are copied, and the end of the piece where none may come.
-        scores (K,): of a copy gate.
-        """
+        """Return the next id if it takes no logits, else None. scores (K,): of a copy gate."""
         n = len(self.ids)
         if n < len(self.primer):
             return self.primer[n]
@@ -198,34 +190,32 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     state = model.zero_state(B)
     for done in count(1):
         state = model.read(model.ops.asarray(following, "int32"), state)
-        scores = None if model.gate is None else model.ops.to_numpy(model.copy_scores(state))
-        for k, id in _next_ids(model, state, drafts, scores).items():
+        for k, id in enumerate(_next_ids(model, state, drafts)):
             draft = drafts[k]
-            draft.take(id)
-            following[k] = start if draft.ended else draft.ids[-1]
-            if draft.fresh:
-                state.h[:, k], state.c[:, k] = 0, 0
+            if id is not None:
+                draft.take(id)
+                following[k] = start if draft.ended else draft.ids[-1]
+                if draft.fresh:
+                    state.h[:, k], state.c[:, k] = 0, 0
         yield done
         if all(draft.ended for draft in drafts):
             return
 
 
-def _next_ids(
-    model: Model, state: State, drafts: list[Draft], scores: Array | None
-) -> dict[int, int]:
-    """Return the next id of each draft that goes on. scores (B, K): of a copy gate."""
-    told = {
-        k: draft.told(None if scores is None else scores[k])
-        for k, draft in enumerate(drafts)
-        if not draft.ended
-    }
-    asked = [k for k, id in told.items() if id is None]
-    drawn: dict[int, int] = {}
+def _next_ids(model: Model, state: State, drafts: list[Draft]) -> list[int | None]:
+    """Return the next id of each draft after a step to a state, None of an ended one."""
+    scores = None if model.gate is None else model.ops.to_numpy(model.copy_scores(state))
+    ids = [
+        None if d.ended else d.told(None if scores is None else scores[k])
+        for k, d in enumerate(drafts)
+    ]
+    asked = [k for k, d in enumerate(drafts) if ids[k] is None and not d.ended]
     if asked:
-        on_gpu = model.ops.name == "cupy"  # where as many rows are computed as ever
-        rows = model.ops.to_numpy(model.logits(state.h[-1] if on_gpu else state.h[-1][asked]))
-        drawn = {k: drafts[k].drawn(rows[k if on_gpu else n]) for n, k in enumerate(asked)}
-    return {k: drawn[k] if id is None else id for k, id in told.items()}
+        rows = [*range(rows_for(model, 0))] or asked
+        logits = model.ops.to_numpy(model.logits(state.h[-1][rows]))
+        for k in asked:
+            ids[k] = drafts[k].drawn(logits[rows.index(k)])
+    return ids
 
 
 def rows_for(model: Model, pieces: int) -> int:
