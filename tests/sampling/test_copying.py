@@ -145,22 +145,25 @@ def test_what_the_rules_forbid_is_never_copied(corpora, kind):
 
 
 @pytest.mark.parametrize("kind", WORDS)
-def test_a_gate_that_always_copies_says_nothing_new(corpora, kind):
-    """Once a candidate is there that may come, no word comes that is none."""
+def test_a_gate_that_always_copies_says_nothing_new(corpora, kind, monkeypatch):
+    """Where a candidate is there that may come, no word comes that is none, and no logits."""
     corpus = corpora[kind]
     rules, model = rules_for(corpus, kind), model_for(corpus, ALWAYS)
     primer = corpus.primer(0)
     options = Options(length=len(primer) + 40, top_k=1)
+    rows, logits = [], model.logits
+    monkeypatch.setattr(model, "logits", lambda h: rows.append(len(h)) or logits(h))
     (piece,) = sample(model, [primer], options, rules, recall=corpus.recall)
     draft = Draft(0, primer, rules, options, copies_of(model, corpus.recall, options))
-    copies = 0
+    copies = drawn = 0
     for n, id in enumerate(piece):
         if n >= len(primer):
             _, may = candidates_of(draft)
             assert not may or id in may
-            copies += bool(may)
+            copies, drawn = copies + bool(may), drawn + (not may)
         draft.take(id)
     assert copies > 10
+    assert sum(rows) == drawn
 
 
 @pytest.mark.parametrize("kind", WORDS)

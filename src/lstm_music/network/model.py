@@ -149,8 +149,16 @@ class Model:
         Of a NADE, whose notes have no logits before those below are known, ask `step_and_draw`.
         """
         out, after = self._step(x, state, after)
+        return self.logits(out), after
+
+    def read(self, x: Array, state: State) -> State:
+        """As `step`, without saying what may come next: the next state, whose h[-1] can tell."""
+        return self._step(x, state)[1]
+
+    def logits(self, h: Array) -> Array:
+        """Return what may come next (N, V) by the last layer's outputs h (N, H); see `step`."""
         assert not isinstance(self.head, NadeHead)
-        return self.head.logits(self.ops, part(self.parameters, "head"), out), after
+        return self.head.logits(self.ops, part(self.parameters, "head"), h)
 
     def copy_scores(self, state: State) -> Array:
         """Return a copy gate's scores (B, K) after a step to a state, but for what runs add."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from lstm_music.arrays import Array
 from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE
+from lstm_music.network.config import State
 from lstm_music.network.model import Model
 from lstm_music.network.recall import RecallRules
 from lstm_music.ops.philox import uniform
@@ -88,18 +89,15 @@ class Draft:
     """
 
     def __init__(
-        self,
-        number: int,
-        primer: Sequence[int],
-        rules: Rules,
-        options: Options,
+        self, number: int, primer: Sequence[int], rules: Rules, options: Options,
         copies: Copies | None = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.number, self.primer, self.rules, self.options = number, primer, rules, options
         self.piece, self.sounding = new_piece(rules, options, primer)
         self.ids: list[int] = []
         self._longest = np.empty(len(rules.shortest), np.int64)
         self._draws: Array = np.empty(0)
+        self._allowed, self._u = np.empty(0, np.intp), 0.0  # by which `drawn` is to draw
         self._past = Past(copies) if copies else None
 
     @property
@@ -118,13 +116,23 @@ class Draft:
         longest_deltas(self.rules, self.piece, self.sounding, self._longest)
         return np.flatnonzero(self.rules.deltas <= self._longest[self.rules.classes])
 
-    def write(self, logits: Array, scores: Array | None = None) -> None:
-        """Take the primer's next id, or one by the logits (V,) where the primer is over.
-
-        scores (K,): of a copy gate.
-        """
+    def told(self, scores: Array | None) -> int | None:
+        """Return the next id if it takes no logits, else None. scores (K,): of a copy gate."""
         n = len(self.ids)
-        self.take(self.primer[n] if n < len(self.primer) else self._drawn(logits, scores))
+        if n < len(self.primer):
+            return self.primer[n]
+        self._allowed = self.allowed
+        if not len(self._allowed):
+            return self.rules.start
+        self._u, id = self._uniform(), None
+        if self._past is not None and scores is not None:
+            found = ids_that(self._past.candidates(scores), self._past.copies.ids, self._may)
+            id, self._u = copied(found, self._u, self.options)
+        return id
+
+    def drawn(self, logits: Array) -> int:
+        """Draw the next id by the network's logits (V,)."""
+        return choose(logits, self._allowed, self._u, self.options)
 
     def take(self, id: int) -> None:
         """Take an id, whether it might come or not."""
@@ -135,20 +143,6 @@ class Draft:
                 self._past.forget()
             else:
                 self._past.take(self._past.copies.words[id])
-
-    def _drawn(self, logits: Array, scores: Array | None) -> int:
-        """Draw an id among those that may come; the end of the piece where none may."""
-        allowed = self.allowed
-        if not len(allowed):
-            return self.rules.start
-        u = self._uniform()
-        if self._past is not None and scores is not None:
-            found = self._past.candidates(scores)
-            ids = ids_that(found, self._past.copies.ids, self._may)
-            id, u = copied(ids, u, self.options)
-            if id is not None:
-                return id
-        return choose(logits, allowed, u, self.options)
 
     def _may(self, id: int) -> bool:
         """Return whether an id may come next, once `allowed` was asked for."""
@@ -195,18 +189,33 @@ def _write(model: Model, drafts: list[Draft]) -> Iterator[int]:
     following = np.full(B, start, np.int32)
     state = model.zero_state(B)
     for done in count(1):
-        logits, state = model.step(model.ops.asarray(following, "int32"), state)
-        rows = model.ops.to_numpy(logits)
-        scores = None if model.gate is None else model.ops.to_numpy(model.copy_scores(state))
-        for k, draft in enumerate(drafts):
-            if not draft.ended:
-                draft.write(rows[k], None if scores is None else scores[k])
+        state = model.read(model.ops.asarray(following, "int32"), state)
+        for k, id in enumerate(_next_ids(model, state, drafts)):
+            draft = drafts[k]
+            if id is not None:
+                draft.take(id)
                 following[k] = start if draft.ended else draft.ids[-1]
                 if draft.fresh:
                     state.h[:, k], state.c[:, k] = 0, 0
         yield done
         if all(draft.ended for draft in drafts):
             return
+
+
+def _next_ids(model: Model, state: State, drafts: list[Draft]) -> list[int | None]:
+    """Return the next id of each draft after a step to a state, None of an ended one."""
+    scores = None if model.gate is None else model.ops.to_numpy(model.copy_scores(state))
+    ids = [
+        None if d.ended else d.told(None if scores is None else scores[k])
+        for k, d in enumerate(drafts)
+    ]
+    asked = [k for k, d in enumerate(drafts) if ids[k] is None and not d.ended]
+    if asked:
+        rows = [*range(rows_for(model, 0))] or asked
+        logits = model.ops.to_numpy(model.logits(state.h[-1][rows]))
+        for k in asked:
+            ids[k] = drafts[k].drawn(logits[rows.index(k)])
+    return ids
 
 
 def rows_for(model: Model, pieces: int) -> int:
