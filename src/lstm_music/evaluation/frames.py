@@ -33,23 +33,33 @@ from lstm_music.training.validation import per_piece
 CHUNK = 64 << 20  # bytes of logits at once
 
 # Boulanger-Lewandowski et al. 2012 (table 1; HF: Hessian-free), Bai et al. 2018, Krishnan et al.
-# 2017: nats per frame and accuracy in % on the test split; None where the paper gives none.
+# 2017, Johnson 2017 (the best of several), Walder 2016, Gu et al. 2015 (an estimate): nats per
+# frame and accuracy in % on the test split; None where the paper gives none. None of these networks
+# remembers a piece otherwise than in its state.
 PUBLISHED: dict[str, list[tuple[str, float, float | None]]] = {
     "piano-midi": [
         ("RNN", 8.37, None), ("RNN-RBM", 7.09, None), ("RNN-NADE", 7.48, 20.7),
         ("RNN-NADE (HF)", 7.05, None), ("DMM-Aug-NADE", 7.05, None),
+        ("LSTM-NADE", 7.36, None), ("TP-LSTM-NADE", 5.44, None), ("BALSTM", 4.90, None),
+        ("LSTM, 12 keys", 5.43, None), ("NASMC", 7.61, None),
     ],
     "nottingham": [
         ("RNN", 4.46, None), ("LSTM (Bai)", 3.29, None), ("RNN-RBM", 2.39, None),
         ("RNN-NADE", 2.91, 65.0), ("RNN-NADE (HF)", 2.31, None), ("DMM-Aug-NADE", 2.31, None),
+        ("LSTM-NADE", 2.02, None), ("TP-LSTM-NADE", 1.61, None), ("BALSTM", 1.55, None),
+        ("LSTM, 12 keys", 1.66, None), ("NASMC", 2.72, None),
     ],
     "muse": [
         ("RNN", 8.13, None), ("RNN (HF)", 7.19, None), ("RNN-RBM", 6.01, None),
         ("RNN-NADE", 6.74, 24.9), ("RNN-NADE (HF)", 5.60, None), ("DMM-Aug-NADE", 6.05, None),
+        ("LSTM-NADE", 5.02, None), ("TP-LSTM-NADE", 4.32, None), ("BALSTM", 3.90, None),
+        ("LSTM, 12 keys", 4.46, None), ("NASMC", 6.89, None),
     ],
     "jsb": [
         ("RNN", 8.71, None), ("LSTM (Bai)", 8.45, None), ("RNN-RBM", 6.27, None),
         ("RNN-NADE", 5.83, 32.1), ("RNN-NADE (HF)", 5.56, None), ("DMM-Aug-NADE", 5.12, None),
+        ("LSTM-NADE", 6.00, None), ("TP-LSTM-NADE", 5.88, None), ("BALSTM", 5.05, None),
+        ("LSTM, 12 keys", 4.34, None), ("NASMC", 3.99, None),
     ],
 }  # fmt: skip
 
