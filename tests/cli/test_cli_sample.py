@@ -421,7 +421,8 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
     """The file holds the music of the tokens, whatever wrote it."""
     (data,) = compose("--length", 200)
     (ids,), checkpoint = tokens, read_run(run, print)[0]
-    rules = from_checkpoint.composer_of(checkpoint, None).rules
+    model = runs.model_of(checkpoint, "numpy")
+    rules = from_checkpoint.composer_of(checkpoint, model).rules
     piece = decoding.decode(ids, checkpoint.vocabulary, MessageTokenizer(layout), rules, "x")
     found = read_midi(data, "x")
     assert len(found.tracks) == len(piece.tracks)
