@@ -247,9 +247,13 @@ struct Chooser {
         return id != NONE && allowed[id] ? id : NONE;
     }
 
+    __device__ __forceinline__ int back(int k) const { return (int)numbers->count - pointers[k]; }
+    __device__ __forceinline__ bool came_round(int k) const { return runs[k] >= back(k); }
+
     __device__ __forceinline__ double score(int k) const
     {
-        return (double)scores[k] + table[k * BUCKETS + bucket(runs[k], (int)numbers->count - pointers[k])];
+        const int from = candidates[k] == candidates[MATCH] && came_round(MATCH) ? MATCH : k;
+        return (double)scores[k] + table[k * BUCKETS + bucket(runs[from], back(from))];
     }
 };
 
@@ -269,7 +273,7 @@ __device__ __forceinline__ int likeliest(const Chooser& c)
 }
 
 // The word to copy by a number u, or NONE; u becomes the number by which the network's own is drawn.
-__device__ __forceinline__ int copied_word(const Chooser& c, double temperature, double& u)
+__device__ __forceinline__ int copied_word(const Chooser& c, double temperature, double top_p, double& u)
 {
     double top = 0, total = 0;
     for (int k = 0; k < c.K; ++k)
@@ -277,7 +281,8 @@ __device__ __forceinline__ int copied_word(const Chooser& c, double temperature,
     for (int k = 0; k < c.K; ++k)
         if (c.word(k) != NONE) total += exp((c.score(k) - top) / temperature);
     if (total == 0) return NONE;
-    const double own = exp(-top / temperature);
+    double own = exp(-top / temperature);
+    if (own < (1 - top_p) * (own + total)) own = 0;
     double left = u * (own + total);
     if (left < own) {
         u = fmin(left / own, 1 - 1.0 / 9007199254740992.0);
@@ -301,7 +306,7 @@ __device__ __forceinline__ int copied_word(const Chooser& c, double temperature,
 extern "C" __global__ void recall_choose(
     const REAL* scores, const double* table, const int* candidates, const int* runs, const int* pointers,
     const Numbers* numbers, const int* ids, int codes, const unsigned char* allowed, int V, double temperature,
-    int greedy, uint32 k0, uint32 k1, uint32 first, const int* position, int* copied, double* draws, int N, int K)
+    double top_p, int greedy, uint32 k0, uint32 k1, uint32 first, const int* position, int* copied, double* draws, int N, int K)
 {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= N) return;
@@ -309,6 +314,6 @@ extern "C" __global__ void recall_choose(
         scores + (size_t)n * K, table, candidates + (size_t)n * K, runs + (size_t)n * K,
         pointers + (size_t)n * K, ids, numbers + n, allowed + (size_t)n * V, codes, K};
     double u = uniform(*position, first + n, k0, k1);
-    copied[n] = greedy ? likeliest(c) : copied_word(c, temperature, u);
+    copied[n] = greedy ? likeliest(c) : copied_word(c, temperature, top_p, u);
     draws[n] = u;
 }

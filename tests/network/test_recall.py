@@ -15,6 +15,7 @@ from lstm_music.network.recall import (
     BAR_LINE,
     DELTA,
     FARTHEST,
+    FIELDS,
     LAGS,
     LATEST,
     MATCH,
@@ -41,6 +42,7 @@ from lstm_music.network.recall import (
     unmoved,
 )
 from lstm_music.network.recall_rules import (
+    frame_rules,
     frame_words,
     ids_of,
     message_says,
@@ -269,6 +271,21 @@ def test_a_run_that_has_come_round_has_buckets_of_its_own():
     runs = (4, 5, 9, 10, 19, 20, 10**6)
     assert [bucket(run, 5) for run in runs] == [3, *(LONG + n for n in (0, 0, 1, 1, 2, 2))]
     assert bucket(10**9, 1) == BUCKETS - 1
+
+
+def test_whatever_points_to_a_passages_third_time_has_come_round():
+    """Of a phrase of four notes said twice and begun again, at each place of the third time."""
+    phrase = [60, 64, 62, 67]
+    rules = frame_rules(8, np.zeros((0, FIELDS), np.int64))
+    words, m = notes(phrase * 3).tolist(), in_lists(rules, 12)
+    for n, word in enumerate(words):
+        observe(rules, m, word)
+        lag = LAGS + 1  # a bar, of which the phrase is half
+        if 8 <= n < 11:
+            assert m.candidates[lag] == m.candidates[MATCH] == code_of(words[n + 1])
+            assert m.runs[lag] < 8 and bucket_of(m, lag) == bucket_of(m, MATCH) == LONG
+        elif 4 <= n < 7:
+            assert bucket_of(m, MATCH) < LONG
 
 
 # What stood here some bars before ---------------------------------------------------------------

@@ -228,13 +228,15 @@ def test_a_choice_is_that_of_python(opened):
         found = [
             [int(what), score] for what, score in zip(rng.integers(4, size=9), scores, strict=False)
         ]
-        cases.append([found, float(rng.random()), float(rng.uniform(0.1, 2))])
-    cases += [[[[1, 0.0]], 1 - 2**-53, 1.0], [[[1, 900.0]], 0.0, 1.0], [[[1, -900.0]], 0.5, 1.0]]
+        share = float(rng.choice([1.0, rng.uniform(0.5, 1)]))
+        cases.append([found, float(rng.random()), float(rng.uniform(0.1, 2)), share])
+    ends = [[[1, 0.0]], 1 - 2**-53], [[[1, 900.0]], 0.0], [[[1, -900.0]], 0.5]
+    cases += [[*case, 1.0, 1.0] for case in ends]
     drawn = run(opened, "merge", f"return {json.dumps(cases)}.map((case_) => copied(...case_))")
     counts = [0, 0]
-    for (found, u, temperature), (what, left) in zip(cases, drawn, strict=True):
+    for (found, u, temperature, share), (what, left) in zip(cases, drawn, strict=True):
         pairs = [(what, score) for what, score in found]
-        expected, still = copied(pairs, u, Options(temperature=temperature))
+        expected, still = copied(pairs, u, Options(temperature=temperature, top_p=share))
         assert what == expected
         assert left == pytest.approx(still, rel=1e-12, abs=1e-300)
         counts[what is None] += 1
@@ -248,8 +250,8 @@ COMPOSED = """
     const steps = [];
     let scores = null;
     network.copyScores = () => (scores = before.copyScores.call(network));
-    copied = (found, u, temperature) => {
-        const [what, left] = before.copied(found, u, temperature);
+    copied = (found, u, ...others) => {
+        const [what, left] = before.copied(found, u, ...others);
         steps.push({ scores: [...scores], found, u, what, left });
         return [what, left];
     };
@@ -283,7 +285,8 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
     checkpoint, counts = checkpoints[kind], [0, 0]
     model = model_of(checkpoint)
     copies = copies_of(model, rules_of(checkpoint), Options())
-    rules = composer_of(checkpoint, model).rules
+    composer = composer_of(checkpoint, model)
+    rules, options = composer.rules, Options(temperature=1.2, top_p=composer.top_p)
     past, state, memory, x = Past(copies), State(rules), model.zero_state(1), 0
     for step in composed(opened, checkpoints, kind, seed):
         _, memory = model.step(np.array([x], np.int32), memory)
@@ -297,7 +300,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
             np.testing.assert_allclose(
                 [score for _, score in step["found"]], [score for _, score in found], rtol=1e-6
             )
-            what, left = copied(found, step["u"], Options(temperature=1.2))
+            what, left = copied(found, step["u"], options)
             assert step["what"] == what
             assert step["left"] == pytest.approx(left, rel=1e-5, abs=1e-9)
             assert step.get("drawnBy") == (step["left"] if what is None else None)

@@ -52,6 +52,14 @@ def test_the_largest_number_is_no_share_past_the_last():
     assert copied([], u, Options()) == (None, u)
 
 
+def test_a_copy_that_is_sure_of_itself_is_not_broken_off_by_chance():
+    """The network has 1 / (1 + e) of it, 0.27: less than is left of a share of 0.7."""
+    few, many = Options(top_p=0.7), Options(top_p=0.75)
+    assert copied([(4, 1.0)], 0.0, few) == (4, 0.0)
+    assert copied([(4, 1.0)], 0.0, many)[0] is None
+    assert copied([(4, -5.0)], 0.999, few)[0] == 4  # and a copy may begin, however unlikely
+
+
 def test_greedy_takes_what_its_candidates_make_likelier_than_the_network():
     greedy = Options(greedy=True)
     assert copied([(4, 0.1), (5, -0.1)], 0.9, greedy) == (4, 0.9)

@@ -145,7 +145,13 @@ def bucket(run: int, back: int) -> int:
 
 
 def bucket_of(m: Recall, k: int) -> int:
-    """Return the bucket of a candidate's run."""
+    """Return the bucket of a candidate's run; of one that names what the match does, the match's.
+
+    That is where the match has come round: whatever else points to it, it is the third time.
+    """
+    run, back = m.runs[MATCH], m.numbers[COUNT] - m.pointers[MATCH]
+    if m.candidates[k] == m.candidates[MATCH] and run >= back:
+        return bucket(run, back)
     return bucket(m.runs[k], m.numbers[COUNT] - m.pointers[k])
 
 

@@ -108,7 +108,7 @@ def copied(gate, pasts, r, rules, longest, draw, u, scratch):  # type: ignore[no
         return NONE, u
     if draw.greedy:
         return _likeliest(ids, found, n), u
-    return _drawn(ids, found, n, draw.temperature, u)
+    return _drawn(ids, found, n, draw, u)
 
 
 @njit(cache=True, _nrt=False)
@@ -126,15 +126,17 @@ def _likeliest(ids, scores, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, _nrt=False, error_model="numpy")
-def _drawn(ids, scores, n, temperature, u):  # type: ignore[no-untyped-def]
+def _drawn(ids, scores, n, draw, u):  # type: ignore[no-untyped-def]
     """Draw one of n candidates or NONE, for the network; return also what is left of u."""
     top = 0.0
     for k in range(n):
         top = max(top, scores[k])
-    own, total = math.exp(-top / temperature), 0.0
+    own, total = math.exp(-top / draw.temperature), 0.0
     for k in range(n):
-        scores[k] = math.exp((scores[k] - top) / temperature)
+        scores[k] = math.exp((scores[k] - top) / draw.temperature)
         total += scores[k]
+    if own < (1 - draw.top_p) * (own + total):
+        own = 0.0
     left = u * (own + total)
     if left < own:
         return NONE, min(left / own, MOST)

@@ -1,8 +1,9 @@
 """Copying while sampling: which words a piece has said may come again, and how likely each is.
 
 What the rules forbid is no candidate. Temperature divides the gate's scores as it divides logits;
-top_k and top_p cut the network's own words alone; Options.repetition is added to each candidate's
-score.
+top_k and top_p cut the network's own words, and all of them where the gate leaves them less than
+1 - top_p: so a copy that is sure of itself is not broken off by chance. Options.repetition is added
+to each candidate's score.
 """
 
 import math
@@ -111,6 +112,8 @@ def copied(
     top = max(0.0, *(score for _, score in candidates))
     own = math.exp(-top / options.temperature)
     weights = [math.exp((score - top) / options.temperature) for _, score in candidates]
+    if own < (1 - options.top_p) * (own + sum(weights)):
+        own = 0.0
     left = u * (own + sum(weights))
     if left < own:
         return None, min(left / own, MOST)

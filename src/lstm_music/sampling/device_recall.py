@@ -60,7 +60,7 @@ class DeviceRecall:
             self.model.copy_scores(state), self.table, self.candidates,
             self.runs, self.pointers, self.numbers, self.ids, np.int32(len(self.ids)),
             allowed, np.int32(allowed.shape[1]),
-            np.float64(o.temperature), np.int32(o.greedy),
+            np.float64(o.temperature), np.float64(o.top_p), np.int32(o.greedy),
             np.uint32(k0), np.uint32(k1), np.uint32(first), position, self.copied, self.draws,
             np.int32(self.N), np.int32(self.K),
         )  # fmt: skip

@@ -379,7 +379,7 @@ class Composer {
     if (past) {
       const { classes, deltas } = this.model.rules;
       const may = (id) => deltas[id] <= music.longest[classes[id]];
-      const [id, left] = copied(past.found(network.copyScores(), may), u, temperature);
+      const [id, left] = copied(past.found(network.copyScores(), may), u, temperature, model.top_p);
       if (id !== null) return id;
       u = left;
     }
@@ -391,7 +391,7 @@ class Composer {
     if (past) {
       const highest = LOWEST + NOTES - 1;
       const found = past.found(network.copyScores(), LOWEST, highest);
-      const [frame] = copied(found, this.random(), temperature);
+      const [frame] = copied(found, this.random(), temperature, 1);
       if (frame) return frame;
     }
     const on = network.notes(temperature, (p) => this.random() < p);

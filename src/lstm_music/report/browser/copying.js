@@ -71,12 +71,14 @@ class FramePast extends Past {
  * Choose what to copy by a uniform number, or null for the network's own; found: what and scores.
  * Return also a uniform number for what is still to choose.
  */
-function copied(found, u, temperature) {
+function copied(found, u, temperature, topP) {
   if (!found.length) return [null, u];
   const top = Math.max(0, ...found.map(([, score]) => score));
-  const own = Math.exp(-top / temperature);
+  let own = Math.exp(-top / temperature);
   const weights = found.map(([, score]) => Math.exp((score - top) / temperature));
-  let left = u * (own + weights.reduce((a, b) => a + b));
+  const copies = weights.reduce((a, b) => a + b);
+  if (own < (1 - topP) * (own + copies)) own = 0;
+  let left = u * (own + copies);
   if (left < own) return [null, Math.min(left / own, 1 - 2 ** -53)];
   left -= own;
   const n = weights.findIndex((weight) => (left -= weight) < 0);

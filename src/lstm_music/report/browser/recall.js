@@ -71,6 +71,8 @@ const recalling = (() => {
   }
 
   function bucketOf(m, k) {
+    const [run, back] = [m.runs[MATCH], m.count - m.pointers[MATCH]];
+    if (m.candidates[k] === m.candidates[MATCH] && run >= back) return bucket(run, back);
     return bucket(m.runs[k], m.count - m.pointers[k]);
   }
 
