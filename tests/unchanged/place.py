@@ -206,8 +206,8 @@ def trained(words):
     music = [hash_of(path.read_bytes()) for path in sorted((run / "samples").iterdir())]
     config = json.loads((run / "config.json").read_text("utf-8"))
     settings = [config.get(name) for name in ("model", "tokenizer", "reading", "training")]
-    if not settings[0]["copy"]:
-        del settings[0]["copy"]
+    if not settings[0].get("copy"):  # as those of runs that are older than the option
+        settings[0].pop("copy", None)
     return Result([rows, tensors, music, warned, settings], losses)
 
 
