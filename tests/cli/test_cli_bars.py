@@ -131,7 +131,7 @@ def test_meter_that_changes_behind_the_primer_is_not_known_yet(kind, command):
 
 
 def test_without_a_primer_only_events_know_their_meter(kind, ok, backend):
-    words = ("--primer-length", 0, "--bars", 4, "--num", 6, "--temperature", 2)
+    words = ("--primer-length", 0, "--bars", 4, "--num", 6, "--temperature", 2, "--seed", 1)
     made = composed(ok("sample", "r", *words, "--out", "here", "--backend", backend))
     if kind != "event":
         assert all(signatures(path) == [(0, 4, 4)] for path, _ in made)
