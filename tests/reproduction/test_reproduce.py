@@ -178,6 +178,7 @@ def begun(folder, options, **changed):
     config = read_json(folder / "run" / "config.json")
     for part in ("reading", "model", "training"):
         config[part] |= {key: wanted[key] for key in config[part] if key in wanted}
+    config["model"]["copy"] = 0
     config["training"] |= changed
     (folder / "run" / "config.json").write_text(json.dumps(config))
     return folder / "run"

@@ -40,7 +40,7 @@ EXPERIMENTS = {
         "Bach, MIDI messages",
         BACH,
         Training(f"{PAPERS} --head softmax --tracks flatten --batch 50 --seq 50", 50),
-        Training("--head factored --dropout 0.2 --lr 0.001", 50),
+        Training("--head factored --dropout 0.2 --lr 0.001 --no-copy", 50),
         "all",
         {"pieces": "417", "tokens": "1,663,576", "different tokens": "35,509", "epochs": "50"},
     ),
@@ -48,7 +48,7 @@ EXPERIMENTS = {
         "Many composers, MIDI messages",
         CLASSICAL,
         Training(f"{PAPERS} --head softmax --tracks flatten --batch 25 --seq 25", 15),
-        Training("--head factored --dropout 0.2 --lr 0.001", 15),
+        Training("--head factored --dropout 0.2 --lr 0.001 --no-copy", 15),
         "all",
         {"pieces": "2,000", "tokens": "11,413,884", "different tokens": "132,437", "epochs": "15"},
     ),
@@ -57,7 +57,9 @@ EXPERIMENTS = {
         MUSE,
         Training(f"{PAPERS} --representation chord --batch 50 --seq 50", 800),
         Training(
-            "--representation chord --batch 32 --seq 64 --lr 0.004 --dropout 0.3 --average 0.98", 8
+            "--representation chord --batch 32 --seq 64 --lr 0.004 --dropout 0.3 --average 0.98 "
+            "--no-copy",
+            8,
         ),
         "train",
         {"pieces": "524", "tokens": "245,202", "different tokens": "39,289", "epochs": "800"},
@@ -68,7 +70,7 @@ EXPERIMENTS = {
         Training(f"{PAPERS} --representation chord --max-polyphony 4 --batch 50 --seq 50", 100),
         Training(
             "--representation chord --max-polyphony 4 --batch 32 --seq 64 --lr 0.004 "
-            "--dropout 0.3 --average 0.98",
+            "--dropout 0.3 --average 0.98 --no-copy",
             8,
         ),
         "train",
@@ -83,7 +85,7 @@ EXPERIMENTS = {
         Training(f"{PAPERS} --representation note --head sigmoid --batch 50 --seq 50", 100),
         Training(
             "--representation note --batch 32 --seq 64 --lr 0.003 --anneal-patience 4 --hidden 200 "
-            "--dropout 0.2 --weight-decay 0.03 --average 0.99",
+            "--dropout 0.2 --weight-decay 0.03 --average 0.99 --no-copy",
             29,
         ),
         "train",
@@ -95,7 +97,7 @@ EXPERIMENTS = {
         Training(f"{PAPERS} --representation note --head nade --batch 50 --seq 50", 100),
         Training(
             "--representation note --head nade --batch 32 --seq 64 --lr 0.003 --anneal-factor 1 "
-            "--hidden 200 --dropout 0.3 --average 0.995",
+            "--hidden 200 --dropout 0.3 --average 0.995 --no-copy",
             40,
         ),
         "train",
