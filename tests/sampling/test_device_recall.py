@@ -157,7 +157,7 @@ OPTIONS = [
     Options(seed=3, temperature=1e-60),
     Options(seed=3, temperature=4.0, repetition=1.5),
     Options(seed=3, repetition=-3),
-    Options(seed=3, top_p=0.6, temperature=1.3),
+    Options(seed=3, top_p=0.3, temperature=2.0),
     Options(seed=3, greedy=True),
     Options(seed=3, greedy=True, repetition=-0.5, first=2),
 ]
@@ -199,7 +199,7 @@ CHOICE_MUTATIONS = {
     "what may not come": ("id != NONE && allowed[id] ? id : NONE", "id"),
     "runs of another candidate": ("bucket(runs[from],", "bucket(runs[0],"),
     "a match that never comes round": ("came_round(MATCH) ? MATCH : k", "false ? MATCH : k"),
-    "a network that is never left out": ("own = 0;", ""),
+    "a network that is never left out": ("own = 0;", ";"),
     "a network without its share": ("left = u * (own + total)", "left = u * total"),
     "a temperature of the candidates alone": ("exp(-top / temperature)", "exp(-top)"),
     "a number drawn twice": ("u = fmin(left / own", "u = fmin(left"),
