@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.io
-from lstm_music.sampling.composing import composer_of
 
 from lstm_music.corpus.disk import HASH, META, cache_hash, read_cache
 from lstm_music.corpus.load import Reading
@@ -37,6 +36,7 @@ from lstm_music.runs.checkpoint import (
 from lstm_music.runs.folder import CONFIG, described_options
 from lstm_music.runs.settings import Progress, Settings
 from lstm_music.sampling.composer import Composer
+from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.untrusted import parse_json
