@@ -9,7 +9,10 @@ template <typename T>
 inline T* in_block(T* own, int rank)
 {
     const long offset = (unsigned char*)own - own_block().shared.data();
-    if (offset < 0 || offset >= (long)own_block().shared.size()) fail("not an address of shared memory");
+    if (offset < 0 || offset >= (long)own_block().shared.size()) {
+        fail("not an address of shared memory");
+        return own;  // what lies so far from another block's could be anything
+    }
     if (!blocks[rank].alive) fail("a block's shared memory is reached after its end");
     return (T*)(blocks[rank].shared.data() + offset);
 }
