@@ -56,6 +56,7 @@ FORGED = {
     "a truth": {"model": CONFIG.to_json() | {"layers": True}},
     "unknown": {"model": CONFIG.to_json() | {"heads": 3}},
     "rate": {"model": CONFIG.to_json() | {"dropout": "0.5"}},
+    "candidates": {"model": CONFIG.to_json() | {"copy": 5}},
     "head": {"model": CONFIG.to_json() | {"head": "nade"}},
     "tokenizer": {"tokenizer": {"name": "sound"}},
     "layout": {"tokenizer": {"name": "message", "layout": "x"}},

@@ -7,7 +7,7 @@ words that it told right in a row, of a match its length.
 
 Sources: the longest match, Ziv & Lempel 1977; copying as a mixture, Merity et al. 2016, "Pointer
 sentinel mixture models". A word costs O(1): the search for a match looks at NEWEST places at most.
-ops/cpu/compiled_recall.py compiles these functions as they are; kernels/recall.cu and
+network/compiled_recall.py compiles these functions as they are; kernels/recall.cu and
 report/browser/recall.js have them line by line.
 """
 

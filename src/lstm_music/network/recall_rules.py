@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.errors import UserError
 from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
 from lstm_music.midi.roll import LOWEST, NOTES, Frames
 from lstm_music.network.model import Model
@@ -14,6 +13,7 @@ from lstm_music.network.recall import (
     BAR,
     BAR_LINE,
     FIELDS,
+    LAGS,
     NONE,
     PITCH,
     PITCHES,
@@ -48,19 +48,13 @@ def recall_rules(vocabulary: Vocabulary, tokenizer: Mapping[str, Any]) -> Recall
 def recall_of(
     model: Model, vocabulary: Vocabulary, tokenizer: Mapping[str, Any]
 ) -> RecallRules | None:
-    """Return how a model's words are compared, None where it has no copy gate.
+    """Return how a model's words are compared, None where it has no copy gate."""
+    return None if model.gate is None else recall_rules(vocabulary, tokenizer)
 
-    Raises UserError for a gate of other candidates than these.
-    """
-    if model.gate is None:
-        return None
-    rules = recall_rules(vocabulary, tokenizer)
-    if rules.candidates != model.gate.K:
-        raise UserError(
-            f"the model copies from {model.gate.K} candidates and this version finds "
-            f"{rules.candidates}: use the version that trained it"
-        )
-    return rules
+
+def candidates_of(representation: str) -> int:
+    """Return how many candidates a representation has, K; frames have the one before, too."""
+    return LAGS + len(BARS_BEFORE) + (representation in ("chord", "note"))
 
 
 def frame_rules(grid: int, words: Array) -> RecallRules:

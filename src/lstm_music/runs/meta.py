@@ -7,6 +7,7 @@ from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES
 from lstm_music.network.config import HEADS_OF, Config
 from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.optim import OPTIMIZERS
+from lstm_music.network.recall_rules import candidates_of
 from lstm_music.runs.settings import Progress, Settings
 from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.messages import PITCHES, word_parts
@@ -46,6 +47,8 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     name = text(tokenizer.get("name"), "tokenizer.name")
     if config.head not in HEADS_OF.get(name, ()):
         raise ValueError(f"a {config.head} head can't predict {name[:40]!r}")
+    if config.copy not in (0, candidates_of(name)):
+        raise ValueError(f"a copy gate of {name}s has {candidates_of(name)} candidates")
     corpus = dictionary(meta["corpus"], "corpus")
     path_text(corpus["name"], "corpus.name")
     text(corpus["key"], "corpus.key")
