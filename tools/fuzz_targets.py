@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import os
 import pickle
 import random
 import tempfile
@@ -41,7 +42,8 @@ from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.untrusted import parse_json
 
-FOLDER = Path(tempfile.gettempdir()) / "lstm-music-fuzz"
+# Of this process alone: two that damage the same checkpoint would find each other's damage.
+FOLDER = Path(tempfile.gettempdir()) / f"lstm-music-fuzz-{os.getpid()}"
 
 
 class Target(NamedTuple):
