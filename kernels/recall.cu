@@ -11,6 +11,7 @@ constexpr int MATCH = 0;
 constexpr int LATEST = 1;
 constexpr int MOVED = 2;
 constexpr int OPENING = 3;
+constexpr int OF_PHRASES = 3;
 constexpr int REST = 0;
 constexpr int PITCH = 1;
 constexpr int OPENS = 2;
@@ -18,11 +19,15 @@ constexpr int AT = 3;
 constexpr int DELTA = 4;
 constexpr int RANK = 5;
 constexpr int FIELDS = 6;
+constexpr int PLACE = 0;
 constexpr int BAR_LINE = 1;
 constexpr int TRACK_END = 2;
+constexpr int CADENCE = 3;
+constexpr int NOTE_ON = 4;
+constexpr int NOTE_OFF = 5;
+constexpr int BITS = 48;
 constexpr int PITCHES = 129;
 constexpr int RANKS = 512;
-constexpr long long BAR = 274877906944;
 constexpr long long TRACK = 35184372088832;
 constexpr int SHIFT = 256;
 constexpr int NONE = -1;
@@ -34,6 +39,7 @@ constexpr int BUCKETS = 13;
 
 struct Numbers {
     long long count, base, at_place, pitch_before, line, lag, track_began, track_time;
+    long long length, meter, phrase_lag, closes, first, began, began_at, phrases, opened, fresh, fresh_phrase, sounds[3];
 };
 
 struct Recall {
@@ -51,17 +57,31 @@ __device__ __forceinline__ void forget(const Recall& m)
     for (int k = threadIdx.x; k < m.K; k += blockDim.x) m.pointers[k] = m.candidates[k] = NONE, m.runs[k] = 0;
     if (threadIdx.x != 0) return;
     *m.numbers = Numbers();
-    m.numbers->line = NONE;
+    m.numbers->line = m.numbers->meter = m.numbers->first = m.numbers->began = NONE;
 }
 
 // Words as numbers --------------------------------------------------------------------------------
 
 __device__ __forceinline__ int code_of(const int* word) { return word[REST] * PITCHES + word[PITCH] + 1; }
 
-__device__ __forceinline__ int moved_code(const int* word, int pitch_before)
+__device__ __forceinline__ int measured(Numbers& numbers, int same, const int* word)
 {
-    if (word[PITCH] < 0) return word[REST] * 2 * SHIFT;
-    return word[REST] * 2 * SHIFT + word[PITCH] - pitch_before + SHIFT;
+    const int code = code_of(word);
+    if (word[OPENS] != BAR_LINE) return code;
+    if (code == same && numbers.meter != NONE) return (int)numbers.meter;
+    numbers.meter = code;
+    return code;
+}
+
+__device__ __forceinline__ int said(const Numbers& numbers, int same, int code)
+{
+    return code == numbers.meter ? same : code;
+}
+
+__device__ __forceinline__ int moved_code(int code, int pitch_before)
+{
+    const int rest = code / PITCHES, pitch = code % PITCHES - 1;
+    return rest * 2 * SHIFT + (pitch >= 0 ? pitch - pitch_before + SHIFT : 0);
 }
 
 __device__ __forceinline__ int unmoved(int code, int pitch_before)
@@ -84,8 +104,12 @@ __device__ __forceinline__ int bucket(int run, int back)
 
 __device__ __forceinline__ long long step_time(Numbers& numbers, const int* word)
 {
-    if (word[OPENS] == BAR_LINE) numbers.base += BAR, numbers.at_place = 0;
-    else if (word[AT] >= 0) numbers.at_place = word[AT];
+    if (word[OPENS] == BAR_LINE) {
+        numbers.base += numbers.length * RANKS, numbers.at_place = 0;
+        if (word[AT] > 0) numbers.length = word[AT];
+    } else if (word[AT] >= 0) {
+        numbers.at_place = word[AT];
+    }
     numbers.at_place += word[DELTA];
     return numbers.base + numbers.at_place * RANKS + word[RANK];
 }
@@ -93,7 +117,7 @@ __device__ __forceinline__ long long step_time(Numbers& numbers, const int* word
 __device__ __forceinline__ int slot_of(const int* codes, int n, int order)
 {
     int h = 0;
-    for (int k = n - order + 1; k <= n; ++k) h = (h * 31 + codes[k]) % SLOTS;
+    for (int k = n - order + 1; k <= n; ++k) h = (h * 40503 + codes[k]) % SLOTS;
     return h;
 }
 
@@ -142,28 +166,74 @@ __device__ __forceinline__ int follow(const Recall& m, int kind, const int* code
 }
 
 __device__ __forceinline__ void follow_lag(
-    const Recall& m, const Numbers& numbers, int k, long long lag, long long time, bool anew)
+    const Recall& m, const Numbers& numbers, int k, long long lag, long long time, int same)
 {
-    const int n = (int)numbers.count, began = (int)numbers.track_began;
-    int p = anew || m.pointers[k] < began ? began : m.pointers[k], found = NONE;
+    const int n = (int)numbers.count;
+    int p = max(m.pointers[k], (int)numbers.track_began), found = NONE;
     if (lag > 0 && time - lag >= numbers.track_time) {
         while (p < n && m.times[p] <= time - lag) ++p;
-        if (p < n) found = m.codes[p];
+        if (p < n) found = said(numbers, same, m.codes[p]);
     }
     m.candidates[k] = found, m.pointers[k] = p;
 }
 
-__device__ __forceinline__ void follow_opening(const Recall& m, Numbers& numbers, int line, long long time)
+__device__ __forceinline__ void open_at_lines(const Recall& m, Numbers& numbers, int line)
 {
     const long long at_line =
         line ? numbers.base + numbers.at_place / line * line * RANKS : numbers.base;
-    bool anew = false;
-    if (at_line != numbers.line) {
-        numbers.line = at_line;
-        anew = m.runs[OPENING] == 0;
-        if (anew) numbers.lag = at_line - numbers.track_time;
+    if (at_line == numbers.line) return;
+    numbers.line = at_line;
+    if (m.runs[OPENING] == 0) numbers.lag = at_line - numbers.track_time, m.pointers[OPENING] = (int)numbers.track_began;
+}
+
+__device__ __forceinline__ bool misses(const Recall& m, int k, const int* word)
+{
+    const int told = m.candidates[k];
+    return word[OPENS] == NOTE_ON && told >= 0 && told / PITCHES == word[REST] && told != code_of(word);
+}
+
+__device__ __forceinline__ int opening_of(const Recall& m, const Numbers& numbers)
+{
+    return numbers.opened ? m.K - OF_PHRASES + (int)numbers.opened : OPENING;
+}
+
+__device__ __forceinline__ void open_phrases(const Recall& m, Numbers& numbers, const int* word)
+{
+    const int last = m.K - OF_PHRASES, opening = opening_of(m, numbers);
+    if (word[OPENS] == NOTE_ON || word[OPENS] == NOTE_OFF) {
+        const long long bit = 1LL << word[PITCH] % BITS;
+        long long& sounds = numbers.sounds[word[PITCH] / BITS];
+        sounds = word[OPENS] == NOTE_ON ? sounds | bit : sounds & ~bit;
+        if (word[OPENS] == NOTE_ON) numbers.fresh = numbers.fresh_phrase = 0;
     }
-    follow_lag(m, numbers, OPENING, numbers.lag, time, anew);
+    if (misses(m, opening, word)) numbers.lag = 0;
+    if (misses(m, last, word)) numbers.phrase_lag = 0;
+    if (word[OPENS] == CADENCE) numbers.closes = 1;
+    if (word[OPENS] != PLACE || word[AT] < 0) return;
+    const long long place = numbers.base + numbers.at_place * RANKS;
+    const bool begins = numbers.closes == 1;
+    numbers.phrases += begins;
+    if (begins && numbers.lag == 0) {
+        numbers.lag = place - numbers.first, numbers.fresh = 1;
+        numbers.opened = numbers.phrases == 2 || numbers.phrases == 3 ? numbers.phrases - 1 : 0;
+        m.candidates[opening] = NONE;
+        m.pointers[opening_of(m, numbers)] = 0;
+    }
+    if (begins && numbers.phrase_lag == 0)
+        numbers.phrase_lag = place - numbers.began, numbers.fresh_phrase = 1, m.pointers[last] = (int)numbers.began_at;
+    if (numbers.first == NONE) numbers.first = place;
+    if (begins || numbers.began == NONE) numbers.began = place, numbers.began_at = numbers.count - 1;
+    numbers.closes = 0;
+}
+
+__device__ __forceinline__ void follow_openings(const Recall& m, const Numbers& numbers, long long time, int same)
+{
+    const int last = m.K - OF_PHRASES, opening = opening_of(m, numbers);
+    follow_lag(m, numbers, opening, numbers.lag, time, same);
+    follow_lag(m, numbers, last, numbers.phrase_lag, time, same);
+    if (!numbers.sounds[0] && !numbers.sounds[1] && !numbers.sounds[2]) return;
+    if (numbers.fresh) m.candidates[opening] = NONE;
+    if (numbers.fresh_phrase) m.candidates[last] = NONE;
 }
 
 __device__ __forceinline__ void count_run(const Recall& m, int k, int code)
@@ -172,11 +242,11 @@ __device__ __forceinline__ void count_run(const Recall& m, int k, int code)
 }
 
 // Takes the word next[n] of each of N pieces that isn't done, and finds the candidates for the one after it; at `start`
-// another piece begins. words (V, FIELDS), lags (K - 4,), orders of MATCH, LATEST and MOVED, line: as in RecallRules.
-// All else is as in Recall, one after another for each piece. Four warps.
+// another piece begins. words (V, FIELDS), lags (K - 4 - phrases,), orders of MATCH, LATEST and MOVED, line, phrases, same:
+// as in RecallRules. All else is as in Recall, one after another for each piece. Four warps.
 extern "C" __global__ void __launch_bounds__(128) recall_advance(
-    const int* words, const long long* lags, int order_match, int order_latest, int order_moved, int line, int K,
-    int room, int* codes, int* moved, long long* times, int* heads, int* before, int* pointers, int* candidates,
+    const int* words, const long long* lags, int order_match, int order_latest, int order_moved, int line, int phrases,
+    int same, int K, int room, int* codes, int* moved, long long* times, int* heads, int* before, int* pointers, int* candidates,
     int* runs, Numbers* all_numbers, const int* next, const int* done, int start)
 {
     const size_t piece = blockIdx.x;
@@ -192,8 +262,8 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
     }
     const int* word = words + (size_t)id * FIELDS;
     Numbers numbers = *m.numbers;
-    const int code = code_of(word), n = (int)numbers.count;
-    const int own_moved = moved_code(word, (int)numbers.pitch_before);
+    const int told = code_of(word), code = measured(numbers, same, word), n = (int)numbers.count;
+    const int own_moved = moved_code(code, (int)numbers.pitch_before);
     long long time = step_time(numbers, word);
     if (threadIdx.x == 0) m.codes[n] = code, m.moved[n] = own_moved, m.times[n] = time;
     if (n == numbers.track_began) numbers.track_time = numbers.base;
@@ -207,25 +277,35 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
     __syncthreads();  // the word stands there, and all have read the numbers
     if (warp == 0) {
         const int p = follow(m, MATCH, m.codes, n, order_match);
-        if (lane == 0) m.candidates[MATCH] = p >= 0 ? m.codes[p] : NONE;
+        if (lane == 0) m.candidates[MATCH] = p >= 0 ? said(numbers, same, m.codes[p]) : NONE;
     } else if (warp == 1) {
         const int p = follow(m, MOVED, m.moved, n, order_moved);
-        if (lane == 0) m.candidates[MOVED] = p >= 0 ? unmoved(m.moved[p], (int)numbers.pitch_before) : NONE;
+        if (lane != 0) return;
+        const int found = p >= 0 ? unmoved(m.moved[p], (int)numbers.pitch_before) : NONE;
+        m.candidates[MOVED] = p >= 0 ? said(numbers, same, found) : NONE;
     } else if (warp == 2) {
         const int q = note_place(m, LATEST, m.codes, n, order_latest);
-        const bool same = q >= 0 && matched(m.codes, q, n) >= order_latest;
+        const bool was = q >= 0 && matched(m.codes, q, n) >= order_latest;
         if (lane != 0) return;
-        count_run(m, LATEST, code);
-        m.pointers[LATEST] = same ? q + 1 : NONE;
-        m.candidates[LATEST] = same ? m.codes[q + 1] : NONE;
+        count_run(m, LATEST, told);
+        m.pointers[LATEST] = was ? q + 1 : NONE;
+        m.candidates[LATEST] = was ? said(numbers, same, m.codes[q + 1]) : NONE;
     } else {
-        for (int k = OPENING + 1 + lane; k < K; k += 32) {
-            count_run(m, k, code);
-            follow_lag(m, numbers, k, lags[k - OPENING - 1], time, false);
+        const long long unit = max(numbers.length, 1LL) * RANKS;
+        for (int k = OPENING + 1 + lane; k < K - phrases; k += 32) {
+            count_run(m, k, told);
+            follow_lag(m, numbers, k, lags[k - OPENING - 1] * unit, time, same);
         }
         if (lane != 0) return;
-        count_run(m, OPENING, code);
-        follow_opening(m, numbers, line, time);
+        count_run(m, OPENING, told);
+        if (phrases) {
+            for (int k = K - phrases; k < K; ++k) count_run(m, k, told);
+            open_phrases(m, numbers, word);
+            follow_openings(m, numbers, time, same);
+        } else {
+            open_at_lines(m, numbers, line);
+            follow_lag(m, numbers, OPENING, numbers.lag, time, same);
+        }
         *m.numbers = numbers;
     }
 }

@@ -31,12 +31,13 @@ __device__ __forceinline__ void begin(const Rules& rules, Piece& piece, int& beg
     piece.bar = piece.measure;
     piece.line = piece.bars = 0;
     piece.begin = piece.length = piece.number = piece.heard = 0;
+    piece.struck = SILENT;
     began = SILENT;
 }
 
 __device__ __forceinline__ int next_bar(const Piece& piece)
 {
-    const int since = piece.now - piece.line, bar = piece.bar;
+    const int since = piece.now + (piece.struck == piece.now) - piece.line, bar = piece.bar;
     return piece.line + (since > 0 ? (since + bar - 1) / bar : since / bar) * bar;
 }
 
@@ -182,6 +183,8 @@ __device__ __forceinline__ void allow(
     else if (threadIdx.x == 0) longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
     if (threadIdx.x == 0) {
         const int* needs = NEEDS[piece.phase];
+        longest[KEYS] = hold(facts, needs[KEY]) ? 0 : NEVER;
+        longest[CADENCES] = hold(facts, needs[CADENCE]) ? 0 : NEVER;
         longest[CHORDS] = hold(facts, needs[CHORD]) ? 0 : NEVER;
         longest[TRACK_ENDS] = hold(facts, needs[TRACK_END]) ? 0 : NEVER;
         longest[PIECE_ENDS] = hold(facts, needs[PIECE_END]) ? 0 : NEVER;
@@ -258,6 +261,7 @@ __device__ __forceinline__ void advance(
     if (kind == TRACK_END) {
         piece.tracks++;
         piece.now = piece.notes = 0;
+        piece.struck = SILENT;
         began = SILENT;
         return;
     }
@@ -267,10 +271,11 @@ __device__ __forceinline__ void advance(
     piece.now = min(to, LAST_TICK);
     if (kind == BAR_LINE) {
         open_bar(piece, number > 0 ? number : piece.length > 0 ? piece.length : WHOLE_NOTE);
-    } else if (kind != PLACE) {
+    } else if (kind <= CHORD) {
         piece.heard = piece.now;
         piece.notes += kind != NOTE_OFF;
     }
+    if (kind == NOTE_ON) piece.struck = piece.now;
     if (kind <= NOTE_ON && threadIdx.x == number) began = kind == NOTE_ON ? piece.now : SILENT;
     tidy(rules, piece, began, scratch, first);
 }

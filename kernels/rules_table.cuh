@@ -9,20 +9,24 @@ constexpr int NOTE_ON = 1;
 constexpr int CHORD = 2;
 constexpr int PLACE = 3;
 constexpr int BAR_LINE = 4;
-constexpr int TRACK_END = 5;
-constexpr int PIECE_END = 6;
+constexpr int CADENCE = 5;
+constexpr int KEY = 6;
+constexpr int TRACK_END = 7;
+constexpr int PIECE_END = 8;
 constexpr int NOTHING_YET = 0;
 constexpr int IN_PIECE = 1;
 constexpr int BETWEEN_TRACKS = 2;
 constexpr int IN_TRACK = 3;
 constexpr int FREE_PIECE = 4;
 constexpr int FREE_TRACKS = 5;
-constexpr int NO_BAR_YET = 6;
-constexpr int AFTER_BAR = 7;
-constexpr int AFTER_PLACE = 8;
-constexpr int AFTER_OFF = 9;
-constexpr int AFTER_ON = 10;
-constexpr int AMONG_CHORDS = 11;
+constexpr int NO_KEY_YET = 6;
+constexpr int NO_BAR_YET = 7;
+constexpr int AFTER_BAR = 8;
+constexpr int AFTER_PLACE = 9;
+constexpr int AFTER_CADENCE = 10;
+constexpr int AFTER_OFF = 11;
+constexpr int AFTER_ON = 12;
+constexpr int AMONG_CHORDS = 13;
 constexpr int SOUNDS = 1;
 constexpr int STRUCK_BEFORE = 2;
 constexpr int ABOVE_LAST = 4;
@@ -38,9 +42,11 @@ constexpr int OFFS = 0;
 constexpr int TRACK_ENDS = 257;
 constexpr int PIECE_ENDS = 256;
 constexpr int ONS = 128;
-constexpr int CHORDS = 258;
-constexpr int BARS = 259;
-constexpr int PLACES = 260;
+constexpr int CADENCES = 258;
+constexpr int CHORDS = 259;
+constexpr int KEYS = 260;
+constexpr int BARS = 261;
+constexpr int PLACES = 262;
 constexpr int TOLD = 0;
 constexpr int UNTOLD = 1;
 constexpr int NEVER = -1;
@@ -49,34 +55,38 @@ constexpr int FAR = 48000001;
 constexpr int NO_LIMIT = -1;
 constexpr int SILENT = -1;
 
-__device__ const int NEEDS[][7] = {
-    {1024, 0, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
-    {1, 2, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
-    {1024, 256, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
-    {1, 2, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
-    {8, 0, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
-    {8, 0, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
-    {1024, 1024, 1024, 1024, 0, 1024, 1024},  // NO_BAR_YET
-    {1024, 1024, 1024, 0, 512, 1024, 1024},  // AFTER_BAR
-    {1, 0, 1024, 1024, 1024, 1024, 1024},  // AFTER_PLACE
-    {5, 0, 1024, 0, 0, 1024, 24},  // AFTER_OFF
-    {1024, 4, 1024, 0, 0, 1024, 24},  // AFTER_ON
-    {1024, 1024, 0, 1024, 1024, 1024, 16},  // AMONG_CHORDS
+__device__ const int NEEDS[][9] = {
+    {1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
+    {1, 2, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
+    {1024, 256, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
+    {1, 2, 1024, 1024, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
+    {8, 0, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
+    {8, 0, 1024, 1024, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
+    {1024, 1024, 1024, 1024, 1024, 1024, 0, 1024, 1024},  // NO_KEY_YET
+    {1024, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024},  // NO_BAR_YET
+    {1024, 1024, 1024, 0, 512, 1024, 1024, 1024, 1024},  // AFTER_BAR
+    {1, 0, 1024, 1024, 1024, 0, 1024, 1024, 1024},  // AFTER_PLACE
+    {1, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_CADENCE
+    {5, 0, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_OFF
+    {1024, 4, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_ON
+    {1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 16},  // AMONG_CHORDS
 };
 
-__device__ const int NEXT[][7] = {
-    {0, 1, 0, 0, 0, 0, 0},  // NOTHING_YET
-    {1, 1, 1, 1, 1, 0, 1},  // IN_PIECE
-    {2, 3, 2, 2, 2, 2, 2},  // BETWEEN_TRACKS
-    {3, 3, 3, 3, 3, 2, 3},  // IN_TRACK
-    {4, 4, 4, 4, 4, 4, 4},  // FREE_PIECE
-    {5, 5, 5, 5, 5, 5, 5},  // FREE_TRACKS
-    {9, 10, 6, 8, 7, 6, 6},  // NO_BAR_YET
-    {9, 10, 7, 8, 7, 7, 7},  // AFTER_BAR
-    {9, 10, 8, 8, 7, 8, 8},  // AFTER_PLACE
-    {9, 10, 9, 8, 7, 9, 9},  // AFTER_OFF
-    {9, 10, 10, 8, 7, 10, 10},  // AFTER_ON
-    {11, 11, 11, 11, 11, 11, 11},  // AMONG_CHORDS
+__device__ const int NEXT[][9] = {
+    {0, 1, 0, 0, 0, 0, 0, 0, 0},  // NOTHING_YET
+    {1, 1, 1, 1, 1, 1, 1, 0, 1},  // IN_PIECE
+    {2, 3, 2, 2, 2, 2, 2, 2, 2},  // BETWEEN_TRACKS
+    {3, 3, 3, 3, 3, 3, 3, 2, 3},  // IN_TRACK
+    {4, 4, 4, 4, 4, 4, 4, 4, 4},  // FREE_PIECE
+    {5, 5, 5, 5, 5, 5, 5, 5, 5},  // FREE_TRACKS
+    {11, 12, 6, 9, 8, 10, 7, 6, 6},  // NO_KEY_YET
+    {11, 12, 7, 9, 8, 10, 7, 7, 7},  // NO_BAR_YET
+    {11, 12, 8, 9, 8, 10, 7, 8, 8},  // AFTER_BAR
+    {11, 12, 9, 9, 8, 10, 7, 9, 9},  // AFTER_PLACE
+    {11, 12, 10, 9, 8, 10, 7, 10, 10},  // AFTER_CADENCE
+    {11, 12, 11, 9, 8, 10, 7, 11, 11},  // AFTER_OFF
+    {11, 12, 12, 9, 8, 10, 7, 12, 12},  // AFTER_ON
+    {13, 13, 13, 13, 13, 13, 13, 13, 13},  // AMONG_CHORDS
 };
 
 struct Piece {
@@ -98,17 +108,19 @@ struct Piece {
     int length;
     int number;
     int heard;
+    int struck;
     int asked_tokens;
     int asked_ticks;
     int asked_bars;
     int most;
     int measure;
 };
-static_assert(sizeof(Piece) == 92, "sizeof(Piece) is not 92");
+static_assert(sizeof(Piece) == 96, "sizeof(Piece) is not 96");
 
 struct Rules {
     int phase;
     int start;
+    int exact;
     int merged;
     int events;
     int frame_ticks;
@@ -118,4 +130,4 @@ struct Rules {
     int most_notes;
     int least;
 };
-static_assert(sizeof(Rules) == 40, "sizeof(Rules) is not 40");
+static_assert(sizeof(Rules) == 44, "sizeof(Rules) is not 44");

@@ -172,7 +172,7 @@ __device__ __forceinline__ int nth(int V, uint64 wanted, Shared& s, Weight weigh
 struct Rules {
     REAL temperature;
     double top_p;
-    int top_k, greedy;
+    int top_k, greedy, exact;
 };
 
 // The id drawn from a row of logits by u, -1 where no token may be drawn. shares (V,): scratch, where logits stand
@@ -217,6 +217,16 @@ __device__ __forceinline__ int drawn(
         const uint64 wanted = (uint64)(u * (double)all.share) + 1;
         return nth(V, wanted < all.share ? wanted : all.share, s, of);
     }
+    const uint64 own = rules.exact >= 0 ? of(rules.exact) : 0;
+    if (own) {  // drawn as likely as it is, and the others cut among themselves
+        const double share = (double)own / (double)all.share;
+        if (u < share) return rules.exact;
+        u = (u - share) / (1 - share);
+        all.share -= own, all.count -= 1;
+        __syncthreads();  // all have read it
+        if (threadIdx.x == 0) shares[rules.exact] = 0;
+        __syncthreads();
+    }
     uint64 kept = all.share;
     if (rules.top_k > 0 && (uint32)rules.top_k < all.count)
         kept = select(shares, V, (uint32)rules.top_k, 0, s).through;
@@ -243,7 +253,7 @@ __device__ __forceinline__ int drawn(
 // next (N,): the token to read next. out (most, N): the tokens; -1 after the end. done (N,).
 extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
     const REAL* logits, int stride, const REAL* b, const unsigned char* allowed, int allowed_stride,
-    Share* in_memory, int V, double temperature, int top_k, double top_p, int greedy, uint32 k0, uint32 k1,
+    Share* in_memory, int V, double temperature, int top_k, double top_p, int greedy, int exact, uint32 k0, uint32 k1,
     uint32 first, const int* position, const double* draws, const int* copied, int start, int* next, int* out,
     int* done)
 {
@@ -257,6 +267,7 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sample_forward(
     const double u = draws ? draws[n] : uniform(t, first + n, k0, k1);
     Rules rules;
     rules.temperature = (REAL)temperature, rules.top_p = top_p, rules.top_k = top_k, rules.greedy = greedy;
+    rules.exact = exact;
     const REAL* row = logits + (size_t)n * stride;
     const unsigned char* mask = allowed ? allowed + (size_t)n * allowed_stride : 0;
     int id = copied ? copied[n] : -1;

@@ -2,15 +2,16 @@
 
     python tools/build_bach.py [--out src/lstm_music/data/bach.zip]
 
-One standard MIDI file a score: a conductor track (title, key, tempo, meter), then one track per
-part in score order, made as those of the corpus `classical`. The same music21 and the same zlib
-give the same bytes. What was changed and whose it is stands in bach.md, beside the archive, whose
-counts a test holds to it.
+One standard MIDI file a score: a conductor track (title, key, tempo, meter, and a marker where a
+phrase ends), then one track per part in score order, made as those of the corpus `classical`. The
+same music21 and the same zlib give the same bytes. What was changed and whose it is stands in
+bach.md, beside the archive, whose counts a test holds to it.
 """
 
 import argparse
 import re
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from lstm_music.corpus.classical.notation import (
     part_track,
     read_part,
     read_score,
+    to_ticks,
     track_of,
 )
+from lstm_music.midi.track_reader import PHRASE
 
 OUT = Path("src/lstm_music/data/bach.zip")
 SUFFIXES = (".mxl", ".xml")  # three in Humdrum are second encodings, with rights reserved
@@ -91,10 +94,14 @@ def midi_of(path: Path, titles: dict[str, str]) -> bytes:
     events.append((0, mido.MetaMessage("key_signature", key=find_key(score))))
     if tempo is not None:
         events.append((0, mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo))))
-    tracks = [track_of([*events, *meter_messages(measures)])]
-    for index, part in enumerate(score.parts):
+    events += meter_messages(measures)
+    parts = [read_part(part) for part in score.parts]
+    last = max(note.end for notes in parts for note in notes)
+    events += [(tick, mido.MetaMessage("marker", text=PHRASE)) for tick in phrase_ends(score, last)]
+    tracks = [track_of(sorted(events, key=lambda event: event[0]))]
+    for index, (part, notes) in enumerate(zip(score.parts, parts, strict=True)):
         name = part_name(part.partName, index, len(score.parts))
-        tracks.append(part_track(mido.MetaMessage("track_name", name=name), read_part(part)))
+        tracks.append(part_track(mido.MetaMessage("track_name", name=name), notes))
     return file_of(tracks)
 
 
@@ -103,6 +110,25 @@ def part_name(written: str | None, index: int, parts: int) -> str:
     if written:
         return " ".join(written.split())
     return VOICES[index] if parts == len(VOICES) else f"Part {index + 1}"
+
+
+def phrase_ends(score: Any, last: int) -> list[int]:
+    """Return the ticks at which phrases end: the notes with a fermata, and the last one there.
+
+    They are those of the part that has most of them: the others' are often left out. None where
+    there is no fermata.
+    """
+    from music21 import expressions
+
+    def ends(part: Any) -> set[int]:
+        return {
+            to_ticks(Fraction(note.offset) + Fraction(note.quarterLength))
+            for note in part.flatten().notes
+            if any(isinstance(mark, expressions.Fermata) for mark in note.expressions)
+        }
+
+    most = max(map(ends, score.parts), key=len)
+    return sorted(most | {last}) if most else []
 
 
 def find_key(score: Any) -> str:

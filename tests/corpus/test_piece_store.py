@@ -17,13 +17,15 @@ def file_of(seed):
     content = io.BytesIO()
     piece = piece_of(seed)
     meter = np.array([[480 * n, 960 + n] for n in range(seed)], np.int32).reshape(-1, 2)
-    write_midi(Piece(piece.name, piece.tracks, meter=meter), content)
+    told = {"phrases": np.array([480, 960 + seed], np.int32), "sharps": seed % 7 - 3}
+    write_midi(Piece(piece.name, piece.tracks, meter=meter, **told), content)
     return File(hashlib.sha256(content.getvalue()).hexdigest(), content.getvalue())
 
 
 def same(a, b):
-    arrays = [*zip(a.tracks, b.tracks, strict=True), (a.meter, b.meter)]
-    others = a[0] == b[0] and a[3:] == b[3:]
+    arrays = [*zip(a.tracks, b.tracks, strict=True), (a.meter, b.meter), (a.phrases, b.phrases)]
+    empty = {"tracks": [], "meter": None, "phrases": None}
+    others = a._replace(**empty) == b._replace(**empty)
     return others and all(np.array_equal(one, other) for one, other in arrays)
 
 
@@ -39,6 +41,8 @@ def test_a_shard_holds_what_was_read(tmp_path):
     assert read[1].reason
     assert [len(r.tracks) for r in read] == [2, 0, 2]
     assert [len(r.meter) for r in read] == [1, 0, 1]
+    assert [r.sharps for r in read] == [-3, None, -2]
+    assert [r.phrases.tolist() for r in read] == [[480, 960], [], [480, 961]]
 
 
 @pytest.mark.parametrize(

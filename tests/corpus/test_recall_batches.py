@@ -12,7 +12,6 @@ from lstm_music.network.recall import (
     MATCH,
     NONE,
     PLACE,
-    RANKS,
     Recall,
     RecallRules,
     bucket_of,
@@ -119,7 +118,7 @@ def test_without_a_gate_windows_say_nothing(corpus):
 def by_hand(ids, unseen=None, B=1, T=4, cut=True):
     """Windows of one piece of ids, each a note of its own."""
     words = np.array([(0, n, PLACE, NONE, 1, 0) for n in range(20)])
-    rules = RecallRules((2, 1, 3), (RANKS,), 0, words, ids_of(words))
+    rules = RecallRules((2, 1, 3), (1,), 0, 0, NONE, words, ids_of(words))
     offsets = np.array([0, len(ids)])
     source = TokenSource(np.array(ids, np.int32), offsets, 0, unseen)
     streams = cut_streams([len(ids)], [0], B) if cut else whole_streams([len(ids)], [0], B)

@@ -18,6 +18,7 @@ EVENTS = [
     *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in PITCHES),
     *("at-0", "at-240", "at-480", "at-960", f"at-{LAST_TICK}"),
     *("bar-1", "bar-240", "bar-480", "bar-1920", f"bar-{LAST_TICK}", "bar"),
+    *("cadence", "key-0", "key-7"),
 ]
 MESSAGES = [
     "track-end",

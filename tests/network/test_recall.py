@@ -11,8 +11,8 @@ from lstm_music.network import recall as recall_module
 from lstm_music.network.compiled_recall import COMPILED, recalled
 from lstm_music.network.recall import (
     AT,
-    BAR,
     BAR_LINE,
+    CADENCE,
     DELTA,
     FARTHEST,
     FIELDS,
@@ -22,12 +22,14 @@ from lstm_music.network.recall import (
     MOVED,
     NEWEST,
     NONE,
+    NOTE_OFF,
+    NOTE_ON,
+    OF_PHRASES,
     OPENING,
     OPENS,
     PITCH,
     PLACE,
     RANK,
-    RANKS,
     TRACK_END,
     Recall,
     RecallRules,
@@ -57,9 +59,9 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 ORDERS = (4, 2, 6)
 
 
-def rules_for(words, orders=ORDERS, lags=(BAR,), line=0):
+def rules_for(words, orders=ORDERS, lags=(1,), line=0, phrases=0, same=NONE):
     """How words (V, FIELDS) are compared; the ids are their places among them."""
-    return RecallRules(orders, lags, line, words, ids_of(words))
+    return RecallRules(orders, lags, line, phrases, same, words, ids_of(words))
 
 
 def in_lists(rules, n):
@@ -253,12 +255,13 @@ def test_codes_tell_words_apart_and_moved_ones_come_back():
     seen = {code_of([says, pitch]) for says in range(5) for pitch in range(-1, 128)}
     assert len(seen) == 5 * 129
     for says, pitch, before, now in ((0, 60, 55, 48), (3, 0, 127, 127), (2, NONE, 60, 61)):
-        code = unmoved(moved_code([says, pitch], before), now)
+        code = unmoved(moved_code(code_of([says, pitch]), before), now)
         to = NONE if pitch == NONE else pitch + now - before
         assert code == code_of([says, to])
-    assert unmoved(moved_code([1, 60], 50), 118) == NONE  # above 127
-    assert unmoved(moved_code([1, 50], 60), 9) == NONE
-    assert unmoved(moved_code([1, 127], 0), 0) == code_of([1, 127])
+    moved = lambda pitch, before: moved_code(code_of([1, pitch]), before)  # noqa: E731
+    assert unmoved(moved(60, 50), 118) == NONE  # above 127
+    assert unmoved(moved(50, 60), 9) == NONE
+    assert unmoved(moved(127, 0), 0) == code_of([1, 127])
 
 
 def test_buckets_are_powers_of_two():
@@ -296,30 +299,34 @@ class Events:
 
     table = numbered(
         [
-            ("bar", NONE, BAR_LINE, NONE, 0, 0),
+            ("bar", NONE, BAR_LINE, 0, 0, 0),
             *((f"at-{at}", NONE, PLACE, at, 0, 1) for at in (0, 480, 960)),
-            *((0, p, PLACE, NONE, 0, 2 + p) for p in range(128)),
-            *((1, p, PLACE, NONE, 0, 130 + p) for p in range(128)),
+            *((0, p, NOTE_OFF, NONE, 0, 3 + p) for p in range(128)),
+            *((1, p, NOTE_ON, NONE, 0, 131 + p) for p in range(128)),
+            *((f"bar-{ticks}", NONE, BAR_LINE, ticks, 0, 0) for ticks in (1440, 480)),
+            ("cadence", NONE, CADENCE, NONE, 0, 2),
         ]
     )
     places: ClassVar = {0: 1, 480: 2, 960: 3}
+    first, pickup, cadence = 260, 261, 262
 
     @classmethod
     def ids(cls, *bars):
         """The ids of bars, each of {place: pitches that begin, or -1 - pitch for one that ends}."""
         ids = []
         for bar in bars:
-            ids.append(0)
+            ids.append(0 if ids else cls.first)
             for at, pitches in bar.items():
                 ids.append(cls.places[at])
                 ids += sorted(4 - 1 - p if p < 0 else 132 + p for p in pitches)
         return ids
 
 
-def events_found(*bars, lags=(BAR, 2 * BAR)):
+def events_found(*bars, ids=None, lags=(1, 2), phrases=0):
     """The candidates after each event, as ids, and the events' ids."""
-    ids = Events.ids(*bars)
-    rules = rules_for(Events.table, lags=lags)
+    ids = ids or Events.ids(*bars)
+    same = code_of(Events.table[0].tolist())
+    rules = rules_for(Events.table, lags=lags, phrases=phrases, same=same)
     candidates, runs = followed(rules, Events.table[ids])
     found = np.where(candidates == NONE, NONE, np.append(rules.ids, NONE)[candidates])
     return found, runs, ids
@@ -330,7 +337,7 @@ def test_events_at_this_place_of_the_bar_before():
     found, runs, ids = events_found(first, second, first)
     bar, at0, at480, at960 = 0, 1, 2, 3
     on = lambda p: 132 + p  # noqa: E731
-    assert ids[:8] == [bar, at0, on(60), at480, 4 + 60, on(62), at960, on(64)]
+    assert ids[:8] == [Events.first, at0, on(60), at480, 4 + 60, on(62), at960, on(64)]
     assert (found[:8, LAGS] == NONE).all()  # in the first bar there is none before
     # bar 2: after its line, 0, 60; at 960 what stood there; at the end the next line.
     assert found[8:13, LAGS].tolist() == [at0, on(60), at480, on(64), bar]
@@ -345,7 +352,7 @@ def test_events_at_this_place_of_the_bar_before():
 def test_the_opening_is_told_anew_from_each_bar_line_until_it_is_right():
     """Four frames a bar, each with a note of its own."""
     a, b, c = [60, 61, 62, 63], [70, 71, 72, 73], [80, 81, 82, 83]
-    rules = rules_for(notes(range(128)), (1, 1, 3), lags=(RANKS,), line=4)
+    rules = rules_for(notes(range(128)), (1, 1, 3), line=4)
     candidates, runs = followed(rules, notes([*a, *b, *a, *b, *c, *a]))
     told = (candidates[3:-1, OPENING] - 1).reshape(5, 4).tolist()  # of bars 2 to 6
     runs = runs[3:-1, OPENING].reshape(5, 4).tolist()
@@ -366,6 +373,39 @@ def test_the_opening_of_events_is_told_from_the_bar_line_itself():
     assert found[10:, OPENING].tolist() == [*ids[6:10], 0]  # after on-72, what stood then: a line
 
 
+def test_where_a_phrase_begins_the_openings_of_the_piece_and_of_the_last_phrase_are_told():
+    """A phrase from an upbeat, a second one, a third that begins as the second and changes."""
+    on, off = (lambda p: 132 + p), (lambda p: 4 + p)
+    bar, at0, at480, at960 = range(4)
+    start, up, close = Events.first, Events.pickup, Events.cadence
+    first = [at0, on(60), start, at0, off(60), on(62), at480, close, off(62), on(64)]
+    again = [at960, off(64), on(60), bar, at0, off(60), on(62), at480, close, off(62), on(64)]
+    other = [at960, off(64), on(70), bar, at0, off(70), on(72), at480, close, off(72), on(74)]
+    end = [at960, off(74), on(70), bar, at0, off(70), on(76)]
+    ids = [up, *first, *again, *other, *end]
+    found, runs, _ = events_found(ids=ids, phrases=OF_PHRASES)
+    last, third, fourth = -3, -2, -1
+    n = 1 + len(first)
+    told = found[n : n + len(again), OPENING].tolist()
+    # Once the last phrase is silent; and a bar as long as the last, where the opening had to say
+    # how long.
+    assert told == [NONE, on(60), bar, at0, off(60), on(62), at480, close, off(62), on(64), at960]
+    assert runs[n : n + len(again), OPENING].tolist() == [0, *range(10)]
+    assert found[n + 1, last] == on(60)  # the last phrase is the piece's first
+    n += len(again)
+    assert (found[n, OPENING], found[n, last]) == (off(64), off(64))  # they go on: both were right
+    assert found[n + 1, OPENING] == on(60)
+    n += len(other)
+    assert found[n - len(other) + 2 : n, OPENING].tolist() == [NONE] * (len(other) - 2)  # wrong
+    assert (found[n, [OPENING, third, fourth, last]] == NONE).all()
+    assert found[n + 1, [OPENING, third, fourth]].tolist() == [NONE, NONE, on(60)]
+    told = found[n + 1 : n + len(end), last].tolist()
+    assert told == [on(70), bar, at0, off(70), on(72), NONE]
+    found, _, _ = events_found(ids=[up, *first, *other, *end], phrases=OF_PHRASES)
+    n = 2 + len(first) + len(other)
+    assert found[n, [OPENING, third, fourth]].tolist() == [NONE, on(60), NONE]
+
+
 def test_messages_of_merged_tracks_at_this_place():
     """Bars of 1920 ticks: what stood there when the note messages of a bar before did."""
     bar = ["note-on-60-0", "note-off-60-480", "note-on-62-0", "note-off-62-480"]
@@ -377,7 +417,7 @@ def test_messages_of_merged_tracks_at_this_place():
     ids = [vocabulary.id(word) for word in [*bar, *later, *later]]
     candidates, runs = followed(rules, rules.words[ids])
     found = np.where(candidates == NONE, NONE, np.append(rules.ids, NONE)[candidates])
-    assert rules.lags == tuple(1920 * RANKS * bars for bars in (1, 2, 4, 8))
+    assert rules.lags == tuple(1920 * bars for bars in (1, 2, 4, 8))
     assert (found[:4, LAGS] == NONE).all()
     # At tick 1920 (a new bar) the first bar's note-off comes next, and so on.
     assert found[4:8, LAGS].tolist() == [ids[1], ids[2], ids[3], ids[4]]
@@ -428,33 +468,31 @@ def test_chords_and_frames_at_this_place():
     assert np.array_equal(runs, frame_runs)  # chords and frames are compared alike
 
 
-def placed(word, now):
-    """Where a word stands, by which those at one place are in order: bar or track, tick, order."""
-    bar, tick = now
-    if word[OPENS] == BAR_LINE:
-        bar, tick = bar + 1, 0
-    elif word[AT] != NONE:
-        tick = int(word[AT])
-    return (bar, tick + int(word[DELTA])), int(word[RANK])
-
-
 def lagging(rules, words):
-    """Of each lag, the first word later than so long ago, in the same track; by all places."""
-    line = rules.line
-    now, began, track_at, where, found = (0, 0), 0, None, [], []
+    """Of each lag, the first word later than so long ago, in the same track; by all places.
+
+    Of events, which a track alone has, in bars as long as the one at hand.
+    """
+    begin = length = now = began = 0
+    where, found, told = [], [], None
     for n, word in enumerate(words):
-        now, rank = placed(word, now)
-        track_at = now[0] if n == began and track_at is None else track_at
-        where.append((*now, rank))
+        if word[OPENS] == BAR_LINE:
+            begin, length = begin + length, int(word[AT]) or length
+            now, told = begin, word if word[AT] else told
+        elif word[AT] != NONE:
+            now = begin + int(word[AT])
+        now += int(word[DELTA])
+        where.append((now, int(word[RANK])))
         if word[OPENS] == TRACK_END:
-            now, began, track_at = (0, 0), n + 1, 0
+            now, began = 0, n + 1
         row = []
         for lag in rules.lags:
-            bars, ticks = (0, lag // RANKS) if line else (lag // BAR, 0)
-            at = (now[0] - bars, now[1] - ticks, rank)
-            enough = n >= began and at[0] >= (track_at or 0) and at[1] >= 0
+            at = now - lag * (length or 1), int(word[RANK])
             later = [k for k in range(began, n + 1) if where[k] > at]
-            row.append(code_of(words[later[0]]) if enough and later else NONE)
+            enough = n >= began and at[0] >= 0 and later
+            code = code_of(words[later[0]]) if enough else NONE
+            as_long = enough and told is not None and code == code_of(told)
+            row.append(rules.same if as_long else code)
         found.append(row)
     return found
 
@@ -513,7 +551,7 @@ def test_a_word_costs_no_more_in_a_long_piece():
     """Of music that is hard to search: long runs of one note, broken at random."""
     rng = np.random.default_rng(2)
     words = notes(np.where(rng.random(6000) < 0.02, rng.integers(50, 60, 6000), 60).tolist())
-    rules = rules_for(words, lags=(RANKS, 100 * RANKS), line=16)
+    rules = rules_for(words, lags=(1, 100), line=16)
     m = Recall(*(Counted(array.tolist()) for array in new_recall(rules, len(words))))
     costs = []
     for word in words.tolist():

@@ -11,7 +11,16 @@ from small import small_corpus, small_events, small_rolls, small_trainer
 
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, parameter_shapes
-from lstm_music.network.recall import Recall, RecallRules, bucket_of, new_recall, observe
+from lstm_music.network.recall import (
+    BAR_LINE,
+    OPENS,
+    Recall,
+    RecallRules,
+    bucket_of,
+    code_of,
+    new_recall,
+    observe,
+)
 from lstm_music.network.recall_rules import frame_words, recall_rules
 from lstm_music.ops import get_ops
 from lstm_music.report.browser_model import in_16_bits
@@ -165,8 +174,8 @@ def rows(seed):
         [
             rng.integers(3, size=n),
             np.where(rng.random(n) < 0.2, -1, rng.integers(128, size=n)),
-            rng.choice([0, 1, 2], n, p=[0.9, 0.07, 0.03]),
-            np.where(rng.random(n) < 0.8, -1, rng.integers(1920, size=n)),
+            rng.choice(5, n, p=[0.5, 0.07, 0.03, 0.1, 0.3]),
+            np.where(rng.random(n) < 0.6, -1, rng.integers(4, size=n) * 480),
             rng.integers(3, size=n) * 240,
             rng.integers(512, size=n),
         ],
@@ -182,13 +191,18 @@ def rows(seed):
     return np.concatenate([*music, *[phrase] * 6])
 
 
+@pytest.mark.parametrize("phrases", [0, 3])
 @pytest.mark.parametrize("line", [0, 1920])
-def test_candidates_of_any_rows_are_those_of_python(opened, line):
-    lags = tuple(int(bars * (line * 512 or 2**38)) for bars in (1, 2, 4))
-    rules = RecallRules((4, 2, 3), lags, line, np.zeros((0, 6)), np.zeros(0))
+def test_candidates_of_any_rows_are_those_of_python(opened, line, phrases):
+    lags = tuple(bars * (line or 1) for bars in (1, 2, 4))
     for seed in range(6):
         words = rows(seed)
-        given = {"orders": rules.orders, "lags": lags, "line": line}
+        bars = words[words[:, OPENS] == BAR_LINE].tolist()
+        rules = RecallRules(
+            (4, 2, 3), lags, line, phrases, code_of(bars[0]), np.zeros((0, 6)), np.zeros(0)
+        )
+        names = ("orders", "lags", "line", "phrases", "same")
+        given = {name: getattr(rules, name) for name in names}
         script = f"""
             const m = recalling.newRecall({json.dumps(given)});
             return {json.dumps(words.tolist())}.map((row) => {{

@@ -67,9 +67,10 @@ def test_panels_are_the_product_and_each_row_alone(dtype, K, N):
     levels=st.sampled_from([1, 2, 5, 10**6]),  # few levels: many equal logits
     spread=st.sampled_from([8.0, 2000.0]),
     u=st.sampled_from([0.0, None, 1 - 2**-32]),
+    keeps=st.booleans(),
 )
 def test_chooses_what_the_sampler_chooses(
-    V, seed, temperature, top_k, top_p, greedy, levels, spread, u
+    V, seed, temperature, top_k, top_p, greedy, levels, spread, u, keeps
 ):
     rng = np.random.default_rng(seed)
     logits = (rng.integers(levels, size=V) * (spread / levels)).astype(np.float32)
@@ -81,8 +82,9 @@ def test_chooses_what_the_sampler_chooses(
     draw = compiled_choice.Draw(temperature, top_k, top_p, greedy, 0, 0)
     x = np.where(mask, logits, -np.inf).astype(np.float64)
     best = int(np.argmax(x))
-    found = compiled_choice.choose(x, np.empty(V), len(allowed), best, u, draw)
-    assert found == choose(logits, allowed, u, options)
+    exact = int(rng.integers(V)) if keeps else -1
+    found = compiled_choice.choose(x, np.empty(V), len(allowed), best, u, draw, exact)
+    assert found == choose(logits, allowed, u, options, exact)
 
 
 def test_a_draw_has_the_samplers_random_number():
@@ -98,7 +100,7 @@ def test_no_number_is_an_id_all_the_same():
         options = Options(**how)
         draw = compiled_choice.Draw(1.0, options.top_k, options.top_p, options.greedy, 0, 0)
         x = np.full(700, np.nan)
-        assert 0 <= compiled_choice.choose(x, np.empty(700), 700, 699, 0.5, draw) < 700
+        assert 0 <= compiled_choice.choose(x, np.empty(700), 700, 699, 0.5, draw, -1) < 700
 
 
 # Pieces -----------------------------------------------------------------------------------------

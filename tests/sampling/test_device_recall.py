@@ -61,12 +61,30 @@ def words_of(random, n, V, most):
     return said
 
 
+def phrases(random, most):
+    """Events in phrases of two bars, each like an earlier one until it changes, if it does."""
+    said, known = ["bar-1920"], []
+    while len(said) < most:
+        pitches = [random.randrange(70, 80) for _ in range(5)]
+        if known and random.random() < 0.7:
+            n = random.randrange(2, 6)
+            pitches = known[random.choice((0, -1))][:n] + pitches[n:]
+        known.append(pitches)
+        a, b, c, d, e = (f"on-{pitch}" for pitch in pitches)
+        said += ["at-0", a, "at-480", b, "at-960", c, "bar", "at-0", d, "at-960", "cadence", e]
+        said.append("bar")
+    return said[:most]
+
+
 def walk(kind, cupy, most=300, seed=0, options=None):
     """Let device and Python take the same words; yield both pasts of each piece after each."""
     (model, rules), random = model_of(kind, cupy, seed), Random(seed)
     past = DeviceRecall(model, N, rules, most, options or Options())
     plain = [recall.new_recall(rules, most) for _ in range(N)]
     words, done = [words_of(random, n, len(rules.words), most) for n in range(N)], np.zeros(N)
+    if kind == "event":
+        ids = Vocabulary([PIECE_END, *WORDS[kind]]).id
+        words[1] = list(map(ids, phrases(random, most)))
     for t, following in enumerate(zip(*words, strict=True)):
         done[N - 1] = t > most // 2
         past.advance(*(model.ops.asarray(a, np.int32) for a in (following, done)), START)
@@ -113,12 +131,16 @@ WALK_MUTATIONS = {
     "a place not entered": (", m.heads[slot] = n;", ";"),
     "a hash of one word less": ("n - order + 1", "n - order + 2"),
     "a run that goes on": ("candidates[k] == code ? m.runs[k] + 1 : 0", "runs[k] + 1"),
-    "a transposition by another pitch": ("word[PITCH] - pitch_before", "word[PITCH]"),
-    "a bar that takes no time": ("numbers.base += BAR,", ""),
+    "a transposition by another pitch": ("pitch - pitch_before + SHIFT", "pitch + SHIFT"),
+    "a bar that takes no time": ("numbers.base += numbers.length * RANKS,", ""),
     "the order at a place": ("* RANKS + word[RANK]", "* RANKS"),
     "what stands at the time itself": ("m.times[p] <= time - lag", "m.times[p] < time - lag"),
     "a track that remembers the one before": ("numbers.track_began = n + 1,", ""),
-    "an opening told anew at each line": ("anew = m.runs[OPENING] == 0;", "anew = true;"),
+    "an opening told anew at each line": ("if (m.runs[OPENING] == 0) numbers", "numbers"),
+    "phrases that begin anywhere": ("numbers.closes == 1;", "true;"),
+    "an opening told on that is wrong": ("if (misses(m, OPENING, word)) numbers.lag = 0;", ""),
+    "a phrase that begins as the piece": ("place - numbers.began,", "place - numbers.first,"),
+    "bars that say their length again": ("code == numbers.meter ? same : code", "code"),
     "a piece that remembers the one before": ("m.heads[slot] = NONE;", ""),
     "lags of the next candidate": ("lags[k - OPENING - 1]", "lags[k - OPENING]"),
     "a piece that is done": ("if (done[piece]) return;", ""),

@@ -389,6 +389,28 @@ def test_a_piece_that_follows_begins_from_nothing(composers):
     assert again[-1] == alone[0]
 
 
+@pytest.mark.parametrize("cut", [{"top_p": 0.5}, {"top_k": 1}, {"top_p": 0.5, "temperature": 2.0}])
+def test_one_id_keeps_its_probability_and_the_others_are_cut(cut):
+    """Of four, the last has 0.1 and would be cut."""
+    logits = np.log([0.4, 0.3, 0.2, 0.1])
+    options = Options(**cut)
+    p = np.exp(logits / options.temperature)
+    share, n = p[3] / p.sum(), 10_000
+    drawn = [choose(logits, None, (k + 0.5) / n, options, 3) for k in range(n)]
+    counts = np.bincount(drawn, minlength=4) / n
+    kept = choose_all(p[:3], options)
+    assert counts[3] == pytest.approx(share, abs=1e-3)
+    assert counts[:3] == pytest.approx((1 - share) * kept, abs=1e-3)
+    assert choose(logits, np.array([0, 1]), 0.0, options, 3) == 0  # where it may not come
+
+
+def choose_all(p, options):
+    """The probabilities that cuts leave of weights in falling order."""
+    before = np.cumsum(p / p.sum()) - p / p.sum()
+    kept = np.where((before < options.top_p) & (np.arange(len(p)) < (options.top_k or 9)), p, 0)
+    return kept / kept.sum()
+
+
 @given(
     seed=st.integers(0, 2**32 - 1),
     spread=st.sampled_from([0.0, 1.0, 6.0]),

@@ -118,8 +118,9 @@ READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     (
         "--common-key",
-        "transpose each piano roll to C major, or to A or C minor, by its estimated key",
-        {"choices": ("A", "C")},
+        "write each piece of events or of a piano roll in C major, or in A or C minor, by its "
+        "estimated key, which events tell; none leaves it as it sounds",
+        {"choices": ("none", "A", "C")},
     ),
     (
         "--transpose-augment",

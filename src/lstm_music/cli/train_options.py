@@ -48,9 +48,9 @@ BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's 
     "batch": 16,
     "seq": 64,
     "lr": 0.003,
-    "anneal_factor": 1.0,
+    "anneal_factor": 1,
     "average": 0.998,
-    "transpose_augment": 5,
+    "common_key": "A",
     "early_stop": 20,
 }
 DROPPED = number(0, 0.95)
@@ -174,7 +174,7 @@ def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def make_parser() -> Parser:
     """Return the command's options. None stands for the default, so that --resume can tell."""
-    bachs = [f"{flag_of(name)} {value:g}" for name, value in BACHS.items()]
+    bachs = [f"{flag_of(name)} {value}" for name, value in BACHS.items()]
     examples = EXAMPLES.format(bachs="\n".join([" ".join(bachs[:5]), " ".join(bachs[5:])]))
     parser = Parser(
         "train", "Train a model, keep it in a run's folder, and write a sample.", examples

@@ -38,6 +38,7 @@ from lstm_music.corpus.words import (
 from lstm_music.errors import UserError
 from lstm_music.files import cache_folder
 from lstm_music.midi.piece import Piece
+from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.messages import Layout
 
 FORMAT = 5  # of prepared corpora; a new number makes old caches unused
@@ -64,7 +65,7 @@ class Reading:
     tracks: Layout = "flatten"
     grid: int | None = None
     max_polyphony: int = 0
-    common_key: Literal["A", "C"] | None = None
+    common_key: Literal["A", "C", "none"] | None = None
     transpose_augment: int = 0
     seed: int = 0
     drums: bool = False
@@ -72,20 +73,31 @@ class Reading:
     min_count: int = 0
 
     def __post_init__(self) -> None:
-        given = {"grid": self.grid, "max-polyphony": self.max_polyphony}
-        for option, value in (given | {"common-key": self.common_key}).items():
+        of_rolls = {"grid": self.grid, "max-polyphony": self.max_polyphony}
+        for option, value in of_rolls.items():
             if value and self.representation in ("message", "event"):
                 raise UserError(
                     f"--{option} is for piano rolls: add --representation chord or note"
                 )
+        if self.key and self.representation == "message":
+            raise UserError("--common-key isn't for messages: add --representation event")
+        if self.common_key == "C" and self.representation == "event":
+            raise UserError("--common-key C is for piano rolls: say A for events")
+        if self.key and self.representation == "event" and self.drums:
+            raise UserError("drums have no key: add --common-key none, or leave out --drums")
         if self.min_count and self.representation != "message":
             raise UserError("--min-count is for messages: leave it out, or --representation")
+
+    @property
+    def key(self) -> CommonKey | None:
+        """The common key, if any."""
+        return None if self.common_key == "none" else self.common_key
 
     def messages(self) -> MessageReading:
         """Return how to read a corpus as messages or events."""
         augment = self.transpose_augment
         if self.representation == "event":
-            return MessageReading("merge", augment, representation="event")
+            return MessageReading("merge", augment, 0, "event", self.key)
         return MessageReading(self.tracks, augment, self.min_count)
 
     def files_to_text(self) -> str:
@@ -104,7 +116,7 @@ class Reading:
             self.representation,
             self.grid or own,
             self.max_polyphony,
-            self.common_key,
+            self.key,
             self.transpose_augment,
             self.seed if self.max_polyphony else 0,
         )

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,14 +24,14 @@ from safetensors.numpy import save
 from lstm_music.arrays import Array
 from lstm_music.files import write_whole
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Piece, no_meter
+from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Piece, no_meter, no_phrases
 
-FORMAT = 2  # of shards, and of what reading makes of a file: a new number makes old ones unused
+FORMAT = 3  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
 BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a time, at most
 ROUND = 64  # batches at once, where an engine can't give one result before the others
 OPEN_SHARDS = 8  # kept in memory: pieces that are neighbours mostly lie in the same one
-ARRAYS = ("ticks", "notes", "tracks", "files", "meters", "bars")
+ARRAYS = ("ticks", "notes", "tracks", "files", "meters", "bars", "phrases", "ends")
 ON = 128  # added to the pitch of a note-on
 LOST = "was lost while it was read: it changed then, or what read it was killed, as it may be again"
 
@@ -50,7 +51,9 @@ class Read(NamedTuple):
     meter: Array
     repairs: dict[str, int]
     reason: str | None
-    drums: tuple[bool, ...] = ()
+    drums: tuple[bool, ...]
+    phrases: Array
+    sharps: int | None
 
 
 class PieceStore:
@@ -166,13 +169,15 @@ def read_one(file: File, drums: bool) -> Read:
     try:
         piece = read_midi(file.data, "", drums)
     except MidiError as error:
-        return Read(file.digest, [], no_meter(), {}, str(error))
-    return Read(file.digest, piece.tracks, piece.meter, piece.repairs, None, piece.drums)
+        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None)
+    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps
+    return Read(file.digest, piece.tracks, piece.meter, *told)
 
 
 def piece_of(read: Read, name: str) -> Piece:
     """Return what was read as a piece of that name."""
-    return Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
+    piece = Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
+    return replace(piece, phrases=read.phrases, sharps=read.sharps)
 
 
 # A shard ----------------------------------------------------------------------------------------
@@ -180,7 +185,7 @@ def piece_of(read: Read, name: str) -> Piece:
 # ticks (n,) int32 and notes (n,) uint8, the pitch and 128 for a note-on, of all messages end to
 # end; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
 # file begins among the tracks; meters (k, 2) int32, of all files end to end, and bars (f + 1,)
-# int64: where each file's begins among them.
+# int64: where each file's begins among them; phrases (p,) int32 and ends (f + 1,) int64, the same.
 
 
 def packed(read: list[Read]) -> bytes:
@@ -194,12 +199,15 @@ def packed(read: list[Read]) -> bytes:
         "files": np.cumsum([0, *(len(file.tracks) for file in read)], dtype=np.int64),
         "meters": np.concatenate([no_meter(), *(file.meter for file in read)]),
         "bars": np.cumsum([0, *(len(file.meter) for file in read)], dtype=np.int64),
+        "phrases": np.concatenate([no_phrases(), *(file.phrases for file in read)]),
+        "ends": np.cumsum([0, *(len(file.phrases) for file in read)], dtype=np.int64),
     }
     about = {
         "digests": json.dumps([file.digest for file in read]),
         "repairs": json.dumps([file.repairs for file in read]),
         "reasons": json.dumps([file.reason for file in read]),
         "drums": json.dumps([file.drums for file in read]),
+        "sharps": json.dumps([file.sharps for file in read]),
         "sha256": hash_of(arrays),
     }
     return bytes(save(arrays, about))
@@ -216,13 +224,14 @@ def unpacked(path: Path) -> list[Read]:
     rows = np.stack(columns, axis=1).astype(np.int32)
     tracks = np.split(rows, arrays["tracks"][1:-1]) if len(arrays["tracks"]) > 1 else []
     meters = np.split(arrays["meters"], arrays["bars"][1:-1])
+    phrases = np.split(arrays["phrases"], arrays["ends"][1:-1])
     ends = arrays["files"].tolist()
-    fields: list[Any] = [json.loads(about[key]) for key in ("digests", "repairs", "reasons")]
-    fields.append(json.loads(about.get("drums", "null")) or [[]] * len(meters))
+    names = ("digests", "repairs", "reasons", "drums", "sharps")
+    fields: list[Any] = [json.loads(about[name]) for name in names]
     return [
-        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums))
-        for first, stop, meter, digest, repairs, reason, drums in zip(
-            ends[:-1], ends[1:], meters, *fields, strict=True
+        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps)
+        for first, stop, meter, told, digest, repairs, reason, drums, sharps in zip(
+            ends[:-1], ends[1:], meters, phrases, *fields, strict=True
         )
     ]
 

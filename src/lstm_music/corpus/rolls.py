@@ -25,6 +25,7 @@ from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import (
     LOWEST,
     NOTES,
+    CommonKey,
     Frames,
     frames_of,
     pack,
@@ -62,7 +63,7 @@ class RollReading:
     representation: Literal["chord", "note"]
     grid: int
     max_polyphony: int = 0
-    common_key: Literal["A", "C"] | None = None
+    common_key: CommonKey | None = None
     augment: int = 0
     seed: int = 0
 

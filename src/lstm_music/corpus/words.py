@@ -16,6 +16,7 @@ from lstm_music.corpus.sources import Skipped
 from lstm_music.corpus.splits import HELD_OUT, Gathered, common_fields
 from lstm_music.midi.piece import KIND, NOTE_ON, PITCH, TICK, Piece
 from lstm_music.midi.repair import merge_tracks
+from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import (
     PIECE_END,
@@ -39,21 +40,27 @@ class MessageReading:
     """How to make messages or events.
 
     layout: merge of events; augment: see Corpus; min_count: a message that the training split
-    holds fewer times becomes the nearest one of the same kind and pitch that it holds as often.
+    holds fewer times becomes the nearest one of the same kind and pitch that it holds as often;
+    common_key: as EventTokenizer's.
     """
 
     layout: Layout
     augment: int = 0
     min_count: int = 0
     representation: Literal["message", "event"] = "message"
+    common_key: CommonKey | None = None
 
     def tokenizer(self) -> MessageTokenizer:
         """Return what makes tokens of pieces."""
-        return EventTokenizer() if self.representation == "event" else MessageTokenizer(self.layout)
+        if self.representation == "event":
+            return EventTokenizer(self.common_key)
+        return MessageTokenizer(self.layout)
 
     def to_text(self) -> str:
         """Return all of it, as a prepared corpus's key holds it."""
-        given = {"augment": self.augment, "min-count": self.min_count}
+        given = {
+            "augment": self.augment, "min-count": self.min_count, "common-key": self.common_key,
+        }  # fmt: skip
         changed = "".join(f" {name} {value}" for name, value in given.items() if value)
         return f"{self.representation} {self.layout} {HELD_OUT}{changed}"
 
@@ -98,7 +105,9 @@ class MessageCorpus(Corpus):
 
     def tokenizer_json(self) -> dict[str, Any]:
         """As Corpus.tokenizer_json."""
-        return {"name": self.tokenizer.name, "layout": self.tokenizer.layout}
+        told = {"name": self.tokenizer.name, "layout": self.tokenizer.layout}
+        key = self.tokenizer.common_key
+        return told | ({"common_key": key} if key else {})
 
     def habits(self) -> dict[str, int]:
         """As Corpus.habits."""
@@ -265,6 +274,8 @@ def vocabulary_of(
     for word, count in counts.items():
         stays = merged.get(word, word)
         total[stays] = total.get(stays, 0) + count
+    for word in tokenizer.always:
+        total.setdefault(word, 0)
     for word in {merged.get(word, word) for word in trained} if augment else ():
         for shift in range(-augment, augment + 1):
             total.setdefault(tokenizer.transpose(word, shift) or word, 0)

@@ -65,14 +65,17 @@ Tempo: TypeAlias = npt.NDArray[np.int32]
 """(n, 2) int32: the ticks from which on a quarter note has another length, ascending, and that
 length in microseconds."""
 
+Phrases: TypeAlias = npt.NDArray[np.int32]
+"""(n,) int32: the ticks at which phrases end, ascending."""
+
 
 class MidiFile(NamedTuple):
     """The note messages of a MIDI file, and what had to be mended to read them.
 
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
-    meter, tempo: by its time signatures and tempos, of whichever track. names: of the tracks that
-    have one. programs: the first one of a track's channel. repairs: kind of repair in REPAIRS ->
-    how often.
+    meter, tempo, phrases: by its time signatures, tempos and markers, of whichever track. names: of
+    the tracks that have one. sharps: of its first key signature. programs: the first one of a
+    track's channel. repairs: kind of repair in REPAIRS -> how often.
     """
 
     kind: int
@@ -80,6 +83,8 @@ class MidiFile(NamedTuple):
     rows: Rows
     meter: Meter
     tempo: Tempo
+    phrases: Phrases
+    sharps: int | None
     names: dict[int, str]
     programs: dict[tuple[int, int], int]
     repairs: Counter[str]
@@ -111,8 +116,13 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     if not tracks:
         raise MidiError("has no tracks")
     rows = _rows(tracks, ticks_per_quarter, own)
-    meter, tempo = (form(reader, ticks_per_quarter, own) for form in (_meter, _tempo))
-    return MidiFile(kind, len(tracks), rows, meter, tempo, reader.names, reader.programs, +repairs)
+    meter, tempo, phrases = (
+        tell(reader, ticks_per_quarter, own) for tell in (_meter, _tempo, _phrases)
+    )
+    sharps = min(reader.keys, default=(0, None))[1]
+    names, programs = reader.names, reader.programs
+    said = meter, tempo, phrases, sharps, names, programs
+    return MidiFile(kind, len(tracks), rows, *said, +repairs)
 
 
 def _meter(reader: TrackReader, ticks_per_quarter: int, own: float) -> Meter:
@@ -133,6 +143,12 @@ def _tempo(reader: TrackReader, ticks_per_quarter: int, own: float) -> Tempo:
         if tick <= reader.last_tick and length > 0
     }
     return np.array(sorted(quarters.items()), np.int32).reshape(-1, 2)
+
+
+def _phrases(reader: TrackReader, ticks_per_quarter: int, own: float) -> Phrases:
+    """Return where phrases end, by the markers that a reader met."""
+    ticks = {t * ticks_per_quarter / own for t in reader.phrases if 0 < t <= reader.last_tick}
+    return np.array(sorted(map(round, ticks)), np.int32)
 
 
 def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:

@@ -26,6 +26,7 @@ from lstm_music.midi.piece import (
     Piece,
     Velocities,
     no_meter,
+    no_phrases,
     no_tempo,
 )
 from lstm_music.midi.repair import (
@@ -51,9 +52,10 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
     """
     file = midi_file.read_file(source, TICKS_PER_QUARTER)
     rows, repairs = _audible(file, drums)
-    meter, tempo = file.meter, file.tempo
+    meter, tempo, phrases, sharps = file.meter, file.tempo, file.phrases, file.sharps
     if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
         tracks, meter, tempo = end_to_end(rows, repairs), no_meter(), no_tempo()
+        phrases, sharps = no_phrases(), None
     else:
         tracks = rows
     if file.kind != 1 and tracks[0, TRACK] == tracks[-1, TRACK]:
@@ -72,6 +74,8 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
         tuple(parts),
         _velocities(single),
         tempo,
+        phrases,
+        sharps,
     )
 
 

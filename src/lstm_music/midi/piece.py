@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from lstm_music.midi import bytes as midi_file
 from lstm_music.midi import track_reader
-from lstm_music.midi.bytes import Meter, Tempo
+from lstm_music.midi.bytes import Meter, Phrases, Tempo
 from lstm_music.untrusted import printable
 
 TICKS_PER_QUARTER = 480
@@ -48,6 +48,11 @@ def no_tempo() -> Tempo:
     return np.zeros((0, 2), np.int32)
 
 
+def no_phrases() -> Phrases:
+    """Return where phrases end in a piece that says nothing of it."""
+    return np.zeros(0, np.int32)
+
+
 class Part(NamedTuple):
     """Who plays a track. program: 0-127, as General MIDI numbers them.
 
@@ -72,7 +77,8 @@ class Piece:
     meter: its bars, of 4/4 where it says nothing else. repairs: what was mended as it was read,
     kind of repair -> how often; the kinds are in REPAIRS. drums: which tracks are drums; none is
     where it is empty. parts, velocities: of each track, none where they aren't known, as of music
-    that is composed. tempo: of its quarter notes, where it says one.
+    that is composed. tempo: of its quarter notes, phrases: where they end, sharps: of its key
+    signature (flats are < 0); where it says so.
     """
 
     name: str
@@ -83,6 +89,8 @@ class Piece:
     parts: tuple[Part, ...] = ()
     velocities: tuple[Velocities, ...] = ()
     tempo: Tempo = field(default_factory=no_tempo)
+    phrases: Phrases = field(default_factory=no_phrases)
+    sharps: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

@@ -16,6 +16,7 @@ Frames: TypeAlias = npt.NDArray[np.uint8]
 """(steps, 88) 0/1, column 0 is MIDI pitch 21."""
 
 Mode: TypeAlias = Literal["major", "minor"]
+CommonKey: TypeAlias = Literal["A", "C"]  # beside C major: the minor key
 
 
 # Pieces -----------------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ def estimate_key(frames: Frames) -> tuple[int, Mode]:
     return keys[int(np.argmax(profiles @ (durations - durations.mean())))]
 
 
-def to_common_key(frames: Frames, minor: Literal["A", "C"] = "A") -> tuple[Frames, int]:
+def to_common_key(frames: Frames, minor: CommonKey = "A") -> tuple[Frames, int]:
     """Return frames in C major or, of a piece in minor, in A or C minor, and the shift.
 
     The shift is the least, -6 to 5 semitones; where that would lose a note, an octave higher or

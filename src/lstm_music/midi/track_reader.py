@@ -17,7 +17,10 @@ MOST_MESSAGES = 250_000  # of a file that mido reads; 4 to 8 µs each. A real on
 SEGMENT = 1536  # bytes that mido reads at a time, about 512 messages
 SEGMENT_COST = 8  # messages that would take as long as to begin a segment
 LONGEST_NAME = 128  # characters of a track's name that are kept
-TOLD = ("time_signature", "set_tempo", "track_name", "program_change")
+TOLD = (
+    "time_signature", "key_signature", "set_tempo", "track_name", "program_change", "marker",
+)  # fmt: skip
+PHRASE = "phrase"  # the marker that stands where a phrase ends
 
 HEADER, TRACK = b"MThd", b"MTrk"
 SEGMENT_HEADER = HEADER + struct.pack(">LHHH", 6, 0, 1, 480) + TRACK + struct.pack(">L", 1)
@@ -36,7 +39,8 @@ class TrackReader:
 
     last_tick: of the file's own ticks, past which no note message may lie. track: the number of
     the one at hand. signatures: tick, numerator and denominator of the time signatures so far.
-    tempos: tick and microseconds a quarter note. names, programs: as MidiFile's.
+    tempos: tick and microseconds a quarter note. keys: tick and sharps. phrases: where one ends, by
+    a marker that says PHRASE. names, programs: as MidiFile's.
     """
 
     def __init__(self, data: bytes, last_tick: int, repairs: Counter[str]) -> None:
@@ -46,6 +50,8 @@ class TrackReader:
         self.track = 0
         self.signatures: list[tuple[int, int, int]] = []
         self.tempos: list[tuple[int, int]] = []
+        self.keys: list[tuple[int, int]] = []
+        self.phrases: list[int] = []
         self.names: dict[int, str] = {}
         self.programs: dict[tuple[int, int], int] = {}
 
@@ -98,6 +104,10 @@ class TrackReader:
             self.signatures.append((now, message.numerator, message.denominator))
         elif kind == "set_tempo":
             self.tempos.append((now, message.tempo))
+        elif kind == "key_signature":
+            self.keys.append((now, sharps_of(message.key)))
+        elif kind == "marker":
+            self.phrases += [now] * (message.text == PHRASE)
         elif kind == "track_name":
             self.names.setdefault(self.track, message.name[:LONGEST_NAME])
         else:
@@ -152,6 +162,18 @@ class TrackReader:
             with self._body.getbuffer() as view:
                 view[at + 2] = TEXT
         return is_meta
+
+
+def sharps_of(key: str) -> int:
+    """Return the sharps of a key by its name, as `Ebm`; flats are < 0."""
+    fifths = "FCGDAEB".index(key[0]) - 1 - 3 * key.endswith("m")
+    return fifths + 7 * (key.count("#") - key.count("b"))
+
+
+def key_of_sharps(sharps: int) -> str:
+    """Return the name of a major key of some sharps, -7 to 7."""
+    accidentals, letter = divmod(sharps + 1, 7)
+    return "FCGDAEB"[letter] + ("#" * accidentals or "b" * -accidentals)
 
 
 class Segment:

@@ -5,7 +5,7 @@ from itertools import cycle
 import mido
 import numpy as np
 
-from lstm_music.midi.bytes import Meter, Tempo
+from lstm_music.midi.bytes import Meter, Phrases, Tempo
 from lstm_music.midi.piece import (
     CHANNELS,
     DRUMS,
@@ -21,6 +21,7 @@ from lstm_music.midi.piece import (
     Piece,
     Velocities,
 )
+from lstm_music.midi.track_reader import PHRASE, key_of_sharps
 
 BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
 VELOCITY = 80  # where a piece says none
@@ -32,7 +33,9 @@ def as_midi(
 ) -> mido.MidiFile:
     """Return a piece as a file of type 1, as midi.write_midi describes; raises as it does."""
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(tempo_track(tempo_of(piece, tempo), piece.meter))
+    midi.tracks.append(tempo_track(tempo_of(piece, tempo), piece.meter, piece.phrases))
+    if piece.sharps is not None:
+        midi.tracks[0].insert(0, mido.MetaMessage("key_signature", key=key_of_sharps(piece.sharps)))
     channels = cycle(CHANNELS)
     for number, track in enumerate(piece.tracks):
         part = piece.parts[number] if piece.parts else Part()
@@ -60,15 +63,18 @@ def tempo_of(piece: Piece, tempo: float | None) -> Tempo:
     return np.array([[0, round(60e6 / tempo)]], np.int32)
 
 
-def tempo_track(tempo: Tempo, meter: Meter) -> mido.MidiTrack:
-    """Return the track of tempo and meter."""
+def tempo_track(tempo: Tempo, meter: Meter, phrases: Phrases) -> mido.MidiTrack:
+    """Return the track of tempo, meter and the ends of phrases."""
     events = [(int(tick), 0, int(length)) for tick, length in tempo]
     four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
     events += [(tick, 1, length) for tick, length in four_four + meter.tolist()]
+    events += [(tick, 2, 0) for tick in phrases.tolist()]
     track, last_tick = mido.MidiTrack(), 0
-    for tick, is_meter, length in sorted(events):
+    for tick, kind, length in sorted(events):
         since = tick - last_tick
-        if is_meter:
+        if kind == 2:
+            track.append(mido.MetaMessage("marker", text=PHRASE, time=since))
+        elif kind == 1:
             beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
             number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
             signature = {"numerator": number, "denominator": beats}

@@ -2,8 +2,9 @@
 
 Each candidate is a pointer into the piece's past, followed word by word: the longest earlier match
 of the last words, the last place after the same words, the longest match but for a transposition,
-the piece's opening, and what stood at this place some bars before. Beside each stands its run: the
-words that it told right in a row, of a match its length.
+the piece's opening, what stood at this place some bars before and, where words tell of phrases, the
+opening of the last one and the piece's, told apart from its third and its fourth on. Beside each
+stands its run: the words that it told right in a row, of a match its length.
 
 Sources: the longest match, Ziv & Lempel 1977; copying as a mixture, Merity et al. 2016, "Pointer
 sentinel mixture models". A word costs O(1): the search for a match looks at NEWEST places at most.
@@ -20,12 +21,12 @@ from lstm_music.arrays import Array
 from lstm_music.ops.reference.copying import BUCKETS, HIT, LONG, NOTHING
 
 MATCH, LATEST, MOVED, OPENING, LAGS = range(5)  # candidates; from LAGS on, one for each lag
+OF_PHRASES = 3  # the last: a phrase's opening, and the piece's from the third, the fourth phrase on
 REST, PITCH, OPENS, AT, DELTA, RANK, FIELDS = range(7)  # of a row of a word table
-PLACE, BAR_LINE, TRACK_END = range(3)  # of OPENS: no line, a bar's, the end of a track
+PLACE, BAR_LINE, TRACK_END, CADENCE, NOTE_ON, NOTE_OFF = range(6)  # of OPENS; notes of events
 PITCHES = 129  # that a word's code tells apart: none, 0 to 127
 RANKS = 512  # words that may stand at one place
-BAR = 2**38  # in times: longer than any bar that words tell of
-TRACK = 2**45
+TRACK = 2**45  # in times: longer than any that words tell of
 SHIFT = 256  # what a difference of pitches is raised by
 NONE = -1
 NEWEST, FARTHEST = 32, 64  # places that a search looks at, and words that it compares
@@ -35,23 +36,27 @@ SLOTS = 4096  # of a table of places by what stands there
 class RecallRules(NamedTuple):
     """How words are compared, and where in time they stand.
 
-    orders (3,): words that are compared at least, of MATCH, LATEST and MOVED. lags (n,) and line:
-    times between what stands at the same place, and between bar lines that no word tells of.
-    words (V, FIELDS) int64: of each word what it says but for its pitch, its lowest pitch or NONE,
-    what it opens, its place in the bar or NONE, the time until it, and its order at a place.
-    ids (codes,) int32: the word of a code, NONE for no word.
+    orders (3,): words that are compared at least, of MATCH, LATEST and MOVED. lags (n,): between
+    what stands at the same place, in bars where words tell of them, else in ticks or frames, as
+    line: between bar lines that no word tells of. phrases: OF_PHRASES where words tell of them,
+    else 0. same: the code of a bar as long as the last, or NONE. words (V, FIELDS) int64: of each
+    word what it says but for its pitch, its lowest pitch or NONE, what it opens, its place in the
+    bar or NONE (of a bar its length, 0 for the last one's), the time until it, and its order at a
+    place. ids (codes,) int32: the word of a code, NONE for no word.
     """
 
     orders: tuple[int, ...]
     lags: tuple[int, ...]
     line: int
+    phrases: int
+    same: int
     words: Array
     ids: Array
 
     @property
     def candidates(self) -> int:
         """Their number, K."""
-        return LAGS + len(self.lags)
+        return LAGS + len(self.lags) + self.phrases
 
 
 class Recall(NamedTuple):
@@ -74,7 +79,18 @@ class Recall(NamedTuple):
     numbers: Any
 
 
-COUNT, BASE, AT_PLACE, PITCH_BEFORE, LINE, LAG, TRACK_BEGAN, TRACK_TIME, NUMBERS = range(9)
+(
+    COUNT, BASE, AT_PLACE, PITCH_BEFORE, LINE, LAG, TRACK_BEGAN, TRACK_TIME,
+    LENGTH, METER,  # of the bar: its ticks, and the code of the word that told them
+    PHRASE_LAG, CLOSES,  # 1 from a cadence on, until the place after it
+    FIRST, BEGAN, BEGAN_AT,  # when the piece and the phrase began, NONE before, and at which word
+    PHRASES, OPENED,  # phrases that are over, and the candidate that tells the opening, as a number
+    FRESH, FRESH_PHRASE,  # 1 from where an opening is told anew to its first note
+    SOUNDS,  # which pitches: BITS in each of three numbers
+    _, _, NUMBERS,
+) = range(23)  # fmt: skip
+BITS = 48
+UNKNOWN = (LINE, METER, FIRST, BEGAN)  # which are NONE at first
 
 
 def new_recall(rules: RecallRules, n: int, pieces: tuple[int, ...] = ()) -> Recall:
@@ -85,8 +101,9 @@ def new_recall(rules: RecallRules, n: int, pieces: tuple[int, ...] = ()) -> Reca
     K = rules.candidates
     shapes = (n,), (n,), (n,), (3, SLOTS), (3, n), (K,), (K,), (K,), (NUMBERS,)
     recall = Recall(*(np.zeros(pieces + shape, np.int64) for shape in shapes))
-    for array in (recall.heads, recall.pointers, recall.candidates, recall.numbers[..., LINE]):
+    for array in (recall.heads, recall.pointers, recall.candidates):
         array[...] = NONE
+    recall.numbers[..., UNKNOWN] = NONE
     return recall
 
 
@@ -99,8 +116,7 @@ def forget(m: Recall) -> None:
         m.pointers[k] = m.candidates[k] = NONE
         m.runs[k] = 0
     for n in range(NUMBERS):
-        m.numbers[n] = 0
-    m.numbers[LINE] = NONE
+        m.numbers[n] = NONE if n in UNKNOWN else 0
 
 
 # Words as numbers --------------------------------------------------------------------------------
@@ -111,11 +127,29 @@ def code_of(word: Sequence[int]) -> int:
     return word[REST] * PITCHES + word[PITCH] + 1
 
 
-def moved_code(word: Sequence[int], pitch_before: int) -> int:
-    """Return what a word says and how far its pitch lies above the last one."""
-    if word[PITCH] < 0:
-        return word[REST] * 2 * SHIFT
-    return word[REST] * 2 * SHIFT + word[PITCH] - pitch_before + SHIFT
+def measured(m: Recall, same: int, word: Sequence[int]) -> int:
+    """Return the code of a word; of a bar as long as the last, that of one that says its length.
+
+    So what began with such a bar is the same as what comes later with the other.
+    """
+    code = code_of(word)
+    if word[OPENS] == BAR_LINE:
+        if code == same and m.numbers[METER] != NONE:
+            told: int = m.numbers[METER]
+            return told
+        m.numbers[METER] = code
+    return code
+
+
+def said(m: Recall, same: int, code: int) -> int:
+    """Return the code that a word would have now which was `measured` so."""
+    return same if code == m.numbers[METER] else code
+
+
+def moved_code(code: int, pitch_before: int) -> int:
+    """Return what a word of some code says and how far its pitch lies above the last one."""
+    rest, pitch = code // PITCHES, code % PITCHES - 1
+    return rest * 2 * SHIFT + (pitch - pitch_before + SHIFT if pitch >= 0 else 0)
 
 
 def unmoved(code: int, pitch_before: int) -> int:
@@ -162,7 +196,8 @@ def step_time(m: Recall, word: Sequence[int]) -> int:
     """Go on to where a word stands; return its time, by which words at one place are in order."""
     numbers = m.numbers
     if word[OPENS] == BAR_LINE:
-        numbers[BASE] += BAR
+        numbers[BASE] += numbers[LENGTH] * RANKS
+        numbers[LENGTH] = word[AT] or numbers[LENGTH]
         numbers[AT_PLACE] = 0
     elif word[AT] >= 0:
         numbers[AT_PLACE] = word[AT]
@@ -175,7 +210,7 @@ def slot_of(codes: Sequence[int], n: int, order: int) -> int:
     """Return the slot of the last words up to place n."""
     h = 0
     for k in range(n - order + 1, n + 1):
-        h = (h * 31 + codes[k]) % SLOTS
+        h = (h * 40503 + codes[k]) % SLOTS
     return h
 
 
@@ -227,7 +262,7 @@ def follow(m: Recall, kind: int, codes: Sequence[int], order: int) -> None:
     m.runs[kind] = best if m.pointers[kind] >= 0 else 0
 
 
-def follow_lag(m: Recall, k: int, lag: int, time: int) -> None:
+def follow_lag(m: Recall, k: int, lag: int, time: int, same: int) -> None:
     """Point to the first word that stands later than a time that lies a lag ago."""
     n, p = m.numbers[COUNT], max(m.pointers[k], m.numbers[TRACK_BEGAN])
     m.candidates[k] = NONE
@@ -235,30 +270,90 @@ def follow_lag(m: Recall, k: int, lag: int, time: int) -> None:
         while p < n and m.times[p] <= time - lag:
             p += 1
         if p < n:
-            m.candidates[k] = m.codes[p]
+            m.candidates[k] = said(m, same, m.codes[p])
     m.pointers[k] = p
 
 
-def follow_opening(m: Recall, line: int, time: int) -> None:
+def open_at_lines(m: Recall, line: int) -> None:
     """Point to the piece's opening, anew at each bar line unless what it told was right."""
     numbers = m.numbers
-    began = numbers[TRACK_TIME]
     at_line = numbers[BASE] + numbers[AT_PLACE] // line * line * RANKS if line else numbers[BASE]
     if at_line != numbers[LINE]:
         numbers[LINE] = at_line
         if m.runs[OPENING] == 0:
-            numbers[LAG] = at_line - began
+            numbers[LAG] = at_line - numbers[TRACK_TIME]
             m.pointers[OPENING] = numbers[TRACK_BEGAN]
-    follow_lag(m, OPENING, numbers[LAG], time)
+
+
+def misses(m: Recall, k: int, word: Sequence[int]) -> bool:
+    """Return whether a candidate told that another note begins than does."""
+    told: int = m.candidates[k]
+    tells = word[OPENS] == NOTE_ON and told >= 0 and told // PITCHES == word[REST]
+    return tells and told != code_of(word)
+
+
+def opening_of(m: Recall) -> int:
+    """Return the candidate that tells the piece's opening."""
+    told: int = m.numbers[OPENED]
+    return len(m.runs) - OF_PHRASES + told if told else OPENING
+
+
+def open_phrases(m: Recall, word: Sequence[int]) -> None:
+    """Point to the openings of the piece and of the last phrase where another phrase begins.
+
+    That is the first place after a cadence. An opening is followed until it tells a wrong note.
+    """
+    numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES, opening_of(m)
+    if word[OPENS] in (NOTE_ON, NOTE_OFF):
+        number, bit = SOUNDS + word[PITCH] // BITS, 1 << word[PITCH] % BITS
+        numbers[number] = (numbers[number] | bit) - bit * (word[OPENS] == NOTE_OFF)
+        if word[OPENS] == NOTE_ON:
+            numbers[FRESH] = numbers[FRESH_PHRASE] = 0
+    if misses(m, opening, word):
+        numbers[LAG] = 0
+    if misses(m, last, word):
+        numbers[PHRASE_LAG] = 0
+    if word[OPENS] == CADENCE:
+        numbers[CLOSES] = 1
+    if word[OPENS] != PLACE or word[AT] < 0:
+        return
+    place, begins = numbers[BASE] + numbers[AT_PLACE] * RANKS, numbers[CLOSES] == 1
+    numbers[PHRASES] += begins
+    if begins and numbers[LAG] == 0:
+        numbers[LAG], numbers[FRESH] = place - numbers[FIRST], 1
+        numbers[OPENED] = numbers[PHRASES] - 1 if numbers[PHRASES] in (2, 3) else 0
+        m.candidates[opening] = NONE
+        m.pointers[opening_of(m)] = 0
+    if begins and numbers[PHRASE_LAG] == 0:
+        numbers[PHRASE_LAG], numbers[FRESH_PHRASE] = place - numbers[BEGAN], 1
+        m.pointers[last] = numbers[BEGAN_AT]
+    if numbers[FIRST] == NONE:
+        numbers[FIRST] = place
+    if begins or numbers[BEGAN] == NONE:
+        numbers[BEGAN], numbers[BEGAN_AT] = place, numbers[COUNT] - 1
+    numbers[CLOSES] = 0
+
+
+def follow_openings(m: Recall, time: int, same: int) -> None:
+    """Tell the openings: not anew while the last phrase sounds on."""
+    numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES, opening_of(m)
+    follow_lag(m, opening, numbers[LAG], time, same)
+    follow_lag(m, last, numbers[PHRASE_LAG], time, same)
+    if numbers[SOUNDS] or numbers[SOUNDS + 1] or numbers[SOUNDS + 2]:
+        if numbers[FRESH]:
+            m.candidates[opening] = NONE
+        if numbers[FRESH_PHRASE]:
+            m.candidates[last] = NONE
 
 
 def observe(rules: RecallRules, m: Recall, word: Sequence[int]) -> None:
     """Take the next word of a piece, and find the candidates for the one after it."""
-    numbers, code, n = m.numbers, code_of(word), m.numbers[COUNT]
+    numbers, same, n = m.numbers, rules.same, m.numbers[COUNT]
     for k in range(len(m.runs)):
         if k not in (MATCH, MOVED):
-            m.runs[k] = m.runs[k] + 1 if m.candidates[k] == code else 0
-    m.codes[n], m.moved[n] = code, moved_code(word, numbers[PITCH_BEFORE])
+            m.runs[k] = m.runs[k] + 1 if m.candidates[k] == code_of(word) else 0
+    code = measured(m, same, word)
+    m.codes[n], m.moved[n] = code, moved_code(code, numbers[PITCH_BEFORE])
     time = step_time(m, word)
     m.times[n] = time
     if n == numbers[TRACK_BEGAN]:
@@ -272,17 +367,25 @@ def observe(rules: RecallRules, m: Recall, word: Sequence[int]) -> None:
         time = numbers[BASE]
     follow(m, MATCH, m.codes, rules.orders[MATCH])
     p = m.pointers[MATCH]
-    m.candidates[MATCH] = m.codes[p] if p >= 0 else NONE
+    m.candidates[MATCH] = said(m, same, m.codes[p]) if p >= 0 else NONE
     follow(m, MOVED, m.moved, rules.orders[MOVED])
     p = m.pointers[MOVED]
-    m.candidates[MOVED] = unmoved(m.moved[p], numbers[PITCH_BEFORE]) if p >= 0 else NONE
+    m.candidates[MOVED] = NONE
+    if p >= 0:
+        m.candidates[MOVED] = said(m, same, unmoved(m.moved[p], numbers[PITCH_BEFORE]))
     q = note_place(m, LATEST, m.codes, rules.orders[LATEST])
-    same = q >= 0 and matched(m.codes, q, n) >= rules.orders[LATEST]
-    m.pointers[LATEST] = q + 1 if same else NONE
-    m.candidates[LATEST] = m.codes[q + 1] if same else NONE
-    follow_opening(m, rules.line, time)
+    was = q >= 0 and matched(m.codes, q, n) >= rules.orders[LATEST]
+    m.pointers[LATEST] = q + 1 if was else NONE
+    m.candidates[LATEST] = said(m, same, m.codes[q + 1]) if was else NONE
+    if rules.phrases:
+        open_phrases(m, word)
+        follow_openings(m, time, same)
+    else:
+        open_at_lines(m, rules.line)
+        follow_lag(m, OPENING, numbers[LAG], time, same)
+    unit = max(numbers[LENGTH], 1) * RANKS
     for k in range(len(rules.lags)):
-        follow_lag(m, LAGS + k, rules.lags[k], time)
+        follow_lag(m, LAGS + k, rules.lags[k] * unit, time, same)
 
 
 def remembered(rules: RecallRules, m: Recall, words: Array, out: Array, codes: Array) -> None:

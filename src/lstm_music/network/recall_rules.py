@@ -6,22 +6,26 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.midi import piece as midi_piece
 from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
 from lstm_music.midi.roll import LOWEST, NOTES, Frames
 from lstm_music.network.model import Model
 from lstm_music.network.recall import (
-    BAR,
     BAR_LINE,
+    CADENCE,
     FIELDS,
     LAGS,
     NONE,
+    NOTE_OFF,
+    NOTE_ON,
+    OF_PHRASES,
     PITCH,
     PITCHES,
     PLACE,
-    RANKS,
     REST,
     TRACK_END,
     RecallRules,
+    code_of,
 )
 from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -40,9 +44,13 @@ def recall_rules(vocabulary: Vocabulary, tokenizer: Mapping[str, Any]) -> Recall
     words = numbered([says(word) for word in vocabulary.words])
     if name == "chord":
         return frame_rules(tokenizer["grid"], words)
-    line = 0 if name == "event" else WHOLE_NOTE
-    lags = tuple(bars * (line * RANKS or BAR) for bars in BARS_BEFORE)
-    return RecallRules(WORDS, lags, line, words, ids_of(words))
+    if name == "message":
+        lags = tuple(bars * WHOLE_NOTE for bars in BARS_BEFORE)
+        return RecallRules(WORDS, lags, WHOLE_NOTE, 0, NONE, words, ids_of(words))
+    bar = vocabulary.get(events.spell(events.BAR_LINE, events.SAME))
+    same = NONE if bar is None else code_of(words[bar].tolist())
+    phrases = OF_PHRASES if tells_phrases(vocabulary) else 0
+    return RecallRules(WORDS, BARS_BEFORE, 0, phrases, same, words, ids_of(words))
 
 
 def recall_of(
@@ -52,15 +60,24 @@ def recall_of(
     return None if model.gate is None else recall_rules(vocabulary, tokenizer)
 
 
-def candidates_of(representation: str) -> int:
-    """Return how many candidates a representation has, K; frames have the one before, too."""
-    return LAGS + len(BARS_BEFORE) + (representation in ("chord", "note"))
+def candidates_of(representation: str, vocabulary: Vocabulary) -> int:
+    """Return how many candidates a representation has, K.
+
+    Frames have the one before, too, and words that tell of phrases OF_PHRASES.
+    """
+    more = OF_PHRASES if tells_phrases(vocabulary) else representation in ("chord", "note")
+    return LAGS + len(BARS_BEFORE) + more
+
+
+def tells_phrases(vocabulary: Vocabulary) -> bool:
+    """Return whether words of events tell where phrases end."""
+    return vocabulary.get(events.spell(events.CADENCE, 0)) is not None
 
 
 def frame_rules(grid: int, words: Array) -> RecallRules:
     """Return how frames are compared, grid of them a whole note; one lag is that of a frame."""
-    lags = tuple(frames * RANKS for frames in (1, *(grid * bars for bars in BARS_BEFORE)))
-    return RecallRules(FRAMES, lags, grid, words, ids_of(words))
+    lags = 1, *(grid * bars for bars in BARS_BEFORE)
+    return RecallRules(FRAMES, lags, grid, 0, NONE, words, ids_of(words))
 
 
 def ids_of(words: Array) -> Array:
@@ -84,10 +101,15 @@ def event_says(word: str) -> Says:
         return word, NONE, PLACE, NONE, 0, 0
     kind, number = event
     if kind == events.BAR_LINE:
-        return word, NONE, BAR_LINE, NONE, 0, 0
+        return word, NONE, BAR_LINE, number, 0, 0
     if kind == events.AT:
         return word, NONE, PLACE, number, 0, 1
-    return kind, number, PLACE, NONE, 0, 2 + messages.PITCHES * kind + number
+    if kind == events.KEY:
+        return word, NONE, PLACE, NONE, 0, 0
+    if kind == events.CADENCE:
+        return word, NONE, CADENCE, NONE, 0, 2
+    opens = NOTE_ON if kind == midi_piece.NOTE_ON else NOTE_OFF
+    return kind, number, opens, NONE, 0, 3 + messages.PITCHES * kind + number
 
 
 def message_says(word: str) -> Says:

@@ -86,7 +86,8 @@ def recall_json(checkpoint: Checkpoint) -> dict[str, Any] | None:
         return None
     found = recall_rules(checkpoint.vocabulary, checkpoint.meta["tokenizer"])
     words = [] if checkpoint.config.reads_notes else found.words.tolist()
-    return {"orders": found.orders, "lags": found.lags, "line": found.line, "words": words}
+    told = {name: getattr(found, name) for name in ("orders", "lags", "line", "phrases", "same")}
+    return {**told, "words": words}
 
 
 def as_json(value: Any) -> Any:

@@ -47,8 +47,8 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     name = text(tokenizer.get("name"), "tokenizer.name")
     if config.head not in HEADS_OF.get(name, ()):
         raise ValueError(f"a {config.head} head can't predict {name[:40]!r}")
-    if config.copy not in (0, candidates_of(name)):
-        raise ValueError(f"a copy gate of {name}s has {candidates_of(name)} candidates")
+    if config.copy not in (0, K := candidates_of(name, vocabulary)):
+        raise ValueError(f"a copy gate of its {name}s has {K} candidates")
     corpus = dictionary(meta["corpus"], "corpus")
     path_text(corpus["name"], "corpus.name")
     text(corpus["key"], "corpus.key")
@@ -90,6 +90,8 @@ def check_events(tokenizer: dict[str, Any], words: Vocabulary) -> None:
     """Raise ValueError where a model of events has other words."""
     if tokenizer.get("layout") != "merge":
         raise ValueError("tokenizer.layout is not merge")
+    if tokenizer.get("common_key") not in (None, "A"):
+        raise ValueError("tokenizer.common_key isn't A")
     for word in words.words:
         events.parse(word)
     check_specials(words, events.SPECIALS)

@@ -17,12 +17,16 @@ from lstm_music.sampling.rules import (
     AFTER_BAR,
     BAR_LINE,
     BARS,
+    CADENCE,
+    CADENCES,
     CHORD,
     CHORDS,
     COMPOSED,
     FAR,
     HEARD_LATELY,
     IN_TRACK,
+    KEY,
+    KEYS,
     LAST_QUARTER,
     LONG_ENOUGH,
     MAY_END,
@@ -89,6 +93,8 @@ class Piece:
     """The last word's pitch or time."""
     heard: int = 0
     """When a note last began or ended."""
+    struck: int = -1
+    """When one last began."""
     asked_tokens: int = -1
     asked_ticks: int = -1
     asked_bars: int = -1
@@ -113,6 +119,7 @@ def begin(rules: Rules, piece: Piece, sounding: Array) -> None:
     piece.bar = piece.measure
     piece.line = piece.bars = 0
     piece.begin = piece.length = piece.number = piece.heard = 0
+    piece.struck = SILENT
     sounding[:] = SILENT
 
 
@@ -121,14 +128,17 @@ def line_after(tick: int, bar: int, line: int) -> int:
     return line - (line - tick) // bar * bar
 
 
-def next_bar(piece: Piece, tick: int) -> int:
-    """Return the first bar line at or after a tick of the piece."""
-    return line_after(tick, piece.bar, piece.line)
+def next_bar(piece: Piece) -> int:
+    """Return the first bar line by which the piece is over if nothing follows.
+
+    A note that was struck just now takes some time.
+    """
+    return line_after(piece.now + (piece.struck == piece.now), piece.bar, piece.line)
 
 
 def bars_in(piece: Piece) -> int:
     """Return how many bars the piece has, the one in which it stands among them."""
-    return piece.bars + (next_bar(piece, piece.now) - piece.line) // piece.bar
+    return piece.bars + (next_bar(piece) - piece.line) // piece.bar
 
 
 def limit_of(rules: Rules, piece: Piece) -> int:
@@ -158,7 +168,7 @@ def may_end(rules: Rules, piece: Piece) -> bool:
     if piece.asked_tokens >= 0:
         return piece.asked_tokens - piece.tokens > 1
     if rules.frame_ticks > 0 and limit >= 0:
-        return not is_empty(piece) and next_bar(piece, piece.now) < limit
+        return not is_empty(piece) and next_bar(piece) < limit
     return limit >= 0 or not is_early(piece)
 
 
@@ -168,7 +178,7 @@ def leaves_room(rules: Rules, piece: Piece) -> bool:
         return piece.asked_tokens - piece.tokens > 1
     limit = limit_of(rules, piece)
     least = 1 if rules.frame_ticks > 0 else piece.bar
-    return rules.merged and limit >= 0 and limit - next_bar(piece, piece.now) >= least
+    return rules.merged and limit >= 0 and limit - next_bar(piece) >= least
 
 
 def is_full(rules: Rules, piece: Piece) -> bool:
@@ -294,6 +304,8 @@ def allow(
     if rules.events:
         allow_times(rules, piece, sounding, limit, facts, longest)
     needs, phase = rules.needs, piece.phase
+    longest[KEYS] = 0 if hold(facts, int(needs[phase, KEY])) else NEVER
+    longest[CADENCES] = 0 if hold(facts, int(needs[phase, CADENCE])) else NEVER
     longest[CHORDS] = 0 if hold(facts, int(needs[phase, CHORD])) else NEVER
     longest[TRACK_ENDS] = 0 if hold(facts, int(needs[phase, TRACK_END])) else NEVER
     longest[PIECE_ENDS] = 0 if hold(facts, int(needs[phase, PIECE_END])) else NEVER
@@ -361,6 +373,7 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
     if kind == TRACK_END:
         piece.tracks += 1
         piece.now = piece.notes = 0
+        piece.struck = SILENT
         sounding[:] = SILENT
         return
     to = piece.now + int(rules.steps[id])
@@ -371,9 +384,11 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
     piece.now = min(to, LAST_TICK)
     if kind == BAR_LINE:
         open_bar(piece, number if number > 0 else piece.length if piece.length > 0 else WHOLE_NOTE)
-    elif kind != PLACE:
+    elif kind <= CHORD:
         piece.heard = piece.now
         piece.notes += kind != NOTE_OFF
+    if kind == NOTE_ON:
+        piece.struck = piece.now
     if kind <= NOTE_ON:
         sounding[number] = piece.now if kind == NOTE_ON else SILENT
     if kind != CHORD:
@@ -387,7 +402,7 @@ def extend(rules: Rules, piece: Piece, sounding: Array, id: int) -> bool:
         advance(rules, piece, sounding, id)
     elif taken:
         piece.bars_before += bars_in(piece)
-        piece.before += next_bar(piece, piece.now)
+        piece.before += next_bar(piece)
         begin(rules, piece, sounding)
     piece.tokens += taken
     if not taken or is_full(rules, piece):

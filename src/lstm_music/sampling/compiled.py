@@ -231,7 +231,9 @@ def _choose_some(  # type: ignore[no-untyped-def]
     _logits(weights, h, needed, logits, parts)
     for n in range(len(h)):
         count, best = _by_id(rules, order, longest[n], logits[n], row)
-        x[rows[n]] = choose(row, p, count, best, u[n], draw) if count > 0 else rules.start
+        x[rows[n]] = (
+            choose(row, p, count, best, u[n], draw, rules.exact) if count > 0 else rules.start
+        )
 
 
 # All tokens --------------------------------------------------------------------------------------

@@ -128,7 +128,7 @@ def _select(ids, x, weights, target, reach):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def choose(x, p, count, best, u, draw):  # type: ignore[no-untyped-def]
+def choose(x, p, count, best, u, draw, exact):  # type: ignore[no-untyped-def]
     """As sampler.choose, from x (V,) float64, -∞ for the words that may not come.
 
     count of them may; best is the likeliest. x and p (V,) are overwritten.
@@ -142,6 +142,14 @@ def choose(x, p, count, best, u, draw):  # type: ignore[no-untyped-def]
     sums, mass = _exp(x, p)
     if draw.top_k == 0 and draw.top_p == 1:
         return _find(p, sums, u * mass)
+    if exact >= 0 and p[exact] > 0:
+        share = p[exact] / mass
+        if u < share:
+            return exact
+        u = (u - share) / (1 - share)
+        mass -= p[exact]
+        count -= 1
+        x[exact], p[exact] = -np.inf, 0.0
     # Those left out weigh less together than 1 - top_p.
     least = (1 - draw.top_p) * mass / count * (1 - 1e-9) if draw.top_k == 0 else 0.0
     ids = np.flatnonzero(p >= least)

@@ -29,6 +29,8 @@ class Gate(NamedTuple):
     orders: Array
     lags: Array
     line: int
+    phrases: int
+    same: int
     words: Array
     ids: Array
 
@@ -41,7 +43,7 @@ def gate_of(model: Model, rules: RecallRules | None, options: Options) -> Gate |
     orders, lags = np.array(rules.orders), np.array(rules.lags)
     return Gate(
         pack(model.parameters["copy.G"]), table_of(model, options),
-        orders, lags, rules.line, rules.words, rules.ids,
+        orders, lags, rules.line, rules.phrases, rules.same, rules.words, rules.ids,
     )  # fmt: skip
 
 

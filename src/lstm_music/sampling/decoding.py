@@ -7,11 +7,20 @@ from itertools import groupby
 import numpy as np
 
 from lstm_music.midi.bytes import Meter
-from lstm_music.midi.piece import KIND, NOTE_OFF, NOTE_ON, PITCH, TICK, Messages, Piece
+from lstm_music.midi.piece import (
+    KIND,
+    NOTE_OFF,
+    NOTE_ON,
+    PITCH,
+    TICK,
+    Messages,
+    Piece,
+    no_phrases,
+)
 from lstm_music.midi.repair import repaired_tracks, tidy_track
 from lstm_music.midi.roll import piece_of_frames, ticks_per_step
 from lstm_music.sampling.automaton import Piece as Making
-from lstm_music.sampling.automaton import advance, begin, extend, limit_of, next_bar
+from lstm_music.sampling.automaton import advance, begin, extend, limit_of, line_after, next_bar
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NO_LIMIT, Rules, chord_rules
 from lstm_music.sampling.sampler import new_piece
@@ -35,21 +44,25 @@ def decode(
     """
     options = options or Options()
     tracks: list[list[Messages]] = []
-    meters = [rows_of(options.meter)]
-    offset = 0
+    meters, phrases = [rows_of(options.meter)], [no_phrases()]
+    offset, sharps = 0, None
     for group, state in pieces_in(ids, rules, options):
         piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
-        end = 0
-        for number, track in enumerate(piece.tracks):
-            tidied = tidy_track(track, rules.longest_note, rules.most_notes)
-            end = max(end, int(tidied[-1, TICK]))
+        tidy = [tidy_track(t, rules.longest_note, rules.most_notes) for t in piece.tracks]
+        end = max((int(track[-1, TICK]) for track in tidy), default=0)
+        line = next_bar(state) if rules.merged else line_after(end, state.bar, state.line)
+        for number, tidied in enumerate(tidy):
+            tidied[:, TICK] = np.minimum(tidied[:, TICK], line)  # a note without an end rings on
             if number == len(tracks):
                 tracks.append([])
             tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
         meters.append(piece.meter + np.array([offset, 0], np.int32))
-        offset += next_bar(state, end)
+        phrases.append(np.minimum(piece.phrases, line) + np.int32(offset))
+        offset += line
+        sharps = piece.sharps if sharps is None else sharps  # of the first
     whole = [np.concatenate(parts) for parts in tracks]
-    return Piece(name, whole, meter=np.concatenate(meters))
+    told = np.unique(np.concatenate(phrases))
+    return Piece(name, whole, meter=np.concatenate(meters), phrases=told, sharps=sharps)
 
 
 def pieces_in(
@@ -88,7 +101,7 @@ def decode_chords(
         frames = frames_of_words([vocabulary.word(id) for id in group])
         piece = piece_of_frames(frames, grid, name, restrike)
         parts += [track + np.array([offset, 0, 0], np.int32) for track in piece.tracks]
-        offset += next_bar(state, state.now)
+        offset += next_bar(state)
     return Piece(name, [np.concatenate(parts)] if parts else [], meter=rows_of(options.meter))
 
 
@@ -101,7 +114,7 @@ def length_in_frames(ids: Sequence[int], rules: Rules, options: Options | None =
     """Return how many frames sampled chords last, with the rests before bar lines."""
     line = now = 0
     for _, state in pieces_in(ids, rules, options or Options()):
-        now, line = line + state.now, line + next_bar(state, state.now)
+        now, line = line + state.now, line + next_bar(state)
     return (line if len(ids) and ids[-1] == rules.start else now) // rules.frame_ticks
 
 
@@ -144,7 +157,9 @@ def without_silence(piece: Piece) -> tuple[Piece, int]:
     tracks = [track - np.array([begin, 0, 0], np.int32) for track in piece.tracks]
     at = max(int(np.searchsorted(piece.tempo[:, 0], begin, "right")) - 1, 0)
     tempo = np.maximum(piece.tempo[at:] - np.array([begin, 0], np.int32), 0)
-    return replace(piece, tracks=tracks, meter=meter, tempo=tempo), len(starts) - 1
+    phrases = piece.phrases[piece.phrases > begin] - np.int32(begin)
+    shorter = replace(piece, tracks=tracks, meter=meter, tempo=tempo, phrases=phrases)
+    return shorter, len(starts) - 1
 
 
 def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
@@ -160,4 +175,5 @@ def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
         kept = track[(track[:, KIND] == NOTE_OFF) | (track[:, TICK] < limit)]
         kept[:, TICK] = np.minimum(kept[:, TICK], limit)
         shorter.append(kept)
-    return Piece(piece.name, repaired_tracks(shorter), meter=piece.meter)
+    phrases = np.unique(np.minimum(piece.phrases, limit))
+    return replace(piece, tracks=repaired_tracks(shorter), phrases=phrases)

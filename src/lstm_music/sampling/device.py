@@ -158,6 +158,7 @@ class DeviceSampler:
         # A token reads one and writes the other, so that neither has to be copied.
         self.states = model.zero_state(N), model.zero_state(N)
         self.rules: DeviceRules | None = None
+        self.exact = -1  # the id that keeps its probability
         self.recall: DeviceRecall | None = None
         self.stream = xp.cuda.Stream(non_blocking=False)
         self.pool = xp.cuda.MemoryPool()
@@ -170,6 +171,7 @@ class DeviceSampler:
         recall: how a copy gate compares words; a model with a gate copies from here on.
         """
         self.rules = DeviceRules(self.ops, self.N, self.options, rules, primers)
+        self.exact = rules.exact
         if self.model.gate is not None:
             assert recall is not None
             most = most_of(rules, self.options, primers)
@@ -227,8 +229,9 @@ class DeviceSampler:
             logits, np.int32(apart(logits)), None, allowed, np.int32(stride), self.shares,
             np.int32(V),
             np.float64(o.temperature), np.int32(min(o.top_k, V)), np.float64(o.top_p),
-            np.int32(o.greedy), np.uint32(k0), np.uint32(k1), np.uint32(self.first),
-            self.position, draws, copied, np.int32(self.start), self.next, out, self.done,
+            np.int32(o.greedy), np.int32(self.exact), np.uint32(k0), np.uint32(k1),
+            np.uint32(self.first), self.position, draws, copied,
+            np.int32(self.start), self.next, out, self.done,
             shared=self.shared,
         )  # fmt: skip
 

@@ -32,7 +32,8 @@ class DeviceRecall:
         start = new_recall(rules, 1)
         self.words, self.ids = (ops.asarray(a, np.int32) for a in (rules.words, rules.ids))
         self.lags = ops.asarray(rules.lags, np.int64)
-        self.how = (*(np.int32(order) for order in rules.orders), np.int32(rules.line))
+        how = *rules.orders, rules.line, rules.phrases, rules.same
+        self.how = tuple(map(np.int32, how))
         shapes = {"codes": (words,), "moved": (words,), "before": (3, words)}
         empty = {k: ops.xp.zeros((N, *shape), np.int32) for k, shape in shapes.items()}
         K = (N, self.K)

@@ -23,19 +23,24 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 
 # The table ---------------------------------------------------------------------------------------
 
-KINDS = ("NOTE_OFF", "NOTE_ON", "CHORD", "PLACE", "BAR_LINE", "TRACK_END", "PIECE_END")
-NOTE_OFF, NOTE_ON, CHORD, PLACE, BAR_LINE, TRACK_END, PIECE_END = range(len(KINDS))
+KINDS = (
+    "NOTE_OFF", "NOTE_ON", "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "TRACK_END", "PIECE_END",
+)  # fmt: skip
+NOTE_OFF, NOTE_ON, CHORD, PLACE, BAR_LINE, CADENCE, KEY, TRACK_END, PIECE_END = range(len(KINDS))
 
 PHASES = (
     "NOTHING_YET", "IN_PIECE",  # messages of merged tracks
     "BETWEEN_TRACKS", "IN_TRACK",  # of tracks that follow one another
     "FREE_PIECE", "FREE_TRACKS",  # the same with --free
-    "NO_BAR_YET", "AFTER_BAR", "AFTER_PLACE", "AFTER_OFF", "AFTER_ON",  # events
+    "NO_KEY_YET", "NO_BAR_YET",  # events
+    "AFTER_BAR", "AFTER_PLACE", "AFTER_CADENCE", "AFTER_OFF", "AFTER_ON",
     "AMONG_CHORDS",
 )  # fmt: skip
 (
     NOTHING_YET, IN_PIECE, BETWEEN_TRACKS, IN_TRACK, FREE_PIECE, FREE_TRACKS,
-    NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_OFF, AFTER_ON, AMONG_CHORDS,
+    NO_KEY_YET, NO_BAR_YET,
+    AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_OFF, AFTER_ON,
+    AMONG_CHORDS,
 ) = range(len(PHASES))  # fmt: skip
 
 FACTS = (
@@ -77,9 +82,11 @@ MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there
         TRACK_END: COMPOSED | LONG_ENOUGH | LAST_QUARTER,
         PIECE_END: COMPOSED | MAY_END | TRACK_DONE,
     },
+    NO_KEY_YET: {KEY: 0},
     NO_BAR_YET: {BAR_LINE: 0},
     AFTER_BAR: {PLACE: 0, BAR_LINE: HEARD_LATELY},
-    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: 0},
+    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: 0, CADENCE: 0},
+    AFTER_CADENCE: {NOTE_OFF: SOUNDS, NOTE_ON: 0},
     AFTER_OFF: {
         NOTE_OFF: SOUNDS | ABOVE_LAST,
         NOTE_ON: 0,
@@ -102,9 +109,11 @@ LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
     (BETWEEN_TRACKS, IN_TRACK): {NOTE_ON: IN_TRACK, TRACK_END: BETWEEN_TRACKS},
     (FREE_PIECE,): {},
     (FREE_TRACKS,): {},
-    (NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_OFF, AFTER_ON): {
+    (NO_KEY_YET, NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_OFF, AFTER_ON): {
+        KEY: NO_BAR_YET,
         BAR_LINE: AFTER_BAR,
         PLACE: AFTER_PLACE,
+        CADENCE: AFTER_CADENCE,
         NOTE_OFF: AFTER_OFF,
         NOTE_ON: AFTER_ON,
     },
@@ -132,8 +141,8 @@ def next_table() -> Array:
 
 # The first class of the words of each kind.
 OFFS, ONS, PIECE_ENDS, TRACK_ENDS = 0, PITCHES, 2 * PITCHES, 2 * PITCHES + 1
-CHORDS, BARS, PLACES = TRACK_ENDS + 1, TRACK_ENDS + 2, TRACK_ENDS + 3
-FIRST_CLASS = (OFFS, ONS, CHORDS, PLACES, BARS, TRACK_ENDS, PIECE_ENDS)
+CADENCES, CHORDS, KEYS, BARS, PLACES = range(TRACK_ENDS + 1, TRACK_ENDS + 6)
+FIRST_CLASS = (OFFS, ONS, CHORDS, PLACES, BARS, CADENCES, KEYS, TRACK_ENDS, PIECE_ENDS)
 TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
 NEVER = -1  # as the longest delta of a class: none of its words
 NONE = 2**31 - 1  # as a word's delta: it never comes; as the shortest of a class: no word does
@@ -148,10 +157,12 @@ class Rules(NamedTuple):
     """What may follow in a representation, for words of a vocabulary and habits of a corpus.
 
     needs, next: the table. phase: in which a piece begins; start: the id of the start symbol, which
-    also ends a piece, -1 without one. merged: tracks are one, or there is but one. events: bars are
-    told by words; frame_ticks: how long a chord lasts, 0 without chords: a length in frames holds
-    exactly. longest_note, in ticks; rings: the age at which a note ends by itself; most_notes: how
-    many may sound at once in a track. least: ticks of a piece without a length at least.
+    also ends a piece, -1 without one. exact: the id that is as likely as the network says, whatever
+    is cut, -1 for none: a cadence, else phrases would end only where that is sure. merged: tracks
+    are one, or there is but one. events: bars are told by words; frame_ticks: how long a chord
+    lasts, 0 without chords: a length in frames holds exactly. longest_note, in ticks; rings: the
+    age at which a note ends by itself; most_notes: how many may sound at once in a track. least:
+    ticks of a piece without a length at least.
 
     By id, (V,): kinds of words, numbers (pitch, place or a bar's length), steps (ticks until it, or
     of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
@@ -162,6 +173,7 @@ class Rules(NamedTuple):
     next: Array
     phase: int
     start: int
+    exact: int
     merged: bool
     events: bool
     frame_ticks: int
@@ -181,7 +193,7 @@ class Rules(NamedTuple):
 
 # The fields of Rules that are numbers, as kernels have them.
 NUMBERS = (
-    "phase", "start", "merged", "events", "frame_ticks",
+    "phase", "start", "exact", "merged", "events", "frame_ticks",
     "max_tracks", "longest_note", "rings", "most_notes", "least",
 )  # fmt: skip
 
@@ -235,13 +247,14 @@ def message_rules(
 def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PITCHES) -> Rules:
     """Return the rules of events.
 
-    A piece begins with a bar that says its length. In a bar places come in ascending order, at each
-    of them at least a note ends or begins, first the ends, then the beginnings, by ascending pitch.
+    A piece begins with its key, where words tell it, and a bar that says its length. In a bar
+    places come in ascending order, at each of them at least a note ends or begins, first the ends,
+    then the beginnings, by ascending pitch; before them a cadence may stand.
     Only notes that sound end. A piece ends after notes. Bars without any follow one another for the
     length of the longest note at most, and don't begin a piece. Raises ValueError for a vocabulary
     that holds other words.
     """
-    kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, PIECE_END)
+    kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, CADENCE, KEY, PIECE_END)
     table = [events.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
     kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
     kinds = np.array(kind_of, np.int32)[kinds]
@@ -252,10 +265,13 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     deltas[is_bar & (numbers <= places.min(initial=FAR))] = NONE  # it is too short for any place
     deltas[is_bar & (numbers == events.SAME)] = UNTOLD
     offsets = np.where(kinds <= NOTE_ON, numbers, among)
-    rules = _rules(vocabulary, NO_BAR_YET, kinds, numbers, 0 * numbers, offsets, deltas, places)
+    phase = NO_KEY_YET if (kinds == KEY).any() else NO_BAR_YET
+    rules = _rules(vocabulary, phase, kinds, numbers, 0 * numbers, offsets, deltas, places)
     # At the longest age notes may still end by their word.
+    cadence = vocabulary.get(events.spell(events.CADENCE, 0))
     return rules._replace(
-        events=True, max_tracks=1, longest_note=longest_note, rings=longest_note + 1,
+        exact=-1 if cadence is None else cadence, events=True, max_tracks=1,
+        longest_note=longest_note, rings=longest_note + 1,
         most_notes=most_notes,
     )  # fmt: skip
 
@@ -304,7 +320,7 @@ def _rules(
         np.ascontiguousarray(a, np.int32) for a in (kinds, numbers, steps, classes, deltas, places)
     )
     return Rules(
-        needs_table(), next_table(), phase, -1 if start is None else start,
+        needs_table(), next_table(), phase, -1 if start is None else start, exact=-1,
         merged=True, events=False, frame_ticks=0,
         max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST,
         kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,

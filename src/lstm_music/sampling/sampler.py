@@ -132,7 +132,7 @@ class Draft:
 
     def drawn(self, logits: Array) -> int:
         """Draw the next id by the network's logits (V,)."""
-        return choose(logits, self._allowed, self._u, self.options)
+        return choose(logits, self._allowed, self._u, self.options, self.rules.exact)
 
     def take(self, id: int) -> None:
         """Take an id, whether it might come or not."""
@@ -248,11 +248,14 @@ def ticks_of(ids: Sequence[int], rules: Rules) -> list[int]:
 # One token ---------------------------------------------------------------------------------------
 
 
-def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> int:
+def choose(
+    logits: Array, allowed: Array | None, u: float, options: Options, exact: int = -1
+) -> int:
     """Choose an id from logits (V,) by a uniform number u in [0, 1).
 
     allowed: ids to choose among, or None. The distribution is softmax(logits / temperature)
-    over them, cut to the top_k likeliest and then to the fewest that hold a share of top_p.
+    over them, cut to the top_k likeliest and then to the fewest that hold a share of top_p; the id
+    exact keeps its probability, and the others are cut among themselves.
     """
     ids = np.arange(len(logits)) if allowed is None else allowed
     x = logits[ids].astype(np.float64)
@@ -262,6 +265,13 @@ def choose(logits: Array, allowed: Array | None, u: float, options: Options) -> 
         x = (x - x.max()) / options.temperature
     mass = None
     if options.top_k or options.top_p < 1:
+        (place,) = np.nonzero(ids == exact)
+        if len(place):
+            p = np.exp(x)
+            share = float(p[place[0]] / p.sum())
+            if u < share:
+                return exact
+            u, ids, x = (u - share) / (1 - share), np.delete(ids, place), np.delete(x, place)
         kept, mass = likeliest(x, options.top_k, options.top_p)
         ids, x = ids[kept], x[kept]
     if options.top_p == 1 and len(x) > MANY:

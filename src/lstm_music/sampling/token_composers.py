@@ -1,12 +1,13 @@
 """Composing with models of tokens; messages and events, which MIDI files are made of."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Piece, no_phrases
 from lstm_music.network.model import Model
-from lstm_music.network.recall_rules import recall_of
+from lstm_music.network.recall_rules import recall_of, tells_phrases
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.composer import (
     Composer,
@@ -134,7 +135,7 @@ class EventComposer(TokenComposer):
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        self.tokenizer = EventTokenizer()
+        self.tokenizer = EventTokenizer(checkpoint.meta["tokenizer"].get("common_key"))
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen places and bars replaced by the nearest seen.
@@ -142,6 +143,8 @@ class EventComposer(TokenComposer):
         What they make of the piece is written anew, so that it is in order.
         """
         piece = read_primer(path, warn, self.drums is not None)
+        if not tells_phrases(self.vocabulary):
+            piece = replace(piece, phrases=no_phrases())
         words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))

@@ -3,7 +3,7 @@
 import re
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from lstm_music.midi.piece import KIND, LAST_TICK, MOST_TRACKS, PITCH, TICK, Messages, Piece
 from lstm_music.midi.repair import merge_tracks, repaired_tracks
+from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 Layout: TypeAlias = Literal["flatten", "merge"]
@@ -98,8 +99,11 @@ class MessageTokenizer:
     """Turns a piece into words and any words into a piece.
 
     The layout flatten puts track after track; merge puts all tracks on one time line.
+    common_key: of events. always: words that a vocabulary has though no piece did.
     """
 
+    common_key: CommonKey | None = None
+    always: Sequence[str] = ()
     name: ClassVar[str] = "message"
     specials: ClassVar[tuple[str, ...]] = SPECIALS
 

@@ -171,10 +171,20 @@ class Network {
   }
 }
 
-/** Draw a token by a uniform number u among those allowed, the likeliest that hold a share topP. */
-function draw(logits, allowed, temperature, topP, u) {
+/**
+ * Draw a token by a uniform number u among those allowed, the likeliest that hold a share topP; one,
+ * exact, keeps its probability, and the others are cut among themselves.
+ */
+function draw(logits, allowed, temperature, topP, u, exact = -1) {
   const top = allowed.reduce((best, id) => Math.max(best, logits[id]), -Infinity);
   const weights = Float64Array.from(allowed, (id) => Math.exp((logits[id] - top) / temperature));
+  const place = allowed.indexOf(exact);
+  if (place >= 0 && topP < 1) {
+    const share = weights[place] / weights.reduce((a, b) => a + b);
+    if (u < share) return exact;
+    u = (u - share) / (1 - share);
+    weights[place] = 0;
+  }
   const least = topP < 1 ? leastOfShare(weights, topP) : 0;
   const kept = allowed.map((_, n) => n).filter((n) => weights[n] >= least);
   let left = u * kept.reduce((sum, n) => sum + weights[n], 0);
@@ -209,6 +219,7 @@ class Music {
     this.offset = tick;
     this.tokens = 0;
     this.end = 0; // of the last note so far
+    this.above = 0; // semitones that it sounds above what is written: its key, as words tell it
     if (this.rules) Object.assign(this, newPiece(this.rules));
   }
 
@@ -224,7 +235,7 @@ class Music {
   write(start, end, pitch, track = 0) {
     if (end <= start) return;
     this.end = Math.max(this.end, end);
-    this.notes.push([start + this.offset, end + this.offset, pitch, track]);
+    this.notes.push([start + this.offset, end + this.offset, pitch + this.above, track]);
   }
 }
 
@@ -249,6 +260,7 @@ class WordMusic extends Music {
     this.tokens++;
     if (kind === TRACK_END) this.endTrack();
     advance(rules, piece, sounding, id);
+    if (kind === KEY) this.above = ((rules.numbers[id] + 6) % 12) - 6;
     if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
     if (kind !== TRACK_END) this.writeEnded(began);
   }
@@ -262,19 +274,21 @@ class WordMusic extends Music {
     });
   }
 
-  /** End what still sounds, where the last word was. */
+  /** End what still sounds, where the last word was, or before another piece follows. */
   endTrack() {
     const { rules, piece, sounding } = this;
+    const line = rules.merged ? nextBar(piece) : Infinity;
     sounding.forEach((start, pitch) => {
       if (start === SILENT) return;
-      const end = start < piece.now ? piece.now : piece.now + QUARTER;
+      const end = Math.min(start < piece.now ? piece.now : piece.now + QUARTER, line);
       this.write(start, Math.min(end, start + rules.longest_note), pitch, piece.tracks);
     });
   }
 
   endPiece() {
     if (this.piece.notes) this.endTrack();
-    this.begin(this.offset + nextBar(this.piece, this.end));
+    const { rules, piece } = this;
+    this.begin(this.offset + (rules.merged ? nextBar(piece) : nextBar(piece, this.end)));
   }
 }
 
@@ -383,7 +397,7 @@ class Composer {
       if (id !== null) return id;
       u = left;
     }
-    return draw(network.logits(allowed), allowed, temperature, model.top_p, u);
+    return draw(network.logits(allowed), allowed, temperature, model.top_p, u, model.rules.exact);
   }
 
   drawFrame() {

@@ -22,11 +22,12 @@ function beginPiece(rules, piece, sounding) {
   piece.bar = piece.measure;
   piece.line = piece.bars = 0;
   piece.begin = piece.length = piece.number = piece.heard = 0;
+  piece.struck = SILENT;
   sounding.fill(SILENT);
 }
 
-/** Return the first bar line at or after a tick of the piece. */
-function nextBar(piece, tick) {
+/** Return the first bar line at or after a tick of the piece: by now, of a note just struck later. */
+function nextBar(piece, tick = piece.now + (piece.struck === piece.now)) {
   return piece.line + Math.ceil((tick - piece.line) / piece.bar) * piece.bar;
 }
 
@@ -125,6 +126,8 @@ function allow(rules, piece, sounding, ends, longest) {
   if (rules.events) allowTimes(rules, piece, sounding, facts, longest);
   else longest.fill(NEVER, BARS);
   const needs = NEEDS[piece.phase];
+  longest[KEYS] = hold(facts, needs[KEY]) ? 0 : NEVER;
+  longest[CADENCES] = hold(facts, needs[CADENCE]) ? 0 : NEVER;
   longest[CHORDS] = hold(facts, needs[CHORD]) ? 0 : NEVER;
   longest[TRACK_ENDS] = hold(facts, needs[TRACK_END]) ? 0 : NEVER;
   longest[PIECE_ENDS] = hold(facts, needs[PIECE_END]) ? 0 : NEVER;
@@ -175,6 +178,7 @@ function advance(rules, piece, sounding, id) {
   if (kind === TRACK_END) {
     piece.tracks++;
     piece.now = piece.notes = 0;
+    piece.struck = SILENT;
     sounding.fill(SILENT);
     return;
   }
@@ -183,10 +187,11 @@ function advance(rules, piece, sounding, id) {
   else if (kind === BAR_LINE) to = Math.max(piece.begin + piece.length, piece.now);
   piece.now = Math.min(to, LAST_TICK);
   if (kind === BAR_LINE) openBar(piece, number || piece.length || WHOLE_NOTE);
-  else if (kind !== PLACE) {
+  else if (kind <= CHORD) {
     piece.heard = piece.now;
     piece.notes += kind !== NOTE_OFF;
   }
+  if (kind === NOTE_ON) piece.struck = piece.now;
   if (kind <= NOTE_ON) sounding[number] = kind === NOTE_ON ? piece.now : SILENT;
   tidy(rules, piece, sounding);
 }
