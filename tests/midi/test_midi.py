@@ -4,6 +4,7 @@ import struct
 import zipfile
 from collections import Counter
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import mido
@@ -14,10 +15,20 @@ from hypothesis import strategies as st
 from midi_mutations import assert_tracks, written
 
 from lstm_music.midi.files import raw_tracks, read_midi, write_midi
-from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, MidiError, Part, Piece, notes_of
+from lstm_music.midi.piece import (
+    LAST_TICK,
+    TICK,
+    TICKS_PER_QUARTER,
+    MidiError,
+    Part,
+    Piece,
+    notes_of,
+)
 from lstm_music.midi.repair import merge_tracks, repair_track
+from lstm_music.midi.track_reader import key_of_sharps, sharps_of
 from lstm_music.tokenizers.messages import track_words
 
+BACH = Path(str(resources.files("lstm_music"))) / "data" / "bach.zip"
 REPO = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
 ODD = sorted(path for path in DATA.glob("odd-midi/*/*") if path.suffix in (".mid", ".midi"))
@@ -458,3 +469,52 @@ def test_real_files_are_written_as_they_were_read():
             piece = read_midi(archive.read(name), "x", drums=True)
             assert_played_alike(piece, again(piece))
     assert len(names) == 20
+
+
+def test_phrases_and_the_key_are_written_and_read():
+    track, phrases = as_messages([[0, 1, 60], [960, 0, 60]]), np.array([480, 960], np.int32)
+    piece = Piece("", [track], phrases=phrases, sharps=-3)
+    file = io.BytesIO()
+    write_midi(piece, file)
+    again = read_midi(file.getvalue(), "")
+    assert (again.phrases.tolist(), again.sharps) == ([480, 960], -3)
+    tempo = mido.MidiFile(file=io.BytesIO(file.getvalue())).tracks[0]
+    assert [m.text for m in tempo if m.type == "marker"] == ["phrase", "phrase"]
+    assert [m.key for m in tempo if m.type == "key_signature"] == ["Eb"]
+
+
+def test_other_markers_say_nothing_and_the_first_key_counts():
+    track = mido.MidiTrack(
+        [
+            mido.MetaMessage("marker", text="verse", time=0),
+            mido.MetaMessage("key_signature", key="F#m", time=0),
+            mido.Message("note_on", note=60, velocity=64, time=0),
+            mido.MetaMessage("marker", text="phrase", time=240),
+            mido.MetaMessage("key_signature", key="C", time=0),
+            mido.Message("note_off", note=60, time=240),
+        ]
+    )
+    file = io.BytesIO()
+    mido.MidiFile(type=1, ticks_per_beat=240, tracks=[track]).save(file=file)
+    piece = read_midi(file.getvalue(), "")
+    assert (piece.phrases.tolist(), piece.sharps) == ([480], 3)
+
+
+def test_names_of_keys_are_those_of_mido():
+    for sharps in range(-7, 8):
+        name = key_of_sharps(sharps)
+        assert sharps_of(name) == sharps
+        mido.MetaMessage("key_signature", key=name)
+    assert [sharps_of(name) for name in ("Am", "Em", "Cm", "A#m", "Abm")] == [0, 1, -3, 7, -7]
+
+
+def test_phrases_of_the_bundled_chorales():
+    """Where their scores have fermatas, and at their ends; in bars mostly two or three."""
+    with zipfile.ZipFile(BACH) as archive:
+        pieces = [read_midi(archive.read(name), name) for name in archive.namelist()]
+    told = [piece for piece in pieces if len(piece.phrases)]
+    assert (len(pieces), len(told), sum(len(p.phrases) for p in told)) == (410, 406, 2886)
+    assert all(piece.phrases[-1] == max(t[-1, TICK] for t in piece.tracks) for piece in told)
+    lengths = np.concatenate([np.diff(piece.phrases, prepend=0) for piece in told]) / 1920
+    assert np.median(lengths) == 2
+    assert all(piece.sharps is not None for piece in pieces)

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import mido
 import numpy as np
@@ -206,3 +207,73 @@ def test_the_meter_of_a_piece_is_written_and_read():
         file = io.BytesIO()
         write_midi(piece, file)
         assert bars(read_midi(file.getvalue(), "")) == bars(piece)
+
+
+# Phrases and keys -------------------------------------------------------------------------------
+
+
+def phrased(phrases, sharps=None, shift=0):
+    """Two bars of a chord each, the second held to its end."""
+    notes = [(1920 * n, 1920 * n + 960, 60 + p + shift) for n in range(2) for p in (0, 4, 7)]
+    return Piece("p", [track_of(notes)], phrases=np.array(phrases, np.int32), sharps=sharps)
+
+
+def test_a_cadence_stands_at_the_last_place_of_a_phrase_before_its_notes():
+    words = TOKENIZER.words(phrased([1920, 2880]))
+    first = ["bar-1920", "at-0", "on-60", "on-64", "on-67", "at-960", "cadence"]
+    offs = ["off-60", "off-64", "off-67"]
+    assert words == [
+        *(*first, *offs, "bar", "at-0", "cadence", "on-60", "on-64", "on-67", "at-960", *offs),
+        PIECE_END,
+    ]
+    assert TOKENIZER.piece(words, "").phrases.tolist() == [1920, 2880]
+
+
+@settings(deadline=None)
+@given(pieces(), st.lists(times, max_size=5))
+def test_phrases_come_back_from_words(piece, ends):
+    told = TOKENIZER.piece(TOKENIZER.words(replace(piece, phrases=np.unique(ends))), "")
+    again = TOKENIZER.piece(TOKENIZER.words(told), "")
+    assert TOKENIZER.words(again) == TOKENIZER.words(told)
+    assert again.phrases.tolist() == told.phrases.tolist()
+    ticks = {int(tick) for track in told.tracks for tick in track[:, TICK]}
+    assert ticks.issuperset(told.phrases.tolist())  # each ends where something happens
+
+
+def test_a_common_key_is_told_and_written_in_c():
+    """Of a piece in D, -10 semitones from C or +2: it sounds two above what is written."""
+    common, piece = EventTokenizer("A"), phrased([], shift=2)
+    words = common.words(piece)
+    assert words[:4] == ["key-2", "bar-1920", "at-0", "on-60"]
+    again = common.piece(words, "")
+    assert (again.sharps, again.notes["pitch"].min()) == (2, 62)
+    assert [word for word in words if "key" not in word] == TOKENIZER.words(phrased([]))
+
+
+@pytest.mark.parametrize(("sharps", "key"), [(None, 0), (0, 0), (1, 7), (-1, 5), (2, 0), (-3, 0)])
+def test_a_key_signature_counts_where_the_notes_do_not_contradict_it(sharps, key):
+    assert EventTokenizer("A").words(phrased([], sharps))[0] == f"key-{key}"
+
+
+@settings(deadline=None)
+@given(pieces())
+def test_a_common_key_changes_nothing_that_sounds(piece):
+    common = EventTokenizer("A")
+    words = common.words(piece)
+    again = common.piece(words, "")
+    assert TOKENIZER.words(again) == TOKENIZER.words(piece)
+    assert common.words(again) == words
+    assert all(word in (PIECE_END, *common.always) for word in words if parse(word) is None)
+
+
+def test_pitches_that_a_key_would_move_beyond_any_are_written_as_they_sound():
+    piece = Piece("p", [track_of([(0, 480, 0), (0, 960, 127), (480, 960, 6)])], sharps=None)
+    words = EventTokenizer("A").words(piece)
+    assert {"on-0", "on-127", "on-6"} < {*words}
+    assert len(EventTokenizer("A").piece(["key-1", "bar-1920", "at-0", "on-127"], "").tracks) == 0
+
+
+@pytest.mark.parametrize("word", ["cadence-1", "key", "key-12", "key--1", "cadences"])
+def test_other_cadences_and_keys_are_no_words(word):
+    with pytest.raises(ValueError, match="not an event"):
+        parse(word)
