@@ -11,7 +11,7 @@ constexpr int MATCH = 0;
 constexpr int LATEST = 1;
 constexpr int MOVED = 2;
 constexpr int OPENING = 3;
-constexpr int OF_PHRASES = 4;
+constexpr int OF_PHRASES = 3;
 constexpr int REST = 0;
 constexpr int PITCH = 1;
 constexpr int OPENS = 2;
@@ -39,7 +39,7 @@ constexpr int BUCKETS = 13;
 
 struct Numbers {
     long long count, base, at_place, pitch_before, line, lag, track_began, track_time;
-    long long length, meter, phrase_lag, closes, first, began, began_at, close, closed_at, phrases, opened, fresh, fresh_phrase, sounds[3];
+    long long length, meter, phrase_lag, closes, first, began, began_at, phrases, opened, fresh, fresh_phrase, sounds[3];
 };
 
 struct Recall {
@@ -57,7 +57,7 @@ __device__ __forceinline__ void forget(const Recall& m)
     for (int k = threadIdx.x; k < m.K; k += blockDim.x) m.pointers[k] = m.candidates[k] = NONE, m.runs[k] = 0;
     if (threadIdx.x != 0) return;
     *m.numbers = Numbers();
-    m.numbers->line = m.numbers->meter = m.numbers->first = m.numbers->began = m.numbers->close = NONE;
+    m.numbers->line = m.numbers->meter = m.numbers->first = m.numbers->began = NONE;
 }
 
 // Words as numbers --------------------------------------------------------------------------------
@@ -194,14 +194,12 @@ __device__ __forceinline__ bool misses(const Recall& m, int k, const int* word)
 
 __device__ __forceinline__ int opening_of(const Recall& m, const Numbers& numbers)
 {
-    return numbers.opened ? m.K - OF_PHRASES + 1 + (int)numbers.opened : OPENING;
+    return numbers.opened ? m.K - OF_PHRASES + (int)numbers.opened : OPENING;
 }
 
 __device__ __forceinline__ void open_phrases(const Recall& m, Numbers& numbers, const int* word)
 {
-    const int last = m.K - OF_PHRASES + 1, opening = opening_of(m, numbers);
-    const long long place = numbers.base + numbers.at_place * RANKS;
-    m.candidates[last - 1] = NONE;
+    const int last = m.K - OF_PHRASES, opening = opening_of(m, numbers);
     if (word[OPENS] == NOTE_ON || word[OPENS] == NOTE_OFF) {
         const long long bit = 1LL << word[PITCH] % BITS;
         long long& sounds = numbers.sounds[word[PITCH] / BITS];
@@ -210,9 +208,9 @@ __device__ __forceinline__ void open_phrases(const Recall& m, Numbers& numbers, 
     }
     if (misses(m, opening, word)) numbers.lag = 0;
     if (misses(m, last, word)) numbers.phrase_lag = 0;
-    if (word[OPENS] == CADENCE)
-        numbers.closes = 1, numbers.close = code_of(word), numbers.closed_at = place - numbers.began;
+    if (word[OPENS] == CADENCE) numbers.closes = 1;
     if (word[OPENS] != PLACE || word[AT] < 0) return;
+    const long long place = numbers.base + numbers.at_place * RANKS;
     const bool begins = numbers.closes == 1;
     numbers.phrases += begins;
     if (begins && numbers.lag == 0) {
@@ -226,12 +224,11 @@ __device__ __forceinline__ void open_phrases(const Recall& m, Numbers& numbers, 
     if (numbers.first == NONE) numbers.first = place;
     if (begins || numbers.began == NONE) numbers.began = place, numbers.began_at = numbers.count - 1;
     numbers.closes = 0;
-    if (place - numbers.began == numbers.closed_at) m.candidates[last - 1] = (int)numbers.close;
 }
 
 __device__ __forceinline__ void follow_openings(const Recall& m, const Numbers& numbers, long long time, int same)
 {
-    const int last = m.K - OF_PHRASES + 1, opening = opening_of(m, numbers);
+    const int last = m.K - OF_PHRASES, opening = opening_of(m, numbers);
     follow_lag(m, numbers, opening, numbers.lag, time, same);
     follow_lag(m, numbers, last, numbers.phrase_lag, time, same);
     if (!numbers.sounds[0] && !numbers.sounds[1] && !numbers.sounds[2]) return;

@@ -31,7 +31,7 @@ __device__ __forceinline__ void begin(const Rules& rules, Piece& piece, int& beg
     piece.bar = piece.measure;
     piece.line = piece.bars = 0;
     piece.begin = piece.length = piece.number = piece.heard = 0;
-    piece.struck = SILENT;
+    piece.struck = piece.closed = SILENT;
     began = SILENT;
 }
 
@@ -46,10 +46,16 @@ __device__ __forceinline__ int bars_in(const Piece& piece)
     return piece.bars + (next_bar(piece) - piece.line) / piece.bar;
 }
 
+__device__ __forceinline__ bool is_over(const Rules& rules, const Piece& piece)
+{
+    const bool ended = SILENT < piece.closed && piece.closed < piece.now && piece.struck <= piece.closed;
+    return ended && 0 < rules.longest_piece && rules.longest_piece <= piece.now;
+}
+
 __device__ __forceinline__ int limit_of(const Rules& rules, const Piece& piece)
 {
-    if (piece.asked_bars < 0)
-        return piece.asked_ticks >= 0 ? max(piece.asked_ticks - piece.before, 0) : NO_LIMIT;
+    if (piece.asked_bars < 0 && piece.asked_ticks < 0) return is_over(rules, piece) ? piece.now : NO_LIMIT;
+    if (piece.asked_bars < 0) return max(piece.asked_ticks - piece.before, 0);
     int bar = piece.bar;
     if (rules.events && piece.bars == 0 && piece.line == piece.begin) bar = max(bar, WHOLE_NOTE);
     const long long bars = piece.asked_bars - piece.bars_before - piece.bars;
@@ -276,6 +282,7 @@ __device__ __forceinline__ void advance(
         piece.notes += kind != NOTE_OFF;
     }
     if (kind == NOTE_ON) piece.struck = piece.now;
+    if (kind == CADENCE) piece.closed = piece.now;
     if (kind <= NOTE_ON && threadIdx.x == number) began = kind == NOTE_ON ? piece.now : SILENT;
     tidy(rules, piece, began, scratch, first);
 }

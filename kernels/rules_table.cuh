@@ -109,13 +109,14 @@ struct Piece {
     int number;
     int heard;
     int struck;
+    int closed;
     int asked_tokens;
     int asked_ticks;
     int asked_bars;
     int most;
     int measure;
 };
-static_assert(sizeof(Piece) == 96, "sizeof(Piece) is not 96");
+static_assert(sizeof(Piece) == 100, "sizeof(Piece) is not 100");
 
 struct Rules {
     int phase;
@@ -129,5 +130,6 @@ struct Rules {
     int rings;
     int most_notes;
     int least;
+    int longest_piece;
 };
-static_assert(sizeof(Rules) == 44, "sizeof(Rules) is not 44");
+static_assert(sizeof(Rules) == 48, "sizeof(Rules) is not 48");

@@ -141,7 +141,6 @@ WALK_MUTATIONS = {
     "an opening told on that is wrong": ("if (misses(m, opening, word)) numbers.lag = 0;", ""),
     "a phrase that begins as the piece": ("place - numbers.began,", "place - numbers.first,"),
     "an opening without a number": ("? numbers.phrases - 1 : 0;", "? 0 : 0;"),
-    "a cadence told anywhere": ("if (place - numbers.began == numbers.closed_at)", ""),
     "bars that say their length again": ("code == numbers.meter ? same : code", "code"),
     "a piece that remembers the one before": ("m.heads[slot] = NONE;", ""),
     "lags of the next candidate": ("lags[k - OPENING - 1]", "lags[k - OPENING]"),

@@ -42,7 +42,8 @@ def rules_of(walk):
     """The rules of a walk's words."""
     vocabulary = Vocabulary(walk.words)
     if walk.kind == "event":
-        return event_rules(vocabulary, walk.longest_note, walk.most_notes)
+        rules = event_rules(vocabulary, walk.longest_note, walk.most_notes)
+        return rules._replace(longest_piece=BAR * walk.max_tracks)
     if walk.kind == "chord":
         return chord_rules(vocabulary, 240)
     habits = (walk.longest_note, walk.max_tracks, walk.most_notes)
@@ -182,7 +183,7 @@ WALK = """
     const longest = new Int32Array(rules.shortest.length);
     const steps = [];
     for (const id of ids) {
-        allow(rules, piece, sounding, mayEnd(piece), longest);
+        allow(rules, piece, sounding, mayEnd(rules, piece), longest);
         steps.push(rules.classes.flatMap((c, n) => (rules.deltas[n] <= longest[c] ? [n] : [])));
         advance(rules, piece, sounding, id);
         const sounds = [...sounding].flatMap((tick, p) => (tick === SILENT ? [] : [[p, tick]]));

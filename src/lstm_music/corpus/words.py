@@ -29,6 +29,7 @@ from lstm_music.tokenizers.messages import (
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 NOTE_LENGTHS_KEPT, VOICES_KEPT = 0.999, 0.99  # of notes: the rest are slips or rare effects
+PIECE_LENGTHS_KEPT = 0.95
 PRIMER_IDS = 64
 HIGHEST = 127  # MIDI pitch
 BLOCK = 2**20  # tokens in memory at a time
@@ -70,8 +71,8 @@ class MessageCorpus(Corpus):
     """Pieces as ids.
 
     ids (tokens,) int32, all pieces end to end; offsets (pieces + 1,) int64; longest_note in
-    ticks, most_notes at once in a track, max_tracks of a piece: the habits that --strict
-    sampling keeps; merged_words, merged_tokens: how many rare ones became others.
+    ticks, most_notes at once in a track, max_tracks of a piece, longest_piece in ticks: the habits
+    that --strict sampling keeps; merged_words, merged_tokens: how many rare ones became others.
     """
 
     tokenizer: MessageTokenizer
@@ -80,6 +81,7 @@ class MessageCorpus(Corpus):
     longest_note: int
     most_notes: int
     max_tracks: int
+    longest_piece: int
     merged_words: int
     merged_tokens: int
 
@@ -115,6 +117,7 @@ class MessageCorpus(Corpus):
             "longest_note": self.longest_note,
             "most_notes": self.most_notes,
             "max_tracks": self.max_tracks,
+            "longest_piece": self.longest_piece,
         }
 
     def primer(self, piece: int) -> list[Any]:
@@ -186,16 +189,17 @@ def prepare_messages(
 
 
 class Habits:
-    """What is usual in a corpus: how long notes last, how many sound at once, how many tracks."""
+    """What is usual in a corpus: lengths of notes and pieces, how many notes at once and tracks."""
 
     def __init__(self) -> None:
-        self.lengths, self.voices, self.max_tracks = Tally(), Tally(), 1
+        self.lengths, self.voices, self.pieces, self.max_tracks = Tally(), Tally(), Tally(), 1
 
     def add(self, tracks: Sequence[Array], parts: int) -> None:
         """Count the notes of a piece: its tracks as laid out, and how many parts it has."""
         for track in tracks:
             self.lengths.add(note_lengths(track))
             self.voices.add(voices_at_onsets(track))
+        self.pieces.add(np.array([max(int(track[-1, TICK]) for track in tracks)]))
         self.max_tracks = max(self.max_tracks, parts)
 
     def to_json(self) -> dict[str, int]:
@@ -204,6 +208,7 @@ class Habits:
             "longest_note": self.lengths.share_below(NOTE_LENGTHS_KEPT),
             "most_notes": self.voices.share_below(VOICES_KEPT),
             "max_tracks": self.max_tracks,
+            "longest_piece": self.pieces.share_below(PIECE_LENGTHS_KEPT),
         }
 
 
@@ -304,6 +309,7 @@ def messages_from_disk(
         longest_note=meta["longest_note"],
         most_notes=meta["most_notes"],
         max_tracks=meta["max_tracks"],
+        longest_piece=meta["longest_piece"],
         merged_words=meta["merged_words"],
         merged_tokens=meta["merged_tokens"],
     )

@@ -3,9 +3,8 @@
 Each candidate is a pointer into the piece's past, followed word by word: the longest earlier match
 of the last words, the last place after the same words, the longest match but for a transposition,
 the piece's opening, what stood at this place some bars before and, where words tell of phrases, the
-opening of the last one and the piece's, told apart from its third and its fourth on, and a cadence
-where the last phrase had its. Beside each stands its run: the words that it told right in a row,
-of a match its length.
+opening of the last one and the piece's, told apart from its third and its fourth on. Beside each
+stands its run: the words that it told right in a row, of a match its length.
 
 Sources: the longest match, Ziv & Lempel 1977; copying as a mixture, Merity et al. 2016, "Pointer
 sentinel mixture models". A word costs O(1): the search for a match looks at NEWEST places at most.
@@ -22,8 +21,7 @@ from lstm_music.arrays import Array
 from lstm_music.ops.reference.copying import BUCKETS, HIT, LONG, NOTHING
 
 MATCH, LATEST, MOVED, OPENING, LAGS = range(5)  # candidates; from LAGS on, one for each lag
-# The last: a cadence, a phrase's opening, and the piece's from the third, the fourth phrase on.
-OF_PHRASES = 4
+OF_PHRASES = 3  # the last: a phrase's opening, and the piece's from the third, the fourth phrase on
 REST, PITCH, OPENS, AT, DELTA, RANK, FIELDS = range(7)  # of a row of a word table
 PLACE, BAR_LINE, TRACK_END, CADENCE, NOTE_ON, NOTE_OFF = range(6)  # of OPENS; notes of events
 PITCHES = 129  # that a word's code tells apart: none, 0 to 127
@@ -86,14 +84,13 @@ class Recall(NamedTuple):
     LENGTH, METER,  # of the bar: its ticks, and the code of the word that told them
     PHRASE_LAG, CLOSES,  # 1 from a cadence on, until the place after it
     FIRST, BEGAN, BEGAN_AT,  # when the piece and the phrase began, NONE before, and at which word
-    CLOSE, CLOSED_AT,  # the code of a cadence, or NONE, and how late in the last phrase it stood
     PHRASES, OPENED,  # phrases that are over, and the candidate that tells the opening, as a number
     FRESH, FRESH_PHRASE,  # 1 from where an opening is told anew to its first note
     SOUNDS,  # which pitches: BITS in each of three numbers
     _, _, NUMBERS,
-) = range(25)  # fmt: skip
+) = range(23)  # fmt: skip
 BITS = 48
-UNKNOWN = (LINE, METER, FIRST, BEGAN, CLOSE)  # which are NONE at first
+UNKNOWN = (LINE, METER, FIRST, BEGAN)  # which are NONE at first
 
 
 def new_recall(rules: RecallRules, n: int, pieces: tuple[int, ...] = ()) -> Recall:
@@ -298,7 +295,7 @@ def misses(m: Recall, k: int, word: Sequence[int]) -> bool:
 def opening_of(m: Recall) -> int:
     """Return the candidate that tells the piece's opening."""
     told: int = m.numbers[OPENED]
-    return len(m.runs) - OF_PHRASES + 1 + told if told else OPENING
+    return len(m.runs) - OF_PHRASES + told if told else OPENING
 
 
 def open_phrases(m: Recall, word: Sequence[int]) -> None:
@@ -306,9 +303,7 @@ def open_phrases(m: Recall, word: Sequence[int]) -> None:
 
     That is the first place after a cadence. An opening is followed until it tells a wrong note.
     """
-    numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES + 1, opening_of(m)
-    m.candidates[last - 1] = NONE
-    place = numbers[BASE] + numbers[AT_PLACE] * RANKS
+    numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES, opening_of(m)
     if word[OPENS] in (NOTE_ON, NOTE_OFF):
         number, bit = SOUNDS + word[PITCH] // BITS, 1 << word[PITCH] % BITS
         numbers[number] = (numbers[number] | bit) - bit * (word[OPENS] == NOTE_OFF)
@@ -319,11 +314,10 @@ def open_phrases(m: Recall, word: Sequence[int]) -> None:
     if misses(m, last, word):
         numbers[PHRASE_LAG] = 0
     if word[OPENS] == CADENCE:
-        numbers[CLOSES], numbers[CLOSE] = 1, code_of(word)
-        numbers[CLOSED_AT] = place - numbers[BEGAN]
+        numbers[CLOSES] = 1
     if word[OPENS] != PLACE or word[AT] < 0:
         return
-    begins = numbers[CLOSES] == 1
+    place, begins = numbers[BASE] + numbers[AT_PLACE] * RANKS, numbers[CLOSES] == 1
     numbers[PHRASES] += begins
     if begins and numbers[LAG] == 0:
         numbers[LAG], numbers[FRESH] = place - numbers[FIRST], 1
@@ -338,13 +332,11 @@ def open_phrases(m: Recall, word: Sequence[int]) -> None:
     if begins or numbers[BEGAN] == NONE:
         numbers[BEGAN], numbers[BEGAN_AT] = place, numbers[COUNT] - 1
     numbers[CLOSES] = 0
-    if place - numbers[BEGAN] == numbers[CLOSED_AT]:
-        m.candidates[last - 1] = numbers[CLOSE]
 
 
 def follow_openings(m: Recall, time: int, same: int) -> None:
     """Tell the openings: not anew while the last phrase sounds on."""
-    numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES + 1, opening_of(m)
+    numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES, opening_of(m)
     follow_lag(m, opening, numbers[LAG], time, same)
     follow_lag(m, last, numbers[PHRASE_LAG], time, same)
     if numbers[SOUNDS] or numbers[SOUNDS + 1] or numbers[SOUNDS + 2]:

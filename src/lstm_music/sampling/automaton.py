@@ -95,6 +95,8 @@ class Piece:
     """When a note last began or ended."""
     struck: int = -1
     """When one last began."""
+    closed: int = -1
+    """Where the last cadence stood."""
     asked_tokens: int = -1
     asked_ticks: int = -1
     asked_bars: int = -1
@@ -119,7 +121,7 @@ def begin(rules: Rules, piece: Piece, sounding: Array) -> None:
     piece.bar = piece.measure
     piece.line = piece.bars = 0
     piece.begin = piece.length = piece.number = piece.heard = 0
-    piece.struck = SILENT
+    piece.struck = piece.closed = SILENT
     sounding[:] = SILENT
 
 
@@ -143,13 +145,24 @@ def bars_in(piece: Piece) -> int:
 
 def limit_of(rules: Rules, piece: Piece) -> int:
     """Return the tick of the piece at which it is to end, NO_LIMIT where there is none."""
+    if piece.asked_bars < 0 and piece.asked_ticks < 0:
+        return piece.now if is_over(rules, piece) else NO_LIMIT
     if piece.asked_bars < 0:
-        return max(piece.asked_ticks - piece.before, 0) if piece.asked_ticks >= 0 else NO_LIMIT
+        return max(piece.asked_ticks - piece.before, 0)
     bar = piece.bar
     if rules.events and piece.bars == 0 and piece.line == piece.begin:
         bar = max(bar, WHOLE_NOTE)  # the first may be a pickup: until there are two, it is of 4/4
     bars = piece.asked_bars - piece.bars_before - piece.bars
     return max(min(piece.line + bars * bar, FAR), 0)
+
+
+def is_over(rules: Rules, piece: Piece) -> bool:
+    """Return whether a piece without a length is as long as real ones are, and a phrase has ended.
+
+    A network that has lost its way may go on for ever.
+    """
+    ended = SILENT < piece.closed < piece.now and piece.struck <= piece.closed
+    return ended and 0 < rules.longest_piece <= piece.now
 
 
 def is_empty(piece: Piece) -> bool:
@@ -389,6 +402,8 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
         piece.notes += kind != NOTE_OFF
     if kind == NOTE_ON:
         piece.struck = piece.now
+    if kind == CADENCE:
+        piece.closed = piece.now
     if kind <= NOTE_ON:
         sounding[number] = piece.now if kind == NOTE_ON else SILENT
     if kind != CHORD:

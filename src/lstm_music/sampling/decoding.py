@@ -9,6 +9,7 @@ import numpy as np
 from lstm_music.midi.bytes import Meter
 from lstm_music.midi.piece import (
     KIND,
+    LAST_TICK,
     NOTE_OFF,
     NOTE_ON,
     PITCH,
@@ -46,18 +47,21 @@ def decode(
     tracks: list[list[Messages]] = []
     meters, phrases = [rows_of(options.meter)], [no_phrases()]
     offset, sharps = 0, None
-    for group, state in pieces_in(ids, rules, options):
+    made = [(group, replace(state)) for group, state in pieces_in(ids, rules, options)]
+    for n, (group, state) in enumerate(made):
         piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
         tidy = [tidy_track(t, rules.longest_note, rules.most_notes) for t in piece.tracks]
         end = max((int(track[-1, TICK]) for track in tidy), default=0)
         line = next_bar(state) if rules.merged else line_after(end, state.bar, state.line)
+        # A note without an end rings on, but not into the next piece.
+        until = line if n < len(made) - 1 else LAST_TICK
         for number, tidied in enumerate(tidy):
-            tidied[:, TICK] = np.minimum(tidied[:, TICK], line)  # a note without an end rings on
+            tidied[:, TICK] = np.minimum(tidied[:, TICK], until)
             if number == len(tracks):
                 tracks.append([])
             tracks[number].append(tidied + np.array([offset, 0, 0], np.int32))
         meters.append(piece.meter + np.array([offset, 0], np.int32))
-        phrases.append(np.minimum(piece.phrases, line) + np.int32(offset))
+        phrases.append(np.minimum(piece.phrases, until) + np.int32(offset))
         offset += line
         sharps = piece.sharps if sharps is None else sharps  # of the first
     whole = [np.concatenate(parts) for parts in tracks]

@@ -162,7 +162,8 @@ class Rules(NamedTuple):
     are one, or there is but one. events: bars are told by words; frame_ticks: how long a chord
     lasts, 0 without chords: a length in frames holds exactly. longest_note, in ticks; rings: the
     age at which a note ends by itself; most_notes: how many may sound at once in a track. least:
-    ticks of a piece without a length at least.
+    ticks of a piece without a length at least. longest_piece: the ticks from which on it ends with
+    its phrase, 0 for never.
 
     By id, (V,): kinds of words, numbers (pitch, place or a bar's length), steps (ticks until it, or
     of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
@@ -182,6 +183,7 @@ class Rules(NamedTuple):
     rings: int
     most_notes: int
     least: int
+    longest_piece: int
     kinds: Array
     numbers: Array
     steps: Array
@@ -194,7 +196,7 @@ class Rules(NamedTuple):
 # The fields of Rules that are numbers, as kernels have them.
 NUMBERS = (
     "phase", "start", "exact", "merged", "events", "frame_ticks",
-    "max_tracks", "longest_note", "rings", "most_notes", "least",
+    "max_tracks", "longest_note", "rings", "most_notes", "least", "longest_piece",
 )  # fmt: skip
 
 
@@ -212,7 +214,8 @@ def rules_of(
         return chord_rules(vocabulary, ticks_per_step(tokenizer["grid"]))
     longest_note, most_notes = corpus["longest_note"], corpus["most_notes"]
     if tokenizer["name"] == "event":
-        return event_rules(vocabulary, longest_note, most_notes)
+        rules = event_rules(vocabulary, longest_note, most_notes)
+        return rules._replace(longest_piece=corpus.get("longest_piece", 0))
     habits = (longest_note, corpus["max_tracks"], most_notes)
     return message_rules(vocabulary, tokenizer["layout"], *habits, free)
 
@@ -322,7 +325,7 @@ def _rules(
     return Rules(
         needs_table(), next_table(), phase, -1 if start is None else start, exact=-1,
         merged=True, events=False, frame_ticks=0,
-        max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST,
+        max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST, longest_piece=0,
         kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,
         shortest=shortest, places=places,
     )  # fmt: skip

@@ -227,7 +227,7 @@ class Music {
   allowed() {
     if (!this.rules) return [];
     const { classes, deltas } = this.rules;
-    allow(this.rules, this.piece, this.sounding, mayEnd(this.piece), this.longest);
+    allow(this.rules, this.piece, this.sounding, mayEnd(this.rules, this.piece), this.longest);
     return Array.from(classes.keys()).filter((id) => deltas[id] <= this.longest[classes[id]]);
   }
 

@@ -4,7 +4,7 @@
 
 const recalling = (() => {
   const [MATCH, LATEST, MOVED, OPENING, LAGS] = [0, 1, 2, 3, 4]; // candidates
-  const OF_PHRASES = 4;
+  const OF_PHRASES = 3;
   const [REST, PITCH, OPENS, AT, DELTA, RANK] = [0, 1, 2, 3, 4, 5]; // of a row of a word table
   const [PLACE, BAR_LINE, TRACK_END, CADENCE, NOTE_ON, NOTE_OFF] = [0, 1, 2, 3, 4, 5]; // of OPENS
   const PITCHES = 129; // that a word's code tells apart
@@ -44,8 +44,6 @@ const recalling = (() => {
       first: NONE,
       began: NONE,
       beganAt: 0,
-      close: NONE,
-      closedAt: 0,
       phrases: 0,
       opened: 0,
       fresh: false,
@@ -189,12 +187,10 @@ const recalling = (() => {
     return tells && told !== codeOf(word);
   }
 
-  const openingOf = (m) => (m.opened ? m.runs.length - OF_PHRASES + 1 + m.opened : OPENING);
+  const openingOf = (m) => (m.opened ? m.runs.length - OF_PHRASES + m.opened : OPENING);
 
   function openPhrases(m, word) {
-    const [last, opening] = [m.runs.length - OF_PHRASES + 1, openingOf(m)];
-    const place = m.base + m.atPlace * RANKS;
-    m.candidates[last - 1] = NONE;
+    const [last, opening] = [m.runs.length - OF_PHRASES, openingOf(m)];
     if (word[OPENS] === NOTE_OFF) m.sounds.delete(word[PITCH]);
     if (word[OPENS] === NOTE_ON) {
       m.sounds.add(word[PITCH]);
@@ -202,11 +198,9 @@ const recalling = (() => {
     }
     if (misses(m, opening, word)) m.lag = 0;
     if (misses(m, last, word)) m.phraseLag = 0;
-    if (word[OPENS] === CADENCE) {
-      [m.closes, m.close, m.closedAt] = [1, codeOf(word), place - m.began];
-    }
+    if (word[OPENS] === CADENCE) m.closes = 1;
     if (word[OPENS] !== PLACE || word[AT] < 0) return;
-    const begins = m.closes === 1;
+    const [place, begins] = [m.base + m.atPlace * RANKS, m.closes === 1];
     m.phrases += begins;
     if (begins && m.lag === 0) {
       [m.lag, m.fresh] = [place - m.first, true];
@@ -221,11 +215,10 @@ const recalling = (() => {
     if (m.first === NONE) m.first = place;
     if (begins || m.began === NONE) [m.began, m.beganAt] = [place, m.count - 1];
     m.closes = 0;
-    if (place - m.began === m.closedAt) m.candidates[last - 1] = m.close;
   }
 
   function followOpenings(m, time, same) {
-    const [last, opening] = [m.runs.length - OF_PHRASES + 1, openingOf(m)];
+    const [last, opening] = [m.runs.length - OF_PHRASES, openingOf(m)];
     followLag(m, opening, m.lag, time, same);
     followLag(m, last, m.phraseLag, time, same);
     if (m.sounds.size && m.fresh) m.candidates[opening] = NONE;

@@ -1,6 +1,6 @@
 "use strict";
 // Which words may follow, and what a word changes: the automaton of sampling/rules.py with its
-// table, line by line. A page asks for no length, so that there is neither a limit nor a most.
+// table, line by line. A page asks for no length, so that there is no limit but a piece's own.
 
 /** Return a piece before its first word; sounding: since when each pitch sounds. */
 function newPiece(rules) {
@@ -22,7 +22,7 @@ function beginPiece(rules, piece, sounding) {
   piece.bar = piece.measure;
   piece.line = piece.bars = 0;
   piece.begin = piece.length = piece.number = piece.heard = 0;
-  piece.struck = SILENT;
+  piece.struck = piece.closed = SILENT;
   sounding.fill(SILENT);
 }
 
@@ -39,8 +39,14 @@ function isEarly(piece) {
   return piece.tracks === piece.primed_tracks && piece.now < piece.least;
 }
 
-function mayEnd(piece) {
-  return !isEarly(piece);
+/** Return whether a piece is as long as real ones are, and a phrase has ended. */
+function isOver(rules, piece) {
+  const ended = SILENT < piece.closed && piece.closed < piece.now && piece.struck <= piece.closed;
+  return ended && rules.longest_piece > 0 && rules.longest_piece <= piece.now;
+}
+
+function mayEnd(rules, piece) {
+  return isOver(rules, piece) || !isEarly(piece);
 }
 
 // ---- What may come ----
@@ -80,7 +86,7 @@ const hold = (facts, needs) => (facts & needs) === needs;
 function allowNotes(rules, piece, sounding, facts, longest) {
   const off = NEEDS[piece.phase][NOTE_OFF];
   const on = NEEDS[piece.phase][NOTE_ON];
-  const left = FAR;
+  const left = isOver(rules, piece) ? 0 : FAR;
   for (let pitch = 0; pitch < PITCHES; pitch++) {
     const pitchFacts = facts | factsOfPitch(piece, sounding, pitch);
     let stays = left;
@@ -105,7 +111,7 @@ function anyStopsAt(rules, sounding, tick) {
 function allowTimes(rules, piece, sounding, facts, longest) {
   const place = NEEDS[piece.phase][PLACE];
   const barLine = NEEDS[piece.phase][BAR_LINE];
-  let latest = LAST_TICK;
+  let latest = isOver(rules, piece) ? piece.now : LAST_TICK;
   latest -= !anyStopsAt(rules, sounding, latest);
   const after = piece.phase === AFTER_BAR ? -1 : piece.now - piece.begin;
   const before = Math.min(piece.length, latest - piece.begin + 1);
@@ -192,6 +198,7 @@ function advance(rules, piece, sounding, id) {
     piece.notes += kind !== NOTE_OFF;
   }
   if (kind === NOTE_ON) piece.struck = piece.now;
+  if (kind === CADENCE) piece.closed = piece.now;
   if (kind <= NOTE_ON) sounding[number] = kind === NOTE_ON ? piece.now : SILENT;
   tidy(rules, piece, sounding);
 }
