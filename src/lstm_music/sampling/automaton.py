@@ -60,50 +60,30 @@ class Piece:
     """A piece in the making. Its times are in ticks; -1 stands for a length that wasn't asked."""
 
     phase: int = 0
-    now: int = 0
-    """Since the track began."""
-    notes: int = 0
-    """Struck in this track; of a piece of chords, the chords."""
-    tracks: int = 0
-    """Finished."""
-    before: int = 0
-    """The length of the pieces before this one."""
-    tokens: int = 0
-    """Of all pieces."""
-    ended: int = 0
-    """1 where nothing may follow."""
+    now: int = 0  # since the track began
+    notes: int = 0  # struck in this track; of a piece of chords, the chords
+    tracks: int = 0  # finished
+    before: int = 0  # the length of the pieces before this one
+    tokens: int = 0  # of all pieces
+    ended: int = 0  # 1 where nothing may follow
     primed_tracks: int = 0
-    primed_notes: int = 0
-    """Of a primer whose length doesn't count: what is beyond them is composed."""
-    least: int = 0
-    """Before which the piece, or the track that a primer began, isn't to end."""
-    bar: int = 0
-    """The length of bars."""
-    line: int = 0
-    """Where a bar began, from which on all have that length."""
-    bars: int = 0
-    """Before the line."""
-    bars_before: int = 0
-    """Of the pieces before this one."""
-    begin: int = 0
-    """Of events: where the bar began."""
-    length: int = 0
-    """And its length, 0 before the first one."""
-    number: int = 0
-    """The last word's pitch or time."""
-    heard: int = 0
-    """When a note last began or ended."""
-    struck: int = -1
-    """When one last began."""
-    closed: int = -1
-    """Where the last cadence stood."""
+    primed_notes: int = 0  # of a primer whose length doesn't count: what is beyond them is composed
+    least: int = 0  # before which the piece, or the track that a primer began, isn't to end
+    bar: int = 0  # the length of bars
+    line: int = 0  # where a bar began, from which on all have that length
+    bars: int = 0  # before the line
+    bars_before: int = 0  # of the pieces before this one
+    begin: int = 0  # of events: where the bar began
+    length: int = 0  # and its length, 0 before the first one
+    number: int = 0  # the last word's pitch or time
+    heard: int = 0  # when a note last began or ended
+    struck: int = -1  # when one last began
+    closed: int = -1  # where the last cadence stood
     asked_tokens: int = -1
     asked_ticks: int = -1
     asked_bars: int = -1
-    most: int = 0
-    """Tokens at most."""
-    measure: int = WHOLE_NOTE
-    """The length of bars where no word tells of one."""
+    most: int = 0  # tokens at most
+    measure: int = WHOLE_NOTE  # the length of bars where no word tells of one
 
 
 FIELDS = tuple(field.name for field in fields(Piece))
