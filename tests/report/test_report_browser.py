@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +14,7 @@ from small import small_corpus, small_rolls, small_trainer
 from lstm_music.arrays import Batch
 from lstm_music.cli.report import Steps
 from lstm_music.corpus.load import Reading, load_corpus
-from lstm_music.midi.files import read_midi
+from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import notes_of
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, part
@@ -43,7 +44,8 @@ def trained(folder, kind):
     if kind in ("merge", "flatten"):
         corpus, head = small_corpus(folder / "messages", kind), None
     elif kind == "event":
-        corpus, head = load_corpus(str(folder / "messages" / "music"), reading=Reading(kind)), None
+        music = str(phrased(folder / "messages" / "music"))
+        corpus, head = load_corpus(music, reading=Reading(kind, common_key="A")), None
     elif kind == "factored":
         corpus, head = small_corpus(folder / "messages", "merge"), kind
     else:
@@ -53,6 +55,18 @@ def trained(folder, kind):
     trainer = small_trainer(corpus, folder / kind, head=head, max_steps=80)
     trainer.train()
     return read_run(folder / kind, pytest.fail)[0]
+
+
+def phrased(folder):
+    """Copies of MIDI files in which a phrase ends every two bars, three semitones higher."""
+    copies = folder.parent / "phrased"
+    copies.mkdir()
+    for path in folder.glob("*.mid"):
+        piece = read_midi(path, "")
+        tracks = [track + np.array([0, 0, 3], np.int32) for track in piece.tracks]
+        ends = np.arange(3840, tracks[0][-1, 0], 3840, dtype=np.int32)
+        write_midi(replace(piece, tracks=tracks, phrases=ends), copies / path.name)
+    return copies
 
 
 @pytest.fixture(scope="module")
