@@ -1,6 +1,7 @@
 """--representation event through every command."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import mido
@@ -130,3 +131,22 @@ def test_a_file_is_continued(compose, music, command, run):
     done = command("sample", "e", "--primer", "high.mid", "--quiet")
     assert done.status == 2
     assert "the model knows none of the notes in 'high.mid'" in done.err[0]
+
+
+def test_phrases_and_keys_are_learnt_and_composed(music, compose, train_small, ok, run):
+    (plain,) = compose("--primer", music[0], "--length", 60)
+    for path in music:
+        piece = read_midi(path, "")
+        write_midi(replace(piece, phrases=np.arange(960, end_of(piece), 960, np.int32)), path)
+    train_small("--max-steps", 60, *HOW, "--common-key", "A", "--run", "k", "--quiet")
+    words = ("--primer", music[0], "--length", 200, "--out", "k.mid")
+    ok("sample", "k", "--quiet", *words)
+    piece = read_midi(Path("k.mid"), "")
+    known = read_midi(music[0], "").phrases
+    assert piece.phrases[:3].tolist() == known[:3].tolist()
+    assert len(piece.phrases) > 3 and piece.sharps is not None
+    assert ok("evaluate", "k")  # its corpus is read again as it was
+    # To a model that knows no phrases the same file is what it was.
+    (again,) = compose("--primer", music[0], "--length", 60)
+    assert again.tracks[0].tolist() == plain.tracks[0].tolist()
+    assert not len(again.phrases)

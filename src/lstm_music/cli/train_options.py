@@ -100,7 +100,9 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit a corpus and the options given, None for those that aren't."""
     chorales = (corpus, given["representation"]) == ("bach", "event")
-    return DEFAULTS | BACHS if chorales and given["optimizer"] in (None, "adam") else DEFAULTS
+    if not chorales or given["optimizer"] not in (None, "adam"):
+        return DEFAULTS
+    return DEFAULTS | BACHS | ({"common_key": None} if given["drums"] else {})  # which have no key
 
 
 def representation_of(args: argparse.Namespace) -> Representation:
