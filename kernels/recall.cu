@@ -38,8 +38,18 @@ constexpr int LONG = 10;
 constexpr int BUCKETS = 13;
 
 struct Numbers {
-    long long count, base, at_place, pitch_before, line, lag, track_began, track_time;
-    long long length, meter, phrase_lag, closes, first, began, began_at, phrases, opened, fresh, fresh_phrase, sounds[3];
+    long long count, base, at_place, pitch_before, line, lag, track_began, track_time, length, meter;
+};
+
+// Of words that tell of phrases: for one thread, which leaves them in memory.
+struct Phrases {
+    long long phrase_lag, closes, first, began, began_at, phrases, opened, fresh, fresh_phrase;
+    long long sounds[3];
+};
+
+struct Place {
+    Numbers numbers;
+    Phrases phrases;
 };
 
 struct Recall {
@@ -47,7 +57,7 @@ struct Recall {
     long long* times;    // (room,)
     int *heads, *before;  // (3, SLOTS), (3, room)
     int *pointers, *candidates, *runs;  // (K,)
-    Numbers* numbers;
+    Place* place;
     int room, K;
 };
 
@@ -56,8 +66,8 @@ __device__ __forceinline__ void forget(const Recall& m)
     for (int slot = threadIdx.x; slot < 3 * SLOTS; slot += blockDim.x) m.heads[slot] = NONE;
     for (int k = threadIdx.x; k < m.K; k += blockDim.x) m.pointers[k] = m.candidates[k] = NONE, m.runs[k] = 0;
     if (threadIdx.x != 0) return;
-    *m.numbers = Numbers();
-    m.numbers->line = m.numbers->meter = m.numbers->first = m.numbers->began = NONE;
+    *m.place = Place();
+    m.place->numbers.line = m.place->numbers.meter = m.place->phrases.first = m.place->phrases.began = NONE;
 }
 
 // Words as numbers --------------------------------------------------------------------------------
@@ -192,48 +202,50 @@ __device__ __forceinline__ bool misses(const Recall& m, int k, const int* word)
     return word[OPENS] == NOTE_ON && told >= 0 && told / PITCHES == word[REST] && told != code_of(word);
 }
 
-__device__ __forceinline__ int opening_of(const Recall& m, const Numbers& numbers)
+__device__ __forceinline__ int opening_of(const Recall& m, const Phrases& phrases)
 {
-    return numbers.opened ? m.K - OF_PHRASES + (int)numbers.opened : OPENING;
+    return phrases.opened ? m.K - OF_PHRASES + (int)phrases.opened : OPENING;
 }
 
-__device__ __forceinline__ void open_phrases(const Recall& m, Numbers& numbers, const int* word)
+__device__ __forceinline__ void open_phrases(
+    const Recall& m, Numbers& numbers, Phrases& phrases, const int* word)
 {
-    const int last = m.K - OF_PHRASES, opening = opening_of(m, numbers);
+    const int last = m.K - OF_PHRASES, opening = opening_of(m, phrases);
     if (word[OPENS] == NOTE_ON || word[OPENS] == NOTE_OFF) {
         const long long bit = 1LL << word[PITCH] % BITS;
-        long long& sounds = numbers.sounds[word[PITCH] / BITS];
+        long long& sounds = phrases.sounds[word[PITCH] / BITS];
         sounds = word[OPENS] == NOTE_ON ? sounds | bit : sounds & ~bit;
-        if (word[OPENS] == NOTE_ON) numbers.fresh = numbers.fresh_phrase = 0;
+        if (word[OPENS] == NOTE_ON) phrases.fresh = phrases.fresh_phrase = 0;
     }
     if (misses(m, opening, word)) numbers.lag = 0;
-    if (misses(m, last, word)) numbers.phrase_lag = 0;
-    if (word[OPENS] == CADENCE) numbers.closes = 1;
+    if (misses(m, last, word)) phrases.phrase_lag = 0;
+    if (word[OPENS] == CADENCE) phrases.closes = 1;
     if (word[OPENS] != PLACE || word[AT] < 0) return;
     const long long place = numbers.base + numbers.at_place * RANKS;
-    const bool begins = numbers.closes == 1;
-    numbers.phrases += begins;
+    const bool begins = phrases.closes == 1;
+    phrases.phrases += begins;
     if (begins && numbers.lag == 0) {
-        numbers.lag = place - numbers.first, numbers.fresh = 1;
-        numbers.opened = numbers.phrases == 2 || numbers.phrases == 3 ? numbers.phrases - 1 : 0;
+        numbers.lag = place - phrases.first, phrases.fresh = 1;
+        phrases.opened = phrases.phrases == 2 || phrases.phrases == 3 ? phrases.phrases - 1 : 0;
         m.candidates[opening] = NONE;
-        m.pointers[opening_of(m, numbers)] = 0;
+        m.pointers[opening_of(m, phrases)] = 0;
     }
-    if (begins && numbers.phrase_lag == 0)
-        numbers.phrase_lag = place - numbers.began, numbers.fresh_phrase = 1, m.pointers[last] = (int)numbers.began_at;
-    if (numbers.first == NONE) numbers.first = place;
-    if (begins || numbers.began == NONE) numbers.began = place, numbers.began_at = numbers.count - 1;
-    numbers.closes = 0;
+    if (begins && phrases.phrase_lag == 0)
+        phrases.phrase_lag = place - phrases.began, phrases.fresh_phrase = 1, m.pointers[last] = (int)phrases.began_at;
+    if (phrases.first == NONE) phrases.first = place;
+    if (begins || phrases.began == NONE) phrases.began = place, phrases.began_at = numbers.count - 1;
+    phrases.closes = 0;
 }
 
-__device__ __forceinline__ void follow_openings(const Recall& m, const Numbers& numbers, long long time, int same)
+__device__ __forceinline__ void follow_openings(
+    const Recall& m, const Numbers& numbers, const Phrases& phrases, long long time, int same)
 {
-    const int last = m.K - OF_PHRASES, opening = opening_of(m, numbers);
+    const int last = m.K - OF_PHRASES, opening = opening_of(m, phrases);
     follow_lag(m, numbers, opening, numbers.lag, time, same);
-    follow_lag(m, numbers, last, numbers.phrase_lag, time, same);
-    if (!numbers.sounds[0] && !numbers.sounds[1] && !numbers.sounds[2]) return;
-    if (numbers.fresh) m.candidates[opening] = NONE;
-    if (numbers.fresh_phrase) m.candidates[last] = NONE;
+    follow_lag(m, numbers, last, phrases.phrase_lag, time, same);
+    if (!phrases.sounds[0] && !phrases.sounds[1] && !phrases.sounds[2]) return;
+    if (phrases.fresh) m.candidates[opening] = NONE;
+    if (phrases.fresh_phrase) m.candidates[last] = NONE;
 }
 
 __device__ __forceinline__ void count_run(const Recall& m, int k, int code)
@@ -247,7 +259,7 @@ __device__ __forceinline__ void count_run(const Recall& m, int k, int code)
 extern "C" __global__ void __launch_bounds__(128) recall_advance(
     const int* words, const long long* lags, int order_match, int order_latest, int order_moved, int line, int phrases,
     int same, int K, int room, int* codes, int* moved, long long* times, int* heads, int* before, int* pointers, int* candidates,
-    int* runs, Numbers* all_numbers, const int* next, const int* done, int start)
+    int* runs, Place* places, const int* next, const int* done, int start)
 {
     const size_t piece = blockIdx.x;
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, id = next[piece];
@@ -255,13 +267,13 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
     const Recall m = {
         codes + piece * room, moved + piece * room, times + piece * room, heads + piece * 3 * SLOTS,
         before + piece * 3 * room, pointers + piece * K, candidates + piece * K, runs + piece * K,
-        all_numbers + piece, room, K};
+        places + piece, room, K};
     if (id == start) {
         forget(m);
         return;
     }
     const int* word = words + (size_t)id * FIELDS;
-    Numbers numbers = *m.numbers;
+    Numbers numbers = m.place->numbers;
     const int told = code_of(word), code = measured(numbers, same, word), n = (int)numbers.count;
     const int own_moved = moved_code(code, (int)numbers.pitch_before);
     long long time = step_time(numbers, word);
@@ -300,13 +312,13 @@ extern "C" __global__ void __launch_bounds__(128) recall_advance(
         count_run(m, OPENING, told);
         if (phrases) {
             for (int k = K - phrases; k < K; ++k) count_run(m, k, told);
-            open_phrases(m, numbers, word);
-            follow_openings(m, numbers, time, same);
+            open_phrases(m, numbers, m.place->phrases, word);
+            follow_openings(m, numbers, m.place->phrases, time, same);
         } else {
             open_at_lines(m, numbers, line);
             follow_lag(m, numbers, OPENING, numbers.lag, time, same);
         }
-        *m.numbers = numbers;
+        m.place->numbers = numbers;
     }
 }
 
@@ -316,7 +328,7 @@ struct Chooser {
     const REAL* scores;  // (K,)
     const double* table;  // (K, BUCKETS)
     const int *candidates, *runs, *pointers, *ids;  // (K,), and (codes,)
-    const Numbers* numbers;
+    const Place* place;
     const unsigned char* allowed;  // (V,)
     int codes, K;
 
@@ -327,7 +339,7 @@ struct Chooser {
         return id != NONE && allowed[id] ? id : NONE;
     }
 
-    __device__ __forceinline__ int back(int k) const { return (int)numbers->count - pointers[k]; }
+    __device__ __forceinline__ int back(int k) const { return (int)place->numbers.count - pointers[k]; }
     __device__ __forceinline__ bool came_round(int k) const { return runs[k] >= back(k); }
 
     __device__ __forceinline__ double score(int k) const
@@ -385,14 +397,14 @@ __device__ __forceinline__ int copied_word(const Chooser& c, double temperature,
 // The random numbers are those of sample_forward. A thread takes one piece.
 extern "C" __global__ void recall_choose(
     const REAL* scores, const double* table, const int* candidates, const int* runs, const int* pointers,
-    const Numbers* numbers, const int* ids, int codes, const unsigned char* allowed, int V, double temperature,
+    const Place* places, const int* ids, int codes, const unsigned char* allowed, int V, double temperature,
     double top_p, int greedy, uint32 k0, uint32 k1, uint32 first, const int* position, int* copied, double* draws, int N, int K)
 {
     const int n = blockIdx.x * blockDim.x + threadIdx.x;
     if (n >= N) return;
     const Chooser c = {
         scores + (size_t)n * K, table, candidates + (size_t)n * K, runs + (size_t)n * K,
-        pointers + (size_t)n * K, ids, numbers + n, allowed + (size_t)n * V, codes, K};
+        pointers + (size_t)n * K, ids, places + n, allowed + (size_t)n * V, codes, K};
     double u = uniform(*position, first + n, k0, k1);
     copied[n] = greedy ? likeliest(c) : copied_word(c, temperature, top_p, u);
     draws[n] = u;
