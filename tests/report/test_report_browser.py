@@ -19,6 +19,7 @@ from lstm_music.midi.piece import notes_of
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, part
 from lstm_music.ops import get_ops
+from lstm_music.ops.reference.copying import NOTHING
 from lstm_music.ops.reference.maths import sigmoid
 from lstm_music.report.browser_model import in_16_bits
 from lstm_music.report.gathering import Room, compose
@@ -203,10 +204,16 @@ def test_probabilities_are_those_of_python(opened, checkpoint, kind):
 
 
 def test_the_probabilities_compared_are_those_of_the_loss(checkpoint):
-    """What the test above takes for Python's adds up to the nats that training counts."""
+    """What the test above takes for Python's adds up to the nats that training counts.
+
+    Without anything to copy, the network's are all there is.
+    """
     music, tested = primer_of(checkpoint), model(checkpoint, checkpoint.parameters)
     x, y = inputs(tested, music)
-    losses, _ = tested.losses(Batch(x, y, None, len(music)), tested.zero_state(1))
+    nothing = np.full((len(music), 1, tested.config.copy), NOTHING, np.uint8)
+    recall = nothing if tested.config.copy else None
+    batch = Batch(x, y, None, len(music), recall=recall)
+    losses, _ = tested.losses(batch, tested.zero_state(1))
     p = probabilities(tested, music).astype(np.float64)
     if tested.config.head == "factored":  # of the words of all parts, some are in no vocabulary
         nats = -np.log(p[np.arange(len(music)), music])
