@@ -68,6 +68,12 @@ FORGED = {
         "vocabulary": Vocabulary([*EVENTS["words"][:4], "bar-0"]).to_json(),
     },
     "habit": {"corpus": {"name": "a", "key": "b"} | HABITS | {"most_notes": -1}},
+    "length": {"corpus": {"name": "a", "key": "b"} | HABITS | {"longest_piece": "long"}},
+    "long piece": {"corpus": {"name": "a", "key": "b"} | HABITS | {"longest_piece": 2**31}},
+    "common key": {
+        "tokenizer": {"name": "event", "layout": "merge", "common_key": "B"},
+        "vocabulary": EVENTS,
+    },
     "no habit": {"corpus": {"name": "a", "key": "b"}},
     "surrogate": {"corpus": {"name": "\ud800", "key": "b"} | HABITS},
     "augment": {"corpus": {"name": "a", "key": "b", "augment": 65} | HABITS},

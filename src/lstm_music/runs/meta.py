@@ -76,6 +76,7 @@ def check_habits(corpus: dict[str, Any]) -> None:
     """Raise ValueError where strict sampling has no habits to keep to."""
     for key in ("longest_note", "most_notes", "max_tracks"):
         whole_number(corpus[key], f"corpus.{key}", 0, LONGEST)
+    whole_number(corpus.get("longest_piece", 0), "corpus.longest_piece", 0, LONGEST)
 
 
 def check_drums(pitches: Any) -> None:
