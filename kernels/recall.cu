@@ -18,7 +18,8 @@ constexpr int OPENS = 2;
 constexpr int AT = 3;
 constexpr int DELTA = 4;
 constexpr int RANK = 5;
-constexpr int FIELDS = 6;
+constexpr int VOICE = 6;
+constexpr int FIELDS = 7;
 constexpr int PLACE = 0;
 constexpr int BAR_LINE = 1;
 constexpr int TRACK_END = 2;
@@ -27,7 +28,7 @@ constexpr int NOTE_ON = 4;
 constexpr int NOTE_OFF = 5;
 constexpr int BITS = 48;
 constexpr int PITCHES = 129;
-constexpr int RANKS = 512;
+constexpr int RANKS = 8192;
 constexpr long long TRACK = 35184372088832;
 constexpr int SHIFT = 256;
 constexpr int NONE = -1;
@@ -212,8 +213,8 @@ __device__ __forceinline__ void open_phrases(
 {
     const int last = m.K - OF_PHRASES, opening = opening_of(m, phrases);
     if (word[OPENS] == NOTE_ON || word[OPENS] == NOTE_OFF) {
-        const long long bit = 1LL << word[PITCH] % BITS;
-        long long& sounds = phrases.sounds[word[PITCH] / BITS];
+        const long long bit = 1LL << word[VOICE] % BITS;
+        long long& sounds = phrases.sounds[word[VOICE] / BITS];
         sounds = word[OPENS] == NOTE_ON ? sounds | bit : sounds & ~bit;
         if (word[OPENS] == NOTE_ON) phrases.fresh = phrases.fresh_phrase = 0;
     }

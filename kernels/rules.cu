@@ -1,12 +1,17 @@
 // The rules of bin/sample on the device: which words may follow, and what a word changes. The automaton
 // of src/lstm_music/sampling/rules.py with its table, line by line; a block takes one piece, and a thread
-// of it one pitch.
+// of it one pitch of each part.
 #include "common.cuh"
 #include "rules_table.cuh"
 
-// In longest: the places of events that may come lie between these two.
-#define AFTER PLACES
-#define BEFORE (PLACES + 1)
+// In longest: the places of events that may come lie between two numbers, behind the notes' classes.
+__device__ __forceinline__ int class_of(int kind, int note, int notes) { return NOTES + kind * notes + note; }
+__device__ __forceinline__ int places_at(int notes) { return NOTES + 3 * notes; }
+#define AFTER places_at(rules.notes)
+#define BEFORE (AFTER + 1)
+
+// Each of the notes that are a thread's own. What sounds of them no other thread reads or writes.
+#define EACH_NOTE(note) for (int note = threadIdx.x; note < rules.notes; note += PITCHES)
 
 // What may follow. Everything but places, which are a range, is as in Rules of sampling/rules.py.
 struct Words {
@@ -22,7 +27,7 @@ struct Words {
 
 // Lengths -----------------------------------------------------------------------------------------
 
-__device__ __forceinline__ void begin(const Rules& rules, Piece& piece, int& began)
+__device__ __forceinline__ void begin(const Rules& rules, Piece& piece, int* sounding)
 {
     piece.phase = rules.phase;
     piece.now = piece.notes = piece.tracks = 0;
@@ -30,9 +35,9 @@ __device__ __forceinline__ void begin(const Rules& rules, Piece& piece, int& beg
     piece.least = rules.least;
     piece.bar = piece.measure;
     piece.line = piece.bars = 0;
-    piece.begin = piece.length = piece.number = piece.heard = 0;
-    piece.struck = piece.closed = SILENT;
-    began = SILENT;
+    piece.begin = piece.length = piece.heard = 0;
+    piece.rank = piece.struck = piece.closed = SILENT;
+    EACH_NOTE(note) sounding[note] = SILENT;
 }
 
 __device__ __forceinline__ int next_bar(const Piece& piece)
@@ -115,44 +120,62 @@ __device__ __forceinline__ int facts_of_piece(const Rules& rules, const Piece& p
         | HEARD_LATELY * heard;
 }
 
-__device__ __forceinline__ int facts_of_pitch(const Piece& piece, int began, int pitch)
+__device__ __forceinline__ int first_in_order(int rank, int kind)
+{
+    if (rank < 0) return 0;
+    const int part = rank / (3 * PITCHES), last = rank / PITCHES % 3;
+    if (kind > last) return part * PITCHES;
+    if (kind == last && kind != MOVE) return part * PITCHES + rank % PITCHES + 1;
+    return (part + 1) * PITCHES;
+}
+
+__device__ __forceinline__ int facts_of_note(const Piece& piece, int began, int note, int kind)
 {
     return SOUNDS * (began != SILENT)
         | STRUCK_BEFORE * (began != piece.now)
-        | ABOVE_LAST * (pitch > piece.number);
+        | IN_ORDER * (note >= first_in_order(piece.rank, kind));
 }
 
 __device__ __forceinline__ bool hold(int facts, int needs) { return (facts & needs) == needs; }
 
 __device__ __forceinline__ void allow_notes(
-    const Rules& rules, const Piece& piece, int began, int limit, int facts, int* longest)
+    const Rules& rules, const Piece& piece, const int* sounding, int limit, int facts, int* longest)
 {
-    const int off = NEEDS[piece.phase][NOTE_OFF], on = NEEDS[piece.phase][NOTE_ON];
-    const int left = limit >= 0 ? limit - piece.now : FAR, pitch = threadIdx.x;
-    const int pitch_facts = facts | facts_of_pitch(piece, began, pitch);
-    int stays = left;
-    if (off & SOUNDS) {
-        const int age = began + rules.longest_note - piece.now;
-        stays = rules.events ? age : min(left, age);
+    const int left = limit >= 0 ? limit - piece.now : FAR;
+    for (int kind = 0; kind <= NOTE_ON; kind++) {
+        const int needs = NEEDS[piece.phase][kind];
+        EACH_NOTE(note) {
+            const int began = sounding[note];
+            int stays = left - (kind != NOTE_OFF);
+            if (kind == NOTE_OFF && (needs & SOUNDS)) {
+                const int age = began + rules.longest_note - piece.now;
+                stays = rules.events ? age : min(left, age);
+            }
+            const bool may = hold(facts | facts_of_note(piece, began, note, kind), needs);
+            longest[class_of(kind, note, rules.notes)] = may ? stays : NEVER;
+        }
     }
-    longest[OFFS + pitch] = hold(pitch_facts, off) ? stays : NEVER;
-    longest[ONS + pitch] = hold(pitch_facts, on) ? left - 1 : NEVER;
 }
 
 __device__ __forceinline__ bool any_stops_at(
-    const Rules& rules, const Words& words, int began, int tick, int* scratch)
+    const Rules& rules, const Words& words, const int* sounding, int tick, int* scratch)
 {
-    const bool can_stop = began != SILENT && words.shortest[OFFS + threadIdx.x] < NONE;
-    return block_sum((int)(can_stop && began + rules.longest_note >= tick), scratch) > 0;
+    int stop = 0;
+    EACH_NOTE(note) {
+        const bool can_stop =
+            sounding[note] != SILENT && words.shortest[class_of(NOTE_OFF, note, rules.notes)] < NONE;
+        stop += can_stop && sounding[note] + rules.longest_note >= tick;
+    }
+    return block_sum(stop, scratch) > 0;
 }
 
 __device__ __forceinline__ void allow_times(
-    const Rules& rules, const Words& words, const Piece& piece, int began, int limit, int facts, int* longest,
-    int* scratch)
+    const Rules& rules, const Words& words, const Piece& piece, const int* sounding, int limit, int facts,
+    int* longest, int* scratch)
 {
     const int place = NEEDS[piece.phase][PLACE], bar_line = NEEDS[piece.phase][BAR_LINE];
     int latest = min(limit >= 0 ? limit : FAR, LAST_TICK);
-    latest -= !any_stops_at(rules, words, began, latest, scratch);
+    latest -= !any_stops_at(rules, words, sounding, latest, scratch);
     if (threadIdx.x != 0) return;
     longest[AFTER] = piece.phase == AFTER_BAR ? -1 : piece.now - piece.begin;
     longest[BEFORE] = hold(facts, place) ? min(piece.length, latest - piece.begin + 1) : NEVER;
@@ -163,29 +186,30 @@ __device__ __forceinline__ void allow_times(
 }
 
 __device__ __forceinline__ bool any_within(
-    const Words& words, const int* longest, int first, int stop, int* scratch)
+    const Rules& rules, const Words& words, const int* longest, int first, int stop, int* scratch)
 {
     int count = 0;
     for (int c = first + threadIdx.x; c < stop; c += blockDim.x) count += words.shortest[c] <= longest[c];
-    if (stop == PLACES)
+    if (stop == places_at(rules.notes))
         for (int k = threadIdx.x; k < words.P; k += blockDim.x)
             count += longest[AFTER] < words.places[k] && words.places[k] < longest[BEFORE];
     return block_sum(count, scratch) > 0;
 }
 
-__device__ __forceinline__ bool any_begins(const Words& words, const int* longest, int* scratch)
+__device__ __forceinline__ bool any_begins(const Rules& rules, const Words& words, const int* longest, int* scratch)
 {
-    const bool begins = any_within(words, longest, ONS, PIECE_ENDS, scratch);
-    return begins || any_within(words, longest, CHORDS, PLACES, scratch);
+    const bool begins = any_within(rules, words, longest, CHORDS, NOTES, scratch);
+    const int moves = class_of(MOVE, 0, rules.notes), stop = places_at(rules.notes);
+    return any_within(rules, words, longest, moves, stop, scratch) || begins;
 }
 
 __device__ __forceinline__ void allow(
-    const Rules& rules, const Words& words, const Piece& piece, int began, int limit, bool ends, int* longest,
-    int* scratch)
+    const Rules& rules, const Words& words, const Piece& piece, const int* sounding, int limit, bool ends,
+    int* longest, int* scratch)
 {
     const int facts = facts_of_piece(rules, piece, limit, ends);
-    allow_notes(rules, piece, began, limit, facts, longest);
-    if (rules.events) allow_times(rules, words, piece, began, limit, facts, longest, scratch);
+    allow_notes(rules, piece, sounding, limit, facts, longest);
+    if (rules.events) allow_times(rules, words, piece, sounding, limit, facts, longest, scratch);
     else if (threadIdx.x == 0) longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
     if (threadIdx.x == 0) {
         const int* needs = NEEDS[piece.phase];
@@ -196,7 +220,7 @@ __device__ __forceinline__ void allow(
         longest[PIECE_ENDS] = hold(facts, needs[PIECE_END]) ? 0 : NEVER;
     }
     __syncthreads();  // all classes are known
-    if (!any_within(words, longest, 0, PLACES, scratch) && threadIdx.x == 0) {
+    if (!any_within(rules, words, longest, 0, places_at(rules.notes), scratch) && threadIdx.x == 0) {
         const bool in_track = piece.phase == IN_TRACK && words.shortest[TRACK_ENDS] < NONE;
         longest[in_track ? TRACK_ENDS : PIECE_ENDS] = 0;
     }
@@ -204,34 +228,34 @@ __device__ __forceinline__ void allow(
 }
 
 __device__ __forceinline__ void longest_deltas(
-    const Rules& rules, const Words& words, const Piece& piece, int began, int* longest, int* scratch)
+    const Rules& rules, const Words& words, const Piece& piece, const int* sounding, int* longest, int* scratch)
 {
     const bool ends = may_end(rules, piece);
     const int limit = rules.frame_ticks > 0 ? NO_LIMIT : limit_of(rules, piece);
-    allow(rules, words, piece, began, limit, ends, longest, scratch);
-    if (is_empty(piece) && !any_begins(words, longest, scratch))
-        allow(rules, words, piece, began, NO_LIMIT, ends, longest, scratch);
+    allow(rules, words, piece, sounding, limit, ends, longest, scratch);
+    if (is_empty(piece) && !any_begins(rules, words, longest, scratch))
+        allow(rules, words, piece, sounding, NO_LIMIT, ends, longest, scratch);
 }
 
-// allowed (N, V): 1 for each word that may follow. pieces (N,), sounding (N, PITCHES): the start tick of each
-// pitch that sounds, else SILENT.
+// allowed (N, V): 1 for each word that may follow. pieces (N,), sounding (N, notes): the start tick of each
+// note that sounds, else SILENT. Dynamic shared memory: an int for each class but places, and two.
 extern "C" __global__ void rules_forward(
     const Rules* all_rules, const int* kinds, const int* numbers, const int* steps, const int* classes,
     const int* deltas, const int* shortest, const int* places, int V, int P, const Piece* pieces,
     const int* sounding, unsigned char* allowed)
 {
-    __shared__ int longest[BEFORE + 1];
+    SHARED_ARRAY(int, longest);
     __shared__ int scratch[32];
     const int n = blockIdx.x, p = threadIdx.x;
     const Rules rules = *all_rules;
     const Words words = {kinds, numbers, steps, classes, deltas, shortest, places, V, P};
     const Piece piece = pieces[n];
     if (piece.ended) return;
-    longest_deltas(rules, words, piece, sounding[(size_t)n * PITCHES + p], longest, scratch);
+    longest_deltas(rules, words, piece, sounding + (size_t)n * rules.notes, longest, scratch);
     for (int v = p; v < V; v += blockDim.x) {
-        const int c = classes[v], place = c < PLACES ? NEVER : places[c - PLACES];
+        const int c = classes[v], place = c < AFTER ? NEVER : places[c - AFTER];
         allowed[(size_t)n * V + v] =
-            c < PLACES ? deltas[v] <= longest[c] : longest[AFTER] < place && place < longest[BEFORE];
+            c < AFTER ? deltas[v] <= longest[c] : longest[AFTER] < place && place < longest[BEFORE];
     }
 }
 
@@ -247,28 +271,42 @@ __device__ __forceinline__ void open_bar(Piece& piece, int length)
     piece.length = piece.bar = length;
 }
 
-__device__ __forceinline__ void tidy(const Rules& rules, const Piece& piece, int& began, int* scratch, uint64* first)
+__device__ __forceinline__ int rank_of(int kind, int note)
 {
-    if (began != SILENT && began < piece.now && began + rules.rings <= piece.now) began = SILENT;
-    while (block_sum((int)(began != SILENT), scratch) > rules.most_notes) {
-        const uint64 own = began != SILENT ? ~((uint64)began * PITCHES + threadIdx.x) : 0;
+    return kind <= NOTE_ON ? (note / PITCHES * 3 + kind) * PITCHES + note % PITCHES : -1;
+}
+
+__device__ __forceinline__ void tidy(
+    const Rules& rules, const Piece& piece, int* sounding, int* scratch, uint64* first)
+{
+    int sound = 0;
+    EACH_NOTE(note) {
+        const int began = sounding[note];
+        if (began != SILENT && began < piece.now && began + rules.rings <= piece.now) sounding[note] = SILENT;
+        sound += sounding[note] != SILENT;
+    }
+    for (int voices = block_sum(sound, scratch); voices > rules.most_notes; voices--) {
+        uint64 own = 0;
+        EACH_NOTE(note)
+            if (sounding[note] != SILENT) own = max(own, ~((uint64)sounding[note] * rules.notes + note));
         const uint64 oldest = ~block_max(own, first);
-        if ((int)(oldest / PITCHES) == piece.now) break;
-        if (threadIdx.x == oldest % PITCHES) began = SILENT;
+        if ((int)(oldest / rules.notes) == piece.now) break;
+        EACH_NOTE(note)
+            if (note == (int)(oldest % rules.notes)) sounding[note] = SILENT;
     }
 }
 
 __device__ __forceinline__ void advance(
-    const Rules& rules, const Words& words, Piece& piece, int& began, int id, int* scratch, uint64* first)
+    const Rules& rules, const Words& words, Piece& piece, int* sounding, int id, int* scratch, uint64* first)
 {
     const int kind = words.kinds[id], number = words.numbers[id];
     piece.phase = NEXT[piece.phase][kind];
-    piece.number = number;
+    piece.rank = rank_of(kind, number);
     if (kind == TRACK_END) {
         piece.tracks++;
         piece.now = piece.notes = 0;
         piece.struck = SILENT;
-        began = SILENT;
+        EACH_NOTE(note) sounding[note] = SILENT;
         return;
     }
     int to = piece.now + words.steps[id];
@@ -281,22 +319,25 @@ __device__ __forceinline__ void advance(
         piece.heard = piece.now;
         piece.notes += kind != NOTE_OFF;
     }
-    if (kind == NOTE_ON) piece.struck = piece.now;
     if (kind == CADENCE) piece.closed = piece.now;
-    if (kind <= NOTE_ON && threadIdx.x == number) began = kind == NOTE_ON ? piece.now : SILENT;
-    tidy(rules, piece, began, scratch, first);
+    if (kind == MOVE) sounding[number / PITCHES * PITCHES + threadIdx.x] = SILENT;
+    if (kind <= NOTE_ON) {
+        if (kind != NOTE_OFF) piece.struck = piece.now;
+        if (threadIdx.x == number % PITCHES) sounding[number] = kind == NOTE_OFF ? SILENT : piece.now;
+    }
+    tidy(rules, piece, sounding, scratch, first);
 }
 
 __device__ __forceinline__ bool extend(
-    const Rules& rules, const Words& words, Piece& piece, int& began, int id, int* scratch, uint64* first)
+    const Rules& rules, const Words& words, Piece& piece, int* sounding, int id, int* scratch, uint64* first)
 {
     const bool taken = id != rules.start || leaves_room(rules, piece);
     if (id != rules.start) {
-        advance(rules, words, piece, began, id, scratch, first);
+        advance(rules, words, piece, sounding, id, scratch, first);
     } else if (taken) {
         piece.bars_before += bars_in(piece);
         piece.before += next_bar(piece);
-        begin(rules, piece, began);
+        begin(rules, piece, sounding);
     }
     piece.tokens += taken;
     if (!taken || is_full(rules, piece)) piece.ended = 1;
@@ -319,17 +360,16 @@ extern "C" __global__ void rules_advance(
     Piece piece = pieces[n];
     if (piece.ended) return;
     const int id = t < primed[n] ? primers[(size_t)n * primer_stride + t] : next[n];
-    int began = sounding[(size_t)n * PITCHES + p];
+    sounding += (size_t)n * rules.notes;
     __syncthreads();  // all have read what one will overwrite
 
-    const bool taken = extend(rules, words, piece, began, id, scratch, first);
+    const bool taken = extend(rules, words, piece, sounding, id, scratch, first);
     if (taken && id == rules.start) {
         for (int k = p; k < L * H; k += blockDim.x) {
             const size_t at = ((size_t)(k / H) * N + n) * H + k % H;
             h[at] = 0, c[at] = 0;
         }
     }
-    sounding[(size_t)n * PITCHES + p] = began;
     if (p != 0) return;
     out[(size_t)t * N + n] = taken ? id : -1;
     pieces[n] = piece;

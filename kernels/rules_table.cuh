@@ -5,14 +5,15 @@ constexpr int LAST_TICK = 48000000;
 constexpr int TICKS_PER_QUARTER = 480;
 constexpr int WHOLE_NOTE = 1920;
 constexpr int NOTE_OFF = 0;
-constexpr int NOTE_ON = 1;
-constexpr int CHORD = 2;
-constexpr int PLACE = 3;
-constexpr int BAR_LINE = 4;
-constexpr int CADENCE = 5;
-constexpr int KEY = 6;
-constexpr int TRACK_END = 7;
-constexpr int PIECE_END = 8;
+constexpr int MOVE = 1;
+constexpr int NOTE_ON = 2;
+constexpr int CHORD = 3;
+constexpr int PLACE = 4;
+constexpr int BAR_LINE = 5;
+constexpr int CADENCE = 6;
+constexpr int KEY = 7;
+constexpr int TRACK_END = 8;
+constexpr int PIECE_END = 9;
 constexpr int NOTHING_YET = 0;
 constexpr int IN_PIECE = 1;
 constexpr int BETWEEN_TRACKS = 2;
@@ -24,12 +25,11 @@ constexpr int NO_BAR_YET = 7;
 constexpr int AFTER_BAR = 8;
 constexpr int AFTER_PLACE = 9;
 constexpr int AFTER_CADENCE = 10;
-constexpr int AFTER_OFF = 11;
-constexpr int AFTER_ON = 12;
-constexpr int AMONG_CHORDS = 13;
+constexpr int AFTER_NOTE = 11;
+constexpr int AMONG_CHORDS = 12;
 constexpr int SOUNDS = 1;
 constexpr int STRUCK_BEFORE = 2;
-constexpr int ABOVE_LAST = 4;
+constexpr int IN_ORDER = 4;
 constexpr int COMPOSED = 8;
 constexpr int MAY_END = 16;
 constexpr int LONG_ENOUGH = 32;
@@ -38,15 +38,13 @@ constexpr int TRACK_DONE = 128;
 constexpr int TRACK_ROOM = 256;
 constexpr int HEARD_LATELY = 512;
 constexpr int IMPOSSIBLE = 1024;
-constexpr int OFFS = 0;
-constexpr int TRACK_ENDS = 257;
-constexpr int PIECE_ENDS = 256;
-constexpr int ONS = 128;
-constexpr int CADENCES = 258;
-constexpr int CHORDS = 259;
-constexpr int KEYS = 260;
-constexpr int BARS = 261;
-constexpr int PLACES = 262;
+constexpr int PIECE_ENDS = 0;
+constexpr int TRACK_ENDS = 1;
+constexpr int CADENCES = 2;
+constexpr int CHORDS = 3;
+constexpr int KEYS = 4;
+constexpr int BARS = 5;
+constexpr int NOTES = 6;
 constexpr int TOLD = 0;
 constexpr int UNTOLD = 1;
 constexpr int NEVER = -1;
@@ -55,38 +53,36 @@ constexpr int FAR = 48000001;
 constexpr int NO_LIMIT = -1;
 constexpr int SILENT = -1;
 
-__device__ const int NEEDS[][9] = {
-    {1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
-    {1, 2, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
-    {1024, 256, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
-    {1, 2, 1024, 1024, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
-    {8, 0, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
-    {8, 0, 1024, 1024, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
-    {1024, 1024, 1024, 1024, 1024, 1024, 0, 1024, 1024},  // NO_KEY_YET
-    {1024, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024},  // NO_BAR_YET
-    {1024, 1024, 1024, 0, 512, 1024, 1024, 1024, 1024},  // AFTER_BAR
-    {1, 0, 1024, 1024, 1024, 0, 1024, 1024, 1024},  // AFTER_PLACE
-    {1, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_CADENCE
-    {5, 0, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_OFF
-    {1024, 4, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_ON
-    {1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 16},  // AMONG_CHORDS
+__device__ const int NEEDS[][10] = {
+    {1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
+    {1, 1024, 2, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
+    {1024, 1024, 256, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
+    {1, 1024, 2, 1024, 1024, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
+    {8, 1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
+    {8, 1024, 0, 1024, 1024, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
+    {1024, 1024, 1024, 1024, 1024, 1024, 1024, 0, 1024, 1024},  // NO_KEY_YET
+    {1024, 1024, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024},  // NO_BAR_YET
+    {1024, 1024, 1024, 1024, 0, 512, 1024, 1024, 1024, 1024},  // AFTER_BAR
+    {1, 0, 0, 1024, 1024, 1024, 0, 1024, 1024, 1024},  // AFTER_PLACE
+    {1, 0, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_CADENCE
+    {5, 4, 4, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_NOTE
+    {1024, 1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 16},  // AMONG_CHORDS
 };
 
-__device__ const int NEXT[][9] = {
-    {0, 1, 0, 0, 0, 0, 0, 0, 0},  // NOTHING_YET
-    {1, 1, 1, 1, 1, 1, 1, 0, 1},  // IN_PIECE
-    {2, 3, 2, 2, 2, 2, 2, 2, 2},  // BETWEEN_TRACKS
-    {3, 3, 3, 3, 3, 3, 3, 2, 3},  // IN_TRACK
-    {4, 4, 4, 4, 4, 4, 4, 4, 4},  // FREE_PIECE
-    {5, 5, 5, 5, 5, 5, 5, 5, 5},  // FREE_TRACKS
-    {11, 12, 6, 9, 8, 10, 7, 6, 6},  // NO_KEY_YET
-    {11, 12, 7, 9, 8, 10, 7, 7, 7},  // NO_BAR_YET
-    {11, 12, 8, 9, 8, 10, 7, 8, 8},  // AFTER_BAR
-    {11, 12, 9, 9, 8, 10, 7, 9, 9},  // AFTER_PLACE
-    {11, 12, 10, 9, 8, 10, 7, 10, 10},  // AFTER_CADENCE
-    {11, 12, 11, 9, 8, 10, 7, 11, 11},  // AFTER_OFF
-    {11, 12, 12, 9, 8, 10, 7, 12, 12},  // AFTER_ON
-    {13, 13, 13, 13, 13, 13, 13, 13, 13},  // AMONG_CHORDS
+__device__ const int NEXT[][10] = {
+    {0, 0, 1, 0, 0, 0, 0, 0, 0, 0},  // NOTHING_YET
+    {1, 1, 1, 1, 1, 1, 1, 1, 0, 1},  // IN_PIECE
+    {2, 2, 3, 2, 2, 2, 2, 2, 2, 2},  // BETWEEN_TRACKS
+    {3, 3, 3, 3, 3, 3, 3, 3, 2, 3},  // IN_TRACK
+    {4, 4, 4, 4, 4, 4, 4, 4, 4, 4},  // FREE_PIECE
+    {5, 5, 5, 5, 5, 5, 5, 5, 5, 5},  // FREE_TRACKS
+    {11, 11, 11, 6, 9, 8, 10, 7, 6, 6},  // NO_KEY_YET
+    {11, 11, 11, 7, 9, 8, 10, 7, 7, 7},  // NO_BAR_YET
+    {11, 11, 11, 8, 9, 8, 10, 7, 8, 8},  // AFTER_BAR
+    {11, 11, 11, 9, 9, 8, 10, 7, 9, 9},  // AFTER_PLACE
+    {11, 11, 11, 10, 9, 8, 10, 7, 10, 10},  // AFTER_CADENCE
+    {11, 11, 11, 11, 9, 8, 10, 7, 11, 11},  // AFTER_NOTE
+    {12, 12, 12, 12, 12, 12, 12, 12, 12, 12},  // AMONG_CHORDS
 };
 
 struct Piece {
@@ -106,7 +102,7 @@ struct Piece {
     int bars_before;
     int begin;
     int length;
-    int number;
+    int rank;
     int heard;
     int struck;
     int closed;
@@ -123,6 +119,7 @@ struct Rules {
     int start;
     int exact;
     int merged;
+    int notes;
     int events;
     int frame_ticks;
     int max_tracks;
@@ -132,4 +129,4 @@ struct Rules {
     int least;
     int longest_piece;
 };
-static_assert(sizeof(Rules) == 48, "sizeof(Rules) is not 48");
+static_assert(sizeof(Rules) == 52, "sizeof(Rules) is not 52");

@@ -20,6 +20,11 @@ EVENTS = [
     *("bar-1", "bar-240", "bar-480", "bar-1920", f"bar-{LAST_TICK}", "bar"),
     *("cadence", "key-0", "key-7"),
 ]
+PARTS = [
+    *(f"{kind}-{pitch}/{part}" for kind in ("off", "to", "on") for pitch in PITCHES
+      for part in (1, 2)),
+    *("at-0", "at-240", "at-480", "bar-480", "bar-1920", "bar", "cadence"),
+]  # fmt: skip
 MESSAGES = [
     "track-end",
     *(f"note-on-{pitch}-{delta}" for pitch in PITCHES for delta in (0, 240, 1920)),
@@ -28,6 +33,7 @@ MESSAGES = [
 ]
 CHORDS = ["rest", "60", "60-64", "60-64-67"]
 KINDS = ("merge", "flatten", "free merge", "free flatten", "event", "chord")
+FIRST_OF_PARTS = 1500  # walks from here on are of events in parts
 LENGTHS = (
     {}, {}, {"length": 1}, {"length": 5}, {"length": 25}, {"bars": 1}, {"bars": 3},
     *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK)),
@@ -51,13 +57,13 @@ class Walk(NamedTuple):
 def walk_of(seed):
     """The walk of a seed."""
     random = Random(seed)
-    kind = KINDS[seed % len(KINDS)]
-    words = {"event": EVENTS, "chord": CHORDS}.get(kind, MESSAGES)
+    kind = KINDS[seed % len(KINDS)] if seed < FIRST_OF_PARTS else "parts"
+    words = {"event": EVENTS, "parts": PARTS, "chord": CHORDS}.get(kind, MESSAGES)
     if random.random() < 0.5:
         words = random.sample(words, len(words) - random.randrange(min(5, len(words))))
     elif random.random() < 0.3:
         words = random.sample(words, random.randrange(len(words)))
-    meter = () if kind == "event" else random.choice(METERS)
+    meter = () if kind in ("event", "parts") else random.choice(METERS)
     lengths = random.choice(LENGTHS)
     options = Options(**lengths, beyond=random.random() < 0.5, meter=meter)
     habits = (random.choice((0, 1, 480, 3000)), random.randrange(4), random.randrange(5))

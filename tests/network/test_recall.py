@@ -299,12 +299,12 @@ class Events:
 
     table = numbered(
         [
-            ("bar", NONE, BAR_LINE, 0, 0, 0),
-            *((f"at-{at}", NONE, PLACE, at, 0, 1) for at in (0, 480, 960)),
-            *((0, p, NOTE_OFF, NONE, 0, 3 + p) for p in range(128)),
-            *((1, p, NOTE_ON, NONE, 0, 131 + p) for p in range(128)),
-            *((f"bar-{ticks}", NONE, BAR_LINE, ticks, 0, 0) for ticks in (1440, 480)),
-            ("cadence", NONE, CADENCE, NONE, 0, 2),
+            ("bar", NONE, BAR_LINE, 0, 0, 0, 0),
+            *((f"at-{at}", NONE, PLACE, at, 0, 1, 0) for at in (0, 480, 960)),
+            *((0, p, NOTE_OFF, NONE, 0, 3 + p, p) for p in range(128)),
+            *((1, p, NOTE_ON, NONE, 0, 131 + p, p) for p in range(128)),
+            *((f"bar-{ticks}", NONE, BAR_LINE, ticks, 0, 0, 0) for ticks in (1440, 480)),
+            ("cadence", NONE, CADENCE, NONE, 0, 2, 0),
         ]
     )
     places: ClassVar = {0: 1, 480: 2, 960: 3}
@@ -649,7 +649,7 @@ def test_words_of_one_kind_say_the_same_but_for_their_pitch(corpora):
         kind = word.split("-")
         by_says.setdefault(says, set()).add((kind[0], kind[1], kind[3]) if pitch != NONE else word)
     assert all(len(kinds) == 1 for kinds in by_says.values())
-    assert message_says("note-on-60-480")[1:] == (60, PLACE, NONE, 480, 128 + 60)
+    assert message_says("note-on-60-480")[1:] == (60, PLACE, NONE, 480, 128 + 60, 0)
 
 
 def test_a_transposed_frame_says_the_same():

@@ -57,7 +57,7 @@ def test_a_walk_keeps_the_rules(vocabulary, limit, longest, most, random):
     words, _ = walk(rules, vocabulary, limit, random, 80)
     begin = length = now = heard = 0
     sounding, notes, last, bare = set(), 0, (None, 0), 0
-    for kind, number in (parse(word) or (None, 0) for word in words):
+    for kind, number, _ in (parse(word) or (None, 0, 0) for word in words):
         if kind == BAR_LINE:
             assert last[0] != AT
             assert last[0] != BAR_LINE or (notes and begin + length <= heard + longest)
@@ -88,10 +88,10 @@ def test_what_pieces_are_made_of_is_allowed(piece, meter):
     tokenizer = EventTokenizer()
     words = tokenizer.words(with_meter(piece, meter))
     vocabulary = Vocabulary([*dict.fromkeys([PIECE_END, *words])])
-    places = [number for kind, number in map(parse, words[:-1]) if kind == AT]
+    places = [number for kind, number, _ in map(parse, words[:-1]) if kind == AT]
     state = State(event_rules(vocabulary, 10**6))
     for before, word in zip(["", *words], words, strict=False):
-        kind, number = parse(word) or (None, 0)
+        kind, number, _ = parse(word) or (None, 0, 0)
         empty = state.notes == 0 and before.startswith("bar")
         length = number or state.length
         if not (kind == BAR_LINE and (empty or length <= min(places))):

@@ -15,6 +15,7 @@ from lstm_music.midi.repair import merge_tracks
 from lstm_music.tokenizers.events import (
     AT,
     BAR_LINE,
+    MOVE,
     EventTokenizer,
     NearestEvent,
     bars_of,
@@ -75,7 +76,7 @@ def test_words_stand_in_a_fixed_order(piece, meter):
     begin = length = 0
     rank = (BAR_LINE, 0)
     place = -1
-    for kind, number in events:
+    for kind, number, _ in events:
         if kind == BAR_LINE:
             assert number != length and rank[0] != AT
             begin, length, place = begin + length, number or length, -1
@@ -149,6 +150,7 @@ def test_time_never_goes_backwards():
     "word",
     [
         *("", "on", "on-128", "off-128", "on--1", "on-060", "bar-0", "bar-01", "at-1 ", "at-1\n"),
+        *("to-60", "to-60/0", "on-60/0", "on-60/17", "at-1/1", "bar/1", "to-128/1", "on-60/"),
         *("note-on-60-1", "track-end", "On-60", "on-6٠", f"at-{LAST_TICK + 1}", "rest"),
     ],
 )
@@ -158,14 +160,16 @@ def test_malformed_words_are_refused(word):
 
 
 def test_a_word_is_read_as_it_is_spelled():
-    for kind, number in (
-        (NOTE_OFF, 0),
-        (NOTE_ON, 127),
-        (AT, LAST_TICK),
-        (BAR_LINE, 1),
-        (BAR_LINE, 0),
+    for event in (
+        (NOTE_OFF, 0, 0),
+        (NOTE_ON, 127, 0),
+        (NOTE_ON, 127, 16),
+        (MOVE, 60, 1),
+        (AT, LAST_TICK, 0),
+        (BAR_LINE, 1, 0),
+        (BAR_LINE, 0, 0),
     ):
-        assert parse(spell(kind, number)) == (kind, number)
+        assert parse(spell(*event)) == event
     assert parse(PIECE_END) is None
 
 

@@ -155,12 +155,13 @@ def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, 
         elif flag == "--representation":
             text += CHOSEN
         parser.add_argument(flag, help=text, default=None, **settings)
-    parser.add_argument(
-        "--drums",
-        action="store_const",
-        const=True,
-        help="keep the drums, MIDI's channel 10, which are left out otherwise",
-    )
+    for flag, text in (
+        ("--parts", "events tell who plays each note, where a corpus has several parts (default: "
+         "events do)"),
+        ("--drums", "keep the drums, MIDI's channel 10 (default: where events tell parts)"),
+    ):  # fmt: skip
+        action = argparse.BooleanOptionalAction
+        parser.add_argument(flag, help=text, default=None, action=action)
 
 
 def reading_from(args: argparse.Namespace) -> Reading:

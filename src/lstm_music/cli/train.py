@@ -255,11 +255,12 @@ def warn_of_skipped(corpus: Corpus, folder: Path) -> None:
         warn(f"skipped {skipped.file}: {skipped.reason}")
     if len(corpus.skipped) > SKIPPED_SHOWN:
         warn(f"skipped {len(corpus.skipped)} files in all: see {folder / 'skipped.csv'}")
-    apart = corpus.tokenizer_json().get("layout") == "flatten"
+    told = corpus.tokenizer_json()
+    apart = told.get("layout") == "flatten" or "parts" in told
     if corpus.drums and len(corpus.drums) < PITCHES and not apart:
         warn(
             "drums and other notes share one track, which samples play as one instrument: "
-            "--tracks flatten keeps them apart"
+            "--representation event keeps them apart"
         )
     if corpus.mended:
         mended = f"mended {len(corpus.mended):,} of the {len(corpus.pieces):,} files"

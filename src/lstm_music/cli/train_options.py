@@ -99,10 +99,14 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit a corpus and the options given, None for those that aren't."""
+    usual = DEFAULTS
+    if given["representation"] == "event" and given["parts"] is not False:
+        usual = DEFAULTS | {"parts": True, "drums": corpus != "bach"}  # whose files have none
     chorales = (corpus, given["representation"]) == ("bach", "event")
     if not chorales or given["optimizer"] not in (None, "adam"):
-        return DEFAULTS
-    return DEFAULTS | BACHS | ({"common_key": None} if given["drums"] else {})  # which have no key
+        return usual
+    keyless = given["drums"] and not usual["parts"]  # drums have no key
+    return usual | BACHS | ({"common_key": None} if keyless else {})
 
 
 def representation_of(args: argparse.Namespace) -> Representation:

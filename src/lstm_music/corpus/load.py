@@ -57,8 +57,8 @@ class Reading:
     """How to read a corpus.
 
     tracks: layout of messages; grid: frames a whole note, None for the corpus's own; drums: keep
-    them; max_pieces: so many MIDI files, drawn by seed, 0 for all; min_count as in MessageReading,
-    the others as in RollReading.
+    them; max_pieces: so many MIDI files, drawn by seed, 0 for all; min_count as in MessageReading;
+    parts: tell them apart, where the corpus has any; the others as in RollReading.
     """
 
     representation: Representation = "message"
@@ -71,6 +71,7 @@ class Reading:
     drums: bool = False
     max_pieces: int = 0
     min_count: int = 0
+    parts: bool = False
 
     def __post_init__(self) -> None:
         of_rolls = {"grid": self.grid, "max-polyphony": self.max_polyphony}
@@ -83,8 +84,10 @@ class Reading:
             raise UserError("--common-key isn't for messages: add --representation event")
         if self.common_key == "C" and self.representation == "event":
             raise UserError("--common-key C is for piano rolls: say A for events")
-        if self.key and self.representation == "event" and self.drums:
-            raise UserError("drums have no key: add --common-key none, or leave out --drums")
+        if self.key and self.representation == "event" and self.drums and not self.parts:
+            raise UserError("drums have no key: add --common-key none, --parts, or --no-drums")
+        if self.parts and self.representation != "event":
+            raise UserError("--parts is for events: add --representation event, or leave it out")
         if self.min_count and self.representation != "message":
             raise UserError("--min-count is for messages: leave it out, or --representation")
 
@@ -97,7 +100,7 @@ class Reading:
         """Return how to read a corpus as messages or events."""
         augment = self.transpose_augment
         if self.representation == "event":
-            return MessageReading("merge", augment, 0, "event", self.key)
+            return MessageReading("merge", augment, 0, "event", self.key, self.parts)
         return MessageReading(self.tracks, augment, self.min_count)
 
     def files_to_text(self) -> str:
@@ -159,7 +162,7 @@ def load_corpus(
             lambda meta, arrays: messages_from_disk(
                 name, key_of(key, meta), meta, arrays, messages
             ),
-            lambda place, folder: prepare_messages(name, folder, found(place), messages),
+            lambda place, folder: prepare_messages(name, folder, partial(found, place), messages),
         )
     return kept_or_made(
         key,

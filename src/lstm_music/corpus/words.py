@@ -1,6 +1,6 @@
 """MIDI files as tokens, of messages or of events: pieces -> words -> ids."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -26,6 +26,7 @@ from lstm_music.tokenizers.messages import (
     NearestWord,
     parse,
 )
+from lstm_music.tokenizers.parts import Player, roster_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 NOTE_LENGTHS_KEPT, VOICES_KEPT = 0.999, 0.99  # of notes: the rest are slips or rare effects
@@ -42,7 +43,7 @@ class MessageReading:
 
     layout: merge of events; augment: see Corpus; min_count: a message that the training split
     holds fewer times becomes the nearest one of the same kind and pitch that it holds as often;
-    common_key: as EventTokenizer's.
+    common_key: as EventTokenizer's; parts: tell them apart, where the corpus has any.
     """
 
     layout: Layout
@@ -50,17 +51,19 @@ class MessageReading:
     min_count: int = 0
     representation: Literal["message", "event"] = "message"
     common_key: CommonKey | None = None
+    parts: bool = False
 
-    def tokenizer(self) -> MessageTokenizer:
-        """Return what makes tokens of pieces."""
+    def tokenizer(self, roster: Sequence[Player] = ()) -> MessageTokenizer:
+        """Return what makes tokens of pieces; roster: their parts."""
         if self.representation == "event":
-            return EventTokenizer(self.common_key)
+            return EventTokenizer(self.common_key, roster)
         return MessageTokenizer(self.layout)
 
     def to_text(self) -> str:
         """Return all of it, as a prepared corpus's key holds it."""
         given = {
             "augment": self.augment, "min-count": self.min_count, "common-key": self.common_key,
+            "parts": self.parts,
         }  # fmt: skip
         changed = "".join(f" {name} {value}" for name, value in given.items() if value)
         return f"{self.representation} {self.layout} {HELD_OUT}{changed}"
@@ -108,8 +111,9 @@ class MessageCorpus(Corpus):
     def tokenizer_json(self) -> dict[str, Any]:
         """As Corpus.tokenizer_json."""
         told = {"name": self.tokenizer.name, "layout": self.tokenizer.layout}
-        key = self.tokenizer.common_key
-        return told | ({"common_key": key} if key else {})
+        key, roster = self.tokenizer.common_key, self.tokenizer.roster
+        told |= {"common_key": key} if key else {}
+        return told | ({"parts": [list(player) for player in roster]} if roster else {})
 
     def habits(self) -> dict[str, int]:
         """As Corpus.habits."""
@@ -148,17 +152,21 @@ class MessageCorpus(Corpus):
 
 
 def prepare_messages(
-    name: str, folder: Path, found: Iterable[Piece | Skipped], reading: MessageReading
+    name: str,
+    folder: Path,
+    found: Callable[[], Iterable[Piece | Skipped]],
+    reading: MessageReading,
 ) -> dict[str, Any]:
     """Tokenize and split pieces; write arrays into a folder and return the rest in JSON.
 
     Raises UserError where no file can be used.
     """
-    tokenizer = reading.tokenizer()
+    roster = roster_of(p for p in found() if isinstance(p, Piece)) if reading.parts else ()
+    tokenizer = reading.tokenizer(roster)
     gathered, habits = Gathered(name), Habits()
     counts = Tally()
     with (folder / "codes").open("w+b") as file:
-        for piece in gathered.usable(found):
+        for piece in gathered.usable(found()):
             codes = tokenizer.codes(piece)
             if codes.max() < 0:
                 gathered.skipped.append(Skipped(piece.name, "has only notes of length zero"))
@@ -184,6 +192,7 @@ def prepare_messages(
     moved = {
         "merged_words": len(merged),
         "merged_tokens": sum(all_counts[word] for word in merged),
+        "parts": roster,
     }
     return gathered.to_json(vocabulary, splits, copies) | habits.to_json() | moved
 
@@ -303,7 +312,7 @@ def messages_from_disk(
     """Return the corpus that was kept. Raises KeyError, TypeError, UserError for anything else."""
     return MessageCorpus(
         **common_fields(name, key, meta, arrays, reading.augment),
-        tokenizer=reading.tokenizer(),
+        tokenizer=reading.tokenizer([Player(*player) for player in meta["parts"]]),
         ids=arrays["ids"],
         offsets=arrays["offsets"],
         longest_note=meta["longest_note"],

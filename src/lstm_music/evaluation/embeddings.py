@@ -108,7 +108,8 @@ def _event_rows(vocabulary: Vocabulary) -> list[tuple[int, int, bool]]:
     """Return row, pitch and whether it is a note-on, of the events that have a pitch."""
     parsed = [(row, events.parse(word)) for row, word in enumerate(vocabulary.words)]
     found = [(row, *event) for row, event in parsed if event is not None]
-    return [(row, pitch, kind == 1) for row, kind, pitch in found if kind <= 1]
+    of_notes = (word for word in found if word[1] in events.OF_NOTES)
+    return [(row, pitch, kind != events.OF_NOTES[0]) for row, kind, pitch, _ in of_notes]
 
 
 def _class_rows(vocabulary: Vocabulary, classes: Array) -> list[tuple[int, int, bool]]:

@@ -22,10 +22,10 @@ from lstm_music.ops.reference.copying import BUCKETS, HIT, LONG, NOTHING
 
 MATCH, LATEST, MOVED, OPENING, LAGS = range(5)  # candidates; from LAGS on, one for each lag
 OF_PHRASES = 3  # the last: a phrase's opening, and the piece's from the third, the fourth phrase on
-REST, PITCH, OPENS, AT, DELTA, RANK, FIELDS = range(7)  # of a row of a word table
+REST, PITCH, OPENS, AT, DELTA, RANK, VOICE, FIELDS = range(8)  # of a row of a word table
 PLACE, BAR_LINE, TRACK_END, CADENCE, NOTE_ON, NOTE_OFF = range(6)  # of OPENS; notes of events
 PITCHES = 129  # that a word's code tells apart: none, 0 to 127
-RANKS = 512  # words that may stand at one place
+RANKS = 8192  # words that may stand at one place
 TRACK = 2**45  # in times: longer than any that words tell of
 SHIFT = 256  # what a difference of pitches is raised by
 NONE = -1
@@ -41,8 +41,9 @@ class RecallRules(NamedTuple):
     line: between bar lines that no word tells of. phrases: OF_PHRASES where words tell of them,
     else 0. same: the code of a bar as long as the last, or NONE. words (V, FIELDS) int64: of each
     word what it says but for its pitch, its lowest pitch or NONE, what it opens, its place in the
-    bar or NONE (of a bar its length, 0 for the last one's), the time until it, and its order at a
-    place. ids (codes,) int32: the word of a code, NONE for no word.
+    bar or NONE (of a bar its length, 0 for the last one's), the time until it, its order at a
+    place, and what it begins or ends: a pitch, or of parts the part. ids (codes,) int32: the word
+    of a code, NONE for no word.
     """
 
     orders: tuple[int, ...]
@@ -86,7 +87,7 @@ class Recall(NamedTuple):
     FIRST, BEGAN, BEGAN_AT,  # when the piece and the phrase began, NONE before, and at which word
     PHRASES, OPENED,  # phrases that are over, and the candidate that tells the opening, as a number
     FRESH, FRESH_PHRASE,  # 1 from where an opening is told anew to its first note
-    SOUNDS,  # which pitches: BITS in each of three numbers
+    SOUNDS,  # which pitches, or parts: BITS in each of three numbers
     _, _, NUMBERS,
 ) = range(23)  # fmt: skip
 BITS = 48
@@ -305,7 +306,7 @@ def open_phrases(m: Recall, word: Sequence[int]) -> None:
     """
     numbers, last, opening = m.numbers, len(m.runs) - OF_PHRASES, opening_of(m)
     if word[OPENS] in (NOTE_ON, NOTE_OFF):
-        number, bit = SOUNDS + word[PITCH] // BITS, 1 << word[PITCH] % BITS
+        number, bit = SOUNDS + word[VOICE] // BITS, 1 << word[VOICE] % BITS
         numbers[number] = (numbers[number] | bit) - bit * (word[OPENS] == NOTE_OFF)
         if word[OPENS] == NOTE_ON:
             numbers[FRESH] = numbers[FRESH_PHRASE] = 0

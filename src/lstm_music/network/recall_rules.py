@@ -32,7 +32,7 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 
 BARS_BEFORE = (1, 2, 4, 8)
 WORDS, FRAMES = (4, 2, 6), (1, 1, 3)  # as RecallRules.orders, of words and of frames
-Says = tuple[Any, int, int, int, int, int]  # a row of a word table, what it says not yet a number
+Says = tuple[Any, int, int, int, int, int, int]  # of a word table, what it says not yet a number
 
 
 def recall_rules(vocabulary: Vocabulary, tokenizer: Mapping[str, Any]) -> RecallRules:
@@ -98,36 +98,38 @@ def event_says(word: str) -> Says:
     """Return the row of an event."""
     event = events.parse(word)
     if event is None:
-        return word, NONE, PLACE, NONE, 0, 0
-    kind, number = event
+        return word, NONE, PLACE, NONE, 0, 0, 0
+    kind, number, part = event
     if kind == events.BAR_LINE:
-        return word, NONE, BAR_LINE, number, 0, 0
+        return word, NONE, BAR_LINE, number, 0, 0, 0
     if kind == events.AT:
-        return word, NONE, PLACE, number, 0, 1
+        return word, NONE, PLACE, number, 0, 1, 0
     if kind == events.KEY:
-        return word, NONE, PLACE, NONE, 0, 0
+        return word, NONE, PLACE, NONE, 0, 0, 0
     if kind == events.CADENCE:
-        return word, NONE, CADENCE, NONE, 0, 2
-    opens = NOTE_ON if kind == midi_piece.NOTE_ON else NOTE_OFF
-    return kind, number, opens, NONE, 0, 3 + messages.PITCHES * kind + number
+        return word, NONE, CADENCE, NONE, 0, 2, 0
+    opens = NOTE_OFF if kind == midi_piece.NOTE_OFF else NOTE_ON
+    order = len(events.OF_NOTES) * part + events.OF_NOTES.index(kind)
+    voice = messages.PITCHES - 1 + part if part else number
+    return (kind, part), number, opens, NONE, 0, 3 + messages.PITCHES * order + number, voice
 
 
 def message_says(word: str) -> Says:
     """Return the row of a message."""
     message = messages.parse(word)
     if message is None:
-        return word, NONE, TRACK_END if word == messages.TRACK_END else PLACE, NONE, 0, 0
+        return word, NONE, TRACK_END if word == messages.TRACK_END else PLACE, NONE, 0, 0, 0
     kind, pitch, delta = message
     place = min(delta, LAST_TICK)
-    return (kind, delta), pitch, PLACE, NONE, place, messages.PITCHES * kind + pitch
+    return (kind, delta), pitch, PLACE, NONE, place, messages.PITCHES * kind + pitch, 0
 
 
 def chord_says(word: str) -> Says:
     """Return the row of a chord: it says how its notes lie above the lowest one."""
     pitches = chords.parse(word)
     if not pitches:
-        return word, NONE, PLACE, NONE, 1, 0
-    return tuple(p - pitches[0] for p in pitches), pitches[0], PLACE, NONE, 1, 0
+        return word, NONE, PLACE, NONE, 1, 0, 0
+    return tuple(p - pitches[0] for p in pitches), pitches[0], PLACE, NONE, 1, 0, 0
 
 
 def frame_of(says: bytes, pitch: int) -> Frames | None:
@@ -152,5 +154,6 @@ def frame_says(frame: Frames) -> Says:
     """Return the row of a frame (88,), as `chord_says`."""
     notes = np.flatnonzero(frame)
     if not len(notes):
-        return b"", NONE, PLACE, NONE, 1, 0
-    return frame[notes[0] : notes[-1] + 1].tobytes(), int(notes[0]) + LOWEST, PLACE, NONE, 1, 0
+        return b"", NONE, PLACE, NONE, 1, 0, 0
+    says = frame[notes[0] : notes[-1] + 1].tobytes()
+    return says, int(notes[0]) + LOWEST, PLACE, NONE, 1, 0, 0

@@ -5,7 +5,7 @@ from lstm_music.sampling import rules
 from lstm_music.sampling.automaton import FIELDS
 from lstm_music.tokenizers.messages import PITCHES
 
-CLASSES = "OFFS TRACK_ENDS PIECE_ENDS ONS CADENCES CHORDS KEYS BARS PLACES"
+CLASSES = "PIECE_ENDS TRACK_ENDS CADENCES CHORDS KEYS BARS NOTES"
 OTHERS = "TOLD UNTOLD NEVER NONE FAR NO_LIMIT SILENT"
 TICKS = ("LAST_TICK", "TICKS_PER_QUARTER", "WHOLE_NOTE")
 

@@ -11,6 +11,7 @@ from lstm_music.network.recall_rules import candidates_of
 from lstm_music.runs.settings import Progress, Settings
 from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.messages import PITCHES, word_parts
+from lstm_music.tokenizers.parts import MOST_PARTS
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.untrusted import dictionary, of_fields, path_text, text, whole_number
 
@@ -93,9 +94,25 @@ def check_events(tokenizer: dict[str, Any], words: Vocabulary) -> None:
         raise ValueError("tokenizer.layout is not merge")
     if tokenizer.get("common_key") not in (None, "A"):
         raise ValueError("tokenizer.common_key isn't A")
-    for word in words.words:
-        events.parse(word)
+    roster = tokenizer.get("parts", [])
+    if not isinstance(roster, list) or len(roster) > MOST_PARTS:
+        raise ValueError("tokenizer.parts is no list of parts")
+    for player in roster:
+        check_player(player)
+    parsed = [event for event in map(events.parse, words.words) if event is not None]
+    if any(part > len(roster) for *_, part in parsed):
+        raise ValueError("a word is of a part that tokenizer.parts hasn't")
+    if roster and any(kind in events.OF_NOTES and not part for kind, _, part in parsed):
+        raise ValueError("a word is of no part, and tokenizer.parts has some")
     check_specials(words, events.SPECIALS)
+
+
+def check_player(player: Any) -> None:
+    """Raise ValueError unless this is a part's name, program, and whether it is drums."""
+    if not isinstance(player, list) or len(player) != 3 or not isinstance(player[2], bool):
+        raise ValueError("tokenizer.parts has one that isn't [name, program, drums]")
+    text(player[0], "tokenizer.parts.name")
+    whole_number(player[1], "tokenizer.parts.program", 0, 127)
 
 
 def check_messages(tokenizer: dict[str, Any], words: Vocabulary) -> None:

@@ -91,9 +91,12 @@ def reading_of(checkpoint: Checkpoint, folder: Path | None) -> Reading:
     """Return how a checkpoint's corpus was read, for which a run's folder knows most."""
     tokenizer = dict(checkpoint.meta["tokenizer"])
     name, layout = tokenizer.pop("name"), tokenizer.pop("layout", Reading.tracks)
+    parts = bool(tokenizer.pop("parts", ()))
     corpus = checkpoint.meta["corpus"]
     augment, drums = int(corpus.get("augment", 0)), corpus.get("drums") is not None
-    reading = Reading(name, tracks=layout, transpose_augment=augment, drums=drums, **tokenizer)
+    reading = Reading(
+        name, tracks=layout, transpose_augment=augment, drums=drums, parts=parts, **tokenizer
+    )
     if folder is None:
         return reading
     try:

@@ -13,7 +13,6 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, WHOLE_NOTE
 from lstm_music.sampling.rules import (
-    ABOVE_LAST,
     AFTER_BAR,
     BAR_LINE,
     BARS,
@@ -24,23 +23,23 @@ from lstm_music.sampling.rules import (
     COMPOSED,
     FAR,
     HEARD_LATELY,
+    IN_ORDER,
     IN_TRACK,
     KEY,
     KEYS,
     LAST_QUARTER,
     LONG_ENOUGH,
     MAY_END,
+    MOVE,
     NEVER,
     NO_LIMIT,
     NONE,
     NOTE_OFF,
     NOTE_ON,
-    OFFS,
-    ONS,
+    NOTES,
     PIECE_END,
     PIECE_ENDS,
     PLACE,
-    PLACES,
     SILENT,
     SOUNDS,
     STRUCK_BEFORE,
@@ -75,7 +74,7 @@ class Piece:
     bars_before: int = 0  # of the pieces before this one
     begin: int = 0  # of events: where the bar began
     length: int = 0  # and its length, 0 before the first one
-    number: int = 0  # the last word's pitch or time
+    rank: int = -1  # of the last word, if it is of a note, among those of a place
     heard: int = 0  # when a note last began or ended
     struck: int = -1  # when one last began
     closed: int = -1  # where the last cadence stood
@@ -100,8 +99,8 @@ def begin(rules: Rules, piece: Piece, sounding: Array) -> None:
     piece.least = rules.least
     piece.bar = piece.measure
     piece.line = piece.bars = 0
-    piece.begin = piece.length = piece.number = piece.heard = 0
-    piece.struck = piece.closed = SILENT
+    piece.begin = piece.length = piece.heard = 0
+    piece.rank = piece.struck = piece.closed = SILENT
     sounding[:] = SILENT
 
 
@@ -213,41 +212,55 @@ def hold(facts: int, needs: int) -> bool:
 
 
 def may_sound(sounding: Array) -> Iterable[int]:
-    """Return pitches among which are all that sound: compiled, that is every pitch."""
+    """Return notes among which are all that sound: compiled, that is every note."""
     return map(int, (sounding != SILENT).nonzero()[0])
+
+
+def first_in_order(rank: int, kind: int) -> int:
+    """Return the first note that a word of some kind may tell after a word of some rank.
+
+    A part has its notes at a place end, move and begin in this order; it moves once.
+    """
+    if rank < 0:
+        return 0
+    part, last = rank // (3 * PITCHES), rank // PITCHES % 3
+    if kind > last:
+        return part * PITCHES
+    if kind == last and kind != MOVE:
+        return part * PITCHES + rank % PITCHES + 1
+    return (part + 1) * PITCHES
 
 
 def allow_notes(
     rules: Rules, piece: Piece, sounding: Array, limit: int, facts: int, longest: Array
 ) -> None:
-    """Write the longest deltas of the ends and beginnings of notes; facts: the piece's."""
-    off, on = int(rules.needs[piece.phase, NOTE_OFF]), int(rules.needs[piece.phase, NOTE_ON])
+    """Write the longest deltas of words of notes; facts: the piece's."""
     left = limit - piece.now if limit >= 0 else FAR
-    silent = facts | STRUCK_BEFORE | ABOVE_LAST
-    longest[OFFS : OFFS + PITCHES] = left if hold(silent, off) else NEVER
-    longest[ONS : ONS + PITCHES] = left - 1 if hold(silent, on) else NEVER
-    for pitch in may_sound(sounding):
-        began = int(sounding[pitch])
-        if began == SILENT:
-            continue
-        pitch_facts = facts | SOUNDS | STRUCK_BEFORE * (began != piece.now) | ABOVE_LAST
-        stays = left
-        if off & SOUNDS:
-            age = began + rules.longest_note - piece.now
-            stays = age if rules.events else min(left, age)
-        longest[OFFS + pitch] = stays if hold(pitch_facts, off) else NEVER
-        longest[ONS + pitch] = left - 1 if hold(pitch_facts, on) else NEVER
-    if off & ABOVE_LAST:
-        longest[OFFS : OFFS + piece.number + 1] = NEVER
-    if on & ABOVE_LAST:
-        longest[ONS : ONS + piece.number + 1] = NEVER
+    silent = facts | STRUCK_BEFORE | IN_ORDER
+    for kind in range(NOTE_ON + 1):
+        needs = int(rules.needs[piece.phase, kind])
+        first, most = NOTES + kind * rules.notes, left - (kind != NOTE_OFF)
+        longest[first : first + rules.notes] = most if hold(silent, needs) else NEVER
+        for note in may_sound(sounding):
+            began = int(sounding[note])
+            if began == SILENT:
+                continue
+            stays = most
+            if kind == NOTE_OFF and needs & SOUNDS:
+                age = began + rules.longest_note - piece.now
+                stays = age if rules.events else min(left, age)
+            note_facts = silent | SOUNDS
+            note_facts -= STRUCK_BEFORE * (began == piece.now)
+            longest[first + note] = stays if hold(note_facts, needs) else NEVER
+        if needs & IN_ORDER:
+            longest[first : first + first_in_order(piece.rank, kind)] = NEVER
 
 
 def any_stops_at(rules: Rules, sounding: Array, tick: int) -> bool:
     """Return whether a note that sounds may end at a tick."""
-    for pitch in may_sound(sounding):
-        can_stop = sounding[pitch] != SILENT and rules.shortest[OFFS + pitch] < NONE
-        if can_stop and sounding[pitch] + rules.longest_note >= tick:
+    for note in may_sound(sounding):
+        can_stop = sounding[note] != SILENT and rules.shortest[NOTES + note] < NONE
+        if can_stop and sounding[note] + rules.longest_note >= tick:
             return True
     return False
 
@@ -265,7 +278,8 @@ def allow_times(
     after = -1 if piece.phase == AFTER_BAR else piece.now - piece.begin
     before = min(piece.length, latest - piece.begin + 1) if hold(facts, place) else NEVER
     first, stop = np.searchsorted(rules.places, after + 1), np.searchsorted(rules.places, before)
-    longest[PLACES + first : PLACES + stop] = 0
+    places = NOTES + 3 * rules.notes
+    longest[places + first : places + stop] = 0
     first_place = int(rules.places[0]) if len(rules.places) > 0 else FAR
     fits = max(piece.begin + piece.length, piece.now) + first_place <= latest
     same = UNTOLD if piece.length > first_place else TOLD
@@ -279,8 +293,8 @@ def any_within(rules: Rules, longest: Array, first: int, stop: int) -> bool:
 
 def any_begins(rules: Rules, longest: Array) -> bool:
     """Return whether a word may come with which a piece can begin."""
-    begins = any_within(rules, longest, ONS, PIECE_ENDS)
-    return begins or any_within(rules, longest, CHORDS, len(longest))
+    begins = any_within(rules, longest, CHORDS, NOTES)
+    return begins or any_within(rules, longest, NOTES + rules.notes, len(longest))
 
 
 def allow(
@@ -320,6 +334,12 @@ def longest_deltas(rules: Rules, piece: Piece, sounding: Array, longest: Array) 
 
 
 # What a word changes -----------------------------------------------------------------------------
+
+
+def rank_of(kind: int, note: int) -> int:
+    """Return which of the words of a place one of a note is, -1 of any other word."""
+    part, pitch = note // PITCHES, note % PITCHES
+    return (part * 3 + kind) * PITCHES + pitch if kind <= NOTE_ON else -1
 
 
 def open_bar(piece: Piece, length: int) -> None:
@@ -362,7 +382,7 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
     """Change a piece to what it is after a word, whether it might come or not; no piece's end."""
     kind, number = int(rules.kinds[id]), int(rules.numbers[id])
     piece.phase = int(rules.next[piece.phase, kind])
-    piece.number = number
+    piece.rank = rank_of(kind, number)
     if kind == TRACK_END:
         piece.tracks += 1
         piece.now = piece.notes = 0
@@ -380,12 +400,14 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
     elif kind <= CHORD:
         piece.heard = piece.now
         piece.notes += kind != NOTE_OFF
-    if kind == NOTE_ON:
-        piece.struck = piece.now
     if kind == CADENCE:
         piece.closed = piece.now
+    if kind == MOVE:
+        part = number // PITCHES * PITCHES
+        sounding[part : part + PITCHES] = SILENT
     if kind <= NOTE_ON:
-        sounding[number] = piece.now if kind == NOTE_ON else SILENT
+        piece.struck = piece.struck if kind == NOTE_OFF else piece.now
+        sounding[number] = SILENT if kind == NOTE_OFF else piece.now
     if kind != CHORD:
         tidy(rules, piece, sounding)
 

@@ -27,7 +27,6 @@ from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import SILENT, Rules
 from lstm_music.sampling.sampler import ROWS as TOGETHER
 from lstm_music.sampling.sampler import new_piece
-from lstm_music.tokenizers.messages import PITCHES
 
 AT_ONCE = 64  # tokens, between which progress is shown
 SHARED = 64  # panels of an output layer from which the threads share it for a piece alone
@@ -80,7 +79,7 @@ def sample_compiled(
         primed, lengths = side_by_side(some)
         B = len(primed)
         drafts = new_pieces[first : first + TOGETHER]
-        sounding = np.full((B, PITCHES), SILENT, np.int64)
+        sounding = np.full((B, rules.notes), SILENT, np.int64)
         x = np.full(B, rules.start, np.int32)
         h, c = (np.zeros((config.layers, B, config.hidden), model.ops.dtype) for _ in range(2))
         pasts = new_recall(recall, most + 1, (B,)) if gate and recall else None
@@ -264,7 +263,7 @@ def _write_some(  # type: ignore[no-untyped-def]
 ):  # fmt: skip
     """Draw up to n tokens of R pieces from position t0 on; number: the first piece's.
 
-    primed (R, …), lengths (R,): their primers. drafts (R,), sounding (R, PITCHES), pasts, x (R,),
+    primed (R, …), lengths (R,): their primers. drafts (R,), sounding (R, notes), pasts, x (R,),
     h, c (L, R, H): where they stand; changed. out (R, n): the ids, left as they are past an end.
     gate, pasts: None without a copy gate. parts: threads that share the output layer.
     """

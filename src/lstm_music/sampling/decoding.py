@@ -18,7 +18,7 @@ from lstm_music.midi.piece import (
     Piece,
     no_phrases,
 )
-from lstm_music.midi.repair import repaired_tracks, tidy_track
+from lstm_music.midi.repair import repair_track, tidy_track
 from lstm_music.midi.roll import piece_of_frames, ticks_per_step
 from lstm_music.sampling.automaton import Piece as Making
 from lstm_music.sampling.automaton import advance, begin, extend, limit_of, line_after, next_bar
@@ -49,9 +49,9 @@ def decode(
     offset, sharps = 0, None
     made = [(group, replace(state)) for group, state in pieces_in(ids, rules, options)]
     for n, (group, state) in enumerate(made):
-        piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
+        piece = tokenizer.piece([vocabulary.word(id) for id in group], name, silent=True)
         tidy = [tidy_track(t, rules.longest_note, rules.most_notes) for t in piece.tracks]
-        end = max((int(track[-1, TICK]) for track in tidy), default=0)
+        end = max((int(track[-1, TICK]) for track in tidy if len(track)), default=0)
         line = next_bar(state) if rules.merged else line_after(end, state.bar, state.line)
         # A note without an end rings on, but not into the next piece.
         until = line if n < len(made) - 1 else LAST_TICK
@@ -64,9 +64,15 @@ def decode(
         phrases.append(np.minimum(piece.phrases, until) + np.int32(offset))
         offset += line
         sharps = piece.sharps if sharps is None else sharps  # of the first
-    whole = [np.concatenate(parts) for parts in tracks]
-    told = np.unique(np.concatenate(phrases))
-    return Piece(name, whole, meter=np.concatenate(meters), phrases=told, sharps=sharps)
+    whole = [np.concatenate(track) for track in tracks]
+    heard = [number for number, track in enumerate(whole) if len(track)]
+    who = [tokenizer.roster[number] for number in heard] if tokenizer.roster else []
+    drums = tuple(player.drums for player in who)
+    return Piece(
+        name, [whole[number] for number in heard], meter=np.concatenate(meters),
+        drums=drums if any(drums) else (), parts=tuple(player.part for player in who),
+        phrases=np.unique(np.concatenate(phrases)), sharps=sharps,
+    )  # fmt: skip
 
 
 def pieces_in(
@@ -180,4 +186,12 @@ def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
         kept[:, TICK] = np.minimum(kept[:, TICK], limit)
         shorter.append(kept)
     phrases = np.unique(np.minimum(piece.phrases, limit))
-    return replace(piece, tracks=repaired_tracks(shorter), phrases=phrases)
+    tracks = [repair_track(track) for track in shorter]
+    heard = [n for n, track in enumerate(tracks) if len(track)]
+    return replace(
+        piece,
+        tracks=[tracks[n] for n in heard],
+        phrases=phrases,
+        parts=tuple(piece.parts[n] for n in heard if piece.parts),
+        drums=tuple(piece.drums[n] for n in heard if piece.drums),
+    )

@@ -24,7 +24,7 @@ from lstm_music.ops.philox import split_seed
 from lstm_music.sampling.automaton import FIELDS, Piece
 from lstm_music.sampling.device_recall import DeviceRecall
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import NUMBERS, SILENT, Rules
+from lstm_music.sampling.rules import NOTES, NUMBERS, SILENT, Rules
 from lstm_music.sampling.sampler import ROWS, most_of, new_piece
 from lstm_music.tokenizers.messages import PITCHES
 
@@ -89,7 +89,7 @@ class DeviceRules:
             row[: len(primer)] = primer
         pieces = [new_piece(rules, options, primer)[0] for primer in primers]
         pieces += [Piece(ended=1)] * (N - len(primers))
-        sounding = np.full((N, PITCHES), SILENT)
+        sounding = np.full((N, rules.notes), SILENT)
         self.ended = np.arange(N) >= len(primers)
         numbers = {name: getattr(rules, name) for name in NUMBERS}
         words = (rules.kinds, rules.numbers, rules.steps, rules.classes, rules.deltas)
@@ -104,12 +104,13 @@ class DeviceRules:
         )
         self.pieces = ops.asarray(packed_pieces(pieces), np.uint8)
         self.allowed = ops.xp.zeros((N, self.V), np.uint8)
+        self.classes = NOTES + 3 * rules.notes + 2  # for all places two numbers do
 
     def mask(self) -> None:
         """Write the words that may follow to allowed (N, V)."""
         self.ops.launch(
             "rules", "rules_forward", (self.N,), (PITCHES,),
-            *self.words, self.pieces, self.sounding, self.allowed,
+            *self.words, self.pieces, self.sounding, self.allowed, shared=self.classes * 4,
         )  # fmt: skip
 
     def advance(

@@ -24,30 +24,33 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 # The table ---------------------------------------------------------------------------------------
 
 KINDS = (
-    "NOTE_OFF", "NOTE_ON", "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "TRACK_END", "PIECE_END",
+    "NOTE_OFF", "MOVE", "NOTE_ON",  # of notes, in the order in which a part has them at a place
+    "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "TRACK_END", "PIECE_END",
 )  # fmt: skip
-NOTE_OFF, NOTE_ON, CHORD, PLACE, BAR_LINE, CADENCE, KEY, TRACK_END, PIECE_END = range(len(KINDS))
+(
+    NOTE_OFF, MOVE, NOTE_ON, CHORD, PLACE, BAR_LINE, CADENCE, KEY, TRACK_END, PIECE_END,
+) = range(len(KINDS))  # fmt: skip
 
 PHASES = (
     "NOTHING_YET", "IN_PIECE",  # messages of merged tracks
     "BETWEEN_TRACKS", "IN_TRACK",  # of tracks that follow one another
     "FREE_PIECE", "FREE_TRACKS",  # the same with --free
     "NO_KEY_YET", "NO_BAR_YET",  # events
-    "AFTER_BAR", "AFTER_PLACE", "AFTER_CADENCE", "AFTER_OFF", "AFTER_ON",
+    "AFTER_BAR", "AFTER_PLACE", "AFTER_CADENCE", "AFTER_NOTE",
     "AMONG_CHORDS",
 )  # fmt: skip
 (
     NOTHING_YET, IN_PIECE, BETWEEN_TRACKS, IN_TRACK, FREE_PIECE, FREE_TRACKS,
     NO_KEY_YET, NO_BAR_YET,
-    AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_OFF, AFTER_ON,
+    AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_NOTE,
     AMONG_CHORDS,
 ) = range(len(PHASES))  # fmt: skip
 
 FACTS = (
-    # Of a pitch:
+    # Of a note:
     "SOUNDS",
     "STRUCK_BEFORE",  # not just now: again and again would never get on
-    "ABOVE_LAST",  # above the pitch of the last word
+    "IN_ORDER",  # after the last word's, by part, kind of word and pitch
     # Of the piece:
     "COMPOSED",  # something is written beyond a primer that doesn't count
     "MAY_END",  # as far as the length that was asked for goes
@@ -59,7 +62,7 @@ FACTS = (
     "IMPOSSIBLE",  # is never true
 )
 (
-    SOUNDS, STRUCK_BEFORE, ABOVE_LAST,
+    SOUNDS, STRUCK_BEFORE, IN_ORDER,
     COMPOSED, MAY_END, LONG_ENOUGH, LAST_QUARTER, TRACK_DONE, TRACK_ROOM, HEARD_LATELY, IMPOSSIBLE,
 ) = (1 << n for n in range(len(FACTS)))  # fmt: skip
 
@@ -85,17 +88,12 @@ MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there
     NO_KEY_YET: {KEY: 0},
     NO_BAR_YET: {BAR_LINE: 0},
     AFTER_BAR: {PLACE: 0, BAR_LINE: HEARD_LATELY},
-    AFTER_PLACE: {NOTE_OFF: SOUNDS, NOTE_ON: 0, CADENCE: 0},
-    AFTER_CADENCE: {NOTE_OFF: SOUNDS, NOTE_ON: 0},
-    AFTER_OFF: {
-        NOTE_OFF: SOUNDS | ABOVE_LAST,
-        NOTE_ON: 0,
-        PLACE: 0,
-        BAR_LINE: 0,
-        PIECE_END: COMPOSED | MAY_END,
-    },
-    AFTER_ON: {
-        NOTE_ON: ABOVE_LAST,
+    AFTER_PLACE: {NOTE_OFF: SOUNDS, MOVE: 0, NOTE_ON: 0, CADENCE: 0},
+    AFTER_CADENCE: {NOTE_OFF: SOUNDS, MOVE: 0, NOTE_ON: 0},
+    AFTER_NOTE: {
+        NOTE_OFF: SOUNDS | IN_ORDER,
+        MOVE: IN_ORDER,
+        NOTE_ON: IN_ORDER,
         PLACE: 0,
         BAR_LINE: 0,
         PIECE_END: COMPOSED | MAY_END,
@@ -109,13 +107,14 @@ LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
     (BETWEEN_TRACKS, IN_TRACK): {NOTE_ON: IN_TRACK, TRACK_END: BETWEEN_TRACKS},
     (FREE_PIECE,): {},
     (FREE_TRACKS,): {},
-    (NO_KEY_YET, NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_OFF, AFTER_ON): {
+    (NO_KEY_YET, NO_BAR_YET, AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_NOTE): {
         KEY: NO_BAR_YET,
         BAR_LINE: AFTER_BAR,
         PLACE: AFTER_PLACE,
         CADENCE: AFTER_CADENCE,
-        NOTE_OFF: AFTER_OFF,
-        NOTE_ON: AFTER_ON,
+        NOTE_OFF: AFTER_NOTE,
+        MOVE: AFTER_NOTE,
+        NOTE_ON: AFTER_NOTE,
     },
     (AMONG_CHORDS,): {},
 }
@@ -139,10 +138,9 @@ def next_table() -> Array:
 
 # Words and rules ---------------------------------------------------------------------------------
 
-# The first class of the words of each kind.
-OFFS, ONS, PIECE_ENDS, TRACK_ENDS = 0, PITCHES, 2 * PITCHES, 2 * PITCHES + 1
-CADENCES, CHORDS, KEYS, BARS, PLACES = range(TRACK_ENDS + 1, TRACK_ENDS + 6)
-FIRST_CLASS = (OFFS, ONS, CHORDS, PLACES, BARS, CADENCES, KEYS, TRACK_ENDS, PIECE_ENDS)
+# The classes: one of the words of each of these kinds; of a note, NOTES + kind * notes + note; behind
+# the notes of all three kinds, one of each place.
+PIECE_ENDS, TRACK_ENDS, CADENCES, CHORDS, KEYS, BARS, NOTES = range(7)
 TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
 NEVER = -1  # as the longest delta of a class: none of its words
 NONE = 2**31 - 1  # as a word's delta: it never comes; as the shortest of a class: no word does
@@ -159,13 +157,14 @@ class Rules(NamedTuple):
     needs, next: the table. phase: in which a piece begins; start: the id of the start symbol, which
     also ends a piece, -1 without one. exact: the id that is as likely as the network says, whatever
     is cut, -1 for none: a cadence, else phrases would end only where that is sure. merged: tracks
-    are one, or there is but one. events: bars are told by words; frame_ticks: how long a chord
+    are one, or there is but one. notes: how many the words tell apart, which begin with those of
+    the first part, PITCHES of each. events: bars are told by words; frame_ticks: how long a chord
     lasts, 0 without chords: a length in frames holds exactly. longest_note, in ticks; rings: the
     age at which a note ends by itself; most_notes: how many may sound at once in a track. least:
     ticks of a piece without a length at least. longest_piece: the ticks from which on it ends with
     its phrase, 0 for never.
 
-    By id, (V,): kinds of words, numbers (pitch, place or a bar's length), steps (ticks until it, or
+    By id, (V,): kinds of words, numbers (note, place or a bar's length), steps (ticks until it, or
     of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
     words. places (P,): in a bar, of events.
     """
@@ -176,6 +175,7 @@ class Rules(NamedTuple):
     start: int
     exact: int
     merged: bool
+    notes: int
     events: bool
     frame_ticks: int
     max_tracks: int
@@ -195,7 +195,7 @@ class Rules(NamedTuple):
 
 # The fields of Rules that are numbers, as kernels have them.
 NUMBERS = (
-    "phase", "start", "exact", "merged", "events", "frame_ticks",
+    "phase", "start", "exact", "merged", "notes", "events", "frame_ticks",
     "max_tracks", "longest_note", "rings", "most_notes", "least", "longest_piece",
 )  # fmt: skip
 
@@ -253,14 +253,19 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     A piece begins with its key, where words tell it, and a bar that says its length. In a bar
     places come in ascending order, at each of them at least a note ends or begins, first the ends,
     then the beginnings, by ascending pitch; before them a cadence may stand.
-    Only notes that sound end. A piece ends after notes. Bars without any follow one another for the
+    Only notes that sound end. Of several parts each has its turn, ends before beginnings, and a
+    note that it moves to ends what it sounds; as many as like may sound. A piece ends after notes. Bars without any follow one another for the
     length of the longest note at most, and don't begin a piece. Raises ValueError for a vocabulary
     that holds other words.
     """
-    kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, CADENCE, KEY, PIECE_END)
-    table = [events.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
-    kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
-    kinds = np.array(kind_of, np.int32)[kinds]
+    kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, CADENCE, KEY, MOVE, PIECE_END)
+    table = [events.parse(word) or (len(kind_of) - 1, 0, 0) for word in vocabulary.words]
+    kinds, numbers, parts = np.array(table, np.int32).reshape(-1, 3).T
+    kinds, numbers = (
+        np.array(kind_of, np.int32)[kinds],
+        numbers + np.maximum(parts - 1, 0) * PITCHES,
+    )
+    notes = (int(numbers[kinds <= NOTE_ON].max(initial=0)) // PITCHES + 1) * PITCHES
     places = np.unique(numbers[kinds == PLACE])
     among = np.where(kinds == PLACE, np.searchsorted(places, numbers), 0)
     deltas = np.zeros_like(numbers)
@@ -269,13 +274,13 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     deltas[is_bar & (numbers == events.SAME)] = UNTOLD
     offsets = np.where(kinds <= NOTE_ON, numbers, among)
     phase = NO_KEY_YET if (kinds == KEY).any() else NO_BAR_YET
-    rules = _rules(vocabulary, phase, kinds, numbers, 0 * numbers, offsets, deltas, places)
+    rules = _rules(vocabulary, phase, kinds, numbers, 0 * numbers, offsets, deltas, places, notes)
     # At the longest age notes may still end by their word.
     cadence = vocabulary.get(events.spell(events.CADENCE, 0))
     return rules._replace(
         exact=-1 if cadence is None else cadence, events=True, max_tracks=1,
         longest_note=longest_note, rings=longest_note + 1,
-        most_notes=most_notes,
+        most_notes=notes if (kinds == MOVE).any() else most_notes,
     )  # fmt: skip
 
 
@@ -297,7 +302,7 @@ def _message(word: str) -> tuple[int, int, int]:
     if message is None:
         return PIECE_END if word == messages.PIECE_END else TRACK_END, 0, 0
     kind, pitch, delta = message
-    return kind, pitch, min(delta, LAST_TICK)
+    return (NOTE_OFF, NOTE_ON)[kind], pitch, min(delta, LAST_TICK)
 
 
 def _rules(
@@ -309,14 +314,19 @@ def _rules(
     offsets: Array,
     deltas: Array,
     places: Array | None = None,
+    notes: int = PITCHES,
 ) -> Rules:
     """Return rules without habits. offsets (V,): from the first class of a word's kind."""
     places = np.zeros(0, np.int32) if places is None else places
-    classes = np.array(FIRST_CLASS)[kinds] + offsets
-    if phase not in (FREE_PIECE, FREE_TRACKS):  # a note that no word ends isn't to begin
-        ends = np.isin(numbers, numbers[kinds == NOTE_OFF])
+    offs, moves, ons, at = (NOTES + n * notes for n in range(4))
+    others = (BARS, CADENCES, KEYS, TRACK_ENDS, PIECE_ENDS)
+    classes = np.array([offs, moves, ons, CHORDS, at, *others])[kinds] + offsets
+    if phase not in (FREE_PIECE, FREE_TRACKS) and not (kinds == MOVE).any():
+        ends = np.isin(
+            numbers, numbers[kinds == NOTE_OFF]
+        )  # a note that no word ends isn't to begin
         deltas = np.where((kinds == NOTE_ON) & ~ends, NONE, deltas)
-    shortest = np.full(PLACES + len(places), NONE, np.int32)
+    shortest = np.full(at + len(places), NONE, np.int32)
     np.minimum.at(shortest, classes, deltas)
     start = vocabulary.get(messages.PIECE_END)
     kinds, numbers, steps, classes, deltas, places = (
@@ -324,7 +334,7 @@ def _rules(
     )
     return Rules(
         needs_table(), next_table(), phase, -1 if start is None else start, exact=-1,
-        merged=True, events=False, frame_ticks=0,
+        merged=True, notes=notes, events=False, frame_ticks=0,
         max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST, longest_piece=0,
         kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,
         shortest=shortest, places=places,

@@ -21,7 +21,6 @@ from lstm_music.sampling.automaton import Piece, advance, bars_in, begin, extend
 from lstm_music.sampling.copying import Copies, Past, copied, copies_of, ids_that
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import SHORTEST, SILENT, Rules
-from lstm_music.tokenizers.messages import PITCHES
 
 WHOLE_PIECE = 2000  # tokens at most where no length is asked for
 WITHIN_LIMIT = 20_000  # messages at most where a length in ticks is, or
@@ -35,10 +34,10 @@ DRAWS = 1024  # random numbers made at once
 def new_piece(rules: Rules, options: Options, primer: Sequence[int] = ()) -> tuple[Piece, Array]:
     """Return a piece before its first word, bound to what was asked for.
 
-    primer: how it begins. Returns also what sounds, (128,): the tick at which a pitch began.
+    primer: how it begins. Returns also what sounds, (notes,): the tick at which a note began.
     """
     line, bar = options.line_and_bar
-    piece, sounding = Piece(measure=bar), np.full(PITCHES, SILENT, np.int64)
+    piece, sounding = Piece(measure=bar), np.full(rules.notes, SILENT, np.int64)
     begin(rules, piece, sounding)
     piece.line = line
     end, n = replace(piece), 0

@@ -32,6 +32,7 @@ from lstm_music.tokenizers.messages import (
     parse,
     spell,
 )
+from lstm_music.tokenizers.parts import Player
 
 
 class TokenComposer(Composer[Ids]):
@@ -135,7 +136,9 @@ class EventComposer(TokenComposer):
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        self.tokenizer = EventTokenizer(checkpoint.meta["tokenizer"].get("common_key"))
+        told = checkpoint.meta["tokenizer"]
+        roster = [Player(*player) for player in told.get("parts", ())]
+        self.tokenizer = EventTokenizer(told.get("common_key"), roster)
 
     def opening_of(self, path: Path, warn: Warn) -> Opening:
         """As Composer.opening_of, unseen places and bars replaced by the nearest seen.

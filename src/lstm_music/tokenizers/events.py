@@ -2,14 +2,16 @@
 
 `bar-1920` opens a bar of so many ticks and `bar` one as long as the last, `at-480` goes to a place
 in it, and there stand first the notes that end, `off-60`, then those that begin, `on-64`, each by
-ascending pitch. All tracks are merged. A pickup is a short bar, `bar-480`. Where a piece tells of
-its phrases, `cadence` stands at the last place of each, before its notes. In a common key a piece
-begins with `key-7`: what is written in C sounds in G.
+ascending pitch, of all tracks merged. In parts, each has its turn: part 2 moves to a note, `to-64/2`,
+which ends what it sounds; other notes end, `off-60/2`, before it or begin, `on-67/2`, after it. A
+pickup is a short bar, `bar-480`. Where a piece tells of its phrases, `cadence` stands at the last
+place of each, before its notes. In a common key a piece begins with `key-7`: what is written in C
+sounds in G.
 """
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -24,43 +26,61 @@ from lstm_music.midi.piece import (
     PITCH,
     TICK,
     WHOLE_NOTE,
+    Messages,
     Piece,
     no_meter,
     no_phrases,
 )
-from lstm_music.midi.repair import repaired_tracks
+from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.midi.roll import CommonKey, estimate_key, frames_of
-from lstm_music.tokenizers.messages import NUMBER, PIECE_END, Codes, MessageTokenizer, Row
+from lstm_music.tokenizers.messages import (
+    NUMBER,
+    PIECE_END,
+    PITCHES,
+    Codes,
+    MessageTokenizer,
+    Row,
+)
+from lstm_music.tokenizers.parts import MOST_PARTS, Player, parts_of, players_of
 
-AT, BAR_LINE, CADENCE, KEY = 2, 3, 4, 5  # kinds of words, beside NOTE_OFF and NOTE_ON
-KINDS = ("off", "on", "at", "bar", "cadence", "key")
+AT, BAR_LINE, CADENCE, KEY, MOVE = range(2, 7)  # kinds of words, beside NOTE_OFF and NOTE_ON
+KINDS = ("off", "on", "at", "bar", "cadence", "key", "to")
+OF_NOTES = (NOTE_OFF, MOVE, NOTE_ON)  # in the order in which a part has them at a place
 SPECIALS = (PIECE_END,)  # it gets id 0 and is the start symbol too
 SAME = 0  # in place of a bar's length: that of the last
-WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}")
-HIGHEST = (127, 127, LAST_TICK, LAST_TICK, 0, 11)  # number of each kind
+WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}(?:/{NUMBER})?")
+HIGHEST = (127, 127, LAST_TICK, LAST_TICK, 0, 11, 127)  # number of each kind
 COMMON_GRID = 16  # frames a whole note, by which a key is estimated
 
 
-def spell(kind: int, number: int) -> str:
-    """Return the word of a kind: a pitch, a place in a bar or a bar's length in ticks, or a key."""
+def spell(kind: int, number: int, part: int = 0) -> str:
+    """Return the word of a kind: a pitch, a place in a bar or a bar's length in ticks, or a key.
+
+    part: whose note it is, from 1; 0 of merged ones.
+    """
     alone = kind == CADENCE or (kind, number) == (BAR_LINE, SAME)
-    return KINDS[kind] if alone else f"{KINDS[kind]}-{number}"
+    return KINDS[kind] if alone else f"{KINDS[kind]}-{number}" + f"/{part}" * (part > 0)
 
 
-def parse(word: str) -> tuple[int, int] | None:
-    """Return a word's kind, 0 to 5, and its number; None for the piece's end.
+def parse(word: str) -> tuple[int, int, int] | None:
+    """Return a word's kind, 0 to 6, its number and its part, 0 for none; None for the piece's end.
 
     Raises ValueError for anything else.
     """
     if word == PIECE_END:
         return None
-    if word in KINDS[BAR_LINE:KEY]:
-        return KINDS.index(word), SAME
+    if word in ("bar", "cadence"):
+        return KINDS.index(word), SAME, 0
     match = WORD.fullmatch(word)
-    kind, number = (KINDS.index(match[1]), int(match[2])) if match else (AT, -1)
-    if number < (kind == BAR_LINE) or kind == CADENCE or number > HIGHEST[kind]:
+    if match is None:
         raise ValueError(f"not an event: {word!r}")
-    return kind, number
+    kind, number, part = KINDS.index(match[1]), int(match[2]), int(match[3] or 0)
+    fits = (kind == BAR_LINE) <= number <= HIGHEST[kind] and kind != CADENCE
+    least = match[3] is not None or kind == MOVE
+    most = MOST_PARTS if kind in OF_NOTES else 0
+    if not fits or not least <= part <= most:
+        raise ValueError(f"not an event: {word!r}")
+    return kind, number, part
 
 
 class EventTokenizer(MessageTokenizer):
@@ -68,38 +88,60 @@ class EventTokenizer(MessageTokenizer):
 
     common_key: A to write pieces in C major and A minor, None as they sound. A piece's key is that
     of its signature; where it has none, or one that is more than a fifth from the estimated key (so
-    many files say C), that.
+    many files say C), that. roster: who plays each part; none merges all tracks.
     """
 
     name: ClassVar[str] = "event"
     specials: ClassVar[tuple[str, ...]] = SPECIALS
 
-    def __init__(self, common_key: CommonKey | None = None) -> None:
+    def __init__(self, common_key: CommonKey | None = None, roster: Sequence[Player] = ()) -> None:
         super().__init__("merge")
-        self.common_key = common_key
+        self.common_key, self.roster = common_key, tuple(roster)
         self.always = [spell(KEY, key) for key in range(12)] if common_key else []
 
     def codes(self, piece: Piece) -> Codes:
-        """Return a piece's words as codes (n,): number · 6 + kind, the piece's end -1."""
+        """Return a piece's words as codes (n,): (part · 128 + number) · 7 + kind, the end -1.
+
+        Of what isn't a note, number · 7 + kind.
+        """
         (track,) = self.tracks(piece)
         if not len(track):
             return np.array([-1], np.int64)
         key = self.key_of(piece)
         said_first = np.array([] if key is None else [key * len(KINDS) + KEY], np.int64)
-        starts, lengths = bars_of(piece.meter, int(track[-1, TICK]))
-        ticks = np.unique(track[:, TICK]).astype(np.int64)
+        notes = self.part_notes(piece, track, sounding_above(key or 0))
+        starts, lengths = bars_of(piece.meter, int(notes[-1, 0]))
+        ticks = np.unique(notes[:, 0])
         places = ticks - starts[np.searchsorted(starts, ticks, side="right") - 1]
-        pitches = track[:, PITCH].astype(np.int64) - sounding_above(key or 0)
-        notes = pitches * len(KINDS) + track[:, KIND]
         said = np.where(np.diff(lengths, prepend=SAME), lengths, SAME)
         last = np.searchsorted(ticks, piece.phrases)
         closing = ticks[np.unique(last[last > 0]) - 1]
         cadences = np.full(len(closing), CADENCE)
-        codes = [said * len(KINDS) + BAR_LINE, places * len(KINDS) + AT, cadences, notes]
-        when = np.concatenate([starts, ticks, closing, track[:, TICK]])
+        codes = [said * len(KINDS) + BAR_LINE, places * len(KINDS) + AT, cadences, notes[:, 1]]
+        when = np.concatenate([starts, ticks, closing, notes[:, 0]])
         rank = np.repeat(np.arange(len(codes)), [len(part) for part in codes])
         in_order: Codes = np.concatenate(codes)[np.lexsort((rank, when))]
         return np.concatenate([said_first, in_order, [-1]])
+
+    def part_notes(self, piece: Piece, merged: Messages, above: int) -> npt.NDArray[np.int64]:
+        """Return when, and the codes of, the words of notes (n, 2), in order.
+
+        merged: the messages of all tracks; above: semitones by which they sound above what is
+        written.
+        """
+        if not self.roster:
+            codes = (merged[:, PITCH].astype(np.int64) - above) * len(KINDS) + merged[:, KIND]
+            return np.stack([merged[:, TICK].astype(np.int64), codes], axis=1)
+        rows = []
+        numbers = parts_of(players_of(piece), self.roster)
+        for part in sorted({*numbers}):
+            own = [t for t, number in zip(piece.tracks, numbers, strict=True) if number == part]
+            track = merge_tracks(Piece("", own)) if len(own) > 1 else own[0]
+            high = 0 if self.roster[part].drums else above
+            for tick, order, kind, pitch in moves_of(track):
+                note = (part + 1) * PITCHES + pitch - high
+                rows.append((tick, part, order, pitch, note * len(KINDS) + kind))
+        return np.array([(tick, code) for tick, *_, code in sorted(rows)], np.int64).reshape(-1, 2)
 
     def key_of(self, piece: Piece) -> int | None:
         """Return the key to which C is written, 0 (C) to 11; None without a common one.
@@ -108,34 +150,44 @@ class EventTokenizer(MessageTokenizer):
         """
         if self.common_key is None:
             return None
-        tonic, mode = estimate_key(frames_of(piece, COMMON_GRID)[0])
+        drums = piece.drums or (False,) * len(piece.tracks)
+        tuned = Piece("", [t for t, drum in zip(piece.tracks, drums, strict=True) if not drum])
+        tonic, mode = estimate_key(frames_of(tuned, COMMON_GRID)[0])
         key = (tonic + 3 * (mode == "minor")) % 12
         if piece.sharps is not None and (7 * piece.sharps - key) % 12 in (0, 5, 7):
             key = 7 * piece.sharps % 12
-        pitches = np.concatenate([track[:, PITCH] for track in piece.tracks]) - sounding_above(key)
-        return key if pitches.min() >= 0 and pitches.max() <= 127 else 0
+        pitches = merge_tracks(tuned)[:, PITCH] - sounding_above(key)
+        fits = not len(pitches) or (pitches.min() >= 0 and pitches.max() <= 127)
+        return key if fits else 0
 
     def spelled(self, code: int) -> str:
         """Return the word of a code."""
-        return PIECE_END if code < 0 else spell(code % len(KINDS), code // len(KINDS))
+        if code < 0:
+            return PIECE_END
+        number, kind = divmod(code, len(KINDS))
+        part, pitch = divmod(number, PITCHES)
+        return spell(kind, pitch, part) if kind in OF_NOTES else spell(kind, number)
 
     def transpose(self, word: str, semitones: int) -> str | None:
         """Return a word with its pitch moved, if it has one; None where that leaves 0-127."""
-        kind, number = parse(word) or (AT, 0)
-        if kind > NOTE_ON:  # a piece in a common key leaves it
+        kind, number, part = parse(word) or (AT, 0, 0)
+        drums = part > 0 and self.roster[part - 1].drums
+        if kind not in OF_NOTES or drums:  # a piece in a common key leaves it
             return word
-        return spell(kind, number + semitones) if 0 <= number + semitones <= 127 else None
+        return spell(kind, number + semitones, part) if 0 <= number + semitones <= 127 else None
 
-    def piece(self, words: Iterable[str], name: str) -> Piece:
-        """Decode words, whatever their order, into a piece of one repaired track, or none.
+    def piece(self, words: Iterable[str], name: str, silent: bool = False) -> Piece:
+        """Decode words, whatever their order, into a piece of repaired tracks, or none.
 
         A piece-end that comes first is the start symbol; the next one ends the piece. What lies
         before where the piece stands already happens there, and a bar begins no earlier; time
         stops at LAST_TICK. A bar as long as the last is of 4/4 where there was none. A phrase ends
         at the place after its cadence, or with the piece. A note that a key would move out of 0-127
-        is left out. Raises ValueError for what isn't a word of this representation.
+        is left out. silent: parts without a note have a track, too. Raises ValueError for what
+        isn't a word of this representation.
         """
-        rows: list[Row] = []
+        rows: list[list[Row]] = [[] for _ in range(1 + len(self.roster))]
+        sounding: list[set[int]] = [set() for _ in rows]
         above, sharps = 0, None
         closing: list[int] = []
         bars: list[tuple[int, int]] = []
@@ -146,7 +198,7 @@ class EventTokenizer(MessageTokenizer):
                 if index > 0:
                     break
                 continue
-            kind, number = event
+            kind, number, part = event
             if kind == BAR_LINE:
                 begin = now = min(max(begin + length, now), LAST_TICK)
                 length = number or length or WHOLE_NOTE
@@ -157,11 +209,61 @@ class EventTokenizer(MessageTokenizer):
                 above, sharps = sounding_above(number), (7 * number + 5) % 12 - 5
             elif kind == AT:
                 now = min(max(begin + number, now), LAST_TICK)
-            elif 0 <= number + above <= 127:
-                rows.append((now, kind, number + above))
-        tracks = repaired_tracks([np.array(rows, np.int32).reshape(-1, 3)])
-        phrases = phrases_of(tracks[0][:, TICK], closing) if tracks else no_phrases()
-        return Piece(name, tracks, meter=meter_of(bars), phrases=phrases, sharps=sharps)
+            elif part < len(rows):
+                high = 0 if part and self.roster[part - 1].drums else above
+                add_note(rows[part], sounding[part], now, kind, number + high)
+        return self.piece_of(rows, name, bars, closing, sharps, silent)
+
+    def piece_of(
+        self, rows: Sequence[list[Row]], name: str, bars: Sequence[tuple[int, int]],
+        closing: Sequence[int], sharps: int | None, silent: bool,
+    ) -> Piece:  # fmt: skip
+        """Return a piece of what words told of each part (1 + parts), the first of no part."""
+        messages = [np.array(row, np.int32).reshape(-1, 3) for row in rows]
+        first = silent and bool(self.roster)  # the words of no part are none of its parts
+        tracks = {part: repair_track(own) for part, own in enumerate(messages)}
+        tracks = {k: track for k, track in tracks.items() if len(track) or (silent and k >= first)}
+        ticks = np.unique(np.concatenate([no_phrases(), *(t[:, TICK] for t in tracks.values())]))
+        phrases = phrases_of(ticks, closing) if len(ticks) else no_phrases()
+        who = [self.roster[k - 1] if k else Player() for k in tracks] if self.roster else []
+        drums = tuple(player.drums for player in who)
+        return Piece(
+            name, [*tracks.values()], meter=meter_of(bars), phrases=phrases, sharps=sharps,
+            parts=tuple(player.part for player in who), drums=drums if any(drums) else (),
+        )  # fmt: skip
+
+
+def moves_of(track: Messages) -> list[tuple[int, int, int, int]]:
+    """Return the words of a part's notes: tick, order at a place, kind, pitch; in order."""
+    rows: list[tuple[int, int, int, int]] = []
+    sounding: set[int] = set()
+    for tick, group in groupby(track.tolist(), key=lambda row: row[TICK]):
+        ends: set[int] = set()
+        begins: set[int] = set()
+        for _, kind, pitch in group:
+            (begins if kind == NOTE_ON else ends).add(pitch)
+        stays = sounding - ends
+        moves = bool(begins) and not stays
+        told = [] if moves else [(NOTE_OFF, pitch) for pitch in sorted(ends & sounding)]
+        told += [(NOTE_ON, pitch) for pitch in sorted(begins)]
+        if moves:
+            told[0] = (MOVE, told[0][1])
+        rows += [(tick, OF_NOTES.index(kind), kind, pitch) for kind, pitch in told]
+        sounding = stays | begins
+    return rows
+
+
+def add_note(rows: list[Row], sounding: set[int], now: int, kind: int, pitch: int) -> None:
+    """Add what a word of a note tells to a part's messages; sounding: its pitches before and after.
+
+    A pitch out of 0-127 is left out.
+    """
+    ends = sounding if kind == MOVE else {pitch} if kind == NOTE_OFF else set()
+    rows += [(now, NOTE_OFF, ended) for ended in sorted(ends)]
+    sounding -= {*ends}
+    if kind != NOTE_OFF and 0 <= pitch <= 127:
+        rows.append((now, NOTE_ON, pitch))
+        sounding.add(pitch)
 
 
 class NearestEvent:
@@ -171,13 +273,13 @@ class NearestEvent:
         self._known = {*vocabulary}
         events = [event for event in map(parse, vocabulary) if event is not None]
         self._times = {
-            AT: sorted(number for kind, number in events if kind == AT),
-            BAR_LINE: sorted(number for kind, number in events if kind == BAR_LINE and number),
+            AT: sorted(number for kind, number, _ in events if kind == AT),
+            BAR_LINE: sorted(number for kind, number, _ in events if kind == BAR_LINE and number),
         }
 
     def __call__(self, word: str) -> str | None:
         """Return the nearest word, of two the shorter time, or None where there is none."""
-        kind, number = parse(word) or (NOTE_OFF, 0)
+        kind, number, _ = parse(word) or (NOTE_OFF, 0, 0)
         if (kind == AT or (kind == BAR_LINE and number != SAME)) and self._times[kind]:
             return spell(kind, min(self._times[kind], key=lambda time: abs(time - number)))
         return word if word in self._known else None

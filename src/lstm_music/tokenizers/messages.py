@@ -12,6 +12,7 @@ import numpy.typing as npt
 from lstm_music.midi.piece import KIND, LAST_TICK, MOST_TRACKS, PITCH, TICK, Messages, Piece
 from lstm_music.midi.repair import merge_tracks, repaired_tracks
 from lstm_music.midi.roll import CommonKey
+from lstm_music.tokenizers.parts import Player
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 Layout: TypeAlias = Literal["flatten", "merge"]
@@ -99,10 +100,11 @@ class MessageTokenizer:
     """Turns a piece into words and any words into a piece.
 
     The layout flatten puts track after track; merge puts all tracks on one time line.
-    common_key: of events. always: words that a vocabulary has though no piece did.
+    common_key, roster: of events. always: words that a vocabulary has though no piece did.
     """
 
     common_key: CommonKey | None = None
+    roster: tuple[Player, ...] = ()
     always: Sequence[str] = ()
     name: ClassVar[str] = "message"
     specials: ClassVar[tuple[str, ...]] = SPECIALS
@@ -134,8 +136,10 @@ class MessageTokenizer:
         """Return the tracks that the layout lays out: the piece's own, or all of them merged."""
         return [merge_tracks(piece)] if self.layout == "merge" else piece.tracks
 
-    def piece(self, words: Iterable[str], name: str) -> Piece:
+    def piece(self, words: Iterable[str], name: str, silent: bool = False) -> Piece:
         """Decode words, whatever their order, into a piece of repaired tracks, perhaps none.
+
+        silent: tracks that have no note stay, of a representation that tells whose they are.
 
         A piece-end that comes first is the start symbol; the next one ends the piece. Time stops
         at LAST_TICK, and what follows MOST_TRACKS tracks is left out, so that the piece fits a

@@ -265,12 +265,12 @@ class WordMusic extends Music {
     if (kind !== TRACK_END) this.writeEnded(began);
   }
 
-  /** Write what ended since pitches began to sound so: by its word, of old age, or for others. */
+  /** Write what ended since notes began to sound so: by its word, of old age, or for others. */
   writeEnded(began) {
     const { rules, piece, sounding } = this;
-    began.forEach((start, pitch) => {
-      if (start === SILENT || start === sounding[pitch]) return;
-      this.write(start, Math.min(piece.now, start + rules.longest_note), pitch, piece.tracks);
+    began.forEach((start, note) => {
+      if (start === SILENT || start === sounding[note]) return;
+      this.writeNote(start, Math.min(piece.now, start + rules.longest_note), note);
     });
   }
 
@@ -278,11 +278,17 @@ class WordMusic extends Music {
   endTrack() {
     const { rules, piece, sounding } = this;
     const line = rules.merged ? nextBar(piece) : Infinity;
-    sounding.forEach((start, pitch) => {
+    sounding.forEach((start, note) => {
       if (start === SILENT) return;
       const end = Math.min(start < piece.now ? piece.now : piece.now + QUARTER, line);
-      this.write(start, Math.min(end, start + rules.longest_note), pitch, piece.tracks);
+      this.writeNote(start, Math.min(end, start + rules.longest_note), note);
     });
+  }
+
+  /** Write a note of a part, which has a track of its own. */
+  writeNote(start, end, note) {
+    const part = Math.floor(note / PITCHES);
+    this.write(start, end, note % PITCHES, this.piece.tracks + part);
   }
 
   endPiece() {

@@ -5,10 +5,10 @@
 const recalling = (() => {
   const [MATCH, LATEST, MOVED, OPENING, LAGS] = [0, 1, 2, 3, 4]; // candidates
   const OF_PHRASES = 3;
-  const [REST, PITCH, OPENS, AT, DELTA, RANK] = [0, 1, 2, 3, 4, 5]; // of a row of a word table
+  const [REST, PITCH, OPENS, AT, DELTA, RANK, VOICE] = [0, 1, 2, 3, 4, 5, 6]; // of a row of a word table
   const [PLACE, BAR_LINE, TRACK_END, CADENCE, NOTE_ON, NOTE_OFF] = [0, 1, 2, 3, 4, 5]; // of OPENS
   const PITCHES = 129; // that a word's code tells apart
-  const RANKS = 512; // words that may stand at one place
+  const RANKS = 8192; // words that may stand at one place
   const TRACK = 2 ** 45;
   const SHIFT = 256; // what a difference of pitches is raised by
   const NONE = -1;
@@ -191,9 +191,9 @@ const recalling = (() => {
 
   function openPhrases(m, word) {
     const [last, opening] = [m.runs.length - OF_PHRASES, openingOf(m)];
-    if (word[OPENS] === NOTE_OFF) m.sounds.delete(word[PITCH]);
+    if (word[OPENS] === NOTE_OFF) m.sounds.delete(word[VOICE]);
     if (word[OPENS] === NOTE_ON) {
-      m.sounds.add(word[PITCH]);
+      m.sounds.add(word[VOICE]);
       m.fresh = m.freshPhrase = false;
     }
     if (misses(m, opening, word)) m.lag = 0;

@@ -2,10 +2,13 @@
 // Which words may follow, and what a word changes: the automaton of sampling/rules.py with its
 // table, line by line. A page asks for no length, so that there is no limit but a piece's own.
 
-/** Return a piece before its first word; sounding: since when each pitch sounds. */
+const classOf = (kind, note, notes) => NOTES + kind * notes + note;
+const placesAt = (notes) => NOTES + 3 * notes;
+
+/** Return a piece before its first word; sounding: since when each note sounds. */
 function newPiece(rules) {
   const piece = Object.fromEntries(FIELDS.map((field) => [field, 0]));
-  const sounding = new Int32Array(PITCHES);
+  const sounding = new Int32Array(rules.notes);
   piece.measure = WHOLE_NOTE;
   beginPiece(rules, piece, sounding);
   return { piece, sounding };
@@ -21,8 +24,8 @@ function beginPiece(rules, piece, sounding) {
   piece.least = rules.least;
   piece.bar = piece.measure;
   piece.line = piece.bars = 0;
-  piece.begin = piece.length = piece.number = piece.heard = 0;
-  piece.struck = piece.closed = SILENT;
+  piece.begin = piece.length = piece.heard = 0;
+  piece.rank = piece.struck = piece.closed = SILENT;
   sounding.fill(SILENT);
 }
 
@@ -70,39 +73,50 @@ function factsOfPiece(rules, piece, ends) {
   );
 }
 
-/** Return the facts of a pitch that hold. */
-function factsOfPitch(piece, sounding, pitch) {
-  const began = sounding[pitch];
+/** Return the first note that a word of some kind may tell after a word of some rank. */
+function firstInOrder(rank, kind) {
+  if (rank < 0) return 0;
+  const part = Math.floor(rank / (3 * PITCHES));
+  const last = Math.floor(rank / PITCHES) % 3;
+  if (kind > last) return part * PITCHES;
+  if (kind === last && kind !== MOVE) return part * PITCHES + (rank % PITCHES) + 1;
+  return (part + 1) * PITCHES;
+}
+
+/** Return the facts of a note that hold. */
+function factsOfNote(piece, began, note, first) {
   return (
     SOUNDS * (began !== SILENT) |
     STRUCK_BEFORE * (began !== piece.now) |
-    ABOVE_LAST * (pitch > piece.number)
+    IN_ORDER * (note >= first)
   );
 }
 
 const hold = (facts, needs) => (facts & needs) === needs;
 
-/** Write the longest deltas of the ends and beginnings of notes; facts: the piece's. */
+/** Write the longest deltas of words of notes; facts: the piece's. */
 function allowNotes(rules, piece, sounding, facts, longest) {
-  const off = NEEDS[piece.phase][NOTE_OFF];
-  const on = NEEDS[piece.phase][NOTE_ON];
   const left = isOver(rules, piece) ? 0 : FAR;
-  for (let pitch = 0; pitch < PITCHES; pitch++) {
-    const pitchFacts = facts | factsOfPitch(piece, sounding, pitch);
-    let stays = left;
-    if (off & SOUNDS) {
-      const age = sounding[pitch] + rules.longest_note - piece.now;
-      stays = rules.events ? age : Math.min(left, age);
+  for (let kind = 0; kind <= NOTE_ON; kind++) {
+    const needs = NEEDS[piece.phase][kind];
+    const first = firstInOrder(piece.rank, kind);
+    for (let note = 0; note < rules.notes; note++) {
+      const began = sounding[note];
+      let stays = left - (kind !== NOTE_OFF);
+      if (kind === NOTE_OFF && needs & SOUNDS) {
+        const age = began + rules.longest_note - piece.now;
+        stays = rules.events ? age : Math.min(left, age);
+      }
+      const may = hold(facts | factsOfNote(piece, began, note, first), needs);
+      longest[classOf(kind, note, rules.notes)] = may ? stays : NEVER;
     }
-    longest[OFFS + pitch] = hold(pitchFacts, off) ? stays : NEVER;
-    longest[ONS + pitch] = hold(pitchFacts, on) ? left - 1 : NEVER;
   }
 }
 
 /** Return whether a note that sounds may end at a tick. */
 function anyStopsAt(rules, sounding, tick) {
-  return sounding.some((began, pitch) => {
-    const canStop = began !== SILENT && rules.shortest[OFFS + pitch] < NONE;
+  return sounding.some((began, note) => {
+    const canStop = began !== SILENT && rules.shortest[classOf(NOTE_OFF, note, rules.notes)] < NONE;
     return canStop && began + rules.longest_note >= tick;
   });
 }
@@ -117,7 +131,7 @@ function allowTimes(rules, piece, sounding, facts, longest) {
   const before = Math.min(piece.length, latest - piece.begin + 1);
   rules.places.forEach((ticks, n) => {
     const comes = hold(facts, place) && after < ticks && ticks < before;
-    longest[PLACES + n] = comes ? 0 : NEVER;
+    longest[placesAt(rules.notes) + n] = comes ? 0 : NEVER;
   });
   const firstPlace = rules.places[0] ?? FAR;
   const fits = Math.max(piece.begin + piece.length, piece.now) + firstPlace <= latest;
@@ -130,7 +144,10 @@ function allow(rules, piece, sounding, ends, longest) {
   const facts = factsOfPiece(rules, piece, ends);
   allowNotes(rules, piece, sounding, facts, longest);
   if (rules.events) allowTimes(rules, piece, sounding, facts, longest);
-  else longest.fill(NEVER, BARS);
+  else {
+    longest[BARS] = NEVER;
+    longest.fill(NEVER, placesAt(rules.notes));
+  }
   const needs = NEEDS[piece.phase];
   longest[KEYS] = hold(facts, needs[KEY]) ? 0 : NEVER;
   longest[CADENCES] = hold(facts, needs[CADENCE]) ? 0 : NEVER;
@@ -145,6 +162,12 @@ function allow(rules, piece, sounding, ends, longest) {
 
 // ---- What a word changes ----
 
+/** Return which of the words of a place one of a note is, -1 of any other word. */
+function rankOf(kind, note) {
+  const part = Math.floor(note / PITCHES);
+  return kind <= NOTE_ON ? (part * 3 + kind) * PITCHES + (note % PITCHES) : -1;
+}
+
 /** Begin a bar. A pickup, a first bar that is shorter, completes the last. */
 function openBar(piece, length) {
   let missing = piece.begin - piece.line;
@@ -158,16 +181,16 @@ function openBar(piece, length) {
 /** Notes end of old age, and the oldest make room. */
 function tidy(rules, piece, sounding) {
   let voices = 0;
-  sounding.forEach((began, pitch) => {
+  sounding.forEach((began, note) => {
     if (began !== SILENT && began < piece.now && began + rules.rings <= piece.now) {
-      sounding[pitch] = SILENT;
+      sounding[note] = SILENT;
     } else if (began !== SILENT) voices++;
   });
   while (voices > rules.most_notes) {
     let oldest = SILENT;
-    sounding.forEach((began, pitch) => {
+    sounding.forEach((began, note) => {
       const sounds = began !== SILENT;
-      if (sounds && (oldest === SILENT || began < sounding[oldest])) oldest = pitch;
+      if (sounds && (oldest === SILENT || began < sounding[oldest])) oldest = note;
     });
     if (sounding[oldest] === piece.now) break;
     sounding[oldest] = SILENT;
@@ -180,7 +203,7 @@ function advance(rules, piece, sounding, id) {
   const kind = rules.kinds[id];
   const number = rules.numbers[id];
   piece.phase = NEXT[piece.phase][kind];
-  piece.number = number;
+  piece.rank = rankOf(kind, number);
   if (kind === TRACK_END) {
     piece.tracks++;
     piece.now = piece.notes = 0;
@@ -197,8 +220,14 @@ function advance(rules, piece, sounding, id) {
     piece.heard = piece.now;
     piece.notes += kind !== NOTE_OFF;
   }
-  if (kind === NOTE_ON) piece.struck = piece.now;
   if (kind === CADENCE) piece.closed = piece.now;
-  if (kind <= NOTE_ON) sounding[number] = kind === NOTE_ON ? piece.now : SILENT;
+  if (kind === MOVE) {
+    const part = Math.floor(number / PITCHES) * PITCHES;
+    sounding.fill(SILENT, part, part + PITCHES);
+  }
+  if (kind <= NOTE_ON) {
+    if (kind !== NOTE_OFF) piece.struck = piece.now;
+    sounding[number] = kind === NOTE_OFF ? SILENT : piece.now;
+  }
   tidy(rules, piece, sounding);
 }

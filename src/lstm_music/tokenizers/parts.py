@@ -1,0 +1,77 @@
+"""Who plays: the parts that a corpus has, and which of them each track of a piece is."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from lstm_music.midi.piece import Part, Piece
+
+MOST_PARTS = 16
+NAME, PROGRAM, FAMILY = 4, 2, 1  # what the same name, program and family of instruments count
+FAMILIES = 8  # programs of a family, as General MIDI numbers them
+NEVER = 100  # what counts more than all of them: drums are no instrument, nor it drums
+
+
+class Player(NamedTuple):
+    """Who plays a part: as midi.Part, and whether it is drums."""
+
+    name: str = ""
+    program: int = 0
+    drums: bool = False
+
+    @property
+    def part(self) -> Part:
+        """What a piece says of the part."""
+        return Part(self.name, self.program)
+
+
+def players_of(piece: Piece) -> list[Player]:
+    """Return who plays each track of a piece."""
+    parts = piece.parts or (Part(),) * len(piece.tracks)
+    drums = piece.drums or (False,) * len(piece.tracks)
+    return [Player(*part, told) for part, told in zip(parts, drums, strict=True)]
+
+
+def roster_of(pieces: Iterable[Piece]) -> tuple[Player, ...]:
+    """Return the parts of a corpus, MOST_PARTS at most, the commonest first.
+
+    Who plays two parts of a piece is there twice. None where most pieces have a single track.
+    """
+    counts: Counter[tuple[Player, int]] = Counter()
+    several = total = 0
+    for piece in pieces:
+        found: Counter[Player] = Counter()
+        for player in players_of(piece):
+            counts[player, found[player]] += 1
+            found[player] += 1
+        total += 1
+        several += len(piece.tracks) > 1
+    if 2 * several <= total:
+        return ()
+    return tuple(player for (player, _), _ in counts.most_common(MOST_PARTS))
+
+
+def parts_of(players: Sequence[Player], roster: Sequence[Player]) -> list[int]:
+    """Return the part of a roster, from 0, that each of a piece's tracks is.
+
+    Each is the likest one by name, program and family that is free; where more play than there are
+    parts, the others share.
+    """
+    likeness = np.array([[_likeness(player, part) for part in roster] for player in players])
+    parts = likeness.argmax(axis=1) if len(players) else np.zeros(0, np.int64)
+    rows, free = linear_sum_assignment(-likeness) if len(players) else (parts, parts)
+    fits = likeness[rows, free] >= 0
+    parts[rows[fits]] = free[fits]
+    return [int(part) for part in parts]
+
+
+def _likeness(player: Player, part: Player) -> int:
+    return (
+        NAME * (player.name == part.name)
+        + PROGRAM * (player.program == part.program)
+        + FAMILY * (player.program // FAMILIES == part.program // FAMILIES)
+        - NEVER * (player.drums != part.drums)
+    )
