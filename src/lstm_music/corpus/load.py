@@ -7,10 +7,11 @@ what macOS puts beside music, which is counted in `ignored`.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,8 +19,8 @@ from typing import Any, Literal, TypeVar
 from lstm_music.arrays import Array
 from lstm_music.corpus.corpus import OUTSIDE, Corpus
 from lstm_music.corpus.disk import places, read_cache, write_cache
-from lstm_music.corpus.parsing import Digests, Workers, digests_of, pieces_of
-from lstm_music.corpus.piece_store import PieceStore
+from lstm_music.corpus.parsing import Digests, Workers, contents_of, digests_of, pieces_of
+from lstm_music.corpus.piece_store import PieceStore, Read
 from lstm_music.corpus.roll_files import file_of_rolls
 from lstm_music.corpus.rolls import (
     RollCorpus,
@@ -29,6 +30,7 @@ from lstm_music.corpus.rolls import (
     rolls_from_disk,
 )
 from lstm_music.corpus.sources import ROLLS, Skipped, Source, find_rolls, find_sources
+from lstm_music.corpus.survey import Survey, total
 from lstm_music.corpus.words import (
     MessageCorpus,
     MessageReading,
@@ -36,7 +38,7 @@ from lstm_music.corpus.words import (
     prepare_messages,
 )
 from lstm_music.errors import UserError
-from lstm_music.files import cache_folder
+from lstm_music.files import cache_folder, write_whole
 from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.messages import Layout
@@ -44,12 +46,15 @@ from lstm_music.tokenizers.messages import Layout
 FORMAT = 5  # of prepared corpora; a new number makes old caches unused
 MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
 MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
+SURVEYS = "survey 1"  # what they count; a new number has files counted anew
 CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is built
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
 Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
 Representation = Literal["message", "event", "chord", "note"]
 REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "chord", "note")
+PLAYED: Representation = "message"  # what suits played music, whose onsets lie on no grid
+WRITTEN: Representation = "event"  # and written music, which events of the bar say most of
 
 
 @dataclass(frozen=True)
@@ -137,13 +142,10 @@ def load_corpus(
     """
     reading = reading or Reading()
     rolls = reading.rolls(name)
-    looked_for = name in ROLLS and (data is None or data.is_dir())
-    path = None if looked_for and rolls is None else find_rolls(name, data)
+    path = path_of_rolls(name, data, rolls is not None)
     if path is not None:
         return load_rolls(name, path, rolls)
-    sources = find_sources(name, data, cache_folder() / CLASSICAL)
-    where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
-    digests = digests_of(sources, cache_folder() / "digests" / where[:32], progress)
+    sources, digests = files_of(name, data, progress)
 
     def found(place: Path) -> Iterator[Piece | Skipped]:
         store = PieceStore(place, reading.drums)
@@ -166,6 +168,62 @@ def load_corpus(
         lambda meta, arrays: rolls_from_disk(name, key_of(key, meta), meta, arrays, rolls),
         lambda place, folder: prepare_rolls(name, folder, found(place), rolls),
     )
+
+
+def survey_corpus(
+    name: str,
+    data: Path | None = None,
+    reading: Reading | None = None,
+    progress: bool = False,
+    workers: Workers | None = None,
+) -> Survey | None:
+    """Return what is in the files of a corpus, None where they hold piano rolls.
+
+    The arguments are load_corpus's; of the reading, how files are chosen and drums counts alone.
+    Files are parsed where they weren't before, and what is found is kept by what they hold.
+    """
+    reading = reading or Reading()
+    if path_of_rolls(name, data, reading.rolls(name) is not None) is not None:
+        return None
+    sources, digests = files_of(name, data, progress)
+    key = content_key(sources, digests, f"{SURVEYS}{reading.files_to_text()}")
+    failed: OSError | None = None
+    for place in places():
+        path = place / "surveys" / f"{key}.json"
+        with suppress(OSError, KeyError, TypeError, ValueError, AttributeError):
+            return Survey.from_json(json.loads(path.read_text("utf-8")))
+        store, drawn = PieceStore(place, reading.drums), (reading.max_pieces, reading.seed)
+        try:
+            found = contents_of(sources, digests, store, workers or Workers(), progress, *drawn)
+            read = (one.survey for _, one in found if isinstance(one, Read))
+            survey = total(one for one in read if one is not None)
+            write_whole(json.dumps(asdict(survey)).encode(), path)
+        except OSError as error:
+            failed = error
+            continue
+        return survey
+    raise failed or OSError("a corpus can't be surveyed")
+
+
+def suiting(survey: Survey) -> Representation:
+    """Return the representation that suits what is in files."""
+    return PLAYED if survey.played else WRITTEN
+
+
+def path_of_rolls(name: str, data: Path | None, frames: bool) -> Path | None:
+    """Return the file of piano rolls that a corpus is, None for MIDI files.
+
+    frames: whether it is read as frames; else no folder is searched for one.
+    """
+    looked_for = name in ROLLS and (data is None or data.is_dir())
+    return None if looked_for and not frames else find_rolls(name, data)
+
+
+def files_of(name: str, data: Path | None, progress: bool) -> tuple[list[Source], Digests]:
+    """Return the MIDI files of a corpus, and a hash of each."""
+    sources = find_sources(name, data, cache_folder() / CLASSICAL)
+    where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
+    return sources, digests_of(sources, cache_folder() / "digests" / where[:32], progress)
 
 
 def key_of(key: str, meta: Mapping[str, Any]) -> str:
