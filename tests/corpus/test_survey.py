@@ -82,6 +82,8 @@ def test_every_grid_can_be_asked(band):
     survey = counted(band)
     on = {1920: 5, 640: 5, 480: 4, 48: 4, 16: 4, 24: 3, 8: 3, 4: 2, 1: 2}
     assert {grid: survey.on_grid(grid) for grid in on} == on
+    assert survey.on_grid("16,24") == 4
+    assert survey.on_grid("4,640") == 5
     with pytest.raises(ValueError, match="must divide 1920"):
         survey.on_grid(7)
 

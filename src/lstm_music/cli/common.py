@@ -94,6 +94,12 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
     return parse
 
 
+def grid(text: str) -> int | str:
+    """An argument type: a whole number from 1 to 1920, or several with commas between them."""
+    numbers = sorted({whole(1, 1920)(number) for number in text.split(",")})
+    return numbers[0] if len(numbers) == 1 else ",".join(map(str, numbers))
+
+
 # What says how to read a corpus: flag, help, and what argparse is to know beside them.
 READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
@@ -109,8 +115,10 @@ READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     (
         "--grid",
-        "frames a whole note, 8 for eighth notes (default: the corpus's own, else 8)",
-        {"type": whole(1, 1920), "metavar": "N"},
+        "steps a whole note, 8 for eighth notes: frames of a piano roll (default: the corpus's "
+        "own, else 8); of messages and events, where notes are put, with N,N at the nearest "
+        "point of either (default: they stay where they are)",
+        {"type": grid, "metavar": "N"},
     ),
     (
         "--max-polyphony",

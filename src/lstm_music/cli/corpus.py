@@ -22,7 +22,7 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.printing import shown
 from lstm_music.corpus.corpus import RARE, Corpus
-from lstm_music.corpus.left_out import how_played, left_out, memorised
+from lstm_music.corpus.left_out import how_played, told_of
 from lstm_music.corpus.load import CLASSICAL, Reading, load_corpus, survey_corpus
 from lstm_music.corpus.sources import NAMED, Skipped
 from lstm_music.corpus.splits import SPLITS
@@ -55,9 +55,9 @@ def main(argv: Sequence[str]) -> int:
     print_table(f"{args.corpus}, {title_of(reading)}", summary)
     if survey is not None:
         summary["survey"] = asdict(survey)
-        print("\n".join(filter(None, (how_played(survey), left_out(survey, reading, corpus)))))
-    if memorised(corpus):
-        print(memorised(corpus))
+        print(how_played(survey))
+    for line in told_of(survey, reading, corpus):
+        print(line)
     print_notes(corpus)
     if args.skipped:
         write_table(args.skipped, Skipped._fields, corpus.skipped)

@@ -34,7 +34,7 @@ from lstm_music.cli.train_options import (
     suiting_head,
 )
 from lstm_music.corpus.corpus import Corpus
-from lstm_music.corpus.left_out import how_played, left_out, memorised
+from lstm_music.corpus.left_out import how_played, told_of
 from lstm_music.corpus.load import Reading, load_corpus, survey_corpus
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
@@ -99,7 +99,7 @@ def train(
         warn_of_namesake(args.corpus, args.data)
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
-    lines = [] if args.quiet else told_of(corpus, options, args)
+    lines = [] if args.quiet else opening(corpus, options, args)
     trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
     described = description(trainer, options)
     home.make = lambda run: new_run(run, *described, again=True)
@@ -114,18 +114,16 @@ def train(
     return to_the_end(trainer, screen, args, lines)
 
 
-def told_of(corpus: Corpus, options: dict[str, Any], args: argparse.Namespace) -> list[str]:
-    """Return what to say of a corpus: how it is read and why, what is lost, what is held out."""
+def opening(corpus: Corpus, options: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    """Return what to say of a corpus: how it is read and why, and what that comes to."""
     data, reading = options["data"], reading_of(options)
     survey = survey_corpus(
         options["corpus"], data and Path(data), reading, workers=workers_from(args)
     )
-    lines = [memorised(corpus)]
-    if survey is not None:
-        lines.insert(0, left_out(survey, reading, corpus))
-        if not args.resume and asked_for(args) is None:
-            lines.insert(0, f"{how_played(survey)}; read as {reading.representation}s")
-    return [line for line in lines if line]
+    lines = told_of(survey, reading, corpus)
+    if survey is None or args.resume or asked_for(args) is not None:
+        return lines
+    return [f"{how_played(survey)}; read as {reading.representation}s", *lines]
 
 
 def reading_of(options: dict[str, Any]) -> Reading:

@@ -5,7 +5,9 @@ from lstm_music.corpus.load import Reading
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.corpus.splits import SPLITS
 from lstm_music.corpus.survey import GRID, Survey
-from lstm_music.midi.piece import WHOLE_NOTE
+from lstm_music.corpus.words import MessageCorpus
+from lstm_music.midi.grid import Grid, Moved
+from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE
 
 KEEPS = {  # by representation
     "message": ("onsets", "outside", "notes"),
@@ -21,12 +23,23 @@ LAYOUT_KEEPS = {  # beside them, by the layout of tracks
 }
 
 
+def told_of(survey: Survey | None, reading: Reading, corpus: Corpus) -> list[str]:
+    """Return the lines that say what a corpus leaves out, moves and doesn't hold out.
+
+    survey: of its files, None where they are piano rolls.
+    """
+    lost = left_out(survey, reading, corpus) if survey else ""
+    moved = how_moved(corpus.grid, corpus.moved) if isinstance(corpus, MessageCorpus) else ""
+    return [line for line in (lost, moved, memorised(corpus)) if line]
+
+
 def keeps(reading: Reading) -> set[str]:
     """Return what a corpus keeps of what its files hold, by the names that `counts_of` has."""
     kept = {*KEEPS[reading.representation]}
     if reading.rolls("") is None:
         kept |= {*LAYOUT_KEEPS[reading.messages().layout]}
         kept |= {"keys"} if reading.key else set()
+    kept -= {"onsets"} if reading.grid else set()
     return kept | ({"drums"} if reading.drums else set())
 
 
@@ -45,11 +58,10 @@ def counts_of(survey: Survey, corpus: Corpus) -> dict[str, str]:
     """
     programs, meters = {*survey.programs} - {0}, {*survey.meters} - {WHOLE_NOTE}
     merged, frames = survey.notes - sum(corpus.notes), 0
+    grid: Grid | None = getattr(corpus, "grid", None)
     if isinstance(corpus, RollCorpus):
-        frames, merged = max(merged - survey.outside, 0), 0
-        off = survey.notes - survey.on_grid(corpus.reading.grid)
-    else:
-        off = 0
+        frames, merged, grid = max(merged - survey.outside, 0), 0, corpus.reading.grid
+    off = survey.notes - survey.on_grid(grid) if grid else 0
     different = len(survey.velocities)
     velocities = f"{survey.notes:,} velocities ({different} different)" if different > 1 else ""
     return {
@@ -80,6 +92,19 @@ def how_played(survey: Survey) -> str:
     kind = "played" if survey.played else "written"
     share = f"{survey.on_grid(GRID):,} of {survey.notes:,} onsets"
     return f"{kind}: {share} lie on a grid of {GRID} to a whole note"
+
+
+def how_moved(grid: Grid | None, moved: Moved) -> str:
+    """Return what putting notes on a grid came to, in a line; "" without one."""
+    if grid is None:
+        return ""
+    mean = moved.ticks / max(moved.notes, 1)
+    error = f"{mean:.1f} ticks on average, {moved.furthest} at most"
+    return (
+        f"on the grid {grid}: {moved.notes:,} onsets moved by {error} ({TICKS_PER_QUARTER} a "
+        f"quarter note), {moved.lengthened:,} notes lengthened to a step, {moved.joined:,} joined "
+        "with others of their pitch"
+    )
 
 
 def memorised(corpus: Corpus) -> str:

@@ -39,11 +39,12 @@ from lstm_music.corpus.words import (
 )
 from lstm_music.errors import UserError
 from lstm_music.files import cache_folder, write_whole
+from lstm_music.midi.grid import Grid, grids_of
 from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.messages import Layout
 
-FORMAT = 5  # of prepared corpora; a new number makes old caches unused
+FORMAT = 6  # of prepared corpora; a new number makes old caches unused
 MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
 MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
 SURVEYS = "survey 1"  # what they count; a new number has files counted anew
@@ -61,14 +62,14 @@ WRITTEN: Representation = "event"  # and written music, which events of the bar 
 class Reading:
     """How to read a corpus.
 
-    tracks: layout of messages; grid: frames a whole note, None for the corpus's own; drums: keep
-    them; max_pieces: so many MIDI files, drawn by seed, 0 for all; min_count as in MessageReading,
-    the others as in RollReading.
+    tracks: layout of messages; grid: frames a whole note, None for the corpus's own, or where notes
+    of messages and events are put; drums: keep them; max_pieces: so many MIDI files, drawn by seed,
+    0 for all; min_count as in MessageReading, the others as in RollReading.
     """
 
     representation: Representation = "message"
     tracks: Layout = "flatten"
-    grid: int | None = None
+    grid: Grid | None = None
     max_polyphony: int = 0
     common_key: Literal["A", "C", "none"] | None = None
     transpose_augment: int = 0
@@ -78,12 +79,13 @@ class Reading:
     min_count: int = 0
 
     def __post_init__(self) -> None:
-        of_rolls = {"grid": self.grid, "max-polyphony": self.max_polyphony}
-        for option, value in of_rolls.items():
-            if value and self.representation in ("message", "event"):
-                raise UserError(
-                    f"--{option} is for piano rolls: add --representation chord or note"
-                )
+        frames = self.representation in ("chord", "note")
+        if self.max_polyphony and not frames:
+            raise UserError(
+                "--max-polyphony is for piano rolls: add --representation chord or note"
+            )
+        if self.grid is not None:
+            self._check_grid(self.grid, frames)
         if self.key and self.representation == "message":
             raise UserError("--common-key isn't for messages: add --representation event")
         if self.common_key == "C" and self.representation == "event":
@@ -92,6 +94,15 @@ class Reading:
             raise UserError("drums have no key: add --common-key none, or leave out --drums")
         if self.min_count and self.representation != "message":
             raise UserError("--min-count is for messages: leave it out, or --representation")
+
+    def _check_grid(self, grid: Grid, frames: bool) -> None:
+        """Raise UserError for what is no grid, or one of another representation."""
+        try:
+            several = len(grids_of(grid)) > 1
+        except ValueError as error:
+            raise UserError(f"{error}: use 8 for eighth notes, 16 for sixteenths") from error
+        if frames and several:
+            raise UserError(f"--grid {grid} is for messages and events: give one number for frames")
 
     @property
     def key(self) -> CommonKey | None:
@@ -102,8 +113,8 @@ class Reading:
         """Return how to read a corpus as messages or events."""
         augment = self.transpose_augment
         if self.representation == "event":
-            return MessageReading("merge", augment, 0, "event", self.key)
-        return MessageReading(self.tracks, augment, self.min_count)
+            return MessageReading("merge", augment, 0, "event", self.key, self.grid)
+        return MessageReading(self.tracks, augment, self.min_count, grid=self.grid)
 
     def files_to_text(self) -> str:
         """Return how MIDI files are chosen and read, as a prepared corpus's key holds it."""
@@ -119,7 +130,7 @@ class Reading:
         own = ROLLS[name][1] if name in ROLLS else EIGHTHS
         return RollReading(
             self.representation,
-            self.grid or own,
+            int(self.grid or own),
             self.max_polyphony,
             self.key,
             self.transpose_augment,

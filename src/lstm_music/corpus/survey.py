@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lstm_music.midi.grid import Grid, grids_of
 from lstm_music.midi.piece import WHOLE_NOTE, Piece
 from lstm_music.midi.roll import HIGHEST, LOWEST, ticks_per_step
 
@@ -48,10 +49,12 @@ class Survey:
         onsets = {int(divisor): int(n) for divisor, n in data["onsets"].items()}
         return cls(**{**data, "onsets": onsets})
 
-    def on_grid(self, grid: int) -> int:
-        """Return how many notes begin on a grid of so many steps a whole note."""
-        step = ticks_per_step(grid)
-        return sum(n for divisor, n in self.onsets.items() if divisor % step == 0)
+    def on_grid(self, grid: Grid) -> int:
+        """Return how many notes begin on a grid of so many steps a whole note, or any of some."""
+        steps = [ticks_per_step(number) for number in grids_of(grid)]
+        return sum(
+            n for divisor, n in self.onsets.items() if any(divisor % step == 0 for step in steps)
+        )
 
     @property
     def share_on_grid(self) -> float:
