@@ -47,7 +47,11 @@ def test_the_counts_as_a_table_and_as_json(ok, folder):
     assert lines[0] == "music, flatten tracks"
     assert {line.split()[0]: line.split()[1:] for line in lines[2:6]} == rows
     assert lines[6].startswith("under 10: share of the unique tokens")
-    assert lines[7:] == [f"skipped bad.mid: {skipped['reason']}"]
+    assert lines[7:] == [
+        "written: 160 of 160 onsets lie on a grid of 48 to a whole note",
+        f"skipped bad.mid: {skipped['reason']}",
+    ]
+    assert counts["survey"]["notes"] == 160
 
 
 def test_composers_that_names_tell_have_rows(ok, folder):

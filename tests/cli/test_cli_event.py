@@ -62,7 +62,7 @@ def test_the_counts_of_a_corpus(music, ok):
 def test_what_only_others_have_is_refused(music, fails, run):
     for words, says in (
         (("train", "music", *HOW, "--min-count", 3), "--min-count is for messages"),
-        (("train", "music", *HOW, "--grid", 16), "--grid is for piano rolls"),
+        (("train", "music", *HOW, "--grid", 7), "the grid must divide 1920, not be 7"),
         (("train", "music", *HOW, "--head", "nade"), "can't predict --representation event"),
         (("sample", "e", "--free"), "--free is only for models of messages"),
         (("sample", "e", "--restrike"), "this one writes events"),

@@ -62,6 +62,10 @@ FORGED = {
     "layout": {"tokenizer": {"name": "message", "layout": "x"}},
     "no tokenizer": {"tokenizer": None},
     "other words": {"tokenizer": {"name": "event", "layout": "merge"}},
+    **{
+        f"grid {grid!r}": {"tokenizer": {"name": "message", "layout": "flatten", "grid": grid}}
+        for grid in (7, 0, True, 16.0, "16,7", "", [16])
+    },
     "no layout": {"tokenizer": {"name": "event"}, "vocabulary": EVENTS},
     "an event": {
         "tokenizer": {"name": "event", "layout": "merge"},

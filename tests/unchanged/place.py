@@ -102,7 +102,7 @@ class Place:
     def _make(self, name):
         known = {k: f"{words} --max-steps 1 --lr 1e-30" for k, words in RUNS.items()} | LEARNT
         if name in known and not Path("runs", name).exists():
-            call("train", f"{gated(known[name])} {SIZE} --run {name} --quiet".split())
+            call("train", f"{older(known[name])} {SIZE} --run {name} --quiet".split())
 
     def is_steady(self, line):
         """Whether composing gives the same with the network's weights nudged, up and down."""
@@ -192,7 +192,7 @@ def trained(words):
         shutil.copytree(Path("runs", words[old]), run, symlinks=True)
         words = [*words[:old], str(run), *words[old + 1 :]]
     else:
-        words = [*gated(" ".join(words)).split(), "--run", str(run)]
+        words = [*older(" ".join(words)).split(), "--run", str(run)]
         words += [] if "--usual-size" in words else SIZE.split()
     _, warned = call("train", [word for word in words if word != "--usual-size"])
     with (run / "metrics.csv").open(encoding="utf-8") as file:
@@ -211,8 +211,14 @@ def trained(words):
     return Result([rows, tensors, music, warned, settings], losses)
 
 
-def gated(line):
-    """Options of a network without a copy gate where they ask for none: most are older than it."""
+def older(line):
+    """Options of a network without a copy gate, and of messages, where they ask for nothing else.
+
+    Most are older than that gate, and than what is chosen of written music.
+    """
+    asks = ("--representation", "--tracks", "--head", "--min-count")
+    named = any(option in line for option in asks) or line.startswith("bach")
+    line = line if named else f"{line} --representation message"
     return line if "--copy" in line else f"{line} --no-copy"
 
 

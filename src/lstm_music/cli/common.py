@@ -16,9 +16,10 @@ from typing import Any, NoReturn, TypeVar
 
 from lstm_music.cli.commands import COMMANDS
 from lstm_music.cli.printing import shown, unfailing
-from lstm_music.corpus.load import REPRESENTATIONS, Reading
+from lstm_music.corpus.load import PLAYED, REPRESENTATIONS, Reading
 from lstm_music.corpus.parsing import Workers
 from lstm_music.corpus.sources import namesake
+from lstm_music.corpus.survey import GRID
 from lstm_music.errors import UserError, mpi_size_and_rank
 from lstm_music.files import content_of, write_new, write_whole
 from lstm_music.ops import BACKENDS
@@ -93,6 +94,12 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
     return parse
 
 
+def grid(text: str) -> int | str:
+    """An argument type: a whole number from 1 to 1920, or several with commas between them."""
+    numbers = sorted({whole(1, 1920)(number) for number in text.split(",")})
+    return numbers[0] if len(numbers) == 1 else ",".join(map(str, numbers))
+
+
 # What says how to read a corpus: flag, help, and what argparse is to know beside them.
 READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
@@ -108,8 +115,10 @@ READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ),
     (
         "--grid",
-        "frames a whole note, 8 for eighth notes (default: the corpus's own, else 8)",
-        {"type": whole(1, 1920), "metavar": "N"},
+        "steps a whole note, 8 for eighth notes: frames of a piano roll (default: the corpus's "
+        "own, else 8); of messages and events, where notes are put, with N,N at the nearest "
+        "point of either (default: they stay where they are)",
+        {"type": grid, "metavar": "N"},
     ),
     (
         "--max-polyphony",
@@ -139,7 +148,11 @@ READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
         {"type": whole(0), "metavar": "N"},
     ),
 )
-CHOSEN = " (default: message, of bach event, or what --tracks, --min-count or --head ask for)"
+CHOSEN = (
+    " (default: what --tracks, --min-count, --grid or --head ask for, else event of written music "
+    f"and {PLAYED} of played, of whose onsets fewer than half lie on a grid of {GRID} to a whole "
+    "note)"
+)
 
 
 def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, Any]) -> None:
@@ -189,22 +202,27 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
 
 def workers_from(args: argparse.Namespace) -> Workers:
     """Return who parses MIDI files by the options given, and connect to where they are."""
-    if args.engine is None:
-        return Workers(args.jobs)
+    if args.engine is not None:
+        connect(args.engine)
+    return Workers(args.jobs, args.engine)
+
+
+@cache
+def connect(engine: str) -> None:
+    """Connect to where an engine's workers are, once. Raises UserError where it isn't installed."""
     try:
-        if args.engine == "dask":
+        if engine == "dask":
             from distributed import Client
 
             Client(os.environ.get("DASK_SCHEDULER_ADDRESS"), set_as_default=True)
-        if args.engine == "ray":
+        if engine == "ray":
             from ray.util.joblib import register_ray
 
             register_ray()
     except ImportError as error:
         raise UserError(
-            f"--engine {args.engine} isn't installed here: pip install 'lstm-music[{args.engine}]'"
+            f"--engine {engine} isn't installed here: pip install 'lstm-music[{engine}]'"
         ) from error
-    return Workers(args.jobs, args.engine)
 
 
 def add_backend_options(parser: argparse.ArgumentParser) -> None:

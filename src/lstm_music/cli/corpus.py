@@ -5,6 +5,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.printing import shown
 from lstm_music.corpus.corpus import RARE, Corpus
-from lstm_music.corpus.load import CLASSICAL, Reading, load_corpus
+from lstm_music.corpus.left_out import how_played, told_of
+from lstm_music.corpus.load import CLASSICAL, Reading, load_corpus, survey_corpus
 from lstm_music.corpus.sources import NAMED, Skipped
 from lstm_music.corpus.splits import SPLITS
 from lstm_music.corpus.words import MessageCorpus
@@ -46,10 +48,16 @@ def main(argv: Sequence[str]) -> int:
     reading = reading_from(args)
     if args.build:
         build_classical(args.corpus, args.jobs)
-    corpus = load_corpus(args.corpus, args.data, reading, sys.stderr.isatty(), workers_from(args))
+    source = args.corpus, args.data, reading, sys.stderr.isatty(), workers_from(args)
+    corpus, survey = load_corpus(*source), survey_corpus(*source)
     warn_of_namesake(args.corpus, args.data)
     summary = corpus.summary()
     print_table(f"{args.corpus}, {title_of(reading)}", summary)
+    if survey is not None:
+        summary["survey"] = asdict(survey)
+        print(how_played(survey))
+    for line in told_of(survey, reading, corpus):
+        print(line)
     print_notes(corpus)
     if args.skipped:
         write_table(args.skipped, Skipped._fields, corpus.skipped)

@@ -25,6 +25,7 @@ from lstm_music.cli.common import (
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
     READING,
+    asked_for,
     flag_of,
     limits_of,
     make_parser,
@@ -33,7 +34,8 @@ from lstm_music.cli.train_options import (
     suiting_head,
 )
 from lstm_music.corpus.corpus import Corpus
-from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.left_out import how_played, told_of
+from lstm_music.corpus.load import Reading, load_corpus, survey_corpus
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
 from lstm_music.network.learning_rate import default_lr
@@ -97,6 +99,7 @@ def train(
         warn_of_namesake(args.corpus, args.data)
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
+    lines = [] if args.quiet else opening(corpus, options, args)
     trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
     described = description(trainer, options)
     home.make = lambda run: new_run(run, *described, again=True)
@@ -108,7 +111,19 @@ def train(
         trainer.files.run = made
         if ranks.leads:
             home.enter(made)
-    return to_the_end(trainer, screen, args)
+    return to_the_end(trainer, screen, args, lines)
+
+
+def opening(corpus: Corpus, options: dict[str, Any], args: argparse.Namespace) -> list[str]:
+    """Return what to say of a corpus: how it is read and why, and what that comes to."""
+    data, reading = options["data"], reading_of(options)
+    survey = survey_corpus(
+        options["corpus"], data and Path(data), reading, workers=workers_from(args)
+    )
+    lines = told_of(survey, reading, corpus)
+    if survey is None or args.resume or asked_for(args) is not None:
+        return lines
+    return [f"{how_played(survey)}; read as {reading.representation}s", *lines]
 
 
 def reading_of(options: dict[str, Any]) -> Reading:
@@ -182,12 +197,14 @@ def ops_of(args: argparse.Namespace) -> NumpyOps:
     return ops
 
 
-def to_the_end(trainer: Trainer, screen: "Screen", args: argparse.Namespace) -> int:
-    """Run a trainer to its end, write a sample, and return the exit status."""
+def to_the_end(
+    trainer: Trainer, screen: "Screen", args: argparse.Namespace, lines: Sequence[str]
+) -> int:
+    """Run a trainer to its end, write a sample, and return the exit status; lines: said first."""
     at, ranks = trainer.progress, trainer.ranks
     if not args.quiet:
         warn_of_skipped(trainer.corpus, trainer.run)
-    say(args.quiet, describe(trainer))
+    say(args.quiet, "\n".join([*lines, describe(trainer)]))
     try:
         with screen:
             reason = trainer.train()

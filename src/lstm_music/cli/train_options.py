@@ -1,6 +1,7 @@
 """The options of bin/train: what they are, and what they come to for a new or a resumed run."""
 
 import argparse
+import sys
 import time
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -13,8 +14,9 @@ from lstm_music.cli.common import (
     add_worker_options,
     number,
     whole,
+    workers_from,
 )
-from lstm_music.corpus.load import Reading, Representation
+from lstm_music.corpus.load import WRITTEN, Reading, Representation, suiting, survey_corpus
 from lstm_music.corpus.sources import NAMED
 from lstm_music.errors import UserError
 from lstm_music.network.config import HEADS, HEADS_OF, Config
@@ -81,20 +83,26 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
     """
     if args.corpus is None:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
+    folder = new_folder(args)
     given = {name: getattr(args, name) for name in DEFAULTS}
-    given["representation"] = args.representation or representation_of(args)
+    given["representation"] = representation_of(args)
     options = {**usual_options(args.corpus, given), **source_of(args)}
     options |= {name: value for name, value in given.items() if value is not None}
     check_head(options)
     if all(options[name] is None for name in LIMITS):
         options["max_minutes"] = MINUTES
+    return folder, options
+
+
+def new_folder(args: argparse.Namespace) -> Path:
+    """Return the folder of a new run. Raises UserError where --run names one that exists."""
     if not args.run:
-        stem = Path(options["corpus"]).stem or "run"
-        return RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}", options
+        stem = Path(source_of(args)["corpus"]).stem or "run"
+        return RUNS / f"{stem}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = run_folder(args.run)
     if folder.exists():
         raise run_exists(folder)
-    return folder, options
+    return folder
 
 
 def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -110,15 +118,27 @@ def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def representation_of(args: argparse.Namespace) -> Representation:
-    """Return the representation that suits a corpus and the options that only one has.
+    """Return the representation that suits a corpus and the options that only one has."""
+    asked = asked_for(args)
+    if asked is not None:
+        return asked
+    files = Reading(drums=bool(args.drums), max_pieces=args.max_pieces or 0, seed=args.seed or 0)
+    progress = not args.quiet and sys.stderr.isatty()
+    corpus, data = source_of(args).values()
+    survey = survey_corpus(corpus, data and Path(data), files, progress, workers_from(args))
+    return suiting(survey) if survey else WRITTEN  # of piano rolls loading says how to read them
 
-    Chorales are written on a grid, and events of the bar say most of them; most MIDI files are
-    played, and messages, which count from note to note, say more.
-    """
+
+def asked_for(args: argparse.Namespace) -> Representation | None:
+    """Return the representation that options ask for, None where what is in the files decides."""
+    if args.representation:
+        asked: Representation = args.representation
+        return asked
     if args.head in HEADS_OF["note"]:
         return "note"
-    of_messages = args.tracks or args.min_count or args.head == "factored"
-    return "event" if args.corpus == "bach" and not of_messages else "message"
+    if args.tracks or args.min_count or args.head == "factored":
+        return "message"
+    return WRITTEN if args.corpus == "bach" or args.grid else None
 
 
 def suiting_head(representation: Representation, words: int) -> str:

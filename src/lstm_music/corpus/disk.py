@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,15 @@ META, HASH = "corpus.json", "sha256"  # files of a prepared corpus, beside its a
 def places() -> Iterator[Path]:
     """Yield where prepared corpora may be kept: the cache, else a folder that goes at the end."""
     yield cache_folder()
+    yield passing_folder(cache_folder())
+
+
+@cache
+def passing_folder(_: Path) -> Path:
+    """Return what stands in for a cache that can't be written: it goes when this process ends."""
     folder = Path(tempfile.mkdtemp(prefix="lstm-music-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    yield folder
+    return folder
 
 
 def read_cache(folder: Path) -> tuple[dict[str, Any], dict[str, Array]] | None:

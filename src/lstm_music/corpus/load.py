@@ -7,10 +7,11 @@ what macOS puts beside music, which is counted in `ignored`.
 """
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -18,8 +19,8 @@ from typing import Any, Literal, TypeVar
 from lstm_music.arrays import Array
 from lstm_music.corpus.corpus import OUTSIDE, Corpus
 from lstm_music.corpus.disk import places, read_cache, write_cache
-from lstm_music.corpus.parsing import Digests, Workers, digests_of, pieces_of
-from lstm_music.corpus.piece_store import PieceStore
+from lstm_music.corpus.parsing import Digests, Workers, contents_of, digests_of, pieces_of
+from lstm_music.corpus.piece_store import PieceStore, Read
 from lstm_music.corpus.roll_files import file_of_rolls
 from lstm_music.corpus.rolls import (
     RollCorpus,
@@ -29,6 +30,7 @@ from lstm_music.corpus.rolls import (
     rolls_from_disk,
 )
 from lstm_music.corpus.sources import ROLLS, Skipped, Source, find_rolls, find_sources
+from lstm_music.corpus.survey import Survey, total
 from lstm_music.corpus.words import (
     MessageCorpus,
     MessageReading,
@@ -36,34 +38,39 @@ from lstm_music.corpus.words import (
     prepare_messages,
 )
 from lstm_music.errors import UserError
-from lstm_music.files import cache_folder
+from lstm_music.files import cache_folder, write_whole
+from lstm_music.midi.grid import Grid, grids_of
 from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.messages import Layout
 
-FORMAT = 5  # of prepared corpora; a new number makes old caches unused
+FORMAT = 6  # of prepared corpora; a new number makes old caches unused
 MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
 MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
+SURVEYS = "survey 1"  # what they count; a new number has files counted anew
 CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is built
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
 Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
 Representation = Literal["message", "event", "chord", "note"]
 REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "chord", "note")
+PLAYED: Representation = "message"  # what suits played music, whose onsets lie on no grid
+WRITTEN: Representation = "event"  # and written music, which events of the bar say most of
 
 
 @dataclass(frozen=True)
 class Reading:
     """How to read a corpus.
 
-    tracks: layout of messages; grid: frames a whole note, None for the corpus's own; drums: keep
-    them; max_pieces: so many MIDI files, drawn by seed, 0 for all; min_count as in MessageReading;
-    parts: tell them apart, where the corpus has any; the others as in RollReading.
+    tracks: layout of messages; grid: frames a whole note, None for the corpus's own, or where notes
+    of messages and events are put; drums: keep them; max_pieces: so many MIDI files, drawn by seed,
+    0 for all; min_count as in MessageReading; parts: tell them apart, where the corpus has any; the
+    others as in RollReading.
     """
 
     representation: Representation = "message"
     tracks: Layout = "flatten"
-    grid: int | None = None
+    grid: Grid | None = None
     max_polyphony: int = 0
     common_key: Literal["A", "C", "none"] | None = None
     transpose_augment: int = 0
@@ -74,12 +81,13 @@ class Reading:
     parts: bool = False
 
     def __post_init__(self) -> None:
-        of_rolls = {"grid": self.grid, "max-polyphony": self.max_polyphony}
-        for option, value in of_rolls.items():
-            if value and self.representation in ("message", "event"):
-                raise UserError(
-                    f"--{option} is for piano rolls: add --representation chord or note"
-                )
+        frames = self.representation in ("chord", "note")
+        if self.max_polyphony and not frames:
+            raise UserError(
+                "--max-polyphony is for piano rolls: add --representation chord or note"
+            )
+        if self.grid is not None:
+            self._check_grid(self.grid, frames)
         if self.key and self.representation == "message":
             raise UserError("--common-key isn't for messages: add --representation event")
         if self.common_key == "C" and self.representation == "event":
@@ -91,6 +99,15 @@ class Reading:
         if self.min_count and self.representation != "message":
             raise UserError("--min-count is for messages: leave it out, or --representation")
 
+    def _check_grid(self, grid: Grid, frames: bool) -> None:
+        """Raise UserError for what is no grid, or one of another representation."""
+        try:
+            several = len(grids_of(grid)) > 1
+        except ValueError as error:
+            raise UserError(f"{error}: use 8 for eighth notes, 16 for sixteenths") from error
+        if frames and several:
+            raise UserError(f"--grid {grid} is for messages and events: give one number for frames")
+
     @property
     def key(self) -> CommonKey | None:
         """The common key, if any."""
@@ -100,8 +117,8 @@ class Reading:
         """Return how to read a corpus as messages or events."""
         augment = self.transpose_augment
         if self.representation == "event":
-            return MessageReading("merge", augment, 0, "event", self.key, self.parts)
-        return MessageReading(self.tracks, augment, self.min_count)
+            return MessageReading("merge", augment, 0, "event", self.key, self.grid, self.parts)
+        return MessageReading(self.tracks, augment, self.min_count, grid=self.grid)
 
     def files_to_text(self) -> str:
         """Return how MIDI files are chosen and read, as a prepared corpus's key holds it."""
@@ -117,7 +134,7 @@ class Reading:
         own = ROLLS[name][1] if name in ROLLS else EIGHTHS
         return RollReading(
             self.representation,
-            self.grid or own,
+            int(self.grid or own),
             self.max_polyphony,
             self.key,
             self.transpose_augment,
@@ -140,13 +157,10 @@ def load_corpus(
     """
     reading = reading or Reading()
     rolls = reading.rolls(name)
-    looked_for = name in ROLLS and (data is None or data.is_dir())
-    path = None if looked_for and rolls is None else find_rolls(name, data)
+    path = path_of_rolls(name, data, rolls is not None)
     if path is not None:
         return load_rolls(name, path, rolls)
-    sources = find_sources(name, data, cache_folder() / CLASSICAL)
-    where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
-    digests = digests_of(sources, cache_folder() / "digests" / where[:32], progress)
+    sources, digests = files_of(name, data, progress)
 
     def found(place: Path) -> Iterator[Piece | Skipped]:
         store = PieceStore(place, reading.drums)
@@ -169,6 +183,62 @@ def load_corpus(
         lambda meta, arrays: rolls_from_disk(name, key_of(key, meta), meta, arrays, rolls),
         lambda place, folder: prepare_rolls(name, folder, found(place), rolls),
     )
+
+
+def survey_corpus(
+    name: str,
+    data: Path | None = None,
+    reading: Reading | None = None,
+    progress: bool = False,
+    workers: Workers | None = None,
+) -> Survey | None:
+    """Return what is in the files of a corpus, None where they hold piano rolls.
+
+    The arguments are load_corpus's; of the reading, how files are chosen and drums counts alone.
+    Files are parsed where they weren't before, and what is found is kept by what they hold.
+    """
+    reading = reading or Reading()
+    if path_of_rolls(name, data, reading.rolls(name) is not None) is not None:
+        return None
+    sources, digests = files_of(name, data, progress)
+    key = content_key(sources, digests, f"{SURVEYS}{reading.files_to_text()}")
+    failed: OSError | None = None
+    for place in places():
+        path = place / "surveys" / f"{key}.json"
+        with suppress(OSError, KeyError, TypeError, ValueError, AttributeError):
+            return Survey.from_json(json.loads(path.read_text("utf-8")))
+        store, drawn = PieceStore(place, reading.drums), (reading.max_pieces, reading.seed)
+        try:
+            found = contents_of(sources, digests, store, workers or Workers(), progress, *drawn)
+            read = (one.survey for _, one in found if isinstance(one, Read))
+            survey = total(one for one in read if one is not None)
+            write_whole(json.dumps(asdict(survey)).encode(), path)
+        except OSError as error:
+            failed = error
+            continue
+        return survey
+    raise failed or OSError("a corpus can't be surveyed")
+
+
+def suiting(survey: Survey) -> Representation:
+    """Return the representation that suits what is in files."""
+    return PLAYED if survey.played else WRITTEN
+
+
+def path_of_rolls(name: str, data: Path | None, frames: bool) -> Path | None:
+    """Return the file of piano rolls that a corpus is, None for MIDI files.
+
+    frames: whether it is read as frames; else no folder is searched for one.
+    """
+    looked_for = name in ROLLS and (data is None or data.is_dir())
+    return None if looked_for and not frames else find_rolls(name, data)
+
+
+def files_of(name: str, data: Path | None, progress: bool) -> tuple[list[Source], Digests]:
+    """Return the MIDI files of a corpus, and a hash of each."""
+    sources = find_sources(name, data, cache_folder() / CLASSICAL)
+    where = hashlib.sha256(os.fsencode(Path(data or name).absolute())).hexdigest()
+    return sources, digests_of(sources, cache_folder() / "digests" / where[:32], progress)
 
 
 def key_of(key: str, meta: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import joblib
 import numpy as np
 from tqdm import tqdm
 
-from lstm_music.corpus.piece_store import BATCH_FILES, LOST, File, PieceStore, piece_of
+from lstm_music.corpus.piece_store import BATCH_FILES, LOST, File, PieceStore, Read, piece_of
 from lstm_music.corpus.sources import Skipped, Source
 from lstm_music.files import write_whole
 from lstm_music.midi.piece import MidiError, Piece
@@ -103,7 +103,21 @@ def pieces_of(
     most: int = 0,
     seed: int = 0,
 ) -> Iterator[Piece | Skipped]:
-    """Yield each file's piece, or why there is none, in order; parse what the store doesn't hold.
+    """Yield each file's piece, or why there is none; see `contents_of`."""
+    for source, read in contents_of(sources, digests, store, workers, progress, most, seed):
+        yield piece_of(read, source.name) if isinstance(read, Read) else read
+
+
+def contents_of(
+    sources: Sequence[Source],
+    digests: Digests,
+    store: PieceStore,
+    workers: Workers,
+    progress: bool,
+    most: int = 0,
+    seed: int = 0,
+) -> Iterator[tuple[Source, Read | Skipped]]:
+    """Yield each file and what is in it, or why nothing is, in order; parse what isn't stored.
 
     most: so many pieces, from files drawn by seed, 0 for all; what can't be used is made up for.
     """
@@ -116,15 +130,15 @@ def pieces_of(
         lost |= parse([(sources[n], digests[n]) for n in more], store, workers, progress)
         if most:
             found = (kept(sources[n], digests[n], store, lost) for n in more)
-            usable += sum(isinstance(piece, Piece) for piece in found)
+            usable += sum(isinstance(read, Read) for read in found)
         chosen += more
     for n in watched(sorted(chosen), "gathering", progress):
-        yield kept(sources[n], digests[n], store, lost)
+        yield sources[n], kept(sources[n], digests[n], store, lost)
 
 
 def kept(
     source: Source, digest: str | Skipped, store: PieceStore, lost: set[str]
-) -> Piece | Skipped:
+) -> Read | Skipped:
     """Return what a store holds of a file; what a damaged shard held is parsed anew."""
     if isinstance(digest, Skipped):
         return digest
@@ -136,7 +150,7 @@ def kept(
         read = store.get(digest)
     if read.reason is not None:
         return Skipped(source.name, read.reason)
-    return piece_of(read, source.name)
+    return read
 
 
 def parse(

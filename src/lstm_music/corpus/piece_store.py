@@ -11,7 +11,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +22,12 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from lstm_music.arrays import Array
+from lstm_music.corpus.survey import Survey, survey_of
 from lstm_music.files import write_whole
 from lstm_music.midi.files import read_midi
 from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Piece, no_meter, no_phrases
 
-FORMAT = 3  # of shards, and of what reading makes of a file: a new number makes old ones unused
+FORMAT = 4  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
 BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a time, at most
 ROUND = 64  # batches at once, where an engine can't give one result before the others
@@ -44,7 +45,7 @@ class File(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a MIDI file: as in Piece, or why it's of no use."""
+    """What became of a MIDI file: as in Piece, or why it's of no use; and what is in it."""
 
     digest: str
     tracks: list[Array]
@@ -54,6 +55,7 @@ class Read(NamedTuple):
     drums: tuple[bool, ...]
     phrases: Array
     sharps: int | None
+    survey: Survey | None
 
 
 class PieceStore:
@@ -169,8 +171,8 @@ def read_one(file: File, drums: bool) -> Read:
     try:
         piece = read_midi(file.data, "", drums)
     except MidiError as error:
-        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None)
-    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps
+        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None, None)
+    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps, survey_of(piece)
     return Read(file.digest, piece.tracks, piece.meter, *told)
 
 
@@ -208,6 +210,7 @@ def packed(read: list[Read]) -> bytes:
         "reasons": json.dumps([file.reason for file in read]),
         "drums": json.dumps([file.drums for file in read]),
         "sharps": json.dumps([file.sharps for file in read]),
+        "surveys": json.dumps([file.survey and asdict(file.survey) for file in read]),
         "sha256": hash_of(arrays),
     }
     return bytes(save(arrays, about))
@@ -228,10 +231,11 @@ def unpacked(path: Path) -> list[Read]:
     ends = arrays["files"].tolist()
     names = ("digests", "repairs", "reasons", "drums", "sharps")
     fields: list[Any] = [json.loads(about[name]) for name in names]
+    surveys = [one and Survey.from_json(one) for one in json.loads(about["surveys"])]
     return [
-        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps)
-        for first, stop, meter, told, digest, repairs, reason, drums, sharps in zip(
-            ends[:-1], ends[1:], meters, phrases, *fields, strict=True
+        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps, survey)
+        for first, stop, meter, told, digest, repairs, reason, drums, sharps, survey in zip(
+            ends[:-1], ends[1:], meters, phrases, *fields, surveys, strict=True
         )
     ]
 

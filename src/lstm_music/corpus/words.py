@@ -1,7 +1,7 @@
 """MIDI files as tokens, of messages or of events: pieces -> words -> ids."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -14,6 +14,7 @@ from lstm_music.corpus.counting import Tally
 from lstm_music.corpus.disk import write_array
 from lstm_music.corpus.sources import Skipped
 from lstm_music.corpus.splits import HELD_OUT, Gathered, common_fields
+from lstm_music.midi.grid import Grid, Moved, on_grid
 from lstm_music.midi.piece import KIND, NOTE_ON, PITCH, TICK, Piece
 from lstm_music.midi.repair import merge_tracks
 from lstm_music.midi.roll import CommonKey
@@ -43,7 +44,8 @@ class MessageReading:
 
     layout: merge of events; augment: see Corpus; min_count: a message that the training split
     holds fewer times becomes the nearest one of the same kind and pitch that it holds as often;
-    common_key: as EventTokenizer's; parts: tell them apart, where the corpus has any.
+    common_key: as EventTokenizer's; grid: where notes are put, None for where they are; parts: tell
+    them apart, where the corpus has any.
     """
 
     layout: Layout
@@ -51,6 +53,7 @@ class MessageReading:
     min_count: int = 0
     representation: Literal["message", "event"] = "message"
     common_key: CommonKey | None = None
+    grid: Grid | None = None
     parts: bool = False
 
     def tokenizer(self, roster: Sequence[Player] = ()) -> MessageTokenizer:
@@ -64,6 +67,7 @@ class MessageReading:
         given = {
             "augment": self.augment, "min-count": self.min_count, "common-key": self.common_key,
             "parts": self.parts,
+            "grid": self.grid,
         }  # fmt: skip
         changed = "".join(f" {name} {value}" for name, value in given.items() if value)
         return f"{self.representation} {self.layout} {HELD_OUT}{changed}"
@@ -75,7 +79,8 @@ class MessageCorpus(Corpus):
 
     ids (tokens,) int32, all pieces end to end; offsets (pieces + 1,) int64; longest_note in
     ticks, most_notes at once in a track, max_tracks of a piece, longest_piece in ticks: the habits
-    that --strict sampling keeps; merged_words, merged_tokens: how many rare ones became others.
+    that --strict sampling keeps; merged_words, merged_tokens: how many rare ones became others;
+    grid: as in MessageReading; moved: what that came to.
     """
 
     tokenizer: MessageTokenizer
@@ -87,6 +92,8 @@ class MessageCorpus(Corpus):
     longest_piece: int
     merged_words: int
     merged_tokens: int
+    grid: Grid | None
+    moved: Moved
 
     @property
     def lengths(self) -> list[int]:
@@ -110,9 +117,10 @@ class MessageCorpus(Corpus):
 
     def tokenizer_json(self) -> dict[str, Any]:
         """As Corpus.tokenizer_json."""
-        told = {"name": self.tokenizer.name, "layout": self.tokenizer.layout}
+        told: dict[str, Any] = {"name": self.tokenizer.name, "layout": self.tokenizer.layout}
         key, roster = self.tokenizer.common_key, self.tokenizer.roster
         told |= {"common_key": key} if key else {}
+        told |= {"grid": self.grid} if self.grid else {}
         return told | ({"parts": [list(player) for player in roster]} if roster else {})
 
     def habits(self) -> dict[str, int]:
@@ -163,19 +171,23 @@ def prepare_messages(
     """
     roster = roster_of(p for p in found() if isinstance(p, Piece)) if reading.parts else ()
     tokenizer = reading.tokenizer(roster)
-    gathered, habits = Gathered(name), Habits()
+    gathered, habits, moves = Gathered(name), Habits(), Moved()
     counts = Tally()
     with (folder / "codes").open("w+b") as file:
-        for piece in gathered.usable(found()):
+        for read in gathered.usable(found()):
+            piece = on_grid(read, reading.grid, moves) if reading.grid else read
             codes = tokenizer.codes(piece)
             if codes.max() < 0:
                 gathered.skipped.append(Skipped(piece.name, "has only notes of length zero"))
                 continue
             file.write(codes.tobytes())
             counts.add(codes)
-            notes = len(merge_tracks(piece)) // 2
+            notes = len(merge_tracks(read)) // 2
             gathered.add(piece.name, len(codes), pitch_range(piece), codes.tobytes(), notes)
-            habits.add(tokenizer.tracks(piece), len(piece.tracks))
+            tracks = tokenizer.tracks(piece)
+            habits.add(tracks, len(piece.tracks))
+            if read is not piece:
+                moves.joined += notes_in(tokenizer.tracks(read)) - notes_in(tracks)
         splits, copies = gathered.splits()
         offsets = np.cumsum([0, *gathered.lengths])
         trained = Tally()
@@ -193,6 +205,7 @@ def prepare_messages(
         "merged_words": len(merged),
         "merged_tokens": sum(all_counts[word] for word in merged),
         "parts": roster,
+        "moved": asdict(moves),
     }
     return gathered.to_json(vocabulary, splits, copies) | habits.to_json() | moved
 
@@ -219,6 +232,11 @@ class Habits:
             "max_tracks": self.max_tracks,
             "longest_piece": self.pieces.share_below(PIECE_LENGTHS_KEPT),
         }
+
+
+def notes_in(tracks: Sequence[Array]) -> int:
+    """Return how many notes some repaired tracks have."""
+    return sum(map(len, tracks)) // 2
 
 
 def note_lengths(track: Array) -> Array:
@@ -321,4 +339,6 @@ def messages_from_disk(
         longest_piece=meta["longest_piece"],
         merged_words=meta["merged_words"],
         merged_tokens=meta["merged_tokens"],
+        grid=reading.grid,
+        moved=Moved(**meta["moved"]),
     )

@@ -75,7 +75,7 @@ class MidiFile(NamedTuple):
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
     meter, tempo, phrases: by its time signatures, tempos and markers, of whichever track. names: of
     the tracks that have one. sharps: of its first key signature. programs: the first one of a
-    track's channel. repairs: kind of repair in REPAIRS -> how often.
+    track's channel. pedals: messages of the sustain pedal. repairs: kind in REPAIRS -> how often.
     """
 
     kind: int
@@ -87,6 +87,7 @@ class MidiFile(NamedTuple):
     sharps: int | None
     names: dict[int, str]
     programs: dict[tuple[int, int], int]
+    pedals: int
     repairs: Counter[str]
 
 
@@ -121,7 +122,7 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     )
     sharps = min(reader.keys, default=(0, None))[1]
     names, programs = reader.names, reader.programs
-    said = meter, tempo, phrases, sharps, names, programs
+    said = meter, tempo, phrases, sharps, names, programs, reader.pedals
     return MidiFile(kind, len(tracks), rows, *said, +repairs)
 
 

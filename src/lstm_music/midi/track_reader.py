@@ -20,6 +20,7 @@ LONGEST_NAME = 128  # characters of a track's name that are kept
 TOLD = (
     "time_signature", "key_signature", "set_tempo", "track_name", "program_change", "marker",
 )  # fmt: skip
+PEDAL = 64  # the control of the sustain pedal
 PHRASE = "phrase"  # the marker that stands where a phrase ends
 
 HEADER, TRACK = b"MThd", b"MTrk"
@@ -40,7 +41,7 @@ class TrackReader:
     last_tick: of the file's own ticks, past which no note message may lie. track: the number of
     the one at hand. signatures: tick, numerator and denominator of the time signatures so far.
     tempos: tick and microseconds a quarter note. keys: tick and sharps. phrases: where one ends, by
-    a marker that says PHRASE. names, programs: as MidiFile's.
+    a marker that says PHRASE. names, programs, pedals: as MidiFile's.
     """
 
     def __init__(self, data: bytes, last_tick: int, repairs: Counter[str]) -> None:
@@ -54,6 +55,7 @@ class TrackReader:
         self.phrases: list[int] = []
         self.names: dict[int, str] = {}
         self.programs: dict[tuple[int, int], int] = {}
+        self.pedals = 0
 
     def read(self, at: int, end: int) -> tuple[list[int], int, Ending]:
         """Return the note messages of a track, where its last message ends, and how it ends.
@@ -82,6 +84,8 @@ class TrackReader:
                     if pitch == 127 and self._clipped(start, starts):
                         return rows, start, "damaged"
                     rows += (now, kind == "note_on", pitch, message.channel, message.velocity)
+                elif kind == "control_change":
+                    self.pedals += message.control == PEDAL
                 elif kind in TOLD:
                     self._note(kind, message, now)
                 elif kind == "end_of_track":

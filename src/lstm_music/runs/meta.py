@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from lstm_music.midi.grid import grids_of
 from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES
 from lstm_music.network.config import HEADS_OF, Config
 from lstm_music.network.learning_rate import Annealing
@@ -57,6 +58,7 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     check_drums(corpus.get("drums", []))
     if name in ("message", "event"):
         check_habits(corpus)
+        check_grid(tokenizer.get("grid"))
     if name == "message":
         check_messages(tokenizer, vocabulary)
         check_parts(config, vocabulary)
@@ -78,6 +80,14 @@ def check_habits(corpus: dict[str, Any]) -> None:
     for key in ("longest_note", "most_notes", "max_tracks"):
         whole_number(corpus[key], f"corpus.{key}", 0, LONGEST)
     whole_number(corpus.get("longest_piece", 0), "corpus.longest_piece", 0, LONGEST)
+
+
+def check_grid(grid: Any) -> None:
+    """Raise ValueError unless a grid of notes is one, or there is none."""
+    if grid is not None:
+        if type(grid) not in (int, str):
+            raise ValueError("tokenizer.grid is neither number nor text")
+        grids_of(grid)
 
 
 def check_drums(pitches: Any) -> None:

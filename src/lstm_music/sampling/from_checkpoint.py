@@ -24,7 +24,8 @@ def composers(
     """Return what composes, by title: the model, and the paper's baselines."""
 
     def frequency() -> Composer[Any]:
-        grid = checkpoint.meta["tokenizer"].get("grid")
+        told = checkpoint.meta["tokenizer"].get("grid")
+        grid = told if isinstance(told, int) else None  # notes may be on several
         drums = reading_of(checkpoint, run_folder).drums
         rolls = own_corpus(name, checkpoint, run_folder, Reading("note", grid=grid, drums=drums))
         assert isinstance(rolls, RollCorpus)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lstm_music.errors import UserError, Warn
+from lstm_music.midi.grid import on_grid
 from lstm_music.midi.piece import Piece, no_phrases
 from lstm_music.network.model import Model
 from lstm_music.network.recall_rules import recall_of, tells_phrases
@@ -47,6 +48,12 @@ class TokenComposer(Composer[Ids]):
         self.vocabulary, meta = checkpoint.vocabulary, checkpoint.meta
         self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta.get("corpus", {}), free)
         self.recall = recall_of(model, self.vocabulary, meta["tokenizer"])
+
+    def read(self, path: Path, warn: Warn) -> Piece:
+        """Return the piece of a MIDI file, on the grid that the model's music is on, if any."""
+        piece = read_primer(path, warn, self.drums is not None)
+        grid = self.checkpoint.meta["tokenizer"].get("grid")
+        return on_grid(piece, grid) if grid else piece
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: the sampler counts tokens and ticks."""
@@ -98,7 +105,7 @@ class MessageComposer(TokenComposer):
 
         The time that a note left out would have taken goes to the next one of its track.
         """
-        piece = read_primer(path, warn, self.drums is not None)
+        piece = self.read(path, warn)
         words = [word for word in self.tokenizer.words(piece) if word != PIECE_END]
         nearest = NearestWord(self.vocabulary)
         ids: Ids = []
@@ -145,7 +152,7 @@ class EventComposer(TokenComposer):
 
         What they make of the piece is written anew, so that it is in order.
         """
-        piece = read_primer(path, warn, self.drums is not None)
+        piece = self.read(path, warn)
         if not tells_phrases(self.vocabulary):
             piece = replace(piece, phrases=no_phrases())
         words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)

@@ -114,7 +114,7 @@ class EventTokenizer(MessageTokenizer):
         ticks = np.unique(notes[:, 0])
         places = ticks - starts[np.searchsorted(starts, ticks, side="right") - 1]
         said = np.where(np.diff(lengths, prepend=SAME), lengths, SAME)
-        last = np.searchsorted(ticks, piece.phrases)
+        last = np.searchsorted(ticks, np.minimum(piece.phrases, ticks[-1]))
         closing = ticks[np.unique(last[last > 0]) - 1]
         cadences = np.full(len(closing), CADENCE)
         codes = [said * len(KINDS) + BAR_LINE, places * len(KINDS) + AT, cadences, notes[:, 1]]
