@@ -24,14 +24,25 @@ from safetensors.numpy import save
 from lstm_music.arrays import Array
 from lstm_music.files import write_whole
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Piece, no_meter, no_phrases
+from lstm_music.midi.piece import (
+    KIND,
+    PITCH,
+    TICK,
+    MidiError,
+    Piece,
+    no_meter,
+    no_phrases,
+    no_tempo,
+)
 
-FORMAT = 3  # of shards, and of what reading makes of a file: a new number makes old ones unused
+FORMAT = 4  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
 BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a time, at most
 ROUND = 64  # batches at once, where an engine can't give one result before the others
 OPEN_SHARDS = 8  # kept in memory: pieces that are neighbours mostly lie in the same one
-ARRAYS = ("ticks", "notes", "tracks", "files", "meters", "bars", "phrases", "ends")
+ARRAYS = (
+    "ticks", "notes", "tracks", "files", "meters", "bars", "phrases", "ends", "tempos", "changes",
+)  # fmt: skip
 ON = 128  # added to the pitch of a note-on
 LOST = "was lost while it was read: it changed then, or what read it was killed, as it may be again"
 
@@ -54,6 +65,7 @@ class Read(NamedTuple):
     drums: tuple[bool, ...]
     phrases: Array
     sharps: int | None
+    tempo: Array
 
 
 class PieceStore:
@@ -169,15 +181,16 @@ def read_one(file: File, drums: bool) -> Read:
     try:
         piece = read_midi(file.data, "", drums)
     except MidiError as error:
-        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None)
-    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps
+        reason, phrases = str(error), no_phrases()
+        return Read(file.digest, [], no_meter(), {}, reason, (), phrases, None, no_tempo())
+    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps, piece.tempo
     return Read(file.digest, piece.tracks, piece.meter, *told)
 
 
 def piece_of(read: Read, name: str) -> Piece:
     """Return what was read as a piece of that name."""
     piece = Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
-    return replace(piece, phrases=read.phrases, sharps=read.sharps)
+    return replace(piece, phrases=read.phrases, sharps=read.sharps, tempo=read.tempo)
 
 
 # A shard ----------------------------------------------------------------------------------------
@@ -185,7 +198,8 @@ def piece_of(read: Read, name: str) -> Piece:
 # ticks (n,) int32 and notes (n,) uint8, the pitch and 128 for a note-on, of all messages end to
 # end; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
 # file begins among the tracks; meters (k, 2) int32, of all files end to end, and bars (f + 1,)
-# int64: where each file's begins among them; phrases (p,) int32 and ends (f + 1,) int64, the same.
+# int64: where each file's begins among them; phrases (p,) int32 and ends (f + 1,) int64, the same,
+# and tempos (c, 2) int32 and changes (f + 1,) int64.
 
 
 def packed(read: list[Read]) -> bytes:
@@ -201,6 +215,8 @@ def packed(read: list[Read]) -> bytes:
         "bars": np.cumsum([0, *(len(file.meter) for file in read)], dtype=np.int64),
         "phrases": np.concatenate([no_phrases(), *(file.phrases for file in read)]),
         "ends": np.cumsum([0, *(len(file.phrases) for file in read)], dtype=np.int64),
+        "tempos": np.concatenate([no_tempo(), *(file.tempo for file in read)]),
+        "changes": np.cumsum([0, *(len(file.tempo) for file in read)], dtype=np.int64),
     }
     about = {
         "digests": json.dumps([file.digest for file in read]),
@@ -225,13 +241,14 @@ def unpacked(path: Path) -> list[Read]:
     tracks = np.split(rows, arrays["tracks"][1:-1]) if len(arrays["tracks"]) > 1 else []
     meters = np.split(arrays["meters"], arrays["bars"][1:-1])
     phrases = np.split(arrays["phrases"], arrays["ends"][1:-1])
+    tempos = np.split(arrays["tempos"], arrays["changes"][1:-1])
     ends = arrays["files"].tolist()
     names = ("digests", "repairs", "reasons", "drums", "sharps")
     fields: list[Any] = [json.loads(about[name]) for name in names]
     return [
-        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps)
-        for first, stop, meter, told, digest, repairs, reason, drums, sharps in zip(
-            ends[:-1], ends[1:], meters, phrases, *fields, strict=True
+        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps, tempo)
+        for first, stop, meter, told, tempo, digest, repairs, reason, drums, sharps in zip(
+            ends[:-1], ends[1:], meters, phrases, tempos, *fields, strict=True
         )
     ]
 

@@ -76,6 +76,7 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
         tempo,
         phrases,
         sharps,
+        file.beats,
     )
 
 

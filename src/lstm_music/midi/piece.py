@@ -78,7 +78,8 @@ class Piece:
     kind of repair -> how often; the kinds are in REPAIRS. drums: which tracks are drums; none is
     where it is empty. parts, velocities: of each track, none where they aren't known, as of music
     that is composed. tempo: of its quarter notes, phrases: where they end, sharps: of its key
-    signature (flats are < 0); where it says so.
+    signature (flats are < 0); where it says so. beats: a bar's ticks -> the denominator of its time
+    signature, where that is told: 3/4 and 6/8 are as long.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Piece:
     tempo: Tempo = field(default_factory=no_tempo)
     phrases: Phrases = field(default_factory=no_phrases)
     sharps: int | None = None
+    beats: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES
+from lstm_music.midi.timing import FASTEST, SLOWEST
 from lstm_music.network.config import HEADS_OF, Config
 from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.optim import OPTIMIZERS
@@ -12,7 +13,7 @@ from lstm_music.runs.settings import Progress, Settings
 from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.messages import PITCHES, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from lstm_music.untrusted import dictionary, of_fields, path_text, text, whole_number
+from lstm_music.untrusted import dictionary, number, of_fields, path_text, text, whole_number
 
 LAYERS, WIDTH, BATCH, COUNT = 64, 65536, 100_000, 2**62  # the most of each
 VOCABULARY = 2**24
@@ -54,6 +55,7 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     text(corpus["key"], "corpus.key")
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
     check_drums(corpus.get("drums", []))
+    number(corpus.get("tempo", SLOWEST), "corpus.tempo", SLOWEST, FASTEST)
     if name in ("message", "event"):
         check_habits(corpus)
     if name == "message":
