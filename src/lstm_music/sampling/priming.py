@@ -45,7 +45,7 @@ def ends_at_once(
         state = read(model, ends, state)
         draft.take(ends[0])
         again = [drawn(model, state, draft, ENDS_TOO + n) for n in numbers]
-        return [id == rules.start for id in np.where(np.isin(ended, ends), again, ended)]
+        ended = np.where(np.isin(ended, ends), again, ended).tolist()
     return [id == rules.start for id in ended]
 
 
