@@ -98,7 +98,7 @@ def test_primers_of_drums_are_read_where_the_model_was_trained_with_them(kind, t
     shutil.rmtree("runs/d")
     write_beats(Path("music"))
     train(kind, "--quiet", "--drums")
-    (line,) = ok("sample", "d", "--primer", "beat.mid", "--length", 30)
+    (line,) = ok("sample", "d", "--primer", "beat.mid", "--primer-start", "--length", 30)
     assert "primed with the first" in line
     path = line.split("  (")[0]
     opening = notes_of(read_midi(Path(path), "", drums=True).tracks[0])
@@ -155,7 +155,8 @@ def test_figures_and_clips_of_drums(train, command, ok, folder, monkeypatch):
     shutil.make_archive("beats", "zip", "beats")
     played = []
 
-    def heard(system, piece):
+    def heard(system, piece, tempo):
+        assert tempo == 90  # that of the files, which the checkpoint says
         played.append(piece)
         return SimpleNamespace(system=system, name=piece.name)
 

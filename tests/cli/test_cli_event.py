@@ -104,7 +104,7 @@ def test_pieces_keep_their_length_alone_or_together(compose, run, monkeypatch):
     assert {kind for kind, *_ in filter(None, events)} == {0, 1, AT, BAR_LINE}
     seen.clear()
     compose("--num", 3, "--length", 77)
-    assert [len(ids) for ids in seen] == [77] * 3
+    assert [len(ids) for ids in seen] == [16 + 77] * 3
     assert compose("--greedy", "--length", 40)[0].tracks
 
 
@@ -115,10 +115,18 @@ def test_bars_are_written_as_they_are_composed(compose):
     assert [(m.numerator, m.denominator) for m in signatures[:2]] == [(1, 4), (3, 4)]
 
 
+def one_track(path):
+    """The path of a file that holds the same music in one track."""
+    piece = read_midi(path, "")
+    merged = Piece("", [merge_tracks(piece)], meter=piece.meter, phrases=piece.phrases)
+    write_midi(merged, "one.mid")
+    return "one.mid"
+
+
 def test_a_file_is_continued(compose, music, command, run):
     words = ("--primer-length", 100, "--length", 100, "--out", "x.mid")
     theirs = notes_of(merge_tracks(read_midi(music[0], "")))
-    (ours,) = compose("--primer", music[0], *words)
+    (ours,) = compose("--primer", one_track(music[0]), "--primer-start", *words)
     assert notes_of(ours.tracks[0])[:20].tolist() == theirs[:20].tolist()
     strange = track_of([(0, 480, 60), (485, 950, 127), (1925, 2400, 62)])
     write_midi(Piece("", [strange]), "strange.mid")
@@ -134,12 +142,12 @@ def test_a_file_is_continued(compose, music, command, run):
 
 
 def test_phrases_and_keys_are_learnt_and_composed(music, compose, train_small, ok, run):
-    (plain,) = compose("--primer", music[0], "--length", 60)
+    (plain,) = compose("--primer", one_track(music[0]), "--primer-start", "--length", 60)
     for path in music:
         piece = read_midi(path, "")
         write_midi(replace(piece, phrases=np.arange(960, end_of(piece), 960, np.int32)), path)
     train_small("--max-steps", 60, *HOW, "--common-key", "A", "--run", "k", "--quiet")
-    words = ("--primer", music[0], "--length", 200, "--out", "k.mid")
+    words = ("--primer", one_track(music[0]), "--primer-start", "--length", 200, "--out", "k.mid")
     ok("sample", "k", "--quiet", *words)
     piece = read_midi(Path("k.mid"), "")
     known = read_midi(music[0], "").phrases
@@ -147,6 +155,6 @@ def test_phrases_and_keys_are_learnt_and_composed(music, compose, train_small, o
     assert len(piece.phrases) > 3 and piece.sharps is not None
     assert ok("evaluate", "k")  # its corpus is read again as it was
     # To a model that knows no phrases the same file is what it was.
-    (again,) = compose("--primer", music[0], "--length", 60)
+    (again,) = compose("--primer", one_track(music[0]), "--primer-start", "--length", 60)
     assert again.tracks[0].tolist() == plain.tracks[0].tolist()
     assert not len(again.phrases)

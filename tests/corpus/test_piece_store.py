@@ -18,13 +18,15 @@ def file_of(seed):
     piece = piece_of(seed)
     meter = np.array([[480 * n, 960 + n] for n in range(seed)], np.int32).reshape(-1, 2)
     told = {"phrases": np.array([480, 960 + seed], np.int32), "sharps": seed % 7 - 3}
+    told["tempo"] = np.array([[960 * n, 500_000 + n] for n in range(seed + 1)], np.int32)
     write_midi(Piece(piece.name, piece.tracks, meter=meter, **told), content)
     return File(hashlib.sha256(content.getvalue()).hexdigest(), content.getvalue())
 
 
 def same(a, b):
     arrays = [*zip(a.tracks, b.tracks, strict=True), (a.meter, b.meter), (a.phrases, b.phrases)]
-    empty = {"tracks": [], "meter": None, "phrases": None}
+    arrays.append((a.tempo, b.tempo))
+    empty = {"tracks": [], "meter": None, "phrases": None, "tempo": None}
     others = a._replace(**empty) == b._replace(**empty)
     return others and all(np.array_equal(one, other) for one, other in arrays)
 
@@ -43,6 +45,8 @@ def test_a_shard_holds_what_was_read(tmp_path):
     assert [len(r.meter) for r in read] == [1, 0, 1]
     assert [r.sharps for r in read] == [-3, None, -2]
     assert [r.phrases.tolist() for r in read] == [[480, 960], [], [480, 961]]
+    changes = [[[0, 500_000]], [], [[0, 500_000], [960, 500_001]]]
+    assert [r.tempo.tolist() for r in read] == changes
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,8 @@ from lstm_music.sampling.decoding import (
     decode_chords,
     end_asked,
     length_in_frames,
-    without_silence,
 )
+from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NOTE_ON, SHORTEST, chord_rules, event_rules, message_rules
 from lstm_music.sampling.sampler import new_piece

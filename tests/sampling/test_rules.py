@@ -254,7 +254,8 @@ KINDS_OF = {
     "chord": ("CHORD", "PIECE_END"),
 }
 CELLS = [
-    (kind, phase, word) for kind in PHASES_OF for phase in PHASES_OF[kind] for word in KINDS_OF[kind]
+    (kind, phase, word)
+    for kind, phases in PHASES_OF.items() for phase in phases for word in KINDS_OF[kind]
     if (phase, word) not in {  # where nothing sounds, and where there is no bar
         ("NOTHING_YET", "NOTE_OFF"), ("BETWEEN_TRACKS", "NOTE_OFF"), ("NO_BAR_YET", "PLACE"),
         ("NO_BAR_YET", "CADENCE"),

@@ -33,7 +33,7 @@ from lstm_music.runs.opened import (
     reading_of,
 )
 from lstm_music.sampling.composer import Composer, Opening
-from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composers
 from lstm_music.sampling.options import Options
 

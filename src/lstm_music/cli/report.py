@@ -48,7 +48,7 @@ def main(argv: Sequence[str]) -> int:
     asked = Asked(args.num, args.seed, args.split, args.corpus, args.data, args.backend)
     chosen = chosen_runs(args.runs, warn)
     samples = len(chosen) * len(TEMPERATURES) * args.num
-    room = room_for(samples)
+    room = room_for(chosen, samples)
     out = args.out or default_path(chosen)
     with Steps(3 * len(chosen) + samples) as steps:
         warn_of_namesake(args.corpus, args.data)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lstm_music.cli.common import (
     check_ranks,
     limit_threads,
@@ -24,14 +26,23 @@ from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.errors import UserError
 from lstm_music.files import free_number, numbered
+from lstm_music.midi.bytes import Tempo
 from lstm_music.midi.files import write_midi
-from lstm_music.midi.piece import TICKS_PER_QUARTER, Piece, notes_of
+from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, Piece
+from lstm_music.midi.timing import constant, seconds_of, tempo_at
 from lstm_music.network.baselines import fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.runs.checkpoint import Checkpoint, read_checkpoint
 from lstm_music.runs.opened import bundled_model, model_of, newest_run, open_run, ops_of
-from lstm_music.sampling.composer import Composer, bars_in_words, primers_of
-from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.composer import (
+    Composer,
+    Opening,
+    Primer,
+    bars_in_words,
+    origin_of,
+    primers_of,
+)
+from lstm_music.sampling.continuing import Continued, compose_after, ends_of, finished
 from lstm_music.sampling.from_checkpoint import composer_of, untrained
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.roll_composers import FrequencyComposer
@@ -56,24 +67,23 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
         check_opener()
     limit_threads(args.threads or ranks.threads, args.backend)
     composer, folder = ranks.first_alone(lambda: find_composer(args))
-    options, primers, origins = begin(args, composer)
+    options, openings, tempo = begin(args, composer)
     own = slice(*ranks.share_of(args.num))
-    options = replace(options, first=own.start)
+    options, openings = replace(options, first=own.start), openings[own]
+    ended = ends_of(composer, openings, options)
     with Bar(args.quiet or not ranks.leads, composer.unit) as bar:
-        pieces = composer.compose(primers[own], options, bar.show)
+        pieces = compose_after(composer, openings, ended, options, bar.show)
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
     unmade: list[str] = []
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
-        made_of = zip(paths, origins[own], primers[own], pieces, strict=True)
-        for n, (path, origin, primer, music) in enumerate(made_of):
-            piece, silent = without_silence(composer.piece(music, options, path.stem, primer))
-            path = write(midi_of(piece, args), path, new=not names_file(args))
-            piece = replace(piece, name=path.stem)
-            uncounted = composer.size(primer, options) if options.beyond else 0
-            what = f"{composer.size(music, options) - uncounted} {composer.unit}"
-            what += f", primed with {origin}" if origin else ""
-            what += f"; silent at first, {bars_in_words(silent)} left out" if silent else ""
-            bar.print(path if args.quiet else describe(piece, path, what, args))
+        made_of = zip(paths, openings, ended, pieces, strict=True)
+        for n, (path, opening, over, music) in enumerate(made_of):
+            keep = not args.without_primer
+            done = finished(composer, music, opening, over, options, tempo, path.stem, keep)
+            path = write(midi_of(done.piece, args), path, new=not names_file(args))
+            piece = replace(done.piece, name=path.stem)
+            what = size_in_words(composer, music, opening, over, options)
+            bar.print(path if args.quiet else describe(done, path, what, opening, args))
             made = companions(piece, path, args, unmade)
             for other, what in made:
                 bar.print(other if args.quiet else f"{other}  ({what})")
@@ -106,7 +116,7 @@ def baseline_composer(args: argparse.Namespace) -> Composer[Any]:
         corpus = rolls_of(args, Reading("note"))
         frames = corpus.split_frames("train"), corpus.split_frames("valid")
         baseline = fit_baseline(args.baseline, *frames)
-        return FrequencyComposer(baseline, corpus.reading.grid, args.restrike)
+        return FrequencyComposer(baseline, corpus.reading.grid, args.restrike, tempo=corpus.tempo)
     if args.corpus is None:
         checkpoint = find_checkpoint(args.run)[0]
         seed = checkpoint.meta["settings"]["seed"]
@@ -140,41 +150,47 @@ def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
 # What is asked of it ----------------------------------------------------------------------------
 
 
-def options_of(args: argparse.Namespace, top_p: float) -> Options:
-    """Return the sampler's options; top_p where none is given."""
+def options_of(args: argparse.Namespace, composer: Composer[Any], tempo: float) -> Options:
+    """Return the sampler's options; tempo: of what is composed, in quarter notes a minute."""
     limit = None
     if args.seconds is not None:
-        limit = max(1, round(args.seconds * args.tempo / 60 * TICKS_PER_QUARTER))
-    if args.top_p is not None:
-        top_p = args.top_p
+        limit = max(1, round(args.seconds * tempo / 60 * TICKS_PER_QUARTER))
+    top_p = composer.top_p if args.top_p is None else args.top_p
+    meter = ((0, args.meter.bar),) if args.meter and not composer.tells_bars else ()
     return Options(
         args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed,
-        bars=args.bars, beyond=args.primer is not None or args.primer_length is not None,
-        repetition=args.repetition,
+        bars=args.bars, beyond=True, meter=meter, repetition=args.repetition,
     )  # fmt: skip
 
 
 def begin(
     args: argparse.Namespace, composer: Composer[Any]
-) -> tuple[Options, list[Any], list[str]]:
-    """Return how to draw, the primer of each piece, and where it comes from in words."""
-    options, usual = options_of(args, composer.top_p), PRIMER_FROM_CORPUS
-    if options.repetition and composer.recall is None:
+) -> tuple[Options, list[Opening], Tempo]:
+    """Return how to draw, how each piece begins, and the tempo from there on."""
+    if args.repetition and composer.recall is None:
         raise UserError(
             "--repetition is only for models with a copy gate, and this one has none: leave it "
             "out, or train a model with --copy"
         )
-    openings = None
-    if args.primer:
-        openings, usual = [composer.opening_of(args.primer, warn)], PRIMER_FROM_FILE
+    if args.meter:
+        composer.keep_to(args.meter.bar)
+    usual = PRIMER_FROM_FILE if args.primer else PRIMER_FROM_CORPUS
     n = usual if args.primer_length is None else args.primer_length
-    if openings:
-        end = composer.ticks(composer.cut(openings[0].music, n, None))
-        meter = tuple(row for row in openings[0].meter if row[0] < end)
-        options = replace(options, meter=meter)
+    given, tempo = Opening("", []), constant(args.tempo or composer.tempo)
+    if args.primer:
+        bar = args.meter.bar if args.meter else None
+        given = composer.opening_of(Primer(args.primer, n, args.primer_start, bar), warn)
+    if given.tempo and not args.tempo:
+        tempo = np.array(given.tempo, np.int32)
+    options = options_of(args, composer, tempo_at(tempo, LAST_TICK))
+    if given.meter:
+        options = replace(options, meter=given.meter)
     options = composer.fitted(options)
-    primers, origins = primers_of(composer, options, args.num, n, openings)
-    return options, primers, origins
+    openings = [given] * args.num if args.primer else primers_of(composer, options, args.num, n)
+    if args.meter:
+        beats = {args.meter.bar: args.meter.unit}
+        openings = [opening._replace(beats={**opening.beats, **beats}) for opening in openings]
+    return options, openings, tempo
 
 
 # What comes out ---------------------------------------------------------------------------------
@@ -199,7 +215,7 @@ def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     """Return a piece as the content of a MIDI file."""
     content = io.BytesIO()
-    write_midi(piece, content, args.tempo, args.program)
+    write_midi(piece, content, None, args.program)
     return content.getvalue()
 
 
@@ -257,15 +273,31 @@ def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
 
 
-def describe(piece: Piece, path: Path, what: str, args: argparse.Namespace) -> str:
+def size_in_words(
+    composer: Composer[Any], music: Any, opening: Opening, over: bool, options: Options
+) -> str:
+    """Return how much was composed, and after what."""
+    given = 0 if over else composer.size(opening.music, options)
+    what = f"{composer.size(music, options) - given} {composer.unit}"
+    origin = origin_of(composer, opening, options)
+    what += f", primed with {origin}" if origin else ""
+    return what + ", which end there: another piece follows" * over
+
+
+def describe(
+    done: Continued, path: Path, what: str, opening: Opening, args: argparse.Namespace
+) -> str:
     """Return one line on a piece that was written; what: how much of what it is."""
-    notes = [notes_of(track) for track in piece.tracks]
-    end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
-    seconds = end / TICKS_PER_QUARTER * 60 / args.tempo
-    return (
-        f"{path}  ({sum(map(len, notes))} notes, {len(piece.tracks)} tracks, {seconds:.0f} s, "
-        f"{what})"
-    )
+    notes = f"{done.new} notes"
+    if len(opening.music) and args.without_primer:
+        notes = f"{done.new} new notes"
+    elif len(opening.music):
+        notes = f"{done.given} notes of {opening.name} and {done.new} new"
+    what += f"; {done.left} notes before the first bar line left out" if done.left else ""
+    silent = bars_in_words(done.silent)
+    what += f"; silent at first, {silent} left out" if done.silent else ""
+    seconds = seconds_of(done.piece)
+    return f"{path}  ({notes}, {len(done.piece.tracks)} tracks, {seconds:.0f} s, {what})"
 
 
 if __name__ == "__main__":

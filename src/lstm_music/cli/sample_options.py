@@ -1,10 +1,13 @@
 """What bin/sample is asked: its options, and which of them fit together."""
 
 import argparse
+import re
 from pathlib import Path
+from typing import NamedTuple
 
 from lstm_music.cli.common import Parser, add_backend_options, number, whole
 from lstm_music.errors import UserError
+from lstm_music.midi.piece import WHOLE_NOTE
 from lstm_music.network.baselines import BASELINES
 
 UNTRAINED = "untrained"
@@ -13,9 +16,25 @@ EXAMPLES = """examples:
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
   bin/sample --bars 16 --seed 7 --wav --open   sixteen bars, to be heard at once
   bin/sample --png --svg                       a piano roll and a score beside the MIDI file
-  bin/sample --primer mine.mid --out next.mid  continue a piece of your own
+  bin/sample --primer mine.mid --out next.mid  continue a piece of your own, from its end
+  bin/sample --meter 3/4 --tempo 120           a waltz, if the model knows any
   bin/sample --baseline chord-frequency --corpus bach
 """
+
+
+class Meter(NamedTuple):
+    """A time signature: the ticks of a bar, and its denominator."""
+
+    bar: int
+    unit: int
+
+
+def meter(text: str) -> Meter:
+    """Return a time signature. Raises ArgumentTypeError for anything else."""
+    match = re.fullmatch("([1-9][0-9]?)/(1|2|4|8|16|32)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is no meter such as 3/4 or 6/8")
+    return Meter(int(match[1]) * WHOLE_NOTE // int(match[2]), int(match[2]))
 
 
 def make_parser() -> Parser:
@@ -46,17 +65,29 @@ def add_length_options(parser: Parser) -> None:
         "--length",
         type=whole(1, 1_000_000),
         metavar="N",
-        help="exactly N tokens a piece, or frames of a piano roll, after the primer that was asked "
-        "for (default: to its end, at most 2000; note models, which know no end, and baselines "
-        "16 bars)",
+        help="exactly N tokens a piece, or frames of a piano roll, after the primer (default: to "
+        "its end, at most 2000; note models, which know no end, and baselines 16 bars)",
     )
     add(
         "--bars",
         type=whole(1, 10_000),
         metavar="N",
-        help="N bars of the piece's own meter, of 4/4 where nothing tells of one",
+        help="N bars of the piece's own meter, after the bar in which the primer ends",
     )
-    add("--seconds", type=number(0, 36_000, above=True), metavar="S", help="S seconds at --tempo")
+    add(
+        "--seconds",
+        type=number(0, 36_000, above=True),
+        metavar="S",
+        help="S seconds at the tempo that the piece has then",
+    )
+    parser.add_argument(
+        "--meter",
+        type=meter,
+        metavar="N/D",
+        help="bars of 3/4, 6/8, …: of events these alone, begun with an opening in that meter, "
+        "which may have an upbeat; of others to count and to write (default: the primer's, else "
+        "what events say, else 4/4)",
+    )
 
 
 def add_drawing_options(parser: Parser) -> None:
@@ -105,14 +136,23 @@ def add_primer_options(parser: Parser) -> None:
         "--primer",
         type=Path,
         metavar="FILE.mid",
-        help="continue this file (default: the opening of a held-out piece)",
+        help="go on from the last bars of this file, in its tempo and meter (default: from the "
+        "opening of a held-out piece)",
     )
     parser.add_argument(
         "--primer-length",
         type=whole(0),
         metavar="N",
-        help="tokens or frames to take of it, 0 for none (default: 64 of a file; 16 of a held-out "
-        "piece, but at most half of the length asked for, which then counts them)",
+        help="tokens or frames to take at most, 0 for none: of a file whole bars, one at least, "
+        "but from its start exactly N (default: 64 of a file, 16 of a held-out piece)",
+    )
+    parser.add_argument(
+        "--primer-start", action="store_true", help="take the beginning of the file, not its end"
+    )
+    parser.add_argument(
+        "--without-primer",
+        action="store_true",
+        help="write what follows the primer alone, from the next bar line on",
     )
 
 
@@ -135,9 +175,9 @@ def add_file_options(parser: Parser) -> None:
     add(
         "--tempo",
         type=number(10, 1000),
-        default=90.0,
         metavar="BPM",
-        help="quarter notes per minute",
+        help="quarter notes per minute (default: the primer's tempo, else the median of the corpus "
+        "that the model learnt, else 90)",
     )
     add(
         "--program",
@@ -176,6 +216,8 @@ def add_file_options(parser: Parser) -> None:
 def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
     """Raise UserError where --baseline and the options about it don't fit together."""
     kind = args.baseline
+    if args.primer_start and args.primer is None:
+        raise UserError("--primer-start is only for use with --primer: add it, or leave it out")
     if kind is None or args.corpus is None:
         for flag in ("--corpus", "--data"):
             if getattr(args, flag[2:]) is not None:
@@ -190,7 +232,8 @@ def check_baseline(args: argparse.Namespace, parser: Parser) -> None:
     if args.corpus is None:
         raise UserError(f"--baseline {kind} draws from a corpus: say which with --corpus")
     for name in (
-        "temperature", "top_k", "top_p", "repetition", "greedy", "primer", "primer_length", "free",
+        "temperature", "top_k", "top_p", "repetition", "greedy", "primer", "primer_length",
+        "without_primer", "free",
     ):  # fmt: skip
         if getattr(args, name) != parser.get_default(name):
             flag = f"--{name.replace('_', '-')}"

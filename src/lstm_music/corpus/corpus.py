@@ -32,7 +32,8 @@ class Corpus(ABC):
     own are no music and no loss; shifts (pieces, 2): by how many
     semitones a piece may be transposed, at least and at most; augment: semitones by which training
     pieces are; notes: of each piece, all tracks merged, or of frames, the held ones joined; drums:
-    pitches that are commoner in tracks of drums than in others, where drums are read.
+    pitches that are commoner in tracks of drums than in others, where drums are read; tempo: the
+    median of the training pieces' quarter notes a minute, None where none says one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Corpus(ABC):
     notes: Sequence[int]
     drums: list[int] | None
     ignored: int
+    tempo: float | None
 
     @property
     @abstractmethod

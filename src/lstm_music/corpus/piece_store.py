@@ -25,14 +25,15 @@ from lstm_music.arrays import Array
 from lstm_music.corpus.survey import Survey, survey_of
 from lstm_music.files import write_whole
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Piece, no_meter, no_phrases
+from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Part, Piece
 
 FORMAT = 4  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
 BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a time, at most
 ROUND = 64  # batches at once, where an engine can't give one result before the others
 OPEN_SHARDS = 8  # kept in memory: pieces that are neighbours mostly lie in the same one
-ARRAYS = ("ticks", "notes", "tracks", "files", "meters", "bars", "phrases", "ends")
+ARRAYS = ("ticks", "notes", "velocities", "tracks", "files")
+TIMES = ("meter", "tempo")  # fields of a piece with rows of two numbers
 ON = 128  # added to the pitch of a note-on
 LOST = "was lost while it was read: it changed then, or what read it was killed, as it may be again"
 
@@ -45,17 +46,12 @@ class File(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a MIDI file: as in Piece, or why it's of no use; and what is in it."""
+    """What became of a MIDI file: a piece without a name, and what is in it; or why it's useless."""
 
     digest: str
-    tracks: list[Array]
-    meter: Array
-    repairs: dict[str, int]
-    reason: str | None
-    drums: tuple[bool, ...]
-    phrases: Array
-    sharps: int | None
+    piece: Piece
     survey: Survey | None
+    reason: str | None
 
 
 class PieceStore:
@@ -171,49 +167,71 @@ def read_one(file: File, drums: bool) -> Read:
     try:
         piece = read_midi(file.data, "", drums)
     except MidiError as error:
-        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None, None)
-    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps, survey_of(piece)
-    return Read(file.digest, piece.tracks, piece.meter, *told)
+        return Read(file.digest, Piece("", []), None, str(error))
+    return Read(file.digest, piece, survey_of(piece), None)
 
 
 def piece_of(read: Read, name: str) -> Piece:
     """Return what was read as a piece of that name."""
-    piece = Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
-    return replace(piece, phrases=read.phrases, sharps=read.sharps)
+    return replace(read.piece, name=name, repairs=dict(read.piece.repairs))
 
 
 # A shard ----------------------------------------------------------------------------------------
 #
 # ticks (n,) int32 and notes (n,) uint8, the pitch and 128 for a note-on, of all messages end to
-# end; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
-# file begins among the tracks; meters (k, 2) int32, of all files end to end, and bars (f + 1,)
-# int64: where each file's begins among them; phrases (p,) int32 and ends (f + 1,) int64, the same.
+# end, and velocities (n / 2,) uint8, of the notes of each track; tracks (m + 1,) int64: where each
+# track begins among the messages; files (f + 1,) int64: where each file begins among the tracks.
+# What else there is of a file, in JSON.
 
 
 def packed(read: list[Read]) -> bytes:
     """Return some files as a shard."""
-    tracks = [track for file in read for track in file.tracks]
+    pieces = [file.piece for file in read]
+    tracks = [track for piece in pieces for track in piece.tracks]
     rows = np.concatenate([np.zeros((0, 3), np.int32), *tracks])
+    loud = [np.zeros(0, np.int32), *(v for piece in pieces for v in piece.velocities)]
     arrays = {
         "ticks": np.ascontiguousarray(rows[:, TICK]),
         "notes": (rows[:, PITCH] + ON * rows[:, KIND]).astype(np.uint8),
+        "velocities": np.concatenate(loud).astype(np.uint8),
         "tracks": np.cumsum([0, *map(len, tracks)], dtype=np.int64),
-        "files": np.cumsum([0, *(len(file.tracks) for file in read)], dtype=np.int64),
-        "meters": np.concatenate([no_meter(), *(file.meter for file in read)]),
-        "bars": np.cumsum([0, *(len(file.meter) for file in read)], dtype=np.int64),
-        "phrases": np.concatenate([no_phrases(), *(file.phrases for file in read)]),
-        "ends": np.cumsum([0, *(len(file.phrases) for file in read)], dtype=np.int64),
+        "files": np.cumsum([0, *(len(piece.tracks) for piece in pieces)], dtype=np.int64),
     }
     about = {
         "digests": json.dumps([file.digest for file in read]),
-        "repairs": json.dumps([file.repairs for file in read]),
         "reasons": json.dumps([file.reason for file in read]),
-        "drums": json.dumps([file.drums for file in read]),
-        "sharps": json.dumps([file.sharps for file in read]),
+        "pieces": json.dumps([as_json(piece) for piece in pieces]),
         "surveys": json.dumps([file.survey and asdict(file.survey) for file in read]),
         "sha256": hash_of(arrays),
     }
     return bytes(save(arrays, about))
+
+
+def as_json(piece: Piece) -> dict[str, Any]:
+    """Return what a piece has beside its name and its notes."""
+    times = {name: getattr(piece, name).tolist() for name in TIMES}
+    return {
+        **times,
+        "phrases": piece.phrases.tolist(),
+        "parts": piece.parts,
+        "drums": piece.drums,
+        "repairs": piece.repairs,
+        "sharps": piece.sharps,
+        "pedals": piece.pedals,
+        "beats": list(piece.beats.items()),
+    }
+
+
+def from_json(told: dict[str, Any], tracks: list[Array], velocities: list[Array]) -> Piece:
+    """Return a piece of notes and what `as_json` has told of it."""
+    meter, tempo = (np.array(told.pop(name), np.int32).reshape(-1, 2) for name in TIMES)
+    parts = tuple(Part(*part) for part in told.pop("parts"))
+    drums, beats = tuple(told.pop("drums")), dict(told.pop("beats"))
+    phrases = np.array(told.pop("phrases"), np.int32)
+    return Piece(
+        "", tracks, parts=parts, velocities=tuple(velocities), drums=drums, phrases=phrases,
+        beats=beats, meter=meter, tempo=tempo, **told,
+    )  # fmt: skip
 
 
 def unpacked(path: Path) -> list[Read]:
@@ -225,17 +243,20 @@ def unpacked(path: Path) -> list[Read]:
         raise ValueError("damaged")
     columns = arrays["ticks"], arrays["notes"] // ON, arrays["notes"] % ON
     rows = np.stack(columns, axis=1).astype(np.int32)
-    tracks = np.split(rows, arrays["tracks"][1:-1]) if len(arrays["tracks"]) > 1 else []
-    meters = np.split(arrays["meters"], arrays["bars"][1:-1])
-    phrases = np.split(arrays["phrases"], arrays["ends"][1:-1])
-    ends = arrays["files"].tolist()
-    names = ("digests", "repairs", "reasons", "drums", "sharps")
-    fields: list[Any] = [json.loads(about[name]) for name in names]
-    surveys = [one and Survey.from_json(one) for one in json.loads(about["surveys"])]
+    cuts, ends = arrays["tracks"][1:-1], arrays["files"].tolist()
+    some = len(arrays["tracks"]) > 1
+    tracks = np.split(rows, cuts) if some else []
+    loud = np.split(arrays["velocities"].astype(np.int32), cuts // 2) if some else []
+    fields: list[Any] = [json.loads(about[n]) for n in ("digests", "pieces", "surveys", "reasons")]
     return [
-        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps, survey)
-        for first, stop, meter, told, digest, repairs, reason, drums, sharps, survey in zip(
-            ends[:-1], ends[1:], meters, phrases, *fields, surveys, strict=True
+        Read(
+            digest,
+            from_json(told, tracks[first:stop], loud[first:stop]),
+            survey and Survey.from_json(survey),
+            reason,
+        )
+        for first, stop, digest, told, survey, reason in zip(
+            ends[:-1], ends[1:], *fields, strict=True
         )
     ]
 

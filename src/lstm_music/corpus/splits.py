@@ -12,6 +12,7 @@ from lstm_music.arrays import Array
 from lstm_music.corpus.sources import Mended, Skipped, is_leftover
 from lstm_music.errors import UserError
 from lstm_music.midi.piece import KIND, NOTE_ON, PITCH, Piece
+from lstm_music.midi.timing import mean_tempo
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 SPLITS = ("train", "valid", "test")
@@ -38,7 +39,8 @@ class Gathered:
     """What every representation keeps of the files that it reads, as it reads them.
 
     corpus: its name; names, lengths, shifts, contents, notes: by piece, the lengths in whatever a
-    piece is kept as, the contents a hash of the music, the notes how many there are.
+    piece is kept as, the contents a hash of the music, the notes how many there are; tempos: in
+    quarter notes a minute, of the pieces that say one.
     """
 
     corpus: str
@@ -47,6 +49,7 @@ class Gathered:
     shifts: list[tuple[int, int]] = field(default_factory=list)
     contents: list[bytes] = field(default_factory=list)
     notes: list[int] = field(default_factory=list)
+    tempos: dict[int, float] = field(default_factory=dict)
     skipped: list[Skipped] = field(default_factory=list)
     ignored: list[Skipped] = field(default_factory=list)
     mended: list[Mended] = field(default_factory=list)
@@ -65,6 +68,8 @@ class Gathered:
                 self.mended.append(Mended(piece.name, dict(piece.repairs)))
             if piece.drums:
                 self._count(piece)
+            if len(piece.tempo):
+                self.tempos[len(self.names) - 1] = mean_tempo(piece)
 
     def _count(self, piece: Piece) -> None:
         """Count how often each pitch is struck in tracks of drums, and in others."""
@@ -80,6 +85,11 @@ class Gathered:
             return None
         others, drums = self._struck / np.maximum(self._struck.sum(axis=1, keepdims=True), 1)
         return [int(pitch) for pitch in np.flatnonzero((drums > others) | (others.sum() == 0))]
+
+    def tempo(self, pieces: Sequence[int]) -> float | None:
+        """As Corpus.tempo, of some pieces."""
+        found = [self.tempos[piece] for piece in pieces if piece in self.tempos]
+        return round(float(np.median(found)), 2) if found else None  # files count microseconds
 
     def add(
         self, name: str, length: int, shifts: tuple[int, int], content: bytes, notes: int
@@ -117,6 +127,7 @@ class Gathered:
             "skipped": [s._asdict() for s in self.skipped],
             "mended": [m._asdict() for m in self.mended],
             "drums": self.drums(),
+            "tempo": self.tempo(splits["train"]),
             "ignored": len(self.ignored),
         }
 
@@ -162,6 +173,7 @@ def common_fields(
         "mended": [Mended(**m) for m in meta["mended"]],
         "copies": meta["copies"],
         "drums": meta["drums"],
+        "tempo": meta["tempo"],
         "ignored": meta["ignored"],
         "shifts": arrays["shifts"],
         "augment": augment,

@@ -17,8 +17,9 @@ from lstm_music.listening.study import Wanted
 from lstm_music.midi.files import read_any, write_midi
 from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, MidiError, Piece
 from lstm_music.runs.opened import open_run
-from lstm_music.sampling.composer import drums_of, from_silence
-from lstm_music.sampling.decoding import with_drums, without_silence
+from lstm_music.sampling.composer import drums_of, from_silence, tempo_of
+from lstm_music.sampling.decoding import with_drums
+from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composers
 from lstm_music.sampling.options import Options
 from lstm_music.untrusted import read_bounded
@@ -44,12 +45,19 @@ class Asked(NamedTuple):
 def clips_of(
     wanted: Sequence[Wanted], asked: Asked, show: Callable[[int, int], None]
 ) -> tuple[list[Row], float, float]:
-    """Return the clips of all systems, their seconds, and their loudness in LUFS."""
+    """Return the clips of all systems, their seconds, and their loudness in LUFS.
+
+    What is composed, and the human pieces beside it, is played at one tempo, so that nobody tells
+    them apart by it: that of the corpus of the first run that says one.
+    """
     sounds: list[clips.Sound] = []
     controls: list[bool] = []
-    drums = any(drums_of(open_run(one.source, asked.warn)[0]) for one in wanted if is_run(one))
+    runs = [open_run(one.source, asked.warn)[0] for one in wanted if is_run(one)]
+    drums = any(map(drums_of, runs))
+    said = [run for run in runs if "tempo" in run.meta.get("corpus", {})]
+    tempo = tempo_of(said[0]) if said else TEMPO
     for n, one in enumerate(wanted):
-        made = sounds_of(one, asked, drums)
+        made = sounds_of(one, asked, drums, tempo)
         sounds += made
         controls += [one.control] * len(made)
         show(n + 1, len(wanted))
@@ -68,25 +76,26 @@ def is_run(one: Wanted) -> bool:
     return not one.control and (bool(one.baseline) or not files)
 
 
-def sounds_of(one: Wanted, asked: Asked, drums: bool) -> list[clips.Sound]:
+def sounds_of(one: Wanted, asked: Asked, drums: bool, tempo: float) -> list[clips.Sound]:
     """Return a system's clips, played. Raises UserError where there is nothing to play.
 
-    drums: whether a corpus may be of drums alone.
+    drums: whether a corpus may be of drums alone. tempo: of pieces, files have their own.
     """
     if one.baseline:
-        return [sound_of_piece(one.system, piece) for piece in composed(one, asked)]
+        return [sound_of_piece(one.system, piece, tempo) for piece in composed(one, asked, tempo)]
     path = Path(one.source)
     if path.is_file() and path.suffix.lower() in MIDI + WAV:
         return [sound_of_file(one.system, path)]
     if one.control and (one.source in NAMED or not (path.is_dir() and files_in(path))):
-        return [sound_of_piece(one.system, piece) for piece in human(one.source, asked, drums)]
+        pieces = human(one.source, asked, drums)
+        return [sound_of_piece(one.system, piece, tempo) for piece in pieces]
     if path.is_dir() and files_in(path):
         files = files_in(path)
         chosen = np.random.default_rng(asked.seed).permutation(len(files))[: asked.num]
         return [sound_of_file(one.system, files[n]) for n in sorted(chosen.tolist())]
     if path.suffix.lower() in (*MIDI, *WAV):
         raise UserError(f"no file '{path}': check the path")
-    return [sound_of_piece(one.system, piece) for piece in composed(one, asked)]
+    return [sound_of_piece(one.system, piece, tempo) for piece in composed(one, asked, tempo)]
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -113,18 +122,18 @@ def sound_of_file(system: str, path: Path) -> clips.Sound:
     return clips.from_midi(system, path.name, content)
 
 
-def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
+def sound_of_piece(system: str, piece: Piece, tempo: float) -> clips.Sound:
     """Return a piece, played on a piano at one tempo, as all pieces are."""
     content = io.BytesIO()
-    write_midi(piece, content, TEMPO, program=0, velocity=80)
+    write_midi(piece, content, tempo, program=0, velocity=80)
     return clips.from_midi(system, piece.name, content.getvalue())
 
 
-def composed(one: Wanted, asked: Asked) -> list[Piece]:
+def composed(one: Wanted, asked: Asked, tempo: float) -> list[Piece]:
     """Return what a run, or a baseline of one, composes from silence."""
     checkpoint, folder = open_run(one.source, asked.warn)
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
-    ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
+    ticks = round((asked.seconds + 2) * tempo / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
     pieces = [without_silence(piece)[0] for piece in from_silence(composer, asked.num, drawing)]
     if not all(piece.tracks for piece in pieces):

@@ -75,7 +75,8 @@ class MidiFile(NamedTuple):
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
     meter, tempo, phrases: by its time signatures, tempos and markers, of whichever track. names: of
     the tracks that have one. sharps: of its first key signature. programs: the first one of a
-    track's channel. pedals: messages of the sustain pedal. repairs: kind in REPAIRS -> how often.
+    track's channel. pedals: messages of the sustain pedal. repairs: kind of repair in REPAIRS -> how
+    often. beats: as Piece's.
     """
 
     kind: int
@@ -89,6 +90,7 @@ class MidiFile(NamedTuple):
     programs: dict[tuple[int, int], int]
     pedals: int
     repairs: Counter[str]
+    beats: dict[int, int]
 
 
 def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
@@ -123,7 +125,7 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     sharps = min(reader.keys, default=(0, None))[1]
     names, programs = reader.names, reader.programs
     said = meter, tempo, phrases, sharps, names, programs, reader.pedals
-    return MidiFile(kind, len(tracks), rows, *said, +repairs)
+    return MidiFile(kind, len(tracks), rows, *said, +repairs, _beats(reader, ticks_per_quarter))
 
 
 def _meter(reader: TrackReader, ticks_per_quarter: int, own: float) -> Meter:
@@ -134,6 +136,14 @@ def _meter(reader: TrackReader, ticks_per_quarter: int, own: float) -> Meter:
         if tick <= reader.last_tick and 1 / SHORTEST_BAR <= quarters <= LONGEST_BAR:
             bars[round(tick * ticks_per_quarter / own)] = round(quarters * ticks_per_quarter)
     return np.array(sorted(bars.items()), np.int32).reshape(-1, 2)
+
+
+def _beats(reader: TrackReader, ticks_per_quarter: int) -> dict[int, int]:
+    """Return of each length of bars the denominator of the first time signature that has it."""
+    return {
+        round(4 * numerator / denominator * ticks_per_quarter): denominator
+        for _, numerator, denominator in reversed(reader.signatures)
+    }
 
 
 def _tempo(reader: TrackReader, ticks_per_quarter: int, own: float) -> Tempo:

@@ -79,6 +79,8 @@ class Piece:
     where it is empty. parts, velocities: of each track, none where they aren't known, as of music
     that is composed. tempo: of its quarter notes, phrases: where they end, sharps: of its key
     signature (flats are < 0); where it says so. pedals: messages of the sustain pedal in its file.
+    beats: a bar's ticks -> the denominator of its time signature, where that is told: 3/4 and 6/8
+    are as long.
     """
 
     name: str
@@ -92,6 +94,7 @@ class Piece:
     phrases: Phrases = field(default_factory=no_phrases)
     sharps: int | None = None
     pedals: int = 0
+    beats: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

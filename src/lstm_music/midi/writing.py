@@ -5,7 +5,7 @@ from itertools import cycle
 import mido
 import numpy as np
 
-from lstm_music.midi.bytes import Meter, Phrases, Tempo
+from lstm_music.midi.bytes import Tempo
 from lstm_music.midi.piece import (
     CHANNELS,
     DRUMS,
@@ -21,9 +21,9 @@ from lstm_music.midi.piece import (
     Piece,
     Velocities,
 )
+from lstm_music.midi.timing import signature_of
 from lstm_music.midi.track_reader import PHRASE, key_of_sharps
 
-BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
 VELOCITY = 80  # where a piece says none
 LONGEST_QUARTER = 2**24 - 1  # microseconds: a MIDI file's tempo has 24 bits
 
@@ -33,7 +33,7 @@ def as_midi(
 ) -> mido.MidiFile:
     """Return a piece as a file of type 1, as midi.write_midi describes; raises as it does."""
     midi = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_QUARTER)
-    midi.tracks.append(tempo_track(tempo_of(piece, tempo), piece.meter, piece.phrases))
+    midi.tracks.append(tempo_track(tempo_of(piece, tempo), piece))
     if piece.sharps is not None:
         midi.tracks[0].insert(0, mido.MetaMessage("key_signature", key=key_of_sharps(piece.sharps)))
     channels = cycle(CHANNELS)
@@ -63,8 +63,9 @@ def tempo_of(piece: Piece, tempo: float | None) -> Tempo:
     return np.array([[0, round(60e6 / tempo)]], np.int32)
 
 
-def tempo_track(tempo: Tempo, meter: Meter, phrases: Phrases) -> mido.MidiTrack:
-    """Return the track of tempo, meter and the ends of phrases."""
+def tempo_track(tempo: Tempo, piece: Piece) -> mido.MidiTrack:
+    """Return the track of a tempo, and of a piece's meter and the ends of its phrases."""
+    meter, phrases = piece.meter, piece.phrases
     events = [(int(tick), 0, int(length)) for tick, length in tempo]
     four_four = [] if meter[:1, 0].tolist() == [0] else [[0, WHOLE_NOTE]]
     events += [(tick, 1, length) for tick, length in four_four + meter.tolist()]
@@ -75,9 +76,8 @@ def tempo_track(tempo: Tempo, meter: Meter, phrases: Phrases) -> mido.MidiTrack:
         if kind == 2:
             track.append(mido.MetaMessage("marker", text=PHRASE, time=since))
         elif kind == 1:
-            beats = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
-            number = min(max(round(length * beats / WHOLE_NOTE), 1), 255)
-            signature = {"numerator": number, "denominator": beats}
+            number, unit = signature_of(length, piece.beats)
+            signature = {"numerator": number, "denominator": unit}
             track.append(mido.MetaMessage("time_signature", **signature, time=since))
         else:
             track.append(mido.MetaMessage("set_tempo", tempo=length, time=since))

@@ -17,6 +17,7 @@ from lstm_music.errors import UserError, pip_install
 from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE, Notes, Piece, no_meter, notes_of
 from lstm_music.midi.repair import without_overlaps
 from lstm_music.midi.roll import estimate_key, frames_of
+from lstm_music.midi.timing import signature_of
 from lstm_music.tokenizers.events import bars_of
 
 SIXTEENTH, TRIPLET = TICKS_PER_QUARTER // 4, TICKS_PER_QUARTER // 3
@@ -175,15 +176,9 @@ def bars_of_piece(piece: Piece, end: int) -> list[Bar]:
         stays = ticks[n + 1 : n + 2] == [length]
         changes = n == 0 or (length != shown and stays)
         shown = length if n and changes else shown
-        signature = signature_of(shown) if changes else ""
+        signature = "/".join(map(str, signature_of(shown, piece.beats))) if changes else ""
         bars.append(Bar(first, length, n + 1 - pickup, signature, shown))
     return bars
-
-
-def signature_of(ticks: int) -> str:
-    """Return the time signature of a bar of so many ticks, a multiple of a sixteenth."""
-    unit = next(unit for unit in (4, 8, 16) if ticks % (WHOLE_NOTE // unit) == 0)
-    return f"{ticks * unit // WHOLE_NOTE}/{unit}"
 
 
 def quantised(tracks: Sequence[Notes]) -> list[Notes]:

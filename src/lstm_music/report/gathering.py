@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,7 +12,8 @@ from lstm_music.errors import UserError, Warn
 from lstm_music.evaluation import likelihood
 from lstm_music.files import content_of
 from lstm_music.midi.files import write_midi
-from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, WHOLE_NOTE, Piece
+from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE, Piece
+from lstm_music.midi.timing import constant
 from lstm_music.ops import get_ops
 from lstm_music.rendering import score
 from lstm_music.rendering.audio import wav_bytes
@@ -21,13 +23,13 @@ from lstm_music.report.told import Picture, Row, RunReport, Sample, Table
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.folder import METRICS, read_metrics
 from lstm_music.runs.opened import bundled_model, evaluation_corpus, model_of, newest_run, open_run
-from lstm_music.sampling.composer import Composer, primers_of
-from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.composer import Composer, origin_of, primers_of, tempo_of
+from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 
 TEMPERATURES = (0.8, 1.0, 1.2)
-BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at TEMPO, or fewer where there are many
+BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at 90 a minute, or fewer where there are many
 SOUND_SHARE, SCORE_SHARE = 0.6, 0.2  # of a page, for its sounds and scores
 IN_BASE64 = 4 / 3  # characters a byte
 RINGING = 3.0  # seconds that the last notes of a sample ring, about
@@ -241,15 +243,16 @@ def embedding_picture(checkpoint: Checkpoint, seed: int) -> Picture:
     return Picture("Embedding", png, alt, caption)
 
 
-def room_for(samples: int) -> Room:
-    """Return what the page has for each of so many samples."""
-    return Room(bars_of(samples), int(MOST * SCORE_SHARE / IN_BASE64 / samples))
+def room_for(chosen: Sequence[Chosen], samples: int) -> Room:
+    """Return what the page has for each of so many samples of some runs."""
+    slowest = min(tempo_of(checkpoint) for _, checkpoint, _ in chosen)
+    return Room(bars_of(samples, slowest), int(MOST * SCORE_SHARE / IN_BASE64 / samples))
 
 
-def bars_of(samples: int) -> int:
+def bars_of(samples: int, tempo: float) -> int:
     """Return how many bars each of so many samples may have, so that the page stays small."""
     seconds = MOST * SOUND_SHARE / samples / (RATE * IN_BASE64) - RINGING
-    bars = min(BARS, int(seconds / (WHOLE_NOTE / TICKS_PER_QUARTER * 60 / TEMPO)))
+    bars = min(BARS, int(seconds / (WHOLE_NOTE / TICKS_PER_QUARTER * 60 / tempo)))
     if bars < FEWEST_BARS:
         raise UserError(
             f"{samples} samples are more than a page of {MOST / 1e6:.0f} MB holds: give fewer "
@@ -270,15 +273,17 @@ def compose(
         limit=room.bars * WHOLE_NOTE, temperature=temperature, top_p=composer.top_p, seed=asked.seed
     )
     options = composer.fitted(drawing)
-    primers, origins = primers_of(composer, options, asked.num, PRIMER_LENGTH)
+    openings = primers_of(composer, options, asked.num, PRIMER_LENGTH)
+    primers = [opening.music for opening in openings]
+    made = composer.compose(primers, options, lambda done, most: None)
     samples = []
-    for music, origin in zip(
-        composer.compose(primers, options, lambda done, most: None), origins, strict=True
-    ):
+    for music, opening in zip(made, openings, strict=True):
+        origin = origin_of(composer, opening, options)
         steps.show(f"temperature {temperature:g}")
         piece, _ = without_silence(composer.piece(music, options, f"temperature {temperature:g}"))
+        piece = replace(piece, tempo=constant(composer.tempo))
         content = io.BytesIO()
-        write_midi(piece, content, TEMPO)
+        write_midi(piece, content)
         midi = content.getvalue()
         wav, mute = sound_of(midi, steps) if piece.tracks else (None, "This sample is silent.")
         pages, unwritten = score_of(piece, room.score)

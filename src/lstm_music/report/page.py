@@ -11,7 +11,8 @@ from string import Template
 from typing import Any
 
 from lstm_music import __version__
-from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, Piece, notes_of
+from lstm_music.midi.piece import TEMPO, Piece, notes_of
+from lstm_music.midi.timing import constant, seconds_of, tempo_at
 from lstm_music.rendering.charts import Curve, curves, legend
 from lstm_music.rendering.html import (
     Html,
@@ -212,9 +213,7 @@ def character(temperature: float) -> str:
 
 def size_of(piece: Piece) -> tuple[int, float]:
     """Return a piece's notes and its seconds."""
-    notes = [notes_of(track) for track in piece.tracks]
-    end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
-    return sum(map(len, notes)), end / TICKS_PER_QUARTER * 60 / TEMPO
+    return sum(len(track) // 2 for track in piece.tracks), seconds_of(piece)
 
 
 def sample_data(sample: Sample) -> dict[str, Any]:
@@ -227,7 +226,8 @@ def sample_data(sample: Sample) -> dict[str, Any]:
     ticks = max((note[1] for note in notes), default=1)
     meter = sample.piece.meter
     bars = bars_of(meter, ticks - 1)[0].tolist() if len(meter) else []
-    return {"notes": notes, "ticks": ticks, "tempo": TEMPO, "bars": bars}
+    said = sample.piece.tempo if len(sample.piece.tempo) else constant(TEMPO)
+    return {"notes": notes, "ticks": ticks, "tempo": tempo_at(said, 0), "bars": bars}
 
 
 # Learning ---------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from typing import Any
 
 from lstm_music.midi.grid import grids_of
 from lstm_music.midi.roll import HIGHEST, LOWEST, NOTES
+from lstm_music.midi.timing import FASTEST, SLOWEST
 from lstm_music.network.config import HEADS_OF, Config
 from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.optim import OPTIMIZERS
@@ -14,7 +15,7 @@ from lstm_music.tokenizers import chords, events, messages
 from lstm_music.tokenizers.messages import PITCHES, word_parts
 from lstm_music.tokenizers.parts import MOST_PARTS
 from lstm_music.tokenizers.vocabulary import Vocabulary
-from lstm_music.untrusted import dictionary, of_fields, path_text, text, whole_number
+from lstm_music.untrusted import dictionary, number, of_fields, path_text, text, whole_number
 
 LAYERS, WIDTH, BATCH, COUNT = 64, 65536, 100_000, 2**62  # the most of each
 VOCABULARY = 2**24
@@ -56,6 +57,7 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     text(corpus["key"], "corpus.key")
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
     check_drums(corpus.get("drums", []))
+    number(corpus.get("tempo", SLOWEST), "corpus.tempo", SLOWEST, FASTEST)
     if name in ("message", "event"):
         check_habits(corpus)
         check_grid(tokenizer.get("grid"))

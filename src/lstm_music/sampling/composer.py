@@ -1,46 +1,75 @@
 """What composes: the contract of each representation's composer, and how its pieces begin."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
 from lstm_music.errors import UserError, Warn
+from lstm_music.midi.bytes import Meter, Tempo
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import MidiError, Piece
+from lstm_music.midi.grid import Grid, on_grid
+from lstm_music.midi.piece import TEMPO, MidiError, Piece
 from lstm_music.network.model import Model
 from lstm_music.network.recall import RecallRules
 from lstm_music.runs.checkpoint import Checkpoint
-from lstm_music.sampling.decoding import without_silence
+from lstm_music.sampling.excerpts import in_meter, last_bars, without_silence
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import Rules
 from lstm_music.sampling.sampler import sample
 
-Music = TypeVar("Music")  # as a model reads it: ids, or frames (n, 88)
+Music = TypeVar("Music", bound=Sized)  # as a model reads it: ids, or frames (n, 88)
 Ids = list[int]
 Show = Callable[[int, int], None]
+Rows = tuple[tuple[int, int], ...]  # of a piece's meter or tempo
+
+
+class Primer(NamedTuple):
+    """What is asked of a MIDI file: so many tokens or frames at most, of its end or its beginning.
+
+    bar: the ticks of its bars, None for what it says itself.
+    """
+
+    path: Path
+    length: int
+    from_start: bool = False
+    bar: int | None = None
 
 
 class Opening(NamedTuple):
-    """How a piece begins: its name, ids or frames, and its meter, if those don't tell it."""
+    """How a piece begins: a name, ids or frames of the piece of that name, and what it says.
+
+    meter: if ids don't tell it; tempo, beats: as Piece's. where: in that piece; ends: with it.
+    """
 
     name: str
     music: Any
-    meter: tuple[tuple[int, int], ...] = ()
+    meter: Rows = ()
+    tempo: Rows = ()
+    beats: Mapping[int, int] = MappingProxyType({})
+    where: str = "first"
+    ends: bool = False
 
 
 class Composer(ABC, Generic[Music]):
     """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums.
 
-    recall: how its copy gate compares words, None without one.
+    tempo: of what it composes, in quarter notes a minute, where nothing says another. recall: how
+    its copy gate compares words, None without one. merged: all tracks are one; tells_bars: so do
+    its words. primer_grid: on which a file is put, if any.
     """
 
     unit: str
     top_p: float
     drums: list[int] | None = None
+    tempo: float = TEMPO
     recall: RecallRules | None = None
+    merged: bool = True
+    primer_grid: Grid | None = None
+    tells_bars: bool = False
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:
@@ -50,12 +79,44 @@ class Composer(ABC, Generic[Music]):
     def openings(self) -> list[Opening]:
         """Return the openings of held-out pieces that it knows."""
 
-    @abstractmethod
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """Return a MIDI file as it reads one. Raises UserError where nothing is left of it."""
+    def opening_of(self, asked: Primer, warn: Warn) -> Opening:
+        """Return how a MIDI file is gone on with: its last bars that fit, or its first tokens.
+
+        Raises UserError where nothing is left of it.
+        """
+        whole = read_primer(asked.path, warn, self.drums is not None, asked.bar)
+        whole = on_grid(whole, self.primer_grid) if self.primer_grid else whole
+        for lost in losses(whole, self.merged):
+            warn(f"{asked.path}: {lost}")
+        part = whole if asked.from_start else last_bars(whole, asked.length, self.size_of)
+        read = self.read(part, whole, asked.path, warn)
+        music = self.cut(read, asked.length if asked.from_start or not asked.length else None, None)
+        end = self.ticks(music)
+        meter = () if self.tells_bars else rows_before(part.meter, end)
+        tempo, where = rows_before(part.tempo, end), "first" if asked.from_start else "last"
+        ends = 0 < len(music) == len(read)
+        return Opening(str(asked.path), music, meter, tempo, whole.beats, where, ends)
 
     @abstractmethod
-    def cut(self, music: Music, n: int, limit: int | None) -> Music:
+    def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Music:
+        """Return a piece of a file, which is part of a whole, as it knows one.
+
+        Raises UserError where nothing is left of it.
+        """
+
+    @abstractmethod
+    def size_of(self, piece: Piece) -> int:
+        """Return how many tokens or frames a piece has, whether it knows them or not."""
+
+    def ends_at_once(self, primer: Music, options: Options, num: int) -> list[bool]:
+        """Return of so many pieces whether each ends with a primer. Frames know no end."""
+        return [False] * num
+
+    def keep_to(self, bar: int) -> None:
+        """Compose in bars of so many ticks alone. Raises UserError where its words know none."""
+
+    @abstractmethod
+    def cut(self, music: Music, n: int | None, limit: int | None) -> Music:
         """Return the first n tokens or frames, or fewer that end by a limit in ticks."""
 
     @abstractmethod
@@ -104,12 +165,10 @@ def primers_of(
     options: Options,
     num: int,
     n: int,
-    openings: Sequence[Opening] | None = None,
-) -> tuple[list[Any], list[str]]:
-    """Return the primers of so many pieces, at most n tokens or frames of openings, and of which.
+) -> list[Opening]:
+    """Return how so many pieces begin: with at most n tokens or frames of a held-out piece each.
 
-    openings: to draw among (default: the composer's own). A primer that the length counts is at
-    most half of it, so that something is composed.
+    Where the length counts them they are at most half of it, so that something is composed.
     """
     length, limit = options.length, options.limit
     if options.bars is not None:
@@ -118,15 +177,18 @@ def primers_of(
     if options.beyond:
         length = limit = None
     n = n if length is None else min(n, length)
-    candidates = openings or composer.openings() or [Opening("", [])]
+    candidates = composer.openings() or [Opening("", [])]
     chosen = np.random.default_rng(options.seed).integers(len(candidates), size=num)
-    primers, origins = [], []
-    for name, music, _ in (candidates[k] for k in chosen):
-        primer = composer.cut(music, n, limit)
-        primers.append(primer)
-        first = f"the first {composer.size(primer, options)} {composer.unit} of {name}"
-        origins.append(first if len(primer) else "")
-    return primers, origins
+    some = (candidates[k] for k in chosen)
+    return [one._replace(music=composer.cut(one.music, n, limit)) for one in some]
+
+
+def origin_of(composer: Composer[Any], opening: Opening, options: Options) -> str:
+    """Return in words where a piece's beginning comes from, "" where it has none."""
+    if not len(opening.music):
+        return ""
+    size = composer.size(opening.music, options)
+    return f"the {opening.where} {size} {composer.unit} of {opening.name}"
 
 
 def from_silence(composer: Composer[Any], num: int, asked: Options) -> list[Piece]:
@@ -144,17 +206,23 @@ def drums_of(checkpoint: Checkpoint) -> list[int] | None:
     return pitches
 
 
-def read_primer(path: Path, warn: Warn, drums: bool) -> Piece:
+def tempo_of(checkpoint: Checkpoint) -> float:
+    """Return the quarter notes a minute of what a checkpoint was trained on, TEMPO if unknown."""
+    return float(checkpoint.meta.get("corpus", {}).get("tempo", TEMPO))
+
+
+def read_primer(path: Path, warn: Warn, drums: bool, bar: int | None) -> Piece:
     """Return the piece of a MIDI file, from its first note's bar on.
 
-    drums: whether they are kept. Raises UserError where there is none.
+    drums: whether they are kept; bar: as Primer's. Raises UserError where there is none.
     """
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        piece, silent = without_silence(read_midi(path, path.name, drums))
+        piece = read_midi(path, path.name, drums)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    piece, silent = without_silence(piece if bar is None else in_meter(piece, bar))
     if silent:
         warn(f"{path} begins with {bars_in_words(silent)} of silence: left out")
     return piece
@@ -165,6 +233,17 @@ def bars_in_words(bars: int) -> str:
     return "a bar" if bars == 1 else f"{bars} bars"
 
 
-def meter_of(piece: Piece) -> tuple[tuple[int, int], ...]:
-    """Return a piece's meter as options have it."""
-    return tuple((tick, length) for tick, length in piece.meter.tolist())
+def rows_before(rows: Meter | Tempo, tick: int) -> Rows:
+    """Return what a piece says of its meter or tempo before a tick."""
+    return tuple((at, value) for at, value in rows.tolist() if at < tick)
+
+
+def losses(piece: Piece, merged: bool) -> list[str]:
+    """Return in a line what a primer has that no word tells; merged: of tracks neither."""
+    tracks, drums = len(piece.tracks), piece.repairs.get("drum notes left out", 0)
+    loud = np.concatenate([np.zeros(0, np.int32), *piece.velocities])
+    lost = [f"its {tracks} tracks become one"] * (merged and tracks > 1)
+    lost += ["its instruments are lost"] * any(part.program for part in piece.parts)
+    lost += ["how loudly its notes are struck is lost"] * (len(np.unique(loud)) > 1)
+    lost += [f"its drums are left out ({drums} notes)"] * (drums > 0)
+    return [", ".join(lost)] if lost else []

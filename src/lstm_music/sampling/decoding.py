@@ -26,7 +26,6 @@ from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NO_LIMIT, Rules, chord_rules
 from lstm_music.sampling.sampler import new_piece
 from lstm_music.tokenizers.chords import frames_of_words
-from lstm_music.tokenizers.events import bars_of
 from lstm_music.tokenizers.messages import PITCHES, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -153,23 +152,6 @@ def with_drums(piece: Piece, pitches: Sequence[int] | None, apart: bool = False)
     strikes = (track[track[:, KIND] == NOTE_ON, PITCH] for track in piece.tracks)
     drums = tuple(bool(only or np.isin(some, pitches).mean() > 0.5) for some in strikes)
     return replace(piece, drums=drums)
-
-
-def without_silence(piece: Piece) -> tuple[Piece, int]:
-    """Return a piece from the bar of its first note on, and how many bars were before that."""
-    first = min((int(track[0, TICK]) for track in piece.tracks), default=0)
-    starts, lengths = bars_of(piece.meter, first)
-    if len(starts) == 1:
-        return piece, 0
-    begin = int(starts[-1])
-    later = piece.meter[piece.meter[:, 0] > begin] - np.array([begin, 0], np.int32)
-    meter = np.concatenate([rows_of([(0, int(lengths[-1]))]), later])
-    tracks = [track - np.array([begin, 0, 0], np.int32) for track in piece.tracks]
-    at = max(int(np.searchsorted(piece.tempo[:, 0], begin, "right")) - 1, 0)
-    tempo = np.maximum(piece.tempo[at:] - np.array([begin, 0], np.int32), 0)
-    phrases = piece.phrases[piece.phrases > begin] - np.int32(begin)
-    shorter = replace(piece, tracks=tracks, meter=meter, tempo=tempo, phrases=phrases)
-    return shorter, len(starts) - 1
 
 
 def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:

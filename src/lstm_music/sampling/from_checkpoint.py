@@ -30,7 +30,7 @@ def composers(
         rolls = own_corpus(name, checkpoint, run_folder, Reading("note", grid=grid, drums=drums))
         assert isinstance(rolls, RollCorpus)
         baseline = chord_frequency(rolls.split_frames("train"), rolls.split_frames("valid"))
-        return FrequencyComposer(baseline, rolls.reading.grid, drums=rolls.drums)
+        return FrequencyComposer(baseline, rolls.reading.grid, drums=rolls.drums, tempo=rolls.tempo)
 
     def untrained() -> Composer[Any]:
         seed = checkpoint.meta["settings"]["seed"]

@@ -9,8 +9,9 @@ import numpy as np
 
 from lstm_music.corpus.rolls import RollReading, chord_ids
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.piece import LAST_TICK, Piece
+from lstm_music.midi.piece import LAST_TICK, TEMPO, Piece
 from lstm_music.midi.roll import LOWEST, NOTES, Frames, frames_of, piece_of_frames, ticks_per_step
+from lstm_music.midi.timing import end_of
 from lstm_music.network.baselines import Baseline
 from lstm_music.network.model import Model
 from lstm_music.network.notes import SigmoidHead
@@ -23,9 +24,8 @@ from lstm_music.sampling.composer import (
     Opening,
     Show,
     drums_of,
-    meter_of,
-    read_primer,
     sample_on_cpu,
+    tempo_of,
 )
 from lstm_music.sampling.decoding import decode_chords, length_in_frames, rows_of, with_drums
 from lstm_music.sampling.frames import BARS, check_options, fit_thresholds, sample_frames
@@ -51,17 +51,20 @@ class ChordComposer(TokenComposer):
         limit = None if frames is None else frames * self.rules.frame_ticks
         return replace(options, length=None, limit=limit, bars=None)
 
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """As Composer.opening_of, unseen chords replaced by the nearest seen."""
-        piece = read_primer(path, warn, self.drums is not None)
-        frames, meter = frames_of_primer(piece, path, self.reading, warn)
+    def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Ids:
+        """As Composer.read, unseen chords replaced by the nearest seen."""
+        frames = frames_of_primer(piece, path, self.reading, warn)
         ids, unseen = chord_ids([chord_words(frames)], self.vocabulary)
         if unseen.any():
             warn(
                 f"{int(unseen.sum())} of {len(frames)} chords of {path} are new to the model: "
                 "its nearest ones stand in"
             )
-        return Opening(str(path), ids[:-1].tolist(), meter)
+        return [int(id) for id in ids[:-1]]
+
+    def size_of(self, piece: Piece) -> int:
+        """As Composer.size_of."""
+        return -(-end_of(piece) // self.rules.frame_ticks)
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
         """As Composer.compose."""
@@ -106,13 +109,17 @@ class FrameComposer(Composer[Frames]):
         asked = (frames_asked(options, self.grid, len(primer)) for primer in primers)
         return [frames for frames in asked if frames is not None]
 
-    def cut(self, music: Frames, n: int, limit: int | None) -> Frames:
+    def cut(self, music: Frames, n: int | None, limit: int | None) -> Frames:
         """As Composer.cut: a length in ticks is one in frames already."""
         return music[:n]
 
     def size(self, music: Frames, options: Options) -> int:
         """As Composer.size."""
         return len(music)
+
+    def size_of(self, piece: Piece) -> int:
+        """As Composer.size_of."""
+        return -(-end_of(piece) // ticks_per_step(self.grid))
 
     def ticks(self, music: Frames) -> int:
         """As Composer.ticks."""
@@ -133,6 +140,7 @@ class NoteComposer(FrameComposer):
         self.reading = reading_of(checkpoint)
         super().__init__(self.reading.grid, restrike)
         self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
+        self.tempo = tempo_of(checkpoint)
         self.recall = recall_of(model, checkpoint.vocabulary, checkpoint.meta["tokenizer"])
 
     def fitted(self, options: Options) -> Options:
@@ -145,10 +153,9 @@ class NoteComposer(FrameComposer):
         primers = self.checkpoint.meta["primers"]
         return [Opening(primer["name"], frames_of_pitches(primer["frames"])) for primer in primers]
 
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """As Composer.opening_of."""
-        piece = read_primer(path, warn, self.drums is not None)
-        return Opening(str(path), *frames_of_primer(piece, path, self.reading, warn))
+    def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Frames:
+        """As Composer.read."""
+        return frames_of_primer(piece, path, self.reading, warn)
 
     def compose(self, primers: Sequence[Frames], options: Options, show: Show) -> list[Frames]:
         """As Composer.compose."""
@@ -169,15 +176,16 @@ class FrequencyComposer(FrameComposer):
         grid: int,
         restrike: bool = False,
         drums: list[int] | None = None,
+        tempo: float | None = None,
     ) -> None:
         super().__init__(grid, restrike)
-        self.baseline, self.drums = baseline, drums
+        self.baseline, self.drums, self.tempo = baseline, drums, tempo or TEMPO
 
     def openings(self) -> list[Opening]:
         """Return none: what was before makes no difference."""
         return []
 
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
+    def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Frames:
         """Raise UserError: what was before makes no difference."""
         raise UserError("a baseline continues nothing: leave --primer out")
 
@@ -219,13 +227,8 @@ def frames_asked(options: Options, grid: int, primed: int = 0) -> int | None:
     return frames
 
 
-def frames_of_primer(
-    piece: Piece, path: Path, reading: RollReading, warn: Warn
-) -> tuple[Frames, tuple[tuple[int, int], ...]]:
-    """Return a MIDI file's frames as a model read its corpus, and its meter.
-
-    Raises UserError for silence.
-    """
+def frames_of_primer(piece: Piece, path: Path, reading: RollReading, warn: Warn) -> Frames:
+    """Return a MIDI file's frames as a model read its corpus. Raises UserError for silence."""
     frames, out_of_range = frames_of(piece, reading.grid)
     if not frames.any():
         raise UserError(
@@ -234,7 +237,7 @@ def frames_of_primer(
         )
     if out_of_range:
         warn(f"notes of {path} that a piano lacks are left out ({out_of_range})")
-    return reading.prepared(frames, 0), meter_of(piece)
+    return reading.prepared(frames, 0)
 
 
 def frames_of_pitches(pitches: Sequence[Sequence[int]]) -> Frames:

@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.grid import on_grid
 from lstm_music.midi.piece import Piece, no_phrases
+from lstm_music.midi.roll import CommonKey
+from lstm_music.midi.timing import signature_of
 from lstm_music.network.model import Model
 from lstm_music.network.recall_rules import recall_of, tells_phrases
 from lstm_music.runs.checkpoint import Checkpoint
@@ -16,15 +19,15 @@ from lstm_music.sampling.composer import (
     Opening,
     Show,
     drums_of,
-    meter_of,
-    read_primer,
     sample_on_cpu,
+    tempo_of,
 )
 from lstm_music.sampling.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import Rules, rules_of
+from lstm_music.sampling.priming import ends_at_once
+from lstm_music.sampling.rules import BAR_LINE, NONE, Rules, rules_of
 from lstm_music.sampling.sampler import ticks_of, within
-from lstm_music.tokenizers.events import EventTokenizer, NearestEvent
+from lstm_music.tokenizers.events import SAME, EventTokenizer, NearestEvent
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     TRACK_END,
@@ -34,6 +37,8 @@ from lstm_music.tokenizers.messages import (
     spell,
 )
 from lstm_music.tokenizers.parts import Player
+
+METERS = 8  # that a model knows, of which an error tells
 
 
 class TokenComposer(Composer[Ids]):
@@ -45,15 +50,11 @@ class TokenComposer(Composer[Ids]):
 
     def __init__(self, checkpoint: Checkpoint, model: Model, free: bool = False) -> None:
         self.checkpoint, self.model, self.drums = checkpoint, model, drums_of(checkpoint)
+        self.tempo = tempo_of(checkpoint)
         self.vocabulary, meta = checkpoint.vocabulary, checkpoint.meta
         self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta.get("corpus", {}), free)
         self.recall = recall_of(model, self.vocabulary, meta["tokenizer"])
-
-    def read(self, path: Path, warn: Warn) -> Piece:
-        """Return the piece of a MIDI file, on the grid that the model's music is on, if any."""
-        piece = read_primer(path, warn, self.drums is not None)
-        grid = self.checkpoint.meta["tokenizer"].get("grid")
-        return on_grid(piece, grid) if grid else piece
+        self.merged, self.primer_grid = self.rules.merged, meta["tokenizer"].get("grid")
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: the sampler counts tokens and ticks."""
@@ -65,7 +66,7 @@ class TokenComposer(Composer[Ids]):
             Opening(primer["name"], primer["ids"]) for primer in self.checkpoint.meta["primers"]
         ]
 
-    def cut(self, music: Ids, n: int, limit: int | None) -> Ids:
+    def cut(self, music: Ids, n: int | None, limit: int | None) -> Ids:
         """As Composer.cut."""
         return within(music, self.rules, n, limit)
 
@@ -80,6 +81,14 @@ class TokenComposer(Composer[Ids]):
     def size(self, music: Ids, options: Options) -> int:
         """As Composer.size."""
         return len(music)
+
+    def size_of(self, piece: Piece) -> int:
+        """As Composer.size_of: without the end of the piece, and of its last track."""
+        return len(self.tokenizer.codes(piece)) - 1 - (not self.merged)
+
+    def ends_at_once(self, primer: Ids, options: Options, num: int) -> list[bool]:
+        """As Composer.ends_at_once."""
+        return ends_at_once(self.model, primer, options, self.rules, self.recall, num)
 
     def ticks(self, music: Ids) -> int:
         """As Composer.ticks: of several tracks, the longest."""
@@ -100,12 +109,11 @@ class MessageComposer(TokenComposer):
         super().__init__(checkpoint, model, free)
         self.tokenizer = MessageTokenizer(checkpoint.meta["tokenizer"]["layout"])
 
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """As Composer.opening_of, unseen durations replaced by the nearest seen.
+    def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Ids:
+        """As Composer.read, unseen durations replaced by the nearest seen.
 
         The time that a note left out would have taken goes to the next one of its track.
         """
-        piece = self.read(path, warn)
         words = [word for word in self.tokenizer.words(piece) if word != PIECE_END]
         nearest = NearestWord(self.vocabulary)
         ids: Ids = []
@@ -133,13 +141,15 @@ class MessageComposer(TokenComposer):
                 f"{changed} of {len(words)} tokens of {path} are new to the model: "
                 "its nearest ones stand in, or they are left out"
             )
-        return Opening(str(path), ids, meter_of(piece))
+        return ids
 
 
 class EventComposer(TokenComposer):
     """Composes with a model of events, always by strict rules."""
 
     top_p = 0.8  # a note takes more draws than of messages; docs/results.md compares
+    tells_bars = True
+    bar: int | None = None  # the only length of bars, None for any
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
@@ -147,20 +157,43 @@ class EventComposer(TokenComposer):
         roster = [Player(*player) for player in told.get("parts", ())]
         self.tokenizer = EventTokenizer(told.get("common_key"), roster)
 
-    def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """As Composer.opening_of, unseen places and bars replaced by the nearest seen.
+    def openings(self) -> list[Opening]:
+        """As Composer.openings: those in its meter, where it keeps to one; some have an upbeat."""
+        return [o for o in super().openings() if self.bar is None or self._is_in_meter(o.music)]
+
+    def _is_in_meter(self, ids: Ids) -> bool:
+        lengths = [length for length in self.rules.numbers[self._told(ids)].tolist() if length]
+        upbeat = len(lengths) > 1 and lengths[0] < lengths[1]
+        return lengths[upbeat : upbeat + 1] == [self.bar]
+
+    def _told(self, ids: Ids) -> list[int]:
+        return [id for id in ids if self.rules.kinds[id] == BAR_LINE]
+
+    def keep_to(self, bar: int) -> None:
+        """As Composer.keep_to: no other bar's length is ever said."""
+        rules, self.bar = self.rules, bar
+        lengths = np.where(rules.kinds == BAR_LINE, rules.numbers, SAME)
+        known = list(dict.fromkeys(lengths[(lengths != SAME) & (rules.deltas < NONE)].tolist()))
+        if bar not in known:
+            spelled = ", ".join("{}/{}".format(*signature_of(n, {})) for n in known[:METERS])
+            raise UserError(f"the model knows no such meter: give --meter one of {spelled}")
+        others = (lengths != SAME) & (lengths != bar)
+        self.rules = rules._replace(deltas=np.where(others, NONE, rules.deltas).astype(np.int32))
+
+    def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Ids:
+        """As Composer.read, unseen places and bars replaced by the nearest seen.
 
         What they make of the piece is written anew, so that it is in order.
         """
-        piece = self.read(path, warn)
         if not tells_phrases(self.vocabulary):
             piece = replace(piece, phrases=no_phrases())
-        words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
+        tokenizer = InKeyOf(whole, self.tokenizer.common_key)
+        words, nearest = tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))
         if changed:
-            piece = self.tokenizer.piece(filter(None, found), piece.name)
-            found = [nearest(word) for word in self.tokenizer.words(piece)[:-1]]
+            piece = tokenizer.piece(filter(None, found), piece.name)
+            found = [nearest(word) for word in tokenizer.words(piece)[:-1]]
         if not piece.tracks:
             raise no_known_notes(path)
         if changed:
@@ -168,7 +201,19 @@ class EventComposer(TokenComposer):
                 f"{changed} of {len(words)} tokens of {path} are new to the model: "
                 "its nearest ones stand in, or they are left out"
             )
-        return Opening(str(path), [self.vocabulary.id(word) for word in filter(None, found)])
+        return [self.vocabulary.id(word) for word in filter(None, found)]
+
+
+class InKeyOf(EventTokenizer):
+    """Writes parts of a piece in the key of the whole."""
+
+    def __init__(self, whole: Piece, common_key: CommonKey | None) -> None:
+        super().__init__(common_key)
+        self._key = super().key_of(whole)
+
+    def key_of(self, piece: Piece) -> int | None:
+        """Return the key of the whole; see EventTokenizer."""
+        return self._key
 
 
 def no_known_notes(path: Path) -> UserError:

@@ -2,11 +2,11 @@
 
 `bar-1920` opens a bar of so many ticks and `bar` one as long as the last, `at-480` goes to a place
 in it, and there stand first the notes that end, `off-60`, then those that begin, `on-64`, each by
-ascending pitch, of all tracks merged. In parts, each has its turn: part 2 moves to a note, `to-64/2`,
-which ends what it sounds; other notes end, `off-60/2`, before it or begin, `on-67/2`, after it. A
-pickup is a short bar, `bar-480`. Where a piece tells of its phrases, `cadence` stands at the last
-place of each, before its notes. In a common key a piece begins with `key-7`: what is written in C
-sounds in G.
+ascending pitch, of all tracks merged. In parts, each has its turn: part 2 moves to a note,
+`to-64/2`, which ends what it sounds; other notes end, `off-60/2`, before it or begin, `on-67/2`,
+after it. A pickup is a short bar, `bar-480`. Where a piece tells of its phrases, `cadence` stands
+at the last place of each, before its notes. In a common key a piece begins with `key-7`: what is
+written in C sounds in G.
 """
 
 import re

@@ -189,7 +189,8 @@ def described(
         "vocabulary": corpus.vocabulary.to_json(),
         "corpus": {"name": corpus.name, "key": corpus.key, "augment": corpus.augment}
         | corpus.habits()
-        | ({} if corpus.drums is None else {"drums": corpus.drums}),
+        | ({} if corpus.drums is None else {"drums": corpus.drums})
+        | ({} if corpus.tempo is None else {"tempo": corpus.tempo}),
         "primers": corpus.primers(),
         "settings": asdict(settings),
         "progress": progress.to_json(),

@@ -199,13 +199,16 @@ class Player {
     this.chooseRun();
   }
 
-  /** Take another run's model, and its openings to begin with. */
+  /** Take another run's model, its openings to begin with, and its tempo. */
   chooseRun() {
     const n = Number(byId("compose-run").value);
     if (!this.networks.has(n)) this.networks.set(n, new Network(DATA.models[n]));
     this.network = this.networks.get(n);
     const openings = this.network.model.primers.map((primer, k) => new Option(primer.name, k));
     byId("compose-primer").replaceChildren(...openings, new Option("nothing, from silence", ""));
+    const slider = byId("compose-tempo");
+    slider.value = this.network.model.tempo;
+    this.showValue(slider);
     this.startAgain();
   }
 
