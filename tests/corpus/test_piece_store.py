@@ -18,13 +18,15 @@ def file_of(seed):
     piece = piece_of(seed)
     meter = np.array([[480 * n, 960 + n] for n in range(seed)], np.int32).reshape(-1, 2)
     told = {"phrases": np.array([480, 960 + seed], np.int32), "sharps": seed % 7 - 3}
-    write_midi(Piece(piece.name, piece.tracks, meter=meter, **told), content)
+    loud = tuple(np.arange(len(track) // 2) + seed + 1 for track in piece.tracks)
+    write_midi(Piece(piece.name, piece.tracks, meter=meter, velocities=loud, **told), content)
     return File(hashlib.sha256(content.getvalue()).hexdigest(), content.getvalue())
 
 
 def same(a, b):
     arrays = [*zip(a.tracks, b.tracks, strict=True), (a.meter, b.meter), (a.phrases, b.phrases)]
-    empty = {"tracks": [], "meter": None, "phrases": None}
+    arrays += zip(a.velocities, b.velocities, strict=True)
+    empty = {"tracks": [], "meter": None, "phrases": None, "velocities": ()}
     others = a._replace(**empty) == b._replace(**empty)
     return others and all(np.array_equal(one, other) for one, other in arrays)
 
@@ -43,6 +45,8 @@ def test_a_shard_holds_what_was_read(tmp_path):
     assert [len(r.meter) for r in read] == [1, 0, 1]
     assert [r.sharps for r in read] == [-3, None, -2]
     assert [r.phrases.tolist() for r in read] == [[480, 960], [], [480, 961]]
+    assert [len(r.velocities) for r in read] == [2, 0, 2]
+    assert read[2].velocities[1].tolist() == [*range(2, 12)]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +62,7 @@ def test_what_is_kept_is_found_again(tmp_path, monkeypatch, jobs, engine):
     for again in (store, PieceStore(tmp_path, drums=False)):
         assert all(same(again.get(file.digest), read_one(file, False)) for file in files)
     assert file_of(0).digest not in PieceStore(tmp_path, drums=True)
+    assert file_of(0).digest not in PieceStore(tmp_path, drums=False, played=True)
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.95])
@@ -89,7 +94,7 @@ def test_what_was_kept_before_an_end_is_there(tmp_path, monkeypatch):
     assert all(file_of(seed).digest in PieceStore(tmp_path, drums=False) for seed in range(2))
 
 
-def killer(batch, drums):
+def killer(batch, drums, played):
     """A worker that dies of one of the files."""
     if any(file.data == b"deadly" for file in batch):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -48,8 +48,9 @@ CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
 Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
-Representation = Literal["message", "event", "chord", "note"]
-REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "chord", "note")
+Representation = Literal["message", "event", "performance", "chord", "note"]
+REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "performance", "chord", "note")
+OF_WORDS = ("message", "event", "performance")  # what MIDI files are read as, in no frames
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,14 @@ class Reading:
     def __post_init__(self) -> None:
         of_rolls = {"grid": self.grid, "max-polyphony": self.max_polyphony}
         for option, value in of_rolls.items():
-            if value and self.representation in ("message", "event"):
+            if value and self.representation in OF_WORDS:
                 raise UserError(
                     f"--{option} is for piano rolls: add --representation chord or note"
                 )
-        if self.key and self.representation == "message":
-            raise UserError("--common-key isn't for messages: add --representation event")
+        if self.key and self.representation in ("message", "performance"):
+            raise UserError(
+                f"--common-key isn't for {self.representation}s: add --representation event"
+            )
         if self.common_key == "C" and self.representation == "event":
             raise UserError("--common-key C is for piano rolls: say A for events")
         if self.key and self.representation == "event" and self.drums:
@@ -94,8 +97,10 @@ class Reading:
         return None if self.common_key == "none" else self.common_key
 
     def messages(self) -> MessageReading:
-        """Return how to read a corpus as messages or events."""
+        """Return how to read a corpus as messages, events or performances."""
         augment = self.transpose_augment
+        if self.representation == "performance":
+            return MessageReading("merge", augment, 0, "performance")
         if self.representation == "event":
             return MessageReading("merge", augment, 0, "event", self.key)
         return MessageReading(self.tracks, augment, self.min_count)
@@ -107,9 +112,7 @@ class Reading:
 
     def rolls(self, name: str) -> RollReading | None:
         """Return how to read a corpus as frames, or None where it is read as tokens of MIDI."""
-        if self.representation == "message":
-            return None
-        if self.representation == "event":
+        if self.representation not in ("chord", "note"):
             return None
         own = ROLLS[name][1] if name in ROLLS else EIGHTHS
         return RollReading(
@@ -146,7 +149,7 @@ def load_corpus(
     digests = digests_of(sources, cache_folder() / "digests" / where[:32], progress)
 
     def found(place: Path) -> Iterator[Piece | Skipped]:
-        store = PieceStore(place, reading.drums)
+        store = PieceStore(place, reading.drums, reading.representation == "performance")
         drawn = reading.max_pieces, reading.seed
         return pieces_of(sources, digests, store, workers or Workers(), progress, *drawn)
 

@@ -136,7 +136,7 @@ def kept(
         read = store.get(digest)
     if read.reason is not None:
         return Skipped(source.name, read.reason)
-    return piece_of(read, source.name)
+    return piece_of(read, source.name, store.played)
 
 
 def parse(

@@ -24,14 +24,23 @@ from safetensors.numpy import save
 from lstm_music.arrays import Array
 from lstm_music.files import write_whole
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Piece, no_meter, no_phrases
+from lstm_music.midi.piece import (
+    KIND,
+    PITCH,
+    TICK,
+    MidiError,
+    Piece,
+    no_meter,
+    no_phrases,
+)
+from lstm_music.midi.playing import played_tempo
 
-FORMAT = 3  # of shards, and of what reading makes of a file: a new number makes old ones unused
+FORMAT = 4  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
 BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a time, at most
 ROUND = 64  # batches at once, where an engine can't give one result before the others
 OPEN_SHARDS = 8  # kept in memory: pieces that are neighbours mostly lie in the same one
-ARRAYS = ("ticks", "notes", "tracks", "files", "meters", "bars", "phrases", "ends")
+ARRAYS = ("ticks", "notes", "velocities", "tracks", "files", "meters", "bars", "phrases", "ends")
 ON = 128  # added to the pitch of a note-on
 LOST = "was lost while it was read: it changed then, or what read it was killed, as it may be again"
 
@@ -54,17 +63,18 @@ class Read(NamedTuple):
     drums: tuple[bool, ...]
     phrases: Array
     sharps: int | None
+    velocities: tuple[Array, ...]
 
 
 class PieceStore:
     """The pieces kept in a folder.
 
-    drums: whether they were read with the drums. Damaged shards are as if they weren't there.
+    drums, played: how they were read, as read_midi. Damaged shards are as if they weren't there.
     """
 
-    def __init__(self, folder: Path, drums: bool) -> None:
-        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}"
-        self.drums = drums
+    def __init__(self, folder: Path, drums: bool, played: bool = False) -> None:
+        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}{'-played' * played}"
+        self.drums, self.played = drums, played
         self._where: dict[str, tuple[Path, int]] = {}
         self._open: OrderedDict[Path, list[Read]] = OrderedDict()
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
@@ -120,7 +130,7 @@ class PieceStore:
 
     def _fill(self, batches: "BatchesOf", jobs: int, engine: str | None) -> Iterator[str]:
         with parallel_config(backend=engine or "loky", n_jobs=jobs):
-            calls = (delayed(read_batch)(batch, self.drums) for batch in batches)
+            calls = (delayed(read_batch)(batch, self.drums, self.played) for batch in batches)
             for read in results(calls):
                 self.add(read)
                 batches.unfinished.pop(read[0].digest)
@@ -159,31 +169,32 @@ class BatchesOf:
             yield batch
 
 
-def read_batch(batch: list[File], drums: bool) -> list[Read]:
+def read_batch(batch: list[File], drums: bool, played: bool) -> list[Read]:
     """Read and repair some files; this is what workers do."""
-    return [read_one(file, drums) for file in batch]
+    return [read_one(file, drums, played) for file in batch]
 
 
-def read_one(file: File, drums: bool) -> Read:
+def read_one(file: File, drums: bool, played: bool = False) -> Read:
     """Read and repair a file."""
     try:
-        piece = read_midi(file.data, "", drums)
+        piece = read_midi(file.data, "", drums, played)
     except MidiError as error:
-        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None)
-    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps
+        return Read(file.digest, [], no_meter(), {}, str(error), (), no_phrases(), None, ())
+    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps, piece.velocities
     return Read(file.digest, piece.tracks, piece.meter, *told)
 
 
-def piece_of(read: Read, name: str) -> Piece:
-    """Return what was read as a piece of that name."""
+def piece_of(read: Read, name: str, played: bool = False) -> Piece:
+    """Return what was read as a piece of that name. played: as PieceStore's."""
     piece = Piece(name, read.tracks, dict(read.repairs), read.meter, read.drums)
-    return replace(piece, phrases=read.phrases, sharps=read.sharps)
+    piece = replace(piece, phrases=read.phrases, sharps=read.sharps, velocities=read.velocities)
+    return replace(piece, tempo=played_tempo()) if played else piece
 
 
 # A shard ----------------------------------------------------------------------------------------
 #
 # ticks (n,) int32 and notes (n,) uint8, the pitch and 128 for a note-on, of all messages end to
-# end; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
+# end, and velocities (n / 2,) uint8, of all tracks' notes; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
 # file begins among the tracks; meters (k, 2) int32, of all files end to end, and bars (f + 1,)
 # int64: where each file's begins among them; phrases (p,) int32 and ends (f + 1,) int64, the same.
 
@@ -195,6 +206,9 @@ def packed(read: list[Read]) -> bytes:
     arrays = {
         "ticks": np.ascontiguousarray(rows[:, TICK]),
         "notes": (rows[:, PITCH] + ON * rows[:, KIND]).astype(np.uint8),
+        "velocities": np.concatenate([[], *(v for file in read for v in file.velocities)]).astype(
+            np.uint8
+        ),
         "tracks": np.cumsum([0, *map(len, tracks)], dtype=np.int64),
         "files": np.cumsum([0, *(len(file.tracks) for file in read)], dtype=np.int64),
         "meters": np.concatenate([no_meter(), *(file.meter for file in read)]),
@@ -222,18 +236,24 @@ def unpacked(path: Path) -> list[Read]:
         raise ValueError("damaged")
     columns = arrays["ticks"], arrays["notes"] // ON, arrays["notes"] % ON
     rows = np.stack(columns, axis=1).astype(np.int32)
-    tracks = np.split(rows, arrays["tracks"][1:-1]) if len(arrays["tracks"]) > 1 else []
+    some = len(arrays["tracks"]) > 1
+    tracks = np.split(rows, arrays["tracks"][1:-1]) if some else []
+    velocities = arrays["velocities"].astype(np.int32)
+    loud = np.split(velocities, arrays["tracks"][1:-1] // 2) if some else []
     meters = np.split(arrays["meters"], arrays["bars"][1:-1])
     phrases = np.split(arrays["phrases"], arrays["ends"][1:-1])
     ends = arrays["files"].tolist()
     names = ("digests", "repairs", "reasons", "drums", "sharps")
     fields: list[Any] = [json.loads(about[name]) for name in names]
     return [
-        Read(digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps)
+        Read(
+            digest, tracks[first:stop], meter, repairs, reason, tuple(drums), told, sharps,
+            tuple(loud[first:stop]),
+        )
         for first, stop, meter, told, digest, repairs, reason, drums, sharps in zip(
             ends[:-1], ends[1:], meters, phrases, *fields, strict=True
         )
-    ]
+    ]  # fmt: skip
 
 
 def hash_of(arrays: Mapping[str, Array]) -> str:

@@ -1,4 +1,4 @@
-"""MIDI files as tokens, of messages or of events: pieces -> words -> ids."""
+"""MIDI files as tokens, of messages, events or performances: pieces -> words -> ids."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from lstm_music.tokenizers.messages import (
     NearestWord,
     parse,
 )
+from lstm_music.tokenizers.performance import PerformanceTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 NOTE_LENGTHS_KEPT, VOICES_KEPT = 0.999, 0.99  # of notes: the rest are slips or rare effects
@@ -38,9 +39,9 @@ CODE = np.dtype(np.int64)
 
 @dataclass(frozen=True)
 class MessageReading:
-    """How to make messages or events.
+    """How to make messages, events or performances.
 
-    layout: merge of events; augment: see Corpus; min_count: a message that the training split
+    layout: merge of the last two; augment: see Corpus; min_count: a message that the training split
     holds fewer times becomes the nearest one of the same kind and pitch that it holds as often;
     common_key: as EventTokenizer's.
     """
@@ -48,13 +49,15 @@ class MessageReading:
     layout: Layout
     augment: int = 0
     min_count: int = 0
-    representation: Literal["message", "event"] = "message"
+    representation: Literal["message", "event", "performance"] = "message"
     common_key: CommonKey | None = None
 
     def tokenizer(self) -> MessageTokenizer:
         """Return what makes tokens of pieces."""
         if self.representation == "event":
             return EventTokenizer(self.common_key)
+        if self.representation == "performance":
+            return PerformanceTokenizer()
         return MessageTokenizer(self.layout)
 
     def to_text(self) -> str:
@@ -72,7 +75,8 @@ class MessageCorpus(Corpus):
 
     ids (tokens,) int32, all pieces end to end; offsets (pieces + 1,) int64; longest_note in
     ticks, most_notes at once in a track, max_tracks of a piece, longest_piece in ticks: the habits
-    that --strict sampling keeps; merged_words, merged_tokens: how many rare ones became others.
+    that --strict sampling keeps; merged_words, merged_tokens: how many rare ones became others;
+    longest_pause: of performances, the ticks between two messages at most, which they keep too.
     """
 
     tokenizer: MessageTokenizer
@@ -84,6 +88,7 @@ class MessageCorpus(Corpus):
     longest_piece: int
     merged_words: int
     merged_tokens: int
+    longest_pause: int
 
     @property
     def lengths(self) -> list[int]:
@@ -113,11 +118,13 @@ class MessageCorpus(Corpus):
 
     def habits(self) -> dict[str, int]:
         """As Corpus.habits."""
+        pause = {"longest_pause": self.longest_pause}
         return {
             "longest_note": self.longest_note,
             "most_notes": self.most_notes,
             "max_tracks": self.max_tracks,
             "longest_piece": self.longest_piece,
+            **(pause if self.tokenizer.name == "performance" else {}),
         }
 
     def primer(self, piece: int) -> list[Any]:
@@ -189,16 +196,21 @@ def prepare_messages(
 
 
 class Habits:
-    """What is usual in a corpus: lengths of notes and pieces, how many notes at once and tracks."""
+    """What is usual in a corpus: lengths of notes and pieces, how many notes at once and tracks.
+
+    longest_pause: the longest time between two messages of a track.
+    """
 
     def __init__(self) -> None:
         self.lengths, self.voices, self.pieces, self.max_tracks = Tally(), Tally(), Tally(), 1
+        self.longest_pause = 0
 
     def add(self, tracks: Sequence[Array], parts: int) -> None:
         """Count the notes of a piece: its tracks as laid out, and how many parts it has."""
         for track in tracks:
             self.lengths.add(note_lengths(track))
             self.voices.add(voices_at_onsets(track))
+            self.longest_pause = max(self.longest_pause, int(np.diff(track[:, TICK]).max()))
         self.pieces.add(np.array([max(int(track[-1, TICK]) for track in tracks)]))
         self.max_tracks = max(self.max_tracks, parts)
 
@@ -209,6 +221,7 @@ class Habits:
             "most_notes": self.voices.share_below(VOICES_KEPT),
             "max_tracks": self.max_tracks,
             "longest_piece": self.pieces.share_below(PIECE_LENGTHS_KEPT),
+            "longest_pause": self.longest_pause,
         }
 
 
@@ -312,4 +325,5 @@ def messages_from_disk(
         longest_piece=meta["longest_piece"],
         merged_words=meta["merged_words"],
         merged_tokens=meta["merged_tokens"],
+        longest_pause=meta.get("longest_pause", 0),  # of an older version, and no performances
     )

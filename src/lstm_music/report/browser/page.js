@@ -324,7 +324,7 @@ class Player {
   /** Show what changes all the time, which no screen reader should read out. */
   showFacts() {
     const { tokens, seconds } = this.composed;
-    const ofWords = ["message", "event"].includes(this.network.model.representation);
+    const ofWords = ["message", "event", "performance"].includes(this.network.model.representation);
     const unit = ofWords ? "tokens" : "frames";
     const speed = seconds ? Math.round(tokens / seconds).toLocaleString("en") : "–";
     const waits = this.composer.music.ready <= this.position ? " · composing what comes next…" : "";
