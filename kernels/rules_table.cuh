@@ -11,8 +11,10 @@ constexpr int PLACE = 3;
 constexpr int BAR_LINE = 4;
 constexpr int CADENCE = 5;
 constexpr int KEY = 6;
-constexpr int TRACK_END = 7;
-constexpr int PIECE_END = 8;
+constexpr int SHIFT = 7;
+constexpr int VELOCITY = 8;
+constexpr int TRACK_END = 9;
+constexpr int PIECE_END = 10;
 constexpr int NOTHING_YET = 0;
 constexpr int IN_PIECE = 1;
 constexpr int BETWEEN_TRACKS = 2;
@@ -27,6 +29,11 @@ constexpr int AFTER_CADENCE = 10;
 constexpr int AFTER_OFF = 11;
 constexpr int AFTER_ON = 12;
 constexpr int AMONG_CHORDS = 13;
+constexpr int NOT_PLAYED_YET = 14;
+constexpr int AFTER_SHIFT = 15;
+constexpr int AFTER_VELOCITY = 16;
+constexpr int AMONG_OFFS = 17;
+constexpr int AMONG_ONS = 18;
 constexpr int SOUNDS = 1;
 constexpr int STRUCK_BEFORE = 2;
 constexpr int ABOVE_LAST = 4;
@@ -45,8 +52,10 @@ constexpr int ONS = 128;
 constexpr int CADENCES = 258;
 constexpr int CHORDS = 259;
 constexpr int KEYS = 260;
-constexpr int BARS = 261;
-constexpr int PLACES = 262;
+constexpr int SHIFTS = 261;
+constexpr int VELOCITIES = 262;
+constexpr int BARS = 263;
+constexpr int PLACES = 264;
 constexpr int TOLD = 0;
 constexpr int UNTOLD = 1;
 constexpr int NEVER = -1;
@@ -55,38 +64,48 @@ constexpr int FAR = 48000001;
 constexpr int NO_LIMIT = -1;
 constexpr int SILENT = -1;
 
-__device__ const int NEEDS[][9] = {
-    {1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
-    {1, 2, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
-    {1024, 256, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
-    {1, 2, 1024, 1024, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
-    {8, 0, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
-    {8, 0, 1024, 1024, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
-    {1024, 1024, 1024, 1024, 1024, 1024, 0, 1024, 1024},  // NO_KEY_YET
-    {1024, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024},  // NO_BAR_YET
-    {1024, 1024, 1024, 0, 512, 1024, 1024, 1024, 1024},  // AFTER_BAR
-    {1, 0, 1024, 1024, 1024, 0, 1024, 1024, 1024},  // AFTER_PLACE
-    {1, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_CADENCE
-    {5, 0, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_OFF
-    {1024, 4, 1024, 0, 0, 1024, 1024, 1024, 24},  // AFTER_ON
-    {1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 16},  // AMONG_CHORDS
+__device__ const int NEEDS[][11] = {
+    {1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // NOTHING_YET
+    {1, 2, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // IN_PIECE
+    {1024, 256, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // BETWEEN_TRACKS
+    {1, 2, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 104, 1024},  // IN_TRACK
+    {8, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 24},  // FREE_PIECE
+    {8, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 104, 152},  // FREE_TRACKS
+    {1024, 1024, 1024, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024},  // NO_KEY_YET
+    {1024, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 1024},  // NO_BAR_YET
+    {1024, 1024, 1024, 0, 512, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_BAR
+    {1, 0, 1024, 1024, 1024, 0, 1024, 1024, 1024, 1024, 1024},  // AFTER_PLACE
+    {1, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_CADENCE
+    {5, 0, 1024, 0, 0, 1024, 1024, 1024, 1024, 1024, 24},  // AFTER_OFF
+    {1024, 4, 1024, 0, 0, 1024, 1024, 1024, 1024, 1024, 24},  // AFTER_ON
+    {1024, 1024, 0, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 16},  // AMONG_CHORDS
+    {1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 0, 1024, 1024},  // NOT_PLAYED_YET
+    {1, 0, 1024, 1024, 1024, 1024, 1024, 0, 0, 1024, 1024},  // AFTER_SHIFT
+    {1024, 2, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024, 1024},  // AFTER_VELOCITY
+    {1, 0, 1024, 1024, 1024, 1024, 1024, 0, 0, 1024, 24},  // AMONG_OFFS
+    {1024, 2, 1024, 1024, 1024, 1024, 1024, 0, 0, 1024, 24},  // AMONG_ONS
 };
 
-__device__ const int NEXT[][9] = {
-    {0, 1, 0, 0, 0, 0, 0, 0, 0},  // NOTHING_YET
-    {1, 1, 1, 1, 1, 1, 1, 0, 1},  // IN_PIECE
-    {2, 3, 2, 2, 2, 2, 2, 2, 2},  // BETWEEN_TRACKS
-    {3, 3, 3, 3, 3, 3, 3, 2, 3},  // IN_TRACK
-    {4, 4, 4, 4, 4, 4, 4, 4, 4},  // FREE_PIECE
-    {5, 5, 5, 5, 5, 5, 5, 5, 5},  // FREE_TRACKS
-    {11, 12, 6, 9, 8, 10, 7, 6, 6},  // NO_KEY_YET
-    {11, 12, 7, 9, 8, 10, 7, 7, 7},  // NO_BAR_YET
-    {11, 12, 8, 9, 8, 10, 7, 8, 8},  // AFTER_BAR
-    {11, 12, 9, 9, 8, 10, 7, 9, 9},  // AFTER_PLACE
-    {11, 12, 10, 9, 8, 10, 7, 10, 10},  // AFTER_CADENCE
-    {11, 12, 11, 9, 8, 10, 7, 11, 11},  // AFTER_OFF
-    {11, 12, 12, 9, 8, 10, 7, 12, 12},  // AFTER_ON
-    {13, 13, 13, 13, 13, 13, 13, 13, 13},  // AMONG_CHORDS
+__device__ const int NEXT[][11] = {
+    {0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0},  // NOTHING_YET
+    {1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 1},  // IN_PIECE
+    {2, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2},  // BETWEEN_TRACKS
+    {3, 3, 3, 3, 3, 3, 3, 3, 3, 2, 3},  // IN_TRACK
+    {4, 4, 4, 4, 4, 4, 4, 4, 4, 4, 4},  // FREE_PIECE
+    {5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5},  // FREE_TRACKS
+    {11, 12, 6, 9, 8, 10, 7, 6, 6, 6, 6},  // NO_KEY_YET
+    {11, 12, 7, 9, 8, 10, 7, 7, 7, 7, 7},  // NO_BAR_YET
+    {11, 12, 8, 9, 8, 10, 7, 8, 8, 8, 8},  // AFTER_BAR
+    {11, 12, 9, 9, 8, 10, 7, 9, 9, 9, 9},  // AFTER_PLACE
+    {11, 12, 10, 9, 8, 10, 7, 10, 10, 10, 10},  // AFTER_CADENCE
+    {11, 12, 11, 9, 8, 10, 7, 11, 11, 11, 11},  // AFTER_OFF
+    {11, 12, 12, 9, 8, 10, 7, 12, 12, 12, 12},  // AFTER_ON
+    {13, 13, 13, 13, 13, 13, 13, 13, 13, 13, 13},  // AMONG_CHORDS
+    {17, 18, 14, 14, 14, 14, 14, 15, 16, 14, 14},  // NOT_PLAYED_YET
+    {17, 18, 15, 15, 15, 15, 15, 15, 16, 15, 15},  // AFTER_SHIFT
+    {17, 18, 16, 16, 16, 16, 16, 15, 16, 16, 16},  // AFTER_VELOCITY
+    {17, 18, 17, 17, 17, 17, 17, 15, 16, 17, 17},  // AMONG_OFFS
+    {17, 18, 18, 18, 18, 18, 18, 15, 16, 18, 18},  // AMONG_ONS
 };
 
 struct Piece {
@@ -131,5 +150,6 @@ struct Rules {
     int most_notes;
     int least;
     int longest_piece;
+    int longest_pause;
 };
-static_assert(sizeof(Rules) == 48, "sizeof(Rules) is not 48");
+static_assert(sizeof(Rules) == 52, "sizeof(Rules) is not 52");

@@ -6,14 +6,14 @@ import mido
 import numpy as np
 
 PEDAL = 64
-Played = tuple  # of start, end, pitch, velocity, in seconds
 
 
 def played_file(seed=0, notes=60, division=384, tracks=3, pedal=True):
-    """The content of a file of a tempo track and others, and its notes as they were released.
+    """The content of a file of a tempo track and others, and what is in it, in ticks.
 
-    Notes are (start, end, pitch, velocity) in seconds, and pedals (channel, down, up); the tempo
-    changes twice, and the last track has a channel of its own.
+    Notes are (start, end, pitch, velocity, channel) as keys are released, pedals (channel, down,
+    up), and tempos (tick, microseconds a quarter note), of which there are three. The last track
+    has a channel of its own.
     """
     rng = np.random.default_rng(seed)
     tempos = [(0, 500_000), (division * 7 + 1, 431_017), (division * 19 + 5, 612_345)]

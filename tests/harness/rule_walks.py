@@ -27,7 +27,12 @@ MESSAGES = [
     f"note-on-72-{LAST_TICK}",
 ]
 CHORDS = ["rest", "60", "60-64", "60-64-67"]
+PERFORMANCES = [
+    *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in PITCHES),
+    *("shift-1", "shift-24", "shift-100", "velocity-0", "velocity-20"),
+]
 KINDS = ("merge", "flatten", "free merge", "free flatten", "event", "chord")
+PLAYED = 1500  # the seed from which on all walks are of performances
 LENGTHS = (
     {}, {}, {"length": 1}, {"length": 5}, {"length": 25}, {"bars": 1}, {"bars": 3},
     *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK)),
@@ -51,13 +56,14 @@ class Walk(NamedTuple):
 def walk_of(seed):
     """The walk of a seed."""
     random = Random(seed)
-    kind = KINDS[seed % len(KINDS)]
-    words = {"event": EVENTS, "chord": CHORDS}.get(kind, MESSAGES)
+    kind = "performance" if seed >= PLAYED else KINDS[seed % len(KINDS)]
+    of_kinds = {"event": EVENTS, "chord": CHORDS, "performance": PERFORMANCES}
+    words = of_kinds.get(kind, MESSAGES)
     if random.random() < 0.5:
         words = random.sample(words, len(words) - random.randrange(min(5, len(words))))
     elif random.random() < 0.3:
         words = random.sample(words, random.randrange(len(words)))
-    meter = () if kind == "event" else random.choice(METERS)
+    meter = () if kind in ("event", "performance") else random.choice(METERS)
     lengths = random.choice(LENGTHS)
     options = Options(**lengths, beyond=random.random() < 0.5, meter=meter)
     habits = (random.choice((0, 1, 480, 3000)), random.randrange(4), random.randrange(5))

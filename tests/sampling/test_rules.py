@@ -10,7 +10,7 @@ import pytest
 from browser import CHROMIUM, Browser
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from rule_walks import BAR, KINDS, digest, primer_of, steps_of, tried, walk_of
+from rule_walks import BAR, KINDS, PLAYED, digest, primer_of, steps_of, tried, walk_of
 
 from lstm_music.network.config import State
 from lstm_music.ops.cuda.cupy_ops import CupyOps
@@ -21,7 +21,12 @@ from lstm_music.sampling import rules as sampling_rules
 from lstm_music.sampling.automaton import Piece, advance, limit_of, next_bar
 from lstm_music.sampling.device import PIECE, DeviceRules, packed_pieces
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import chord_rules, event_rules, message_rules
+from lstm_music.sampling.rules import (
+    chord_rules,
+    event_rules,
+    message_rules,
+    performance_rules,
+)
 from lstm_music.sampling.sampler import Draft
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -44,6 +49,9 @@ def rules_of(walk):
     if walk.kind == "event":
         rules = event_rules(vocabulary, walk.longest_note, walk.most_notes)
         return rules._replace(longest_piece=BAR * walk.max_tracks)
+    if walk.kind == "performance":
+        pause = 400 * walk.max_tracks
+        return performance_rules(vocabulary, walk.longest_note, walk.most_notes, pause)
     if walk.kind == "chord":
         return chord_rules(vocabulary, 240)
     habits = (walk.longest_note, walk.max_tracks, walk.most_notes)
@@ -75,6 +83,11 @@ class Walker:
         lengths = (limit_of(self.rules, piece), next_bar(piece), piece.most)
         sounding = [(p, int(tick)) for p, tick in enumerate(began) if tick >= 0]
         return [*(int(getattr(piece, name)) for name in names), *lengths, sounding]
+
+
+def some(n):
+    """The seeds of some walks of each kind."""
+    return [*range(n), *range(PLAYED, PLAYED + n // len(KINDS))]
 
 
 def steps(seed, walker=Walker, most=60):
@@ -116,7 +129,7 @@ class CompiledWalker(Walker):
 
 
 def test_walks_compiled_are_the_same():
-    assert all([*steps(seed, CompiledWalker)] == [*steps(seed)] for seed in range(400))
+    assert all([*steps(seed, CompiledWalker)] == [*steps(seed)] for seed in some(400))
 
 
 # On the device -----------------------------------------------------------------------------------
@@ -168,7 +181,7 @@ def walk_on_device(seeds, mutate=lambda code: code):
 
 @on_device
 def test_walks_on_the_device_are_the_same():
-    assert walk_on_device(range(60)) > 1000
+    assert walk_on_device(some(60)) > 1000
 
 
 # On the page -------------------------------------------------------------------------------------
@@ -230,7 +243,7 @@ def walk_on_the_page(seeds, mutate=lambda code: code):
 
 @in_browser
 def test_walks_on_the_page_are_the_same():
-    assert walk_on_the_page(range(120)) > 2000
+    assert walk_on_the_page(some(120)) > 2000
 
 
 # Planted bugs ------------------------------------------------------------------------------------
@@ -242,17 +255,23 @@ PHASES_OF = {
     "free flatten": ("FREE_TRACKS",),
     "event": ("NO_BAR_YET", "AFTER_BAR", "AFTER_PLACE", "AFTER_OFF", "AFTER_ON"),
     "chord": ("AMONG_CHORDS",),
-}
+    "performance": (
+        "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_VELOCITY", "AMONG_OFFS", "AMONG_ONS",
+    ),
+}  # fmt: skip
 OF_MESSAGES = ("NOTE_OFF", "NOTE_ON", "TRACK_END", "PIECE_END")
 KINDS_OF = {
     **dict.fromkeys(KINDS, OF_MESSAGES),
     "event": ("NOTE_OFF", "NOTE_ON", "PLACE", "BAR_LINE", "PIECE_END"),
     "chord": ("CHORD", "PIECE_END"),
+    "performance": ("NOTE_OFF", "NOTE_ON", "SHIFT", "VELOCITY", "PIECE_END"),
 }
 CELLS = [
-    (kind, phase, word) for kind in KINDS for phase in PHASES_OF[kind] for word in KINDS_OF[kind]
+    (kind, phase, word)
+    for kind in PHASES_OF for phase in PHASES_OF[kind] for word in KINDS_OF[kind]
     if (phase, word) not in {  # where nothing sounds, and where there is no bar
         ("NOTHING_YET", "NOTE_OFF"), ("BETWEEN_TRACKS", "NOTE_OFF"), ("NO_BAR_YET", "PLACE"),
+        ("NOT_PLAYED_YET", "NOTE_OFF"),
     }
 ]  # fmt: skip
 
@@ -284,7 +303,9 @@ def test_a_changed_cell_of_what_follows_changes_a_walk(kind, phase, word):
 def walks_differ(kind, table, phase, word, value):
     """Whether a walk is another with this value in a cell of a table."""
     recorded = json.loads(RECORDED.read_text("utf-8"))
-    for seed in range(KINDS.index(kind), len(recorded), len(KINDS)):
+    played = kind == "performance"
+    first, stop = (PLAYED, len(recorded)) if played else (KINDS.index(kind), PLAYED)
+    for seed in range(first, stop, 1 if played else len(KINDS)):
         walk = walk_of(seed)
         rules = rules_of(walk)
         changed = getattr(rules, table).copy()

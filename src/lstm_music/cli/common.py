@@ -97,9 +97,9 @@ def number(low: float, high: float = math.inf, above: bool = False) -> Callable[
 READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "--representation",
-        "messages; events, in which bars and places in them have tokens of their own; performances, "
-        "with the timing, dynamics and pedal of what was played; or frames of a piano roll as chord "
-        "tokens or note vectors",
+        "messages; events, in which bars and places in them have tokens of their own; "
+        "performances: the timing, dynamics and pedal of recordings; or frames of a piano roll as "
+        "chord tokens or note vectors",
         {"choices": REPRESENTATIONS},
     ),
     (

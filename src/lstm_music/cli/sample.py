@@ -35,6 +35,7 @@ from lstm_music.sampling.decoding import without_silence
 from lstm_music.sampling.from_checkpoint import composer_of, untrained
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.roll_composers import FrequencyComposer
+from lstm_music.sampling.token_composers import PerformanceComposer
 from lstm_music.training.ranks import Alone, join
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
@@ -56,6 +57,7 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
         check_opener()
     limit_threads(args.threads or ranks.threads, args.backend)
     composer, folder = ranks.first_alone(lambda: find_composer(args))
+    args.tempo = args.tempo or composer.tempo
     options, primers, origins = begin(args, composer)
     own = slice(*ranks.share_of(args.num))
     options = replace(options, first=own.start)
@@ -141,7 +143,7 @@ def find_checkpoint(name: str | None) -> tuple[Checkpoint, Path]:
 
 
 def options_of(args: argparse.Namespace, top_p: float) -> Options:
-    """Return the sampler's options; top_p where none is given."""
+    """Return the sampler's options; top_p where none is given. args.tempo: what is heard."""
     limit = None
     if args.seconds is not None:
         limit = max(1, round(args.seconds * args.tempo / 60 * TICKS_PER_QUARTER))
@@ -158,6 +160,8 @@ def begin(
     args: argparse.Namespace, composer: Composer[Any]
 ) -> tuple[Options, list[Any], list[str]]:
     """Return how to draw, the primer of each piece, and where it comes from in words."""
+    if args.bars is not None and isinstance(composer, PerformanceComposer):
+        raise UserError("--bars counts bars, and a performance has none: use --seconds")
     options, usual = options_of(args, composer.top_p), PRIMER_FROM_CORPUS
     if options.repetition and composer.recall is None:
         raise UserError(

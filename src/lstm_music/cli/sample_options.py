@@ -5,7 +5,9 @@ from pathlib import Path
 
 from lstm_music.cli.common import Parser, add_backend_options, number, whole
 from lstm_music.errors import UserError
+from lstm_music.midi.piece import TEMPO
 from lstm_music.network.baselines import BASELINES
+from lstm_music.tokenizers.performance import BEATS
 
 UNTRAINED = "untrained"
 EXAMPLES = """examples:
@@ -135,9 +137,9 @@ def add_file_options(parser: Parser) -> None:
     add(
         "--tempo",
         type=number(10, 1000),
-        default=90.0,
         metavar="BPM",
-        help="quarter notes per minute",
+        help=f"quarter notes per minute (default: {TEMPO:g}; of a performance {BEATS:g}, as it was "
+        "played)",
     )
     add(
         "--program",

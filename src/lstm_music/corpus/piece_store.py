@@ -194,9 +194,10 @@ def piece_of(read: Read, name: str, played: bool = False) -> Piece:
 # A shard ----------------------------------------------------------------------------------------
 #
 # ticks (n,) int32 and notes (n,) uint8, the pitch and 128 for a note-on, of all messages end to
-# end, and velocities (n / 2,) uint8, of all tracks' notes; tracks (m + 1,) int64: where each track begins among them; files (f + 1,) int64: where each
-# file begins among the tracks; meters (k, 2) int32, of all files end to end, and bars (f + 1,)
-# int64: where each file's begins among them; phrases (p,) int32 and ends (f + 1,) int64, the same.
+# end, and velocities (n / 2,) uint8, of all tracks' notes; tracks (m + 1,) int64: where each track
+# begins among them; files (f + 1,) int64: where each file begins among the tracks; meters (k, 2)
+# int32, of all files end to end, and bars (f + 1,) int64: where each file's begins among them;
+# phrases (p,) int32 and ends (f + 1,) int64, the same.
 
 
 def packed(read: list[Read]) -> bytes:

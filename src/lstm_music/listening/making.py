@@ -15,7 +15,7 @@ from lstm_music.evaluation.music.excerpts import piece_of_music, split_music
 from lstm_music.listening import clips
 from lstm_music.listening.study import Wanted
 from lstm_music.midi.files import read_any, write_midi
-from lstm_music.midi.piece import TEMPO, TICKS_PER_QUARTER, MidiError, Piece
+from lstm_music.midi.piece import TICKS_PER_QUARTER, MidiError, Piece
 from lstm_music.runs.opened import open_run
 from lstm_music.sampling.composer import drums_of, from_silence
 from lstm_music.sampling.decoding import with_drums, without_silence
@@ -114,9 +114,9 @@ def sound_of_file(system: str, path: Path) -> clips.Sound:
 
 
 def sound_of_piece(system: str, piece: Piece) -> clips.Sound:
-    """Return a piece, played on a piano at one tempo, as all pieces are."""
+    """Return a piece, played on a piano: at one tempo and evenly, but for performances."""
     content = io.BytesIO()
-    write_midi(piece, content, TEMPO, program=0, velocity=80)
+    write_midi(piece, content, program=0)
     return clips.from_midi(system, piece.name, content.getvalue())
 
 
@@ -124,7 +124,7 @@ def composed(one: Wanted, asked: Asked) -> list[Piece]:
     """Return what a run, or a baseline of one, composes from silence."""
     checkpoint, folder = open_run(one.source, asked.warn)
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
-    ticks = round((asked.seconds + 2) * TEMPO / 60 * TICKS_PER_QUARTER)
+    ticks = round((asked.seconds + 2) * composer.tempo / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
     pieces = [without_silence(piece)[0] for piece in from_silence(composer, asked.num, drawing)]
     if not all(piece.tracks for piece in pieces):

@@ -96,6 +96,11 @@ class Piece:
         object.__setattr__(self, "name", printable(self.name))
 
     @property
+    def beats(self) -> float:
+        """Quarter notes a minute, in the beginning."""
+        return 60e6 / int(self.tempo[0, 1]) if len(self.tempo) else TEMPO
+
+    @property
     def notes(self) -> npt.NDArray[np.void]:
         """All notes (n,) of NOTE, by start, pitch and part; of velocity 0 where it isn't known."""
         notes = np.zeros(sum(len(track) // 2 for track in self.tracks), NOTE)

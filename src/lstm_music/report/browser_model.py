@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.midi.piece import TEMPO
 from lstm_music.network.config import Config
 from lstm_music.network.model import parameter_shapes
 from lstm_music.network.recall_rules import recall_rules
@@ -15,6 +16,7 @@ from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.rules import Rules, rules_of
 from lstm_music.tokenizers import chords
 from lstm_music.tokenizers.messages import PITCHES
+from lstm_music.tokenizers.performance import BEATS
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -39,7 +41,8 @@ def in_16_bits(parameters: Mapping[str, Array]) -> dict[str, Array]:
 def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any]:
     """Return what compose.js needs of a checkpoint, as JSON can hold it.
 
-    name: what the page calls it; top_p: the share that `bin/sample` draws among. weights: the
+    name: what the page calls it; top_p: the share that `bin/sample` draws among; tempo: in quarter
+    notes a minute. weights: the
     parameters of arrays [name, size] one after the other, as base64 of little-endian 16-bit floats.
     rules, which notes have none of: without the table, which the page has; chords: the pitches of
     each, by id. classes, deltas: of a factored head, by id. recall: of a copy gate, how it compares
@@ -62,6 +65,7 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "drums": len(corpus.get("drums") or ()) == PITCHES,  # and nothing else
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
+        "tempo": BEATS if tokenizer["name"] == "performance" else TEMPO,
         "head": config.head,
         "recall": recall_json(checkpoint),
         "classes": None if words is None else words[0].tolist(),

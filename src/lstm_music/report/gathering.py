@@ -266,9 +266,8 @@ def compose(
     steps: Progress,
 ) -> list[Sample]:
     """Return --num samples, which begin alike at each temperature."""
-    drawing = Options(
-        limit=room.bars * WHOLE_NOTE, temperature=temperature, top_p=composer.top_p, seed=asked.seed
-    )
+    limit = round(room.bars * WHOLE_NOTE * composer.tempo / TEMPO)
+    drawing = Options(limit=limit, temperature=temperature, top_p=composer.top_p, seed=asked.seed)
     options = composer.fitted(drawing)
     primers, origins = primers_of(composer, options, asked.num, PRIMER_LENGTH)
     samples = []
@@ -278,7 +277,7 @@ def compose(
         steps.show(f"temperature {temperature:g}")
         piece, _ = without_silence(composer.piece(music, options, f"temperature {temperature:g}"))
         content = io.BytesIO()
-        write_midi(piece, content, TEMPO)
+        write_midi(piece, content)
         midi = content.getvalue()
         wav, mute = sound_of(midi, steps) if piece.tracks else (None, "This sample is silent.")
         pages, unwritten = score_of(piece, room.score)

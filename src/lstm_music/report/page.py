@@ -214,7 +214,7 @@ def size_of(piece: Piece) -> tuple[int, float]:
     """Return a piece's notes and its seconds."""
     notes = [notes_of(track) for track in piece.tracks]
     end = max((int(track[:, 1].max()) for track in notes if len(track)), default=0)
-    return sum(map(len, notes)), end / TICKS_PER_QUARTER * 60 / TEMPO
+    return sum(map(len, notes)), end / TICKS_PER_QUARTER * 60 / piece.beats
 
 
 def sample_data(sample: Sample) -> dict[str, Any]:
@@ -227,7 +227,7 @@ def sample_data(sample: Sample) -> dict[str, Any]:
     ticks = max((note[1] for note in notes), default=1)
     meter = sample.piece.meter
     bars = bars_of(meter, ticks - 1)[0].tolist() if len(meter) else []
-    return {"notes": notes, "ticks": ticks, "tempo": TEMPO, "bars": bars}
+    return {"notes": notes, "ticks": ticks, "tempo": sample.piece.beats, "bars": bars}
 
 
 # Learning ---------------------------------------------------------------------------------------

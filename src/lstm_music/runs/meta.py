@@ -9,7 +9,7 @@ from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.optim import OPTIMIZERS
 from lstm_music.network.recall_rules import candidates_of
 from lstm_music.runs.settings import Progress, Settings
-from lstm_music.tokenizers import chords, events, messages
+from lstm_music.tokenizers import chords, events, messages, performance
 from lstm_music.tokenizers.messages import PITCHES, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.untrusted import dictionary, of_fields, path_text, text, whole_number
@@ -54,13 +54,16 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     text(corpus["key"], "corpus.key")
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
     check_drums(corpus.get("drums", []))
-    if name in ("message", "event"):
+    if name in ("message", "event", "performance"):
         check_habits(corpus)
     if name == "message":
         check_messages(tokenizer, vocabulary)
         check_parts(config, vocabulary)
     elif name == "event":
         check_events(tokenizer, vocabulary)
+    elif name == "performance":
+        whole_number(corpus["longest_pause"], "corpus.longest_pause", 0, LONGEST)
+        check_performances(tokenizer, vocabulary)
     else:
         check_rolls(tokenizer, vocabulary)
     check_primers(meta["primers"], name, config)
@@ -96,6 +99,15 @@ def check_events(tokenizer: dict[str, Any], words: Vocabulary) -> None:
     for word in words.words:
         events.parse(word)
     check_specials(words, events.SPECIALS)
+
+
+def check_performances(tokenizer: dict[str, Any], words: Vocabulary) -> None:
+    """Raise ValueError where a model of performances has other words."""
+    if tokenizer.get("layout") != "merge":
+        raise ValueError("tokenizer.layout is not merge")
+    for word in words.words:
+        performance.parse(word)
+    check_specials(words, performance.SPECIALS)
 
 
 def check_messages(tokenizer: dict[str, Any], words: Vocabulary) -> None:

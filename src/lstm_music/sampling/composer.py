@@ -9,7 +9,7 @@ import numpy as np
 
 from lstm_music.errors import UserError, Warn
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import MidiError, Piece
+from lstm_music.midi.piece import TEMPO, MidiError, Piece
 from lstm_music.network.model import Model
 from lstm_music.network.recall import RecallRules
 from lstm_music.runs.checkpoint import Checkpoint
@@ -34,11 +34,13 @@ class Opening(NamedTuple):
 class Composer(ABC, Generic[Music]):
     """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums.
 
-    recall: how its copy gate compares words, None without one.
+    tempo: of what it writes, in quarter notes a minute. recall: how its copy gate compares words,
+    None without one.
     """
 
     unit: str
     top_p: float
+    tempo: float = TEMPO
     drums: list[int] | None = None
     recall: RecallRules | None = None
 
@@ -144,15 +146,15 @@ def drums_of(checkpoint: Checkpoint) -> list[int] | None:
     return pitches
 
 
-def read_primer(path: Path, warn: Warn, drums: bool) -> Piece:
+def read_primer(path: Path, warn: Warn, drums: bool, played: bool = False) -> Piece:
     """Return the piece of a MIDI file, from its first note's bar on.
 
-    drums: whether they are kept. Raises UserError where there is none.
+    drums, played: as of read_midi. Raises UserError where there is none.
     """
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        piece, silent = without_silence(read_midi(path, path.name, drums))
+        piece, silent = without_silence(read_midi(path, path.name, drums, played))
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
     if silent:

@@ -16,9 +16,12 @@ from lstm_music.midi.piece import (
     TICK,
     Messages,
     Piece,
+    Velocities,
     no_phrases,
+    no_tempo,
+    notes_of,
 )
-from lstm_music.midi.repair import repaired_tracks, tidy_track
+from lstm_music.midi.repair import repair_track, tidy_track, velocities_of
 from lstm_music.midi.roll import piece_of_frames, ticks_per_step
 from lstm_music.sampling.automaton import Piece as Making
 from lstm_music.sampling.automaton import advance, begin, extend, limit_of, line_after, next_bar
@@ -45,6 +48,8 @@ def decode(
     """
     options = options or Options()
     tracks: list[list[Messages]] = []
+    loud: list[list[Velocities]] = []
+    tempo = no_tempo()
     meters, phrases = [rows_of(options.meter)], [no_phrases()]
     offset, sharps = 0, None
     made = [(group, replace(state)) for group, state in pieces_in(ids, rules, options)]
@@ -52,6 +57,10 @@ def decode(
         piece = tokenizer.piece([vocabulary.word(id) for id in group], name)
         tidy = [tidy_track(t, rules.longest_note, rules.most_notes) for t in piece.tracks]
         end = max((int(track[-1, TICK]) for track in tidy), default=0)
+        loud += [[] for _ in range(len(piece.velocities) - len(loud))]
+        for number, velocities in enumerate(piece.velocities):
+            struck = notes_of(piece.tracks[number])
+            loud[number].append(velocities_of(tidy[number], struck, velocities))
         line = next_bar(state) if rules.merged else line_after(end, state.bar, state.line)
         # A note without an end rings on, but not into the next piece.
         until = line if n < len(made) - 1 else LAST_TICK
@@ -64,9 +73,13 @@ def decode(
         phrases.append(np.minimum(piece.phrases, until) + np.int32(offset))
         offset += line
         sharps = piece.sharps if sharps is None else sharps  # of the first
+        tempo = piece.tempo
     whole = [np.concatenate(parts) for parts in tracks]
     told = np.unique(np.concatenate(phrases))
-    return Piece(name, whole, meter=np.concatenate(meters), phrases=told, sharps=sharps)
+    return Piece(
+        name, whole, meter=np.concatenate(meters), velocities=tuple(map(np.concatenate, loud)),
+        tempo=tempo, phrases=told, sharps=sharps,
+    )  # fmt: skip
 
 
 def pieces_in(
@@ -180,4 +193,11 @@ def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
         kept[:, TICK] = np.minimum(kept[:, TICK], limit)
         shorter.append(kept)
     phrases = np.unique(np.minimum(piece.phrases, limit))
-    return replace(piece, tracks=repaired_tracks(shorter), phrases=phrases)
+    repaired = [repair_track(track) for track in shorter]
+    loud = tuple(
+        velocities_of(new, notes_of(old), velocities)
+        for new, old, velocities in zip(repaired, piece.tracks, piece.velocities, strict=False)
+        if len(new)
+    )
+    tracks = [track for track in repaired if len(track)]
+    return replace(piece, tracks=tracks, phrases=phrases, velocities=loud)

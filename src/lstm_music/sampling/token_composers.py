@@ -1,6 +1,6 @@
-"""Composing with models of tokens; messages and events, which MIDI files are made of."""
+"""Composing with models of tokens that MIDI files are made of: messages, events, performances."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +31,11 @@ from lstm_music.tokenizers.messages import (
     NearestWord,
     parse,
     spell,
+)
+from lstm_music.tokenizers.performance import (
+    BEATS,
+    NearestPerformance,
+    PerformanceTokenizer,
 )
 
 
@@ -132,20 +137,25 @@ class EventComposer(TokenComposer):
     """Composes with a model of events, always by strict rules."""
 
     top_p = 0.8  # a note takes more draws than of messages; docs/results.md compares
+    played = False  # how a primer is read
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
         self.tokenizer = EventTokenizer(checkpoint.meta["tokenizer"].get("common_key"))
 
+    def nearest(self) -> Callable[[str], str | None]:
+        """Return what finds the vocabulary's word that is nearest to another."""
+        return NearestEvent(self.vocabulary.words)
+
     def opening_of(self, path: Path, warn: Warn) -> Opening:
-        """As Composer.opening_of, unseen places and bars replaced by the nearest seen.
+        """As Composer.opening_of, unseen times replaced by the nearest seen.
 
         What they make of the piece is written anew, so that it is in order.
         """
-        piece = read_primer(path, warn, self.drums is not None)
+        piece = read_primer(path, warn, self.drums is not None, self.played)
         if not tells_phrases(self.vocabulary):
             piece = replace(piece, phrases=no_phrases())
-        words, nearest = self.tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
+        words, nearest = self.tokenizer.words(piece)[:-1], self.nearest()
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))
         if changed:
@@ -159,6 +169,22 @@ class EventComposer(TokenComposer):
                 "its nearest ones stand in, or they are left out"
             )
         return Opening(str(path), [self.vocabulary.id(word) for word in filter(None, found)])
+
+
+class PerformanceComposer(EventComposer):
+    """Composes with a model of performances, always by strict rules."""
+
+    top_p = TokenComposer.top_p
+    tempo = BEATS
+    played = True
+
+    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+        super().__init__(checkpoint, model)
+        self.tokenizer = PerformanceTokenizer()
+
+    def nearest(self) -> Callable[[str], str | None]:
+        """As EventComposer.nearest."""
+        return NearestPerformance(self.vocabulary.words)
 
 
 def no_known_notes(path: Path) -> UserError:

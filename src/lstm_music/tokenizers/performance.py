@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from lstm_music.midi.piece import (
     KIND,
@@ -29,7 +28,7 @@ from lstm_music.midi.piece import (
     Velocities,
     notes_of,
 )
-from lstm_music.midi.playing import milliseconds, played_tempo
+from lstm_music.midi.playing import MILLISECONDS, milliseconds, played_tempo
 from lstm_music.midi.repair import (
     repaired_tracks,
     sorted_messages,
@@ -45,6 +44,7 @@ WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}")
 STEP, LONGEST_SHIFT = 10, 100  # milliseconds, and steps
 BIN = 4  # velocities
 LOWEST, HIGHEST = (0, 0, 1, 0), (127, 127, LONGEST_SHIFT, 127 // BIN)  # number of each kind
+BEATS = 60e6 / MILLISECONDS  # quarter notes a minute of what is decoded
 USUAL = 80  # the velocity of a note where nothing tells of it
 
 
