@@ -278,6 +278,9 @@ def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, s
 def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
     """Of openings of real music: in what a network invents, ties of age may be cut otherwise."""
     music = primer_of(checkpoint)
+    if kind == "performance":  # to where nothing was struck just then, and rings on
+        words = [checkpoint.vocabulary.word(id) for id in music]
+        music = music[: max(n for n, word in enumerate(words) if word.startswith("off")) + 1]
     played = opened.run(
         with_network(
             kind,
@@ -355,7 +358,7 @@ def test_composes_without_end(opened, kind):
     )
     assert tokens == count
     assert len(notes) > 20
-    assert all(0 <= start < end and 0 <= pitch < 128 for start, end, pitch, _ in notes)
+    assert all(0 <= start < end and 0 <= pitch < 128 for start, end, pitch, *_ in notes)
     MEASURED.append(f"composed in the browser, {kind}: {tokens / seconds:,.0f} tokens/s")
 
 

@@ -69,8 +69,11 @@ FORGED = {
         "tokenizer": {"name": "event", "layout": "merge"},
         "vocabulary": Vocabulary([*EVENTS["words"][:4], "bar-0"]).to_json(),
     },
-    "a shift": {"tokenizer": PLAYED, "vocabulary": Vocabulary([*PERFORMANCE, "shift-101"]).to_json()}
-    | {"corpus": {"name": "a", "key": "b", "longest_pause": 9} | HABITS},
+    "a shift": {
+        "tokenizer": PLAYED,
+        "vocabulary": Vocabulary([*PERFORMANCE, "shift-101"]).to_json(),
+        "corpus": {"name": "a", "key": "b", "longest_pause": 9} | HABITS,
+    },
     "no pause": {"tokenizer": PLAYED, "vocabulary": Vocabulary([*PERFORMANCE, "on-61"]).to_json()},
     "flat performance": {
         "tokenizer": PLAYED | {"layout": "flatten"},
