@@ -185,6 +185,20 @@ __device__ __forceinline__ void allow_times(
     longest[BARS] = fits && hold(facts, bar_line) ? same : NEVER;
 }
 
+__device__ __forceinline__ void allow_shifts(
+    const Rules& rules, const Words& words, const Piece& piece, const int* sounding, int limit, int facts,
+    int* longest, int* scratch)
+{
+    const int shift = NEEDS[piece.phase][SHIFT], velocity = NEEDS[piece.phase][VELOCITY];
+    int latest = min(limit >= 0 ? limit : FAR, LAST_TICK);
+    latest -= !any_stops_at(rules, words, sounding, latest, scratch);
+    if (threadIdx.x != 0) return;
+    latest = min(latest, piece.heard + rules.longest_pause);
+    longest[SHIFTS] = hold(facts, shift) ? latest - piece.now : NEVER;
+    const bool comes = hold(facts, velocity) && (limit < 0 || piece.now < limit);
+    longest[VELOCITIES] = comes ? 0 : NEVER;
+}
+
 __device__ __forceinline__ bool any_within(
     const Rules& rules, const Words& words, const int* longest, int first, int stop, int* scratch)
 {
@@ -211,6 +225,8 @@ __device__ __forceinline__ void allow(
     allow_notes(rules, piece, sounding, limit, facts, longest);
     if (rules.events) allow_times(rules, words, piece, sounding, limit, facts, longest, scratch);
     else if (threadIdx.x == 0) longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
+    if (rules.longest_pause >= 0) allow_shifts(rules, words, piece, sounding, limit, facts, longest, scratch);
+    else if (threadIdx.x == 0) longest[SHIFTS] = longest[VELOCITIES] = NEVER;
     if (threadIdx.x == 0) {
         const int* needs = NEEDS[piece.phase];
         longest[KEYS] = hold(facts, needs[KEY]) ? 0 : NEVER;

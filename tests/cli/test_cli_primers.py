@@ -163,9 +163,11 @@ def test_whole_primers_of_all_kinds_are_followed_by_bars_of_their_own(kind, comp
             signature = (bar * number // FOUR, number)
             assert signature in [row[1:] for row in said("time_signature")]
             if kind in ("chord", "note"):
-                assert f", {(2 + 3) * bar // EIGHTH - (end - own) // EIGHTH + (own - upbeat > 0)} " in (
-                    line
-                ) or late
+                assert (
+                    f", {(2 + 3) * bar // EIGHTH - (end - own) // EIGHTH + (own - upbeat > 0)} "
+                    in (line)
+                    or late
+                )
 
 
 @pytest.mark.parametrize("how", ["--bars", "--seconds", "--length"])

@@ -10,7 +10,7 @@ from small import flip, piece_of
 from lstm_music.corpus import piece_store
 from lstm_music.corpus.piece_store import File, PieceStore, digests_in, packed, read_one, unpacked
 from lstm_music.midi.files import write_midi
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Part, Piece
 
 
 def file_of(seed):
@@ -19,15 +19,24 @@ def file_of(seed):
     meter = np.array([[480 * n, 960 + n] for n in range(seed)], np.int32).reshape(-1, 2)
     told = {"phrases": np.array([480, 960 + seed], np.int32), "sharps": seed % 7 - 3}
     told["tempo"] = np.array([[960 * n, 500_000 + n] for n in range(seed + 1)], np.int32)
+    loud = tuple(np.arange(len(track) // 2) + seed + 1 for track in piece.tracks)
+    parts = tuple(Part(f"part {n} of {seed}", seed) for n in range(len(piece.tracks)))
+    told |= {"velocities": loud, "parts": parts}
     write_midi(Piece(piece.name, piece.tracks, meter=meter, **told), content)
     return File(hashlib.sha256(content.getvalue()).hexdigest(), content.getvalue())
 
 
 def same(a, b):
-    arrays = [*zip(a.tracks, b.tracks, strict=True), (a.meter, b.meter), (a.phrases, b.phrases)]
-    arrays.append((a.tempo, b.tempo))
-    empty = {"tracks": [], "meter": None, "phrases": None, "tempo": None}
-    others = a._replace(**empty) == b._replace(**empty)
+    ours, theirs = a.piece, b.piece
+    times = ("meter", "phrases", "tempo")
+    arrays = [(getattr(ours, name), getattr(theirs, name)) for name in times]
+    arrays += zip(ours.tracks, theirs.tracks, strict=True)
+    arrays += zip(ours.velocities, theirs.velocities, strict=True)
+    told = [
+        (piece.repairs, piece.drums, piece.parts, piece.sharps, piece.pedals, piece.beats)
+        for piece in (ours, theirs)
+    ]
+    others = a._replace(piece=None) == b._replace(piece=None) and told[0] == told[1]
     return others and all(np.array_equal(one, other) for one, other in arrays)
 
 
@@ -41,12 +50,16 @@ def test_a_shard_holds_what_was_read(tmp_path):
     assert digests_in(path) == [file.digest for file in read]
     assert all(map(same, unpacked(path), read))
     assert read[1].reason
-    assert [len(r.tracks) for r in read] == [2, 0, 2]
-    assert [len(r.meter) for r in read] == [1, 0, 1]
-    assert [r.sharps for r in read] == [-3, None, -2]
-    assert [r.phrases.tolist() for r in read] == [[480, 960], [], [480, 961]]
+    pieces = [r.piece for r in read]
+    assert [len(p.tracks) for p in pieces] == [2, 0, 2]
+    assert [len(p.meter) for p in pieces] == [1, 0, 1]
+    assert [p.sharps for p in pieces] == [-3, None, -2]
+    assert [p.phrases.tolist() for p in pieces] == [[480, 960], [], [480, 961]]
     changes = [[[0, 500_000]], [], [[0, 500_000], [960, 500_001]]]
-    assert [r.tempo.tolist() for r in read] == changes
+    assert [p.tempo.tolist() for p in pieces] == changes
+    assert [len(p.velocities) for p in pieces] == [2, 0, 2]
+    assert pieces[2].velocities[1].tolist() == [*range(2, 12)]
+    assert pieces[2].parts == (Part("part 0 of 1", 1), Part("part 1 of 1", 1))
 
 
 @pytest.mark.parametrize(
@@ -62,6 +75,7 @@ def test_what_is_kept_is_found_again(tmp_path, monkeypatch, jobs, engine):
     for again in (store, PieceStore(tmp_path, drums=False)):
         assert all(same(again.get(file.digest), read_one(file, False)) for file in files)
     assert file_of(0).digest not in PieceStore(tmp_path, drums=True)
+    assert file_of(0).digest not in PieceStore(tmp_path, drums=False, played=True)
 
 
 @pytest.mark.parametrize("where", [0.1, 0.5, 0.95])
@@ -93,7 +107,7 @@ def test_what_was_kept_before_an_end_is_there(tmp_path, monkeypatch):
     assert all(file_of(seed).digest in PieceStore(tmp_path, drums=False) for seed in range(2))
 
 
-def killer(batch, drums):
+def killer(batch, drums, played):
     """A worker that dies of one of the files."""
     if any(file.data == b"deadly" for file in batch):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -23,7 +23,7 @@ from lstm_music.network.recall_rules import frame_words, ids_of
 from lstm_music.ops import get_ops
 from lstm_music.ops.reference.copying import HIT, NOTHING
 
-KINDS = ("message", "event", "chord", "note")
+KINDS = ("message", "event", "performance", "chord", "note")
 
 
 @pytest.fixture(params=KINDS)

@@ -91,6 +91,13 @@ def test_events_that_have_a_pitch():
     assert points.pitches[~points.ons].tolist() == [60, 65]
 
 
+def test_words_of_performances_that_have_a_pitch():
+    words = ["piece-end", "on-64", "on-60", "shift-60", "velocity-9", "on-62", "off-65", "off-60"]
+    points = pitch_points(checkpoint_of(words, "performance"))
+    assert points.pitches[points.ons].tolist() == [60, 62, 64]
+    assert points.pitches[~points.ons].tolist() == [60, 65]
+
+
 def test_chords_of_one_note():
     words = ["piece-end", "rest", "60-64", "67", "65", "60", "62", "64", "60-64-67"]
     checkpoint = checkpoint_of(words, "chord")

@@ -32,8 +32,13 @@ MESSAGES = [
     f"note-on-72-{LAST_TICK}",
 ]
 CHORDS = ["rest", "60", "60-64", "60-64-67"]
+PERFORMANCES = [
+    *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in PITCHES),
+    *("shift-1", "shift-24", "shift-100", "velocity-0", "velocity-20"),
+]
 KINDS = ("merge", "flatten", "free merge", "free flatten", "event", "chord")
-FIRST_OF_PARTS = 1500  # walks from here on are of events in parts
+PLAYED = 1500  # walks from here on are of performances,
+FIRST_OF_PARTS = 1750  # and from here on of events in parts
 LENGTHS = (
     {}, {}, {"length": 1}, {"length": 5}, {"length": 25}, {"bars": 1}, {"bars": 3},
     *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK)),
@@ -57,13 +62,15 @@ class Walk(NamedTuple):
 def walk_of(seed):
     """The walk of a seed."""
     random = Random(seed)
-    kind = KINDS[seed % len(KINDS)] if seed < FIRST_OF_PARTS else "parts"
-    words = {"event": EVENTS, "parts": PARTS, "chord": CHORDS}.get(kind, MESSAGES)
+    later = "parts" if seed >= FIRST_OF_PARTS else "performance"
+    kind = later if seed >= PLAYED else KINDS[seed % len(KINDS)]
+    of_kinds = {"event": EVENTS, "chord": CHORDS, "performance": PERFORMANCES, "parts": PARTS}
+    words = of_kinds.get(kind, MESSAGES)
     if random.random() < 0.5:
         words = random.sample(words, len(words) - random.randrange(min(5, len(words))))
     elif random.random() < 0.3:
         words = random.sample(words, random.randrange(len(words)))
-    meter = () if kind in ("event", "parts") else random.choice(METERS)
+    meter = () if kind in ("event", "parts", "performance") else random.choice(METERS)
     lengths = random.choice(LENGTHS)
     options = Options(**lengths, beyond=random.random() < 0.5, meter=meter)
     habits = (random.choice((0, 1, 480, 3000)), random.randrange(4), random.randrange(5))

@@ -97,6 +97,12 @@ def small_events(folder, **music):
     return load_corpus(str(write_music(folder / "music", **music)), reading=Reading("event"))
 
 
+def small_performances(folder, **music):
+    """The same music as performances."""
+    music = str(write_music(folder / "music", **music))
+    return load_corpus(music, reading=Reading("performance"))
+
+
 def small_rolls(folder, representation="note", music=None, **reading):
     """The same music as a RollCorpus: small_rolls(folder, "chord", grid=16, max_polyphony=1)."""
     path = folder / "music"

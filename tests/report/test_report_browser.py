@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from browser import CHROMIUM, MEASURED, Browser
+from played import played_file
 from rule_states import State
 from small import small_corpus, small_rolls, small_trainer
 
@@ -37,7 +38,17 @@ pytestmark = pytest.mark.skipif(
 OPS = get_ops("numpy")
 TOLERANCE = 1e-3  # of probabilities
 HOSTILE = """</script><script>alert(1)</script><img src=x onerror=alert(1)>"'&"""
-RUNS = ("bundled", "merge", "flatten", "factored", "event", "chord", "sigmoid", "nade")
+RUNS = (
+    "bundled",
+    "merge",
+    "flatten",
+    "factored",
+    "event",
+    "performance",
+    "chord",
+    "sigmoid",
+    "nade",
+)
 
 
 def trained(folder, kind):
@@ -47,6 +58,8 @@ def trained(folder, kind):
     elif kind == "event":
         music = str(phrased(folder / "messages" / "music"))
         corpus, head = load_corpus(music, reading=Reading(kind, common_key="A")), None
+    elif kind == "performance":
+        corpus, head = load_corpus(str(recorded(folder)), reading=Reading(kind)), None
     elif kind == "factored":
         corpus, head = small_corpus(folder / "messages", "merge"), kind
     else:
@@ -56,6 +69,15 @@ def trained(folder, kind):
     trainer = small_trainer(corpus, folder / kind, head=head, max_steps=80)
     trainer.train()
     return read_run(folder / kind, pytest.fail)[0]
+
+
+def recorded(folder):
+    """Recordings, with velocities and pedal."""
+    music = folder / "recorded"
+    music.mkdir()
+    for seed in range(6):
+        (music / f"{seed}.mid").write_bytes(played_file(seed, 40)[0])
+    return music
 
 
 def phrased(folder):
@@ -240,7 +262,7 @@ COMPOSED = """
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "chord"])
+@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "performance", "chord"])
 def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, seed):
     composed = opened.run(with_network(kind, COMPOSED.replace("SEED", str(seed))))
     rules = composer_of(checkpoint, model(checkpoint, checkpoint.parameters)).rules
@@ -250,10 +272,15 @@ def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, s
         state = State(rules) if id == 0 else state.advance(id)
 
 
-@pytest.mark.parametrize("kind", ["bundled", "merge", "flatten", "event", "chord", "nade"])
+@pytest.mark.parametrize(
+    "kind", ["bundled", "merge", "flatten", "event", "performance", "chord", "nade"]
+)
 def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
     """Of openings of real music: in what a network invents, ties of age may be cut otherwise."""
     music = primer_of(checkpoint)
+    if kind == "performance":  # to where nothing was struck just then, and rings on
+        words = [checkpoint.vocabulary.word(id) for id in music]
+        music = music[: max(n for n, word in enumerate(words) if word.startswith("off")) + 1]
     played = opened.run(
         with_network(
             kind,
@@ -271,9 +298,9 @@ def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
         music = y[:, 0]
     piece = composer.piece(music, Options(), "opening")
     expected = [
-        [*note, number]
+        [*note, number, *([int(piece.velocities[number][n])] if piece.velocities else [])]
         for number, track in enumerate(piece.tracks)
-        for note in notes_of(track).tolist()
+        for n, note in enumerate(notes_of(track).tolist())
     ]
     assert sorted(played) == sorted(expected)
     assert played
@@ -331,7 +358,7 @@ def test_composes_without_end(opened, kind):
     )
     assert tokens == count
     assert len(notes) > 20
-    assert all(0 <= start < end and 0 <= pitch < 128 for start, end, pitch, _ in notes)
+    assert all(0 <= start < end and 0 <= pitch < 128 for start, end, pitch, *_ in notes)
     MEASURED.append(f"composed in the browser, {kind}: {tokens / seconds:,.0f} tokens/s")
 
 

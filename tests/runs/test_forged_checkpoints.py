@@ -45,6 +45,8 @@ from lstm_music.untrusted import JSON_VALUES
 
 WORDS = list(VOCABULARY.words)
 EVENTS = Vocabulary(["piece-end", "bar-1920", "at-0", "on-60", "off-60"]).to_json()
+PLAYED = {"name": "performance", "layout": "merge"}
+PERFORMANCE = ["piece-end", "on-60", "off-60", "velocity-20"]
 FORGED = {
     "markup": {"vocabulary": Vocabulary([*WORDS[:4], "<script>alert(1)</script>"]).to_json()},
     "endless": {"vocabulary": Vocabulary([*WORDS[:4], f"note-on-60-{2**28}"]).to_json()},
@@ -70,6 +72,17 @@ FORGED = {
     "an event": {
         "tokenizer": {"name": "event", "layout": "merge"},
         "vocabulary": Vocabulary([*EVENTS["words"][:4], "bar-0"]).to_json(),
+    },
+    "a shift": {
+        "tokenizer": PLAYED,
+        "vocabulary": Vocabulary([*PERFORMANCE, "shift-101"]).to_json(),
+        "corpus": {"name": "a", "key": "b", "longest_pause": 9} | HABITS,
+    },
+    "no pause": {"tokenizer": PLAYED, "vocabulary": Vocabulary([*PERFORMANCE, "on-61"]).to_json()},
+    "flat performance": {
+        "tokenizer": PLAYED | {"layout": "flatten"},
+        "vocabulary": Vocabulary([*PERFORMANCE, "on-61"]).to_json(),
+        "corpus": {"name": "a", "key": "b", "longest_pause": 9} | HABITS,
     },
     "habit": {"corpus": {"name": "a", "key": "b"} | HABITS | {"most_notes": -1}},
     "length": {"corpus": {"name": "a", "key": "b"} | HABITS | {"longest_piece": "long"}},

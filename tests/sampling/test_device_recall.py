@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from rule_walks import CHORDS, EVENTS, MESSAGES
+from rule_walks import CHORDS, EVENTS, MESSAGES, PERFORMANCES
 
 from lstm_music.network import recall
 from lstm_music.network.config import Config, State
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++,
 WORDS = {
     "event": [*EVENTS, *(f"on-{pitch}" for pitch in range(70, 80))],
     "message": MESSAGES,
+    "performance": PERFORMANCES,
     "chord": CHORDS,
 }
 N, START = 5, 0

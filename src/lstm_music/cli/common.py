@@ -104,8 +104,9 @@ def grid(text: str) -> int | str:
 READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (
         "--representation",
-        "messages; events, in which bars and places in them have tokens of their own; or frames of "
-        "a piano roll as chord tokens or note vectors",
+        "messages; events, in which bars and places in them have tokens of their own; "
+        "performances: the timing, dynamics and pedal of recordings; or frames of a piano roll as "
+        "chord tokens or note vectors",
         {"choices": REPRESENTATIONS},
     ),
     (

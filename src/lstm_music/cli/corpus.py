@@ -87,8 +87,8 @@ def title_of(reading: Reading) -> str:
     """Return how a corpus was read, in words."""
     if reading.representation == "message":
         return f"{reading.tracks} tracks"
-    if reading.representation == "event":
-        return "events of merged tracks"
+    if reading.representation in ("event", "performance"):
+        return f"{reading.representation}s of merged tracks"
     thinned = f", at most {reading.max_polyphony} notes" if reading.max_polyphony else ""
     return f"{reading.representation}s as frames{thinned}"
 

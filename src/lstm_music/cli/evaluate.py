@@ -44,7 +44,8 @@ EXAMPLES = """examples:
 Lower is better. Each run is followed by baselines on the same music: the frequencies of tokens,
 notes or chords in the training split, and the same network before its first step. Nats per frame
 compare models of piano rolls with each other and with what papers have published for the set. Nats
-per note, of the pieces with their tracks merged, compare messages of any layout and events.
+per note, of the pieces with their tracks merged, compare messages of any layout, events and
+performances; nats per second are of performances, whose tokens tell the time.
 """
 
 

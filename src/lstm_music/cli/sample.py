@@ -46,6 +46,7 @@ from lstm_music.sampling.continuing import Continued, compose_after, ends_of, fi
 from lstm_music.sampling.from_checkpoint import composer_of, untrained
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.roll_composers import FrequencyComposer
+from lstm_music.sampling.token_composers import PerformanceComposer
 from lstm_music.training.ranks import Alone, join
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
@@ -167,6 +168,8 @@ def begin(
     args: argparse.Namespace, composer: Composer[Any]
 ) -> tuple[Options, list[Opening], Tempo]:
     """Return how to draw, how each piece begins, and the tempo from there on."""
+    if args.bars is not None and isinstance(composer, PerformanceComposer):
+        raise UserError("--bars counts bars, and a performance has none: use --seconds")
     if args.repetition and composer.recall is None:
         raise UserError(
             "--repetition is only for models with a copy gate, and this one has none: leave it "

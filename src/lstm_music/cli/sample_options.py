@@ -177,7 +177,7 @@ def add_file_options(parser: Parser) -> None:
         type=number(10, 1000),
         metavar="BPM",
         help="quarter notes per minute (default: the primer's tempo, else the median of the corpus "
-        "that the model learnt, else 90)",
+        "that the model learnt, else 90; of a performance 125, as it was played)",
     )
     add(
         "--program",

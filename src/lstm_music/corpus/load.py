@@ -52,9 +52,10 @@ CLASSICAL = "classical.zip"  # in the cache: the corpus of that name, once it is
 EIGHTHS = 8  # frames a whole note, where nothing else is said
 
 Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
-Representation = Literal["message", "event", "chord", "note"]
-REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "chord", "note")
-PLAYED: Representation = "message"  # what suits played music, whose onsets lie on no grid
+Representation = Literal["message", "event", "performance", "chord", "note"]
+REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "performance", "chord", "note")
+OF_WORDS = ("message", "event", "performance")  # what MIDI files are read as, in no frames
+PLAYED: Representation = "performance"  # what suits played music, whose onsets lie on no grid
 WRITTEN: Representation = "event"  # and written music, which events of the bar say most of
 
 
@@ -88,8 +89,10 @@ class Reading:
             )
         if self.grid is not None:
             self._check_grid(self.grid, frames)
-        if self.key and self.representation == "message":
-            raise UserError("--common-key isn't for messages: add --representation event")
+        if self.key and self.representation in ("message", "performance"):
+            raise UserError(
+                f"--common-key isn't for {self.representation}s: add --representation event"
+            )
         if self.common_key == "C" and self.representation == "event":
             raise UserError("--common-key C is for piano rolls: say A for events")
         if self.key and self.representation == "event" and self.drums and not self.parts:
@@ -107,6 +110,8 @@ class Reading:
             raise UserError(f"{error}: use 8 for eighth notes, 16 for sixteenths") from error
         if frames and several:
             raise UserError(f"--grid {grid} is for messages and events: give one number for frames")
+        if self.representation == "performance":
+            raise UserError("--grid isn't for performances: add --representation event")
 
     @property
     def key(self) -> CommonKey | None:
@@ -114,8 +119,10 @@ class Reading:
         return None if self.common_key == "none" else self.common_key
 
     def messages(self) -> MessageReading:
-        """Return how to read a corpus as messages or events."""
+        """Return how to read a corpus as messages, events or performances."""
         augment = self.transpose_augment
+        if self.representation == "performance":
+            return MessageReading("merge", augment, 0, "performance")
         if self.representation == "event":
             return MessageReading("merge", augment, 0, "event", self.key, self.grid, self.parts)
         return MessageReading(self.tracks, augment, self.min_count, grid=self.grid)
@@ -127,9 +134,7 @@ class Reading:
 
     def rolls(self, name: str) -> RollReading | None:
         """Return how to read a corpus as frames, or None where it is read as tokens of MIDI."""
-        if self.representation == "message":
-            return None
-        if self.representation == "event":
+        if self.representation not in ("chord", "note"):
             return None
         own = ROLLS[name][1] if name in ROLLS else EIGHTHS
         return RollReading(
@@ -163,7 +168,7 @@ def load_corpus(
     sources, digests = files_of(name, data, progress)
 
     def found(place: Path) -> Iterator[Piece | Skipped]:
-        store = PieceStore(place, reading.drums)
+        store = PieceStore(place, reading.drums, reading.representation == "performance")
         drawn = reading.max_pieces, reading.seed
         return pieces_of(sources, digests, store, workers or Workers(), progress, *drawn)
 

@@ -33,6 +33,7 @@ BATCH_FILES, BATCH_BYTES = 32, 2**20  # of MIDI files that a worker reads at a t
 ROUND = 64  # batches at once, where an engine can't give one result before the others
 OPEN_SHARDS = 8  # kept in memory: pieces that are neighbours mostly lie in the same one
 ARRAYS = ("ticks", "notes", "velocities", "tracks", "files")
+ABOUT = ("digests", "pieces", "surveys", "reasons")
 TIMES = ("meter", "tempo")  # fields of a piece with rows of two numbers
 ON = 128  # added to the pitch of a note-on
 LOST = "was lost while it was read: it changed then, or what read it was killed, as it may be again"
@@ -46,7 +47,7 @@ class File(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What became of a MIDI file: a piece without a name, and what is in it; or why it's useless."""
+    """What became of a MIDI file: a piece without a name, and its survey; or why it's useless."""
 
     digest: str
     piece: Piece
@@ -57,12 +58,12 @@ class Read(NamedTuple):
 class PieceStore:
     """The pieces kept in a folder.
 
-    drums: whether they were read with the drums. Damaged shards are as if they weren't there.
+    drums, played: how they were read, as read_midi. Damaged shards are as if they weren't there.
     """
 
-    def __init__(self, folder: Path, drums: bool) -> None:
-        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}"
-        self.drums = drums
+    def __init__(self, folder: Path, drums: bool, played: bool = False) -> None:
+        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}{'-played' * played}"
+        self.drums, self.played = drums, played
         self._where: dict[str, tuple[Path, int]] = {}
         self._open: OrderedDict[Path, list[Read]] = OrderedDict()
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
@@ -118,7 +119,7 @@ class PieceStore:
 
     def _fill(self, batches: "BatchesOf", jobs: int, engine: str | None) -> Iterator[str]:
         with parallel_config(backend=engine or "loky", n_jobs=jobs):
-            calls = (delayed(read_batch)(batch, self.drums) for batch in batches)
+            calls = (delayed(read_batch)(batch, self.drums, self.played) for batch in batches)
             for read in results(calls):
                 self.add(read)
                 batches.unfinished.pop(read[0].digest)
@@ -157,15 +158,15 @@ class BatchesOf:
             yield batch
 
 
-def read_batch(batch: list[File], drums: bool) -> list[Read]:
+def read_batch(batch: list[File], drums: bool, played: bool) -> list[Read]:
     """Read and repair some files; this is what workers do."""
-    return [read_one(file, drums) for file in batch]
+    return [read_one(file, drums, played) for file in batch]
 
 
-def read_one(file: File, drums: bool) -> Read:
+def read_one(file: File, drums: bool, played: bool = False) -> Read:
     """Read and repair a file."""
     try:
-        piece = read_midi(file.data, "", drums)
+        piece = read_midi(file.data, "", drums, played)
     except MidiError as error:
         return Read(file.digest, Piece("", []), None, str(error))
     return Read(file.digest, piece, survey_of(piece), None)
@@ -202,8 +203,8 @@ def packed(read: list[Read]) -> bytes:
         "reasons": json.dumps([file.reason for file in read]),
         "pieces": json.dumps([as_json(piece) for piece in pieces]),
         "surveys": json.dumps([file.survey and asdict(file.survey) for file in read]),
-        "sha256": hash_of(arrays),
     }
+    about["sha256"] = hash_of(arrays, about)
     return bytes(save(arrays, about))
 
 
@@ -239,7 +240,7 @@ def unpacked(path: Path) -> list[Read]:
     with safe_open(path, framework="np") as shard:
         about: Mapping[str, str] = shard.metadata()
         arrays = {name: shard.get_tensor(name) for name in ARRAYS}
-    if about["sha256"] != hash_of(arrays):
+    if about["sha256"] != hash_of(arrays, about):
         raise ValueError("damaged")
     columns = arrays["ticks"], arrays["notes"] // ON, arrays["notes"] % ON
     rows = np.stack(columns, axis=1).astype(np.int32)
@@ -247,7 +248,7 @@ def unpacked(path: Path) -> list[Read]:
     some = len(arrays["tracks"]) > 1
     tracks = np.split(rows, cuts) if some else []
     loud = np.split(arrays["velocities"].astype(np.int32), cuts // 2) if some else []
-    fields: list[Any] = [json.loads(about[n]) for n in ("digests", "pieces", "surveys", "reasons")]
+    fields: list[Any] = [json.loads(about[name]) for name in ABOUT]
     return [
         Read(
             digest,
@@ -258,12 +259,12 @@ def unpacked(path: Path) -> list[Read]:
         for first, stop, digest, told, survey, reason in zip(
             ends[:-1], ends[1:], *fields, strict=True
         )
-    ]
+    ]  # fmt: skip
 
 
-def hash_of(arrays: Mapping[str, Array]) -> str:
-    """Return a hash of a shard's arrays."""
-    digest = hashlib.sha256()
+def hash_of(arrays: Mapping[str, Array], about: Mapping[str, str]) -> str:
+    """Return a hash of a shard's arrays and of what it says of them."""
+    digest = hashlib.sha256("".join(f"{name} {about[name]}" for name in ABOUT).encode())
     for name in sorted(arrays):
         digest.update(arrays[name].tobytes())
     return digest.hexdigest()

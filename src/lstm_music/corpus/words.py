@@ -1,4 +1,4 @@
-"""MIDI files as tokens, of messages or of events: pieces -> words -> ids."""
+"""MIDI files as tokens, of messages, events or performances: pieces -> words -> ids."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,6 +28,7 @@ from lstm_music.tokenizers.messages import (
     parse,
 )
 from lstm_music.tokenizers.parts import Player, roster_of
+from lstm_music.tokenizers.performance import PerformanceTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 NOTE_LENGTHS_KEPT, VOICES_KEPT = 0.999, 0.99  # of notes: the rest are slips or rare effects
@@ -40,9 +41,9 @@ CODE = np.dtype(np.int64)
 
 @dataclass(frozen=True)
 class MessageReading:
-    """How to make messages or events.
+    """How to make messages, events or performances.
 
-    layout: merge of events; augment: see Corpus; min_count: a message that the training split
+    layout: merge of the last two; augment: see Corpus; min_count: a message that the training split
     holds fewer times becomes the nearest one of the same kind and pitch that it holds as often;
     common_key: as EventTokenizer's; grid: where notes are put, None for where they are; parts: tell
     them apart, where the corpus has any.
@@ -51,7 +52,7 @@ class MessageReading:
     layout: Layout
     augment: int = 0
     min_count: int = 0
-    representation: Literal["message", "event"] = "message"
+    representation: Literal["message", "event", "performance"] = "message"
     common_key: CommonKey | None = None
     grid: Grid | None = None
     parts: bool = False
@@ -60,6 +61,8 @@ class MessageReading:
         """Return what makes tokens of pieces; roster: their parts."""
         if self.representation == "event":
             return EventTokenizer(self.common_key, roster)
+        if self.representation == "performance":
+            return PerformanceTokenizer()
         return MessageTokenizer(self.layout)
 
     def to_text(self) -> str:
@@ -80,7 +83,8 @@ class MessageCorpus(Corpus):
     ids (tokens,) int32, all pieces end to end; offsets (pieces + 1,) int64; longest_note in
     ticks, most_notes at once in a track, max_tracks of a piece, longest_piece in ticks: the habits
     that --strict sampling keeps; merged_words, merged_tokens: how many rare ones became others;
-    grid: as in MessageReading; moved: what that came to.
+    grid: as in MessageReading; moved: what that came to; longest_pause: of performances, the ticks
+    between two messages at most, which they keep too.
     """
 
     tokenizer: MessageTokenizer
@@ -94,6 +98,7 @@ class MessageCorpus(Corpus):
     merged_tokens: int
     grid: Grid | None
     moved: Moved
+    longest_pause: int
 
     @property
     def lengths(self) -> list[int]:
@@ -125,11 +130,13 @@ class MessageCorpus(Corpus):
 
     def habits(self) -> dict[str, int]:
         """As Corpus.habits."""
+        pause = {"longest_pause": self.longest_pause}
         return {
             "longest_note": self.longest_note,
             "most_notes": self.most_notes,
             "max_tracks": self.max_tracks,
             "longest_piece": self.longest_piece,
+            **(pause if self.tokenizer.name == "performance" else {}),
         }
 
     def primer(self, piece: int) -> list[Any]:
@@ -211,16 +218,21 @@ def prepare_messages(
 
 
 class Habits:
-    """What is usual in a corpus: lengths of notes and pieces, how many notes at once and tracks."""
+    """What is usual in a corpus: lengths of notes and pieces, how many notes at once and tracks.
+
+    longest_pause: the longest time between two messages of a track.
+    """
 
     def __init__(self) -> None:
         self.lengths, self.voices, self.pieces, self.max_tracks = Tally(), Tally(), Tally(), 1
+        self.longest_pause = 0
 
     def add(self, tracks: Sequence[Array], parts: int) -> None:
         """Count the notes of a piece: its tracks as laid out, and how many parts it has."""
         for track in tracks:
             self.lengths.add(note_lengths(track))
             self.voices.add(voices_at_onsets(track))
+            self.longest_pause = max(self.longest_pause, int(np.diff(track[:, TICK]).max()))
         self.pieces.add(np.array([max(int(track[-1, TICK]) for track in tracks)]))
         self.max_tracks = max(self.max_tracks, parts)
 
@@ -231,6 +243,7 @@ class Habits:
             "most_notes": self.voices.share_below(VOICES_KEPT),
             "max_tracks": self.max_tracks,
             "longest_piece": self.pieces.share_below(PIECE_LENGTHS_KEPT),
+            "longest_pause": self.longest_pause,
         }
 
 
@@ -341,4 +354,5 @@ def messages_from_disk(
         merged_tokens=meta["merged_tokens"],
         grid=reading.grid,
         moved=Moved(**meta["moved"]),
+        longest_pause=meta.get("longest_pause", 0),  # of an older version, and no performances
     )

@@ -1,6 +1,7 @@
 """What an embedding has learnt of pitch: which rows to look at, their order, their map."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +12,7 @@ from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import init_parameters
 from lstm_music.ops import get_ops
 from lstm_music.runs.checkpoint import Checkpoint
-from lstm_music.tokenizers import chords, events, messages
+from lstm_music.tokenizers import chords, events, messages, performance
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 PAPERS_DELTA = 60  # ticks: the paper's figure 6 shows the messages of this duration
@@ -68,8 +69,9 @@ def pitch_points(checkpoint: Checkpoint) -> Points:
         rows, what = _class_rows(checkpoint.vocabulary, checkpoint.words[0]), "notes on and off"
     elif representation == "message":
         rows, what = _message_rows(checkpoint.vocabulary)
-    elif representation == "event":
-        rows, what = _event_rows(checkpoint.vocabulary), "note-ons and note-offs"
+    elif representation in ("event", "performance"):
+        parse = events.parse if representation == "event" else performance.parse
+        rows, what = _event_rows(checkpoint.vocabulary, parse), "note-ons and note-offs"
     elif representation == "chord":
         rows, what = _single_notes(checkpoint.vocabulary), "chords of one note"
     else:
@@ -104,12 +106,14 @@ def _message_rows(vocabulary: Vocabulary) -> tuple[list[tuple[int, int, bool]], 
     return rows, f"messages {delta} ticks after the last"
 
 
-def _event_rows(vocabulary: Vocabulary) -> list[tuple[int, int, bool]]:
-    """Return row, pitch and whether it is a note-on, of the events that have a pitch."""
-    parsed = [(row, events.parse(word)) for row, word in enumerate(vocabulary.words)]
-    found = [(row, *event) for row, event in parsed if event is not None]
+def _event_rows(
+    vocabulary: Vocabulary, parse: Callable[[str], tuple[int, ...] | None]
+) -> list[tuple[int, int, bool]]:
+    """Return row, pitch and whether it is a note-on, of the words parsed that have a pitch."""
+    parsed = [(row, parse(word)) for row, word in enumerate(vocabulary.words)]
+    found = [(row, *event[:2]) for row, event in parsed if event is not None]
     of_notes = (word for word in found if word[1] in events.OF_NOTES)
-    return [(row, pitch, kind != events.OF_NOTES[0]) for row, kind, pitch, _ in of_notes]
+    return [(row, pitch, kind != events.OF_NOTES[0]) for row, kind, pitch in of_notes]
 
 
 def _class_rows(vocabulary: Vocabulary, classes: Array) -> list[tuple[int, int, bool]]:

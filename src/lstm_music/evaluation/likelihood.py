@@ -20,6 +20,7 @@ from lstm_music.network.baselines import BASELINES, fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps
 from lstm_music.runs.checkpoint import Checkpoint
+from lstm_music.tokenizers.performance import STEP, steps_told
 from lstm_music.training.validation import mean_nats
 
 Row = dict[str, Any]
@@ -101,12 +102,25 @@ def frame_row(name: str, score: FrameScore) -> Row:
 
 
 def per_note(row: Row, corpus: Corpus, split: str) -> Row:
-    """Return a result with all its nats over the notes of the split's pieces, null without any."""
+    """Return a result with all its nats over the notes of the split's pieces, null without any.
+
+    Of performances, whose words tell the time, over the seconds too.
+    """
     nats, n = row["nats_per_token"], row["tokens"]
     if row["frames"] is not None:  # of chords, the likelihood of all sets of notes
         nats, n = row["nats_per_frame"], row["frames"]
     notes = sum(corpus.notes[piece] for piece in corpus.splits[split])
-    return row | {"nats_per_note": nats * n / notes if notes else None, "notes": notes}
+    row = row | {"nats_per_note": nats * n / notes if notes else None, "notes": notes}
+    if not isinstance(corpus, MessageCorpus) or corpus.tokenizer.name != "performance":
+        return row
+    seconds = seconds_in(corpus, split)
+    return row | {"nats_per_second": nats * n / seconds if seconds else None, "seconds": seconds}
+
+
+def seconds_in(corpus: MessageCorpus, split: str) -> float:
+    """Return how long the pieces of a split of performances are, from their first notes on."""
+    steps = np.array(steps_told(corpus.vocabulary.words))
+    return sum(int(steps[corpus.piece_ids(p)].sum()) for p in corpus.splits[split]) * STEP / 1000
 
 
 def perplexity(nats: float) -> float | None:
@@ -132,10 +146,12 @@ def published_rows(corpus: RollCorpus, split: str) -> dict[str, list[Row]]:
 
 def columns(rows: list[Row]) -> list[tuple[str, str, str]]:
     """Return title, key and format of each column; those of frames where anything counts them."""
+    timed = any("nats_per_second" in row for row in rows)
     if all(row.get("nats_per_frame") is None for row in rows):
         return [
             ("nats per token", "nats_per_token", ".4f"),
             ("nats per note", "nats_per_note", ".4f"),
+            *([("nats per second", "nats_per_second", ".4f")] if timed else []),
             ("    tokens", "tokens", ","),
         ]
     return [

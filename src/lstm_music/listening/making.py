@@ -22,6 +22,7 @@ from lstm_music.sampling.decoding import with_drums
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composers
 from lstm_music.sampling.options import Options
+from lstm_music.sampling.token_composers import PerformanceComposer
 from lstm_music.untrusted import read_bounded
 
 MIDI, WAV = (".mid", ".midi", ".kar"), (".wav",)
@@ -54,7 +55,8 @@ def clips_of(
     controls: list[bool] = []
     runs = [open_run(one.source, asked.warn)[0] for one in wanted if is_run(one)]
     drums = any(map(drums_of, runs))
-    said = [run for run in runs if "tempo" in run.meta.get("corpus", {})]
+    written = [run for run in runs if run.meta["tokenizer"]["name"] != "performance"]
+    said = [run for run in written if "tempo" in run.meta.get("corpus", {})]
     tempo = tempo_of(said[0]) if said else TEMPO
     for n, one in enumerate(wanted):
         made = sounds_of(one, asked, drums, tempo)
@@ -123,9 +125,12 @@ def sound_of_file(system: str, path: Path) -> clips.Sound:
 
 
 def sound_of_piece(system: str, piece: Piece, tempo: float) -> clips.Sound:
-    """Return a piece, played on a piano at one tempo, as all pieces are."""
+    """Return a piece on a piano, evenly and at one tempo, as all are but those that are played."""
     content = io.BytesIO()
-    write_midi(piece, content, tempo, program=0, velocity=80)
+    if piece.velocities:
+        write_midi(piece, content, program=0)
+    else:
+        write_midi(piece, content, tempo, program=0, velocity=80)
     return clips.from_midi(system, piece.name, content.getvalue())
 
 
@@ -133,6 +138,7 @@ def composed(one: Wanted, asked: Asked, tempo: float) -> list[Piece]:
     """Return what a run, or a baseline of one, composes from silence."""
     checkpoint, folder = open_run(one.source, asked.warn)
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
+    tempo = composer.tempo if isinstance(composer, PerformanceComposer) else tempo
     ticks = round((asked.seconds + 2) * tempo / 60 * TICKS_PER_QUARTER)
     drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
     pieces = [without_silence(piece)[0] for piece in from_silence(composer, asked.num, drawing)]

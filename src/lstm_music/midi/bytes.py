@@ -68,6 +68,12 @@ length in microseconds."""
 Phrases: TypeAlias = npt.NDArray[np.int32]
 """(n,) int32: the ticks at which phrases end, ascending."""
 
+Pedals: TypeAlias = npt.NDArray[np.int64]
+"""(n, 3) int64: a channel, the tick from which on its sustain pedal is down or up, and 1 or 0.
+
+By channel, then tick; the first of a channel is 1, and they alternate.
+"""
+
 
 class MidiFile(NamedTuple):
     """The note messages of a MIDI file, and what had to be mended to read them.
@@ -75,8 +81,8 @@ class MidiFile(NamedTuple):
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
     meter, tempo, phrases: by its time signatures, tempos and markers, of whichever track. names: of
     the tracks that have one. sharps: of its first key signature. programs: the first one of a
-    track's channel. pedals: messages of the sustain pedal. repairs: kind of repair in REPAIRS -> how
-    often. beats: as Piece's.
+    track's channel. repairs: kind of repair in REPAIRS -> how often. beats: as Piece's. pedals: of
+    its channels. ticks_per_quarter: of all ticks here.
     """
 
     kind: int
@@ -88,16 +94,18 @@ class MidiFile(NamedTuple):
     sharps: int | None
     names: dict[int, str]
     programs: dict[tuple[int, int], int]
-    pedals: int
     repairs: Counter[str]
     beats: dict[int, int]
+    pedals: Pedals
+    ticks_per_quarter: float
 
 
-def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
+def read_file(source: Path | bytes, ticks: int | None) -> MidiFile:
     """Read a MIDI file, given by its path or its content, at so many ticks per quarter note.
 
-    The time between two note messages of a track is scaled and rounded, half to even. Where a file
-    counts film frames, a minute has 120 quarter notes. Raises MidiError where it can't be used.
+    The time between two note messages of a track is scaled and rounded, half to even; ticks None
+    leaves the file's own, and all times exact. Where a file counts film frames, a minute has 120
+    quarter notes. Raises MidiError where it can't be used.
     """
     data = _with_short_numbers(_bytes_of(source))
     repairs: Counter[str] = Counter()
@@ -110,6 +118,7 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     if kind > 2:
         raise MidiError(f"is of an unknown MIDI type, {kind}")
     own = _ticks_per_quarter(division)
+    ticks_per_quarter = own if ticks is None else ticks
     repairs["wrapped file"] += start > 0
     repairs["SMPTE time"] += division >= 0x8000
     reader = TrackReader(data, int(MOST_QUARTERS * own), repairs)
@@ -124,11 +133,12 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     )
     sharps = min(reader.keys, default=(0, None))[1]
     names, programs = reader.names, reader.programs
-    said = meter, tempo, phrases, sharps, names, programs, reader.pedals
-    return MidiFile(kind, len(tracks), rows, *said, +repairs, _beats(reader, ticks_per_quarter))
+    said = meter, tempo, phrases, sharps, names, programs
+    beats, pedals = _beats(reader, ticks_per_quarter), _pedals(reader, ticks_per_quarter, own)
+    return MidiFile(kind, len(tracks), rows, *said, +repairs, beats, pedals, ticks_per_quarter)
 
 
-def _meter(reader: TrackReader, ticks_per_quarter: int, own: float) -> Meter:
+def _meter(reader: TrackReader, ticks_per_quarter: float, own: float) -> Meter:
     """Return the meter by the time signatures that a reader met; the last of a tick counts."""
     bars: dict[int, int] = {}
     for tick, numerator, denominator in reader.signatures:
@@ -138,7 +148,7 @@ def _meter(reader: TrackReader, ticks_per_quarter: int, own: float) -> Meter:
     return np.array(sorted(bars.items()), np.int32).reshape(-1, 2)
 
 
-def _beats(reader: TrackReader, ticks_per_quarter: int) -> dict[int, int]:
+def _beats(reader: TrackReader, ticks_per_quarter: float) -> dict[int, int]:
     """Return of each length of bars the denominator of the first time signature that has it."""
     return {
         round(4 * numerator / denominator * ticks_per_quarter): denominator
@@ -146,7 +156,7 @@ def _beats(reader: TrackReader, ticks_per_quarter: int) -> dict[int, int]:
     }
 
 
-def _tempo(reader: TrackReader, ticks_per_quarter: int, own: float) -> Tempo:
+def _tempo(reader: TrackReader, ticks_per_quarter: float, own: float) -> Tempo:
     """Return the tempo by the messages that a reader met; the last of a tick counts."""
     quarters = {0: QUARTER} | {
         round(tick * ticks_per_quarter / own): length
@@ -156,13 +166,24 @@ def _tempo(reader: TrackReader, ticks_per_quarter: int, own: float) -> Tempo:
     return np.array(sorted(quarters.items()), np.int32).reshape(-1, 2)
 
 
-def _phrases(reader: TrackReader, ticks_per_quarter: int, own: float) -> Phrases:
+def _phrases(reader: TrackReader, ticks_per_quarter: float, own: float) -> Phrases:
     """Return where phrases end, by the markers that a reader met."""
     ticks = {t * ticks_per_quarter / own for t in reader.phrases if 0 < t <= reader.last_tick}
     return np.array(sorted(map(round, ticks)), np.int32)
 
 
-def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:
+def _pedals(reader: TrackReader, ticks_per_quarter: float, own: float) -> Pedals:
+    """Return when pedals go down and up, by the control changes that a reader met."""
+    rows = np.array(reader.pedals, np.int64).reshape(-1, 3)
+    rows = rows[np.lexsort((rows[:, 1], rows[:, 0]))]
+    rows[:, 1] = np.rint(rows[:, 1] * ticks_per_quarter / own)
+    same_channel = np.diff(rows[:, 0], prepend=-1) == 0
+    changes = np.where(same_channel, np.diff(rows[:, 2], prepend=0) != 0, rows[:, 2] == 1)
+    pedals: Pedals = rows[changes]
+    return pedals
+
+
+def _rows(tracks: list[Events], ticks_per_quarter: float, own: float) -> Rows:
     """Return the messages of all tracks, each time between two of a track scaled.
 
     own: the ticks per quarter note that the tracks have now.
@@ -177,7 +198,8 @@ def _rows(tracks: list[Events], ticks_per_quarter: int, own: float) -> Rows:
     ticks = np.cumsum(scaled)
     before = np.zeros(len(sizes))  # a track: all that lies in the tracks before
     before[track[first]] = ticks[first] - scaled[first]
-    ticks = np.minimum(ticks - before[track], MOST_QUARTERS * ticks_per_quarter)  # after rounding
+    most = min(MOST_QUARTERS * ticks_per_quarter, 2**31 - 1)
+    ticks = np.minimum(ticks - before[track], most)  # after rounding
     return np.column_stack([ticks, events[:, 1:], track]).astype(np.int32)
 
 

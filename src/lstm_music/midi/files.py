@@ -29,6 +29,7 @@ from lstm_music.midi.piece import (
     no_phrases,
     no_tempo,
 )
+from lstm_music.midi.playing import in_milliseconds, pedalled
 from lstm_music.midi.repair import (
     by_channel,
     end_to_end,
@@ -43,18 +44,21 @@ class DrumsAlone(MidiError):
     """This MIDI file has notes, but no others than drums, which are left out."""
 
 
-def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
+def read_midi(source: Path | bytes, name: str, drums: bool = False, played: bool = False) -> Piece:
     """Read a MIDI file, given by its path or its content, and repair its tracks.
 
     drums: whether the notes of the drum channel are kept; a track is drums if most of its notes
-    are. Tracks without a note are dropped; no note is of length zero. Raises MidiError where the
-    file can't be used.
+    are. Tracks without a note are dropped; no note is of length zero. played: time is as it is
+    heard, a tick a millisecond, which the piece's tempo says, and the sustain pedal lengthens the
+    notes that it holds. Raises MidiError where the file can't be used.
     """
-    file = midi_file.read_file(source, TICKS_PER_QUARTER)
-    rows, repairs = _audible(file, drums)
+    file = midi_file.read_file(source, None if played else TICKS_PER_QUARTER)
+    file = in_milliseconds(file) if played else file
+    rows, repairs = _audible(file, drums, played)
     meter, tempo, phrases, sharps = file.meter, file.tempo, file.phrases, file.sharps
     if file.kind == 2:  # whose sequences each have a meter of their own, from tick 0
-        tracks, meter, tempo = end_to_end(rows, repairs), no_meter(), no_tempo()
+        tracks, meter = end_to_end(rows, repairs), no_meter()
+        tempo = tempo if played else no_tempo()
         phrases, sharps = no_phrases(), None
     else:
         tracks = rows
@@ -76,7 +80,7 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
         tempo,
         phrases,
         sharps,
-        file.pedals,
+        len(file.pedals),
         file.beats,
     )
 
@@ -113,14 +117,18 @@ def _messages(rows: Rows) -> Messages:
     return np.ascontiguousarray(rows[:, : PITCH + 1])
 
 
-def _audible(file: MidiFile, drums: bool) -> tuple[Rows, Counter[str]]:
-    """Return a file's repaired voices, and what was repaired. Raises MidiError without a note."""
+def _audible(file: MidiFile, drums: bool, played: bool) -> tuple[Rows, Counter[str]]:
+    """Return a file's repaired voices, and what was repaired. Raises MidiError without a note.
+
+    played: by the pedals, too.
+    """
     rows, repairs = file.rows, file.repairs
     if not drums:
         drum = rows[:, CHANNEL] == DRUMS
         repairs["drum notes left out"] += int(np.count_nonzero(drum & (rows[:, KIND] == NOTE_ON)))
         rows = rows[~drum] if drum.any() else rows
     rows = repaired_voices(rows, repairs)
+    rows = pedalled(rows, file.pedals) if played else rows
     rows = without_silent(with_hits(rows, repairs) if drums else rows, repairs)
     if not len(rows):
         raise _no_notes(repairs)

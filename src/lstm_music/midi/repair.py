@@ -25,6 +25,7 @@ from lstm_music.midi.piece import (
     MidiError,
     Notes,
     Piece,
+    Velocities,
     notes_of,
 )
 
@@ -220,6 +221,17 @@ def merge_tracks(piece: Piece) -> Messages:
     notes = np.concatenate([notes_of(track) for track in piece.tracks])
     start, end, pitch = without_overlaps(notes[notes[:, 0] < notes[:, 1]])
     return sorted_messages(start, end, pitch)
+
+
+def velocities_of(track: Messages, notes: Notes, velocities: Velocities) -> Velocities:
+    """Return the velocity of each note of a track (m,), made of notes (n, 3) that have some (n,).
+
+    That is the loudest of those with its start and pitch, of which there is one at least.
+    """
+    keys, wanted = (n[:, 0].astype(np.int64) * 128 + n[:, 2] for n in (notes, notes_of(track)))
+    order = np.lexsort((velocities, keys))
+    found = np.searchsorted(keys[order], wanted, side="right") - 1
+    return velocities[order[found]].astype(np.int32)
 
 
 def without_overlaps(notes: Notes) -> tuple[npt.NDArray[np.int64], ...]:

@@ -19,9 +19,11 @@ SEGMENT_COST = 8  # messages that would take as long as to begin a segment
 LONGEST_NAME = 128  # characters of a track's name that are kept
 TOLD = (
     "time_signature", "key_signature", "set_tempo", "track_name", "program_change", "marker",
+    "control_change",
 )  # fmt: skip
-PEDAL = 64  # the control of the sustain pedal
 PHRASE = "phrase"  # the marker that stands where a phrase ends
+
+SUSTAIN, DOWN = 64, 64  # a controller: the sustain pedal, and from which value on it is down
 
 HEADER, TRACK = b"MThd", b"MTrk"
 SEGMENT_HEADER = HEADER + struct.pack(">LHHH", 6, 0, 1, 480) + TRACK + struct.pack(">L", 1)
@@ -41,7 +43,8 @@ class TrackReader:
     last_tick: of the file's own ticks, past which no note message may lie. track: the number of
     the one at hand. signatures: tick, numerator and denominator of the time signatures so far.
     tempos: tick and microseconds a quarter note. keys: tick and sharps. phrases: where one ends, by
-    a marker that says PHRASE. names, programs, pedals: as MidiFile's.
+    a marker that says PHRASE. pedals: channel, tick and whether the sustain pedal is down from
+    there on, track by track. names, programs: as MidiFile's.
     """
 
     def __init__(self, data: bytes, last_tick: int, repairs: Counter[str]) -> None:
@@ -53,9 +56,9 @@ class TrackReader:
         self.tempos: list[tuple[int, int]] = []
         self.keys: list[tuple[int, int]] = []
         self.phrases: list[int] = []
+        self.pedals: list[tuple[int, int, bool]] = []
         self.names: dict[int, str] = {}
         self.programs: dict[tuple[int, int], int] = {}
-        self.pedals = 0
 
     def read(self, at: int, end: int) -> tuple[list[int], int, Ending]:
         """Return the note messages of a track, where its last message ends, and how it ends.
@@ -84,8 +87,6 @@ class TrackReader:
                     if pitch == 127 and self._clipped(start, starts):
                         return rows, start, "damaged"
                     rows += (now, kind == "note_on", pitch, message.channel, message.velocity)
-                elif kind == "control_change":
-                    self.pedals += message.control == PEDAL
                 elif kind in TOLD:
                     self._note(kind, message, now)
                 elif kind == "end_of_track":
@@ -112,6 +113,9 @@ class TrackReader:
             self.keys.append((now, sharps_of(message.key)))
         elif kind == "marker":
             self.phrases += [now] * (message.text == PHRASE)
+        elif kind == "control_change":
+            if message.control == SUSTAIN:
+                self.pedals.append((message.channel, now, message.value >= DOWN))
         elif kind == "track_name":
             self.names.setdefault(self.track, message.name[:LONGEST_NAME])
         else:

@@ -22,6 +22,7 @@ NOTE_HEADS = ("sigmoid", "nade")  # those of networks that read notes
 HEADS_OF = {  # by representation, the default first
     "message": ("softmax", "factored"),
     "event": ("softmax",),
+    "performance": ("softmax",),
     "chord": ("softmax",),
     "note": NOTE_HEADS,
 }

@@ -27,7 +27,7 @@ from lstm_music.network.recall import (
     RecallRules,
     code_of,
 )
-from lstm_music.tokenizers import chords, events, messages
+from lstm_music.tokenizers import chords, events, messages, performance
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 BARS_BEFORE = (1, 2, 4, 8)
@@ -40,11 +40,14 @@ def recall_rules(vocabulary: Vocabulary, tokenizer: Mapping[str, Any]) -> Recall
     name = tokenizer["name"]
     if name == "note":
         return frame_rules(tokenizer["grid"], np.zeros((0, FIELDS), np.int64))
-    says = {"event": event_says, "message": message_says, "chord": chord_says}[name]
+    says = {
+        "event": event_says, "message": message_says, "performance": performance_says,
+        "chord": chord_says,
+    }[name]  # fmt: skip
     words = numbered([says(word) for word in vocabulary.words])
     if name == "chord":
         return frame_rules(tokenizer["grid"], words)
-    if name == "message":
+    if name in ("message", "performance"):
         lags = tuple(bars * WHOLE_NOTE for bars in BARS_BEFORE)
         return RecallRules(WORDS, lags, WHOLE_NOTE, 0, NONE, words, ids_of(words))
     bar = vocabulary.get(events.spell(events.BAR_LINE, events.SAME))
@@ -122,6 +125,18 @@ def message_says(word: str) -> Says:
     kind, pitch, delta = message
     place = min(delta, LAST_TICK)
     return (kind, delta), pitch, PLACE, NONE, place, messages.PITCHES * kind + pitch, 0
+
+
+def performance_says(word: str) -> Says:
+    """Return the row of a word of a performance: a shift takes time, the others none."""
+    event = performance.parse(word)
+    if event is None:
+        return word, NONE, PLACE, NONE, 0, 0, 0
+    kind, number = event
+    if kind > midi_piece.NOTE_ON:
+        time = performance.STEP * number * (kind == performance.SHIFT)
+        return word, NONE, PLACE, NONE, time, 0, 0
+    return kind, number, PLACE, NONE, 0, 1 + messages.PITCHES * kind + number, 0
 
 
 def chord_says(word: str) -> Says:

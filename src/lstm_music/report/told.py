@@ -80,7 +80,8 @@ def sentence(run: RunReport, named: bool) -> str:
     config, meta = run.checkpoint.config, run.checkpoint.meta
     what = {
         "message": "MIDI messages", "event": "bars and what happens in them",
-        "chord": "chords", "note": "notes, 88 at a time",
+        "performance": "notes as they were played", "chord": "chords",
+        "note": "notes, 88 at a time",
     }  # fmt: skip
     layers = f"{config.layers} LSTM layer{'s' * (config.layers > 1)} of {config.hidden} units"
     learnt = f"that learnt “{corpus_name(run)}” as {what[meta['tokenizer']['name']]}"

@@ -11,7 +11,7 @@ from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.optim import OPTIMIZERS
 from lstm_music.network.recall_rules import candidates_of
 from lstm_music.runs.settings import Progress, Settings
-from lstm_music.tokenizers import chords, events, messages
+from lstm_music.tokenizers import chords, events, messages, performance
 from lstm_music.tokenizers.messages import PITCHES, word_parts
 from lstm_music.tokenizers.parts import MOST_PARTS
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -58,7 +58,7 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     whole_number(corpus.get("augment", 0), "corpus.augment", 0, 64)
     check_drums(corpus.get("drums", []))
     number(corpus.get("tempo", SLOWEST), "corpus.tempo", SLOWEST, FASTEST)
-    if name in ("message", "event"):
+    if name in ("message", "event", "performance"):
         check_habits(corpus)
         check_grid(tokenizer.get("grid"))
     if name == "message":
@@ -66,6 +66,9 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
         check_parts(config, vocabulary)
     elif name == "event":
         check_events(tokenizer, vocabulary)
+    elif name == "performance":
+        whole_number(corpus["longest_pause"], "corpus.longest_pause", 0, LONGEST)
+        check_performances(tokenizer, vocabulary)
     else:
         check_rolls(tokenizer, vocabulary)
     check_primers(meta["primers"], name, config)
@@ -125,6 +128,15 @@ def check_player(player: Any) -> None:
         raise ValueError("tokenizer.parts has one that isn't [name, program, drums]")
     text(player[0], "tokenizer.parts.name")
     whole_number(player[1], "tokenizer.parts.program", 0, 127)
+
+
+def check_performances(tokenizer: dict[str, Any], words: Vocabulary) -> None:
+    """Raise ValueError where a model of performances has other words."""
+    if tokenizer.get("layout") != "merge":
+        raise ValueError("tokenizer.layout is not merge")
+    for word in words.words:
+        performance.parse(word)
+    check_specials(words, performance.SPECIALS)
 
 
 def check_messages(tokenizer: dict[str, Any], words: Vocabulary) -> None:

@@ -40,6 +40,8 @@ from lstm_music.sampling.rules import (
     PIECE_END,
     PIECE_ENDS,
     PLACE,
+    SHIFT,
+    SHIFTS,
     SILENT,
     SOUNDS,
     STRUCK_BEFORE,
@@ -49,6 +51,8 @@ from lstm_music.sampling.rules import (
     TRACK_ENDS,
     TRACK_ROOM,
     UNTOLD,
+    VELOCITIES,
+    VELOCITY,
     Rules,
 )
 from lstm_music.tokenizers.messages import PITCHES
@@ -286,6 +290,22 @@ def allow_times(
     longest[BARS] = same if fits and hold(facts, bar_line) else NEVER
 
 
+def allow_shifts(
+    rules: Rules, piece: Piece, sounding: Array, limit: int, facts: int, longest: Array
+) -> None:
+    """Write the longest shift, and whether a velocity may come: a note must begin after it.
+
+    At the limit there is the end of a note, or nothing.
+    """
+    shift, velocity = int(rules.needs[piece.phase, SHIFT]), int(rules.needs[piece.phase, VELOCITY])
+    latest = min(limit if limit >= 0 else FAR, LAST_TICK)
+    latest -= not any_stops_at(rules, sounding, latest)
+    latest = min(latest, piece.heard + rules.longest_pause)
+    longest[SHIFTS] = latest - piece.now if hold(facts, shift) else NEVER
+    comes = hold(facts, velocity) and (limit < 0 or piece.now < limit)
+    longest[VELOCITIES] = 0 if comes else NEVER
+
+
 def any_within(rules: Rules, longest: Array, first: int, stop: int) -> bool:
     """Return whether a word of the classes from the first up to another may come."""
     return bool((rules.shortest[first:stop] <= longest[first:stop]).any())
@@ -310,6 +330,8 @@ def allow(
         allow_notes(rules, piece, sounding, limit, facts, longest)
     if rules.events:
         allow_times(rules, piece, sounding, limit, facts, longest)
+    if rules.longest_pause >= 0:
+        allow_shifts(rules, piece, sounding, limit, facts, longest)
     needs, phase = rules.needs, piece.phase
     longest[KEYS] = 0 if hold(facts, int(needs[phase, KEY])) else NEVER
     longest[CADENCES] = 0 if hold(facts, int(needs[phase, CADENCE])) else NEVER

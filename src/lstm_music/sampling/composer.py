@@ -59,7 +59,7 @@ class Composer(ABC, Generic[Music]):
 
     tempo: of what it composes, in quarter notes a minute, where nothing says another. recall: how
     its copy gate compares words, None without one. merged: all tracks are one; tells_bars: so do
-    its words. primer_grid: on which a file is put, if any.
+    its words. primer_grid: on which a file is put, if any; played: whether as it is heard.
     """
 
     unit: str
@@ -69,6 +69,7 @@ class Composer(ABC, Generic[Music]):
     recall: RecallRules | None = None
     merged: bool = True
     primer_grid: Grid | None = None
+    played: bool = False
     tells_bars: bool = False
 
     @abstractmethod
@@ -84,7 +85,7 @@ class Composer(ABC, Generic[Music]):
 
         Raises UserError where nothing is left of it.
         """
-        whole = read_primer(asked.path, warn, self.drums is not None, asked.bar)
+        whole = read_primer(asked.path, warn, self.drums is not None, self.played, asked.bar)
         whole = on_grid(whole, self.primer_grid) if self.primer_grid else whole
         for lost in losses(whole, self.merged):
             warn(f"{asked.path}: {lost}")
@@ -211,15 +212,15 @@ def tempo_of(checkpoint: Checkpoint) -> float:
     return float(checkpoint.meta.get("corpus", {}).get("tempo", TEMPO))
 
 
-def read_primer(path: Path, warn: Warn, drums: bool, bar: int | None) -> Piece:
+def read_primer(path: Path, warn: Warn, drums: bool, played: bool, bar: int | None) -> Piece:
     """Return the piece of a MIDI file, from its first note's bar on.
 
-    drums: whether they are kept; bar: as Primer's. Raises UserError where there is none.
+    drums, played: as of read_midi; bar: as Primer's. Raises UserError where there is none.
     """
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        piece = read_midi(path, path.name, drums)
+        piece = read_midi(path, path.name, drums, played)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
     piece, silent = without_silence(piece if bar is None else in_meter(piece, bar))

@@ -16,9 +16,12 @@ from lstm_music.midi.piece import (
     TICK,
     Messages,
     Piece,
+    Velocities,
     no_phrases,
+    no_tempo,
+    notes_of,
 )
-from lstm_music.midi.repair import repair_track, tidy_track
+from lstm_music.midi.repair import repair_track, tidy_track, velocities_of
 from lstm_music.midi.roll import piece_of_frames, ticks_per_step
 from lstm_music.sampling.automaton import Piece as Making
 from lstm_music.sampling.automaton import advance, begin, extend, limit_of, line_after, next_bar
@@ -44,6 +47,8 @@ def decode(
     """
     options = options or Options()
     tracks: list[list[Messages]] = []
+    loud: list[list[Velocities]] = []
+    tempo = no_tempo()
     meters, phrases = [rows_of(options.meter)], [no_phrases()]
     offset, sharps = 0, None
     made = [(group, replace(state)) for group, state in pieces_in(ids, rules, options)]
@@ -51,6 +56,10 @@ def decode(
         piece = tokenizer.piece([vocabulary.word(id) for id in group], name, silent=True)
         tidy = [tidy_track(t, rules.longest_note, rules.most_notes) for t in piece.tracks]
         end = max((int(track[-1, TICK]) for track in tidy if len(track)), default=0)
+        loud += [[] for _ in range(len(piece.velocities) - len(loud))]
+        for number, velocities in enumerate(piece.velocities):
+            struck = notes_of(piece.tracks[number])
+            loud[number].append(velocities_of(tidy[number], struck, velocities))
         line = next_bar(state) if rules.merged else line_after(end, state.bar, state.line)
         # A note without an end rings on, but not into the next piece.
         until = line if n < len(made) - 1 else LAST_TICK
@@ -63,6 +72,7 @@ def decode(
         phrases.append(np.minimum(piece.phrases, until) + np.int32(offset))
         offset += line
         sharps = piece.sharps if sharps is None else sharps  # of the first
+        tempo = piece.tempo
     whole = [np.concatenate(track) for track in tracks]
     heard = [number for number, track in enumerate(whole) if len(track)]
     who = [tokenizer.roster[number] for number in heard] if tokenizer.roster else []
@@ -70,7 +80,8 @@ def decode(
     return Piece(
         name, [whole[number] for number in heard], meter=np.concatenate(meters),
         drums=drums if any(drums) else (), parts=tuple(player.part for player in who),
-        phrases=np.unique(np.concatenate(phrases)), sharps=sharps,
+        velocities=tuple(np.concatenate(loud[number]) for number in heard if loud),
+        tempo=tempo, phrases=np.unique(np.concatenate(phrases)), sharps=sharps,
     )  # fmt: skip
 
 
@@ -176,4 +187,9 @@ def clipped(piece: Piece, limit: int, begin: int = 0) -> Piece:
         phrases=phrases,
         parts=tuple(piece.parts[n] for n in heard if piece.parts),
         drums=tuple(piece.drums[n] for n in heard if piece.drums),
+        velocities=tuple(
+            velocities_of(tracks[n], notes_of(piece.tracks[n]), piece.velocities[n])
+            for n in heard
+            if piece.velocities
+        ),
     )

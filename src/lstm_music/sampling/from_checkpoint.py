@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lstm_music.corpus.load import Reading
+from lstm_music.corpus.load import OF_WORDS, Reading
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.errors import UserError
 from lstm_music.network.baselines import chord_frequency
@@ -15,7 +15,11 @@ from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.opened import model_of, ops_of, own_corpus, reading_of
 from lstm_music.sampling.composer import Composer
 from lstm_music.sampling.roll_composers import ChordComposer, FrequencyComposer, NoteComposer
-from lstm_music.sampling.token_composers import EventComposer, MessageComposer
+from lstm_music.sampling.token_composers import (
+    EventComposer,
+    MessageComposer,
+    PerformanceComposer,
+)
 
 
 def composers(
@@ -53,20 +57,22 @@ def composer_of(
     rolls.
     """
     representation = checkpoint.meta["tokenizer"]["name"]
-    if representation in ("message", "event") and restrike:
+    if representation in OF_WORDS and restrike:
         raise UserError(
             f"--restrike is only for piano-roll models, and this one writes {representation}s: "
             "leave it out"
         )
     if representation == "message":
         return MessageComposer(checkpoint, model, free)
-    if free and representation == "event":
+    if free and representation in OF_WORDS:
         raise UserError(
-            "--free is only for models of messages, and events out of order mean nothing: "
-            "leave it out"
+            f"--free is only for models of messages, and {representation}s out of order mean "
+            "nothing: leave it out"
         )
     if representation == "event":
         return EventComposer(checkpoint, model)
+    if representation == "performance":
+        return PerformanceComposer(checkpoint, model)
     if free:
         raise UserError(
             "--free is only for models of messages, and a piano roll has no rules to break: "

@@ -2,9 +2,9 @@
 
 A piece in the making stands in a phase. The table says which kinds of words may come in each phase
 and what must hold then, and which phase such a word leads to: in that alone the rules of messages,
-events, chords and `--free` differ. Beside it there is time: of each class of words (a kind and a
-pitch, or a place in a bar) the automaton tells the longest delta that may come, so that a word may
-come where deltas[id] <= longest[classes[id]].
+events, performances, chords and `--free` differ. Beside it there is time: of each class of words (a
+kind and a pitch, or a place in a bar) the automaton tells the longest delta that may come, so that
+a word may come where deltas[id] <= longest[classes[id]].
 
 tools/rules_table.py writes the table for kernels/rules.cu, report/rules_script.py for the page.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
 from lstm_music.midi.roll import ticks_per_step
-from lstm_music.tokenizers import events, messages
+from lstm_music.tokenizers import events, messages, performance
 from lstm_music.tokenizers.messages import PITCHES, Layout
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -25,10 +25,11 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 
 KINDS = (
     "NOTE_OFF", "MOVE", "NOTE_ON",  # of notes, in the order in which a part has them at a place
-    "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "TRACK_END", "PIECE_END",
+    "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "SHIFT", "VELOCITY", "TRACK_END", "PIECE_END",
 )  # fmt: skip
 (
-    NOTE_OFF, MOVE, NOTE_ON, CHORD, PLACE, BAR_LINE, CADENCE, KEY, TRACK_END, PIECE_END,
+    NOTE_OFF, MOVE, NOTE_ON,
+    CHORD, PLACE, BAR_LINE, CADENCE, KEY, SHIFT, VELOCITY, TRACK_END, PIECE_END,
 ) = range(len(KINDS))  # fmt: skip
 
 PHASES = (
@@ -38,12 +39,14 @@ PHASES = (
     "NO_KEY_YET", "NO_BAR_YET",  # events
     "AFTER_BAR", "AFTER_PLACE", "AFTER_CADENCE", "AFTER_NOTE",
     "AMONG_CHORDS",
+    "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_VELOCITY", "AMONG_OFFS", "AMONG_ONS",  # performances
 )  # fmt: skip
 (
     NOTHING_YET, IN_PIECE, BETWEEN_TRACKS, IN_TRACK, FREE_PIECE, FREE_TRACKS,
     NO_KEY_YET, NO_BAR_YET,
     AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_NOTE,
     AMONG_CHORDS,
+    NOT_PLAYED_YET, AFTER_SHIFT, AFTER_VELOCITY, AMONG_OFFS, AMONG_ONS,
 ) = range(len(PHASES))  # fmt: skip
 
 FACTS = (
@@ -99,6 +102,22 @@ MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there
         PIECE_END: COMPOSED | MAY_END,
     },
     AMONG_CHORDS: {CHORD: 0, PIECE_END: MAY_END},
+    NOT_PLAYED_YET: {VELOCITY: 0},
+    AFTER_SHIFT: {NOTE_OFF: SOUNDS, NOTE_ON: 0, SHIFT: 0, VELOCITY: 0},
+    AFTER_VELOCITY: {NOTE_ON: STRUCK_BEFORE},
+    AMONG_OFFS: {
+        NOTE_OFF: SOUNDS,
+        NOTE_ON: 0,
+        SHIFT: 0,
+        VELOCITY: 0,
+        PIECE_END: COMPOSED | MAY_END,
+    },
+    AMONG_ONS: {
+        NOTE_ON: STRUCK_BEFORE,
+        SHIFT: 0,
+        VELOCITY: 0,
+        PIECE_END: COMPOSED | MAY_END,
+    },
 }
 # The phases of a representation, of which the first begins a piece: {kind of word: where it leads},
 # whether it might come or not; any other leaves the piece where it is.
@@ -117,6 +136,12 @@ LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
         NOTE_ON: AFTER_NOTE,
     },
     (AMONG_CHORDS,): {},
+    (NOT_PLAYED_YET, AFTER_SHIFT, AFTER_VELOCITY, AMONG_OFFS, AMONG_ONS): {
+        SHIFT: AFTER_SHIFT,
+        VELOCITY: AFTER_VELOCITY,
+        NOTE_OFF: AMONG_OFFS,
+        NOTE_ON: AMONG_ONS,
+    },
 }
 
 
@@ -138,9 +163,9 @@ def next_table() -> Array:
 
 # Words and rules ---------------------------------------------------------------------------------
 
-# The classes: one of the words of each of these kinds; of a note, NOTES + kind * notes + note; behind
-# the notes of all three kinds, one of each place.
-PIECE_ENDS, TRACK_ENDS, CADENCES, CHORDS, KEYS, BARS, NOTES = range(7)
+# The classes: one of the words of each of these kinds; of a note, NOTES + kind * notes + note;
+# behind the notes of all three kinds, one of each place.
+PIECE_ENDS, TRACK_ENDS, CADENCES, CHORDS, KEYS, SHIFTS, VELOCITIES, BARS, NOTES = range(9)
 TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
 NEVER = -1  # as the longest delta of a class: none of its words
 NONE = 2**31 - 1  # as a word's delta: it never comes; as the shortest of a class: no word does
@@ -162,7 +187,8 @@ class Rules(NamedTuple):
     lasts, 0 without chords: a length in frames holds exactly. longest_note, in ticks; rings: the
     age at which a note ends by itself; most_notes: how many may sound at once in a track. least:
     ticks of a piece without a length at least. longest_piece: the ticks from which on it ends with
-    its phrase, 0 for never.
+    its phrase, 0 for never. longest_pause: of performances, ticks in which no note begins or ends,
+    NEVER of others.
 
     By id, (V,): kinds of words, numbers (note, place or a bar's length), steps (ticks until it, or
     of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
@@ -184,6 +210,7 @@ class Rules(NamedTuple):
     most_notes: int
     least: int
     longest_piece: int
+    longest_pause: int
     kinds: Array
     numbers: Array
     steps: Array
@@ -197,6 +224,7 @@ class Rules(NamedTuple):
 NUMBERS = (
     "phase", "start", "exact", "merged", "notes", "events", "frame_ticks",
     "max_tracks", "longest_note", "rings", "most_notes", "least", "longest_piece",
+    "longest_pause",
 )  # fmt: skip
 
 
@@ -216,6 +244,8 @@ def rules_of(
     if tokenizer["name"] == "event":
         rules = event_rules(vocabulary, longest_note, most_notes)
         return rules._replace(longest_piece=corpus.get("longest_piece", 0))
+    if tokenizer["name"] == "performance":
+        return performance_rules(vocabulary, longest_note, most_notes, corpus["longest_pause"])
     habits = (longest_note, corpus["max_tracks"], most_notes)
     return message_rules(vocabulary, tokenizer["layout"], *habits, free)
 
@@ -284,6 +314,30 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     )  # fmt: skip
 
 
+def performance_rules(
+    vocabulary: Vocabulary, longest_note: int, most_notes: int, longest_pause: int
+) -> Rules:
+    """Return the rules of performances.
+
+    A piece begins with a velocity, after which a note begins. At one time stand first the notes
+    that end, then those that begin, no pitch twice. Only notes that sound end. Shifts follow one
+    another for the longest pause at most. A piece ends after notes. Raises ValueError for a
+    vocabulary that holds other words.
+    """
+    kind_of = np.array((NOTE_OFF, NOTE_ON, SHIFT, VELOCITY, PIECE_END), np.int32)
+    table = [performance.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
+    kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
+    kinds = kind_of[kinds]
+    steps = np.where(kinds == SHIFT, numbers * performance.STEP, 0)
+    offsets = np.where(kinds <= NOTE_ON, numbers, 0)
+    rules = _rules(vocabulary, NOT_PLAYED_YET, kinds, numbers, steps, offsets, steps)
+    # At the longest age notes may still end by their word.
+    return rules._replace(
+        max_tracks=1, longest_note=longest_note, rings=longest_note + 1, most_notes=most_notes,
+        longest_pause=longest_pause,
+    )  # fmt: skip
+
+
 def chord_rules(vocabulary: Vocabulary, frame_ticks: int) -> Rules:
     """Return the rules of chords: any may follow any other. frame_ticks: how long one lasts.
 
@@ -319,12 +373,10 @@ def _rules(
     """Return rules without habits. offsets (V,): from the first class of a word's kind."""
     places = np.zeros(0, np.int32) if places is None else places
     offs, moves, ons, at = (NOTES + n * notes for n in range(4))
-    others = (BARS, CADENCES, KEYS, TRACK_ENDS, PIECE_ENDS)
+    others = (BARS, CADENCES, KEYS, SHIFTS, VELOCITIES, TRACK_ENDS, PIECE_ENDS)
     classes = np.array([offs, moves, ons, CHORDS, at, *others])[kinds] + offsets
     if phase not in (FREE_PIECE, FREE_TRACKS) and not (kinds == MOVE).any():
-        ends = np.isin(
-            numbers, numbers[kinds == NOTE_OFF]
-        )  # a note that no word ends isn't to begin
+        ends = np.isin(numbers, numbers[kinds == NOTE_OFF])  # what no word ends isn't to begin
         deltas = np.where((kinds == NOTE_ON) & ~ends, NONE, deltas)
     shortest = np.full(at + len(places), NONE, np.int32)
     np.minimum.at(shortest, classes, deltas)
@@ -336,6 +388,7 @@ def _rules(
         needs_table(), next_table(), phase, -1 if start is None else start, exact=-1,
         merged=True, notes=notes, events=False, frame_ticks=0,
         max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST, longest_piece=0,
+        longest_pause=NEVER,
         kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,
         shortest=shortest, places=places,
     )  # fmt: skip

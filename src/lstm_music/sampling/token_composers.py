@@ -1,6 +1,6 @@
-"""Composing with models of tokens; messages and events, which MIDI files are made of."""
+"""Composing with models of tokens that MIDI files are made of: messages, events, performances."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from lstm_music.tokenizers.messages import (
     spell,
 )
 from lstm_music.tokenizers.parts import Player
+from lstm_music.tokenizers.performance import NearestPerformance, PerformanceTokenizer
 
 METERS = 8  # that a model knows, of which an error tells
 
@@ -180,15 +181,23 @@ class EventComposer(TokenComposer):
         others = (lengths != SAME) & (lengths != bar)
         self.rules = rules._replace(deltas=np.where(others, NONE, rules.deltas).astype(np.int32))
 
+    def nearest(self) -> Callable[[str], str | None]:
+        """Return what finds the vocabulary's word that is nearest to another."""
+        return NearestEvent(self.vocabulary.words)
+
+    def tokenizer_for(self, whole: Piece) -> MessageTokenizer:
+        """Return what makes words of parts of a piece."""
+        return InKeyOf(whole, self.tokenizer.common_key, self.tokenizer.roster)
+
     def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Ids:
-        """As Composer.read, unseen places and bars replaced by the nearest seen.
+        """As Composer.read, unseen times replaced by the nearest seen.
 
         What they make of the piece is written anew, so that it is in order.
         """
         if not tells_phrases(self.vocabulary):
             piece = replace(piece, phrases=no_phrases())
-        tokenizer = InKeyOf(whole, self.tokenizer.common_key)
-        words, nearest = tokenizer.words(piece)[:-1], NearestEvent(self.vocabulary.words)
+        tokenizer = self.tokenizer_for(whole)
+        words, nearest = tokenizer.words(piece)[:-1], self.nearest()
         found = [nearest(word) for word in words]
         changed = sum(new != word for new, word in zip(found, words, strict=True))
         if changed:
@@ -207,13 +216,35 @@ class EventComposer(TokenComposer):
 class InKeyOf(EventTokenizer):
     """Writes parts of a piece in the key of the whole."""
 
-    def __init__(self, whole: Piece, common_key: CommonKey | None) -> None:
-        super().__init__(common_key)
+    def __init__(
+        self, whole: Piece, common_key: CommonKey | None, roster: Sequence[Player]
+    ) -> None:
+        super().__init__(common_key, roster)
         self._key = super().key_of(whole)
 
     def key_of(self, piece: Piece) -> int | None:
         """Return the key of the whole; see EventTokenizer."""
         return self._key
+
+
+class PerformanceComposer(EventComposer):
+    """Composes with a model of performances, always by strict rules."""
+
+    top_p = TokenComposer.top_p
+    played = True
+    tells_bars = False
+
+    def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
+        super().__init__(checkpoint, model)
+        self.tokenizer = PerformanceTokenizer()
+
+    def tokenizer_for(self, whole: Piece) -> MessageTokenizer:
+        """As EventComposer.tokenizer_for."""
+        return self.tokenizer
+
+    def nearest(self) -> Callable[[str], str | None]:
+        """As EventComposer.nearest."""
+        return NearestPerformance(self.vocabulary.words)
 
 
 def no_known_notes(path: Path) -> UserError:

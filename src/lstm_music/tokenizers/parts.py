@@ -1,6 +1,6 @@
 """Who plays: the parts that a corpus has, and which of them each track of a piece is."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,22 +36,28 @@ def players_of(piece: Piece) -> list[Player]:
 
 
 def roster_of(pieces: Iterable[Piece]) -> tuple[Player, ...]:
-    """Return the parts of a corpus, MOST_PARTS at most, the commonest first.
+    """Return the commonest parts of a corpus, MOST_PARTS at most, in the order of its scores.
 
     Who plays two parts of a piece is there twice. None where most pieces have a single track.
     """
     counts: Counter[tuple[Player, int]] = Counter()
+    places: defaultdict[tuple[Player, int], float] = defaultdict(
+        float
+    )  # from the top of a score, 0, to its end, 1
     several = total = 0
     for piece in pieces:
         found: Counter[Player] = Counter()
-        for player in players_of(piece):
-            counts[player, found[player]] += 1
+        for place, player in enumerate(players_of(piece)):
+            part = player, found[player]
+            counts[part] += 1
+            places[part] += place / len(piece.tracks)
             found[player] += 1
         total += 1
         several += len(piece.tracks) > 1
     if 2 * several <= total:
         return ()
-    return tuple(player for (player, _), _ in counts.most_common(MOST_PARTS))
+    common = [part for part, _ in counts.most_common(MOST_PARTS)]
+    return tuple(p for p, _ in sorted(common, key=lambda part: places[part] / counts[part]))
 
 
 def parts_of(players: Sequence[Player], roster: Sequence[Player]) -> list[int]:

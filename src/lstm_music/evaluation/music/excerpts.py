@@ -57,7 +57,7 @@ def in_order(notes: Notes) -> Notes:
 def split_music(corpus: Corpus, split: str) -> list[Music]:
     """Return the pieces of a split; raises TypeError for a corpus of no known kind."""
     pieces = corpus.splits[split]
-    if isinstance(corpus, MessageCorpus) and corpus.tokenizer.name == "event":
+    if isinstance(corpus, MessageCorpus) and corpus.tokenizer.name != "message":
         decoded = (corpus.decoded(p) for p in pieces)
         return [Music(piece.name, notes_of_piece(piece)) for piece in decoded]
     if isinstance(corpus, MessageCorpus):

@@ -2,11 +2,14 @@
 // Composes with the model that the page carries: embedding -> LSTM layers -> head, by the rules of
 // `bin/sample --strict`. The same maths as network/lstm.py and network/heads.py.
 //
-// A model is what report/browser_model.py writes. A note is [start, end, pitch, track], in ticks.
+// A model is what report/browser_model.py writes. A note is [start, end, pitch, track], in ticks, and
+// of performances its velocity.
 
 const QUARTER = TICKS_PER_QUARTER;
 const BAR = WHOLE_NOTE;
 const WHOLE_PIECE = 2000; // tokens at most of a piece whose tracks follow one another
+const BIN = 4; // velocities that a word of a performance stands for
+const USUAL = 80; // the velocity of a note where nothing tells of it
 const LOWEST = 21; // MIDI pitch of the first of the notes of frames
 const NOTES = 88;
 
@@ -220,6 +223,8 @@ class Music {
     this.tokens = 0;
     this.end = 0; // of the last note so far
     this.above = 0; // semitones that it sounds above what is written: its key, as words tell it
+    this.velocity = undefined; // of the notes to come, as words tell it
+    this.loud = []; // and of those that sound, by pitch
     if (this.rules) Object.assign(this, newPiece(this.rules));
   }
 
@@ -235,7 +240,8 @@ class Music {
   write(start, end, pitch, track = 0) {
     if (end <= start) return;
     this.end = Math.max(this.end, end);
-    this.notes.push([start + this.offset, end + this.offset, pitch + this.above, track]);
+    const note = [start + this.offset, end + this.offset, pitch + this.above, track];
+    this.notes.push(this.loud[pitch] ? [...note, this.loud[pitch]] : note);
   }
 }
 
@@ -262,7 +268,9 @@ class WordMusic extends Music {
     advance(rules, piece, sounding, id);
     if (kind === KEY) this.above = ((rules.numbers[id] + 6) % 12) - 6;
     if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
+    if (kind === VELOCITY) this.velocity = BIN * rules.numbers[id] + BIN / 2;
     if (kind !== TRACK_END) this.writeEnded(began);
+    if (kind === NOTE_ON) this.loud[rules.numbers[id]] = this.velocity;
   }
 
   /** Write what ended since notes began to sound so: by its word, of old age, or for others. */

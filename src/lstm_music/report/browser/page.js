@@ -22,12 +22,13 @@ class Voice {
   }
 
   /** Sound a MIDI pitch at a time of the context, for so many seconds. */
-  play(pitch, at, seconds) {
+  play(pitch, at, seconds, velocity = USUAL) {
+    const peak = (0.5 * velocity) / USUAL;
     const loudness = this.context.createGain();
     const end = at + Math.max(seconds, 0.08);
     loudness.gain.setValueAtTime(0, at);
-    loudness.gain.linearRampToValueAtTime(0.5, at + 0.01);
-    loudness.gain.setTargetAtTime(0.12, at + 0.01, 0.4);
+    loudness.gain.linearRampToValueAtTime(peak, at + 0.01);
+    loudness.gain.setTargetAtTime(0.24 * peak, at + 0.01, 0.4);
     loudness.gain.setTargetAtTime(0, end, 0.06);
     loudness.connect(this.master);
     for (const [type, octave, share] of [["triangle", 1, 0.8], ["sine", 2, 0.2]]) {
@@ -203,7 +204,10 @@ class Player {
   chooseRun() {
     const n = Number(byId("compose-run").value);
     if (!this.networks.has(n)) this.networks.set(n, new Network(DATA.models[n]));
+    const [slider, before] = [byId("compose-tempo"), this.network?.model.tempo];
     this.network = this.networks.get(n);
+    if (this.network.model.tempo !== before) slider.value = this.network.model.tempo;
+    this.showValue(slider);
     const openings = this.network.model.primers.map((primer, k) => new Option(primer.name, k));
     byId("compose-primer").replaceChildren(...openings, new Option("nothing, from silence", ""));
     const slider = byId("compose-tempo");
@@ -278,9 +282,8 @@ class Player {
     const due = Math.min(this.position + ahead, this.composer.music.ready);
     const waiting = [];
     for (const note of this.waiting.concat(notes.slice(this.scheduled))) {
-      const [start, end, pitch] = note;
-      if (start >= due) waiting.push(note);
-      else this.sound(pitch, start, end, now, perSecond);
+      if (note[0] >= due) waiting.push(note);
+      else this.sound(note, now, perSecond);
     }
     this.scheduled = notes.length;
     this.waiting = waiting;
@@ -290,10 +293,10 @@ class Player {
     this.showFacts();
   }
 
-  /** Sound a note, from a tick to a tick. */
-  sound(pitch, start, end, now, perSecond) {
+  /** Sound a note. */
+  sound([start, end, pitch, , velocity], now, perSecond) {
     const wait = Math.max(0, start - this.position) / perSecond;
-    this.voice.play(pitch, now + wait, (end - start) / perSecond);
+    this.voice.play(pitch, now + wait, (end - start) / perSecond, velocity);
   }
 
   /** Compose until all is known up to a tick, or for as long as the page can spare. */
@@ -327,7 +330,7 @@ class Player {
   /** Show what changes all the time, which no screen reader should read out. */
   showFacts() {
     const { tokens, seconds } = this.composed;
-    const ofWords = ["message", "event"].includes(this.network.model.representation);
+    const ofWords = ["message", "event", "performance"].includes(this.network.model.representation);
     const unit = ofWords ? "tokens" : "frames";
     const speed = seconds ? Math.round(tokens / seconds).toLocaleString("en") : "–";
     const waits = this.composer.music.ready <= this.position ? " · composing what comes next…" : "";
@@ -381,12 +384,14 @@ function midiFile(notes, tempo, bars = [], drums = false) {
     const channel = drums ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
     const events = notes
       .filter((note) => note[3] === track)
-      .flatMap(([start, end, pitch]) => [[start, NOTE_ON, pitch], [end, NOTE_OFF, pitch]])
+      .flatMap(([start, end, pitch, , loud = USUAL]) => [
+        [start, NOTE_ON, pitch, loud], [end, NOTE_OFF, pitch, USUAL],
+      ])
       .sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
     const bytes = [];
     let now = 0;
-    for (const [tick, kind, pitch] of events) {
-      bytes.push(...delta(tick - now), (kind === NOTE_ON ? 0x90 : 0x80) | channel, pitch, 80);
+    for (const [tick, kind, pitch, velocity] of events) {
+      bytes.push(...delta(tick - now), (kind === NOTE_ON ? 0x90 : 0x80) | channel, pitch, velocity);
       now = tick;
     }
     tracks.push(bytes.concat(ending));

@@ -139,15 +139,24 @@ function allowTimes(rules, piece, sounding, facts, longest) {
   longest[BARS] = fits && hold(facts, barLine) ? same : NEVER;
 }
 
+/** Write the longest shift, and whether a velocity may come. */
+function allowShifts(rules, piece, sounding, facts, longest) {
+  const needs = NEEDS[piece.phase];
+  const latest = Math.min(
+    LAST_TICK - !anyStopsAt(rules, sounding, LAST_TICK),
+    piece.heard + rules.longest_pause,
+  );
+  longest[SHIFTS] = hold(facts, needs[SHIFT]) ? latest - piece.now : NEVER;
+  longest[VELOCITIES] = hold(facts, needs[VELOCITY]) ? 0 : NEVER;
+}
+
 /** Write the longest delta of each class. Where nothing may come, the track or piece ends. */
 function allow(rules, piece, sounding, ends, longest) {
   const facts = factsOfPiece(rules, piece, ends);
+  longest.fill(NEVER);
   allowNotes(rules, piece, sounding, facts, longest);
   if (rules.events) allowTimes(rules, piece, sounding, facts, longest);
-  else {
-    longest[BARS] = NEVER;
-    longest.fill(NEVER, placesAt(rules.notes));
-  }
+  if (rules.longest_pause >= 0) allowShifts(rules, piece, sounding, facts, longest);
   const needs = NEEDS[piece.phase];
   longest[KEYS] = hold(facts, needs[KEY]) ? 0 : NEVER;
   longest[CADENCES] = hold(facts, needs[CADENCE]) ? 0 : NEVER;
