@@ -14,6 +14,7 @@ from lstm_music.cli.common import (
     number,
     whole,
 )
+from lstm_music.cli.learning_on import Origin, inherited
 from lstm_music.corpus.load import Reading, Representation
 from lstm_music.corpus.sources import NAMED
 from lstm_music.errors import UserError
@@ -68,22 +69,29 @@ EXAMPLES = """examples:
   bin/train bach --tracks flatten         MIDI messages, voices end to end, as in the paper
   bin/train ~/my-midi --max-minutes 60    your own music
   bin/train --resume --max-minutes 30     go on with the newest run
+  bin/train ~/my-hymns --from bach        begin with the bundled model, or with a run
 
 The defaults of `bin/train bach`, unless options ask for another representation, are
 {bachs}.
 """
 
 
-def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the full options of a new run.
+def new_options(
+    args: argparse.Namespace, origin: Origin | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the full options of a new run; origin: the model that it begins with.
 
     A folder that isn't named by --run may be taken when it's made: `new_run` finds another name.
     """
     if args.corpus is None:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
     given = {name: getattr(args, name) for name in DEFAULTS}
-    given["representation"] = args.representation or representation_of(args)
-    options = {**usual_options(args.corpus, given), **source_of(args)}
+    if origin is not None:
+        usual = DEFAULTS | inherited(origin, given)
+    else:
+        given["representation"] = args.representation or representation_of(args)
+        usual = usual_options(args.corpus, given)
+    options = {**usual, **source_of(args), "origin": origin.to_json() if origin else None}
     options |= {name: value for name, value in given.items() if value is not None}
     check_head(options)
     if all(options[name] is None for name in LIMITS):
@@ -293,6 +301,13 @@ def add_run_options(parser: Parser) -> None:
         "the run's folder; a bare name is in runs/ (default: corpus and time)",
     )
     add(parser, "--resume", "go on with --run, or with the newest run", action="store_true")
+    add(
+        parser,
+        "--from RUN|CHECKPOINT",
+        "begin a new run with what a trained model knows, one of yours or bach, jsb or muse; what "
+        "isn't given is as it was trained",
+        dest="origin",
+    )
     add(parser, "--checkpoint-minutes X", "minutes between checkpoints", type=number(0, above=True))
     add(parser, "--keep N", "checkpoints kept besides the best", type=whole(1))
     add(

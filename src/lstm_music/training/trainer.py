@@ -110,6 +110,10 @@ class Trainer:
                 raise Interrupted(self._asked)
         return reason
 
+    def begin(self) -> None:
+        """Judge and keep the model as it is, before the first step: one that knows something."""
+        self._end_period()
+
     def _agree(self) -> None:
         """Learn from the others what time it is and whether to stop: all are to do the same."""
         self._now, self._asked = self.ranks.agree(time.monotonic(), self._wish.number)
