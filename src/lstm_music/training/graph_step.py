@@ -102,6 +102,11 @@ class InputBuffers:
         self.copied[self.turn].record(stream)
 
 
+def never(t: int) -> float:
+    """Return by what share no averages move after t steps."""
+    return 0.0
+
+
 def kind_of(a: Array) -> np.dtype[Any]:
     """Return the type that the kernels read of notes, which are bytes, or of ids."""
     return np.dtype(np.uint8 if a.dtype == np.uint8 else np.int32)
@@ -144,7 +149,8 @@ class GraphStep:
         self.ops: CupyOps = model.ops
         self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
         self.means = averages.means if averages else {}
-        self.rate = averages.rate if averages else 0.0
+        self.share_of = averages.share if averages else never
+        self.share = 0.0  # by which the captured graphs move the averages
         xp = self.xp = self.ops.xp
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
@@ -168,6 +174,7 @@ class GraphStep:
         """As Step.run: returns before the step is done."""
         shape = (batch.x.shape[0], batch.x.shape[1])
         with self.stream:
+            self._move_averages_by(self.share_of(self.optimizer.t + 1))
             if shape not in self._graphs:
                 self._graphs[shape] = self._capture(batch)
             captured = self._graphs[shape]
@@ -197,6 +204,13 @@ class GraphStep:
         return sum(int(one.pool.total_bytes()) for one in self._graphs.values())
 
     # Capturing --------------------------------------------------------------------------------
+
+    def _move_averages_by(self, share: float) -> None:
+        """Capture anew where the averages move by another share: some nine times in a run."""
+        if share != self.share:
+            self.stream.synchronize()
+            self._graphs.clear()
+            self.share = share
 
     def _capture(self, batch: Batch) -> Captured:
         """Run the step's maths once, so that everything is compiled and allocated; record it."""
@@ -246,7 +260,7 @@ class GraphStep:
         """Do what a step does, all of it on the device."""
         losses, _ = self._gradients(twin, buffers, slots)
         self.ops.clip_all(table, losses, buffers.inputs, self.results, partial)
-        self.ops.adam_all(table, buffers.inputs, self.results, rate=self.rate)
+        self.ops.adam_all(table, buffers.inputs, self.results, rate=self.share)
 
     def _table(self, grads: Gradients) -> Table:
         optimizer = self.optimizer
