@@ -141,7 +141,7 @@ def test_a_run_killed_before_its_first_step_goes_on_from_the_model(train_small, 
     for path in list((runs / "c" / "checkpoints").iterdir()):
         shutil.rmtree(path) if not path.is_symlink() else path.unlink()
     line = fails("train", "--resume", "--run", "c", "--max-steps", 9)
-    assert line == "the run 'runs/c' never began: begin a new one with --from a"
+    assert line == "the run 'runs/c' never began: train a new one with --from a"
 
 
 def test_what_the_model_cant_be_is_one_line(train_small, fails, folder):

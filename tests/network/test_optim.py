@@ -359,6 +359,17 @@ def test_a_factor_of_1_never_lowers():
     assert rates(Annealing(1.0, factor=1.0, patience=1), [5] * 9) == [1.0] * 9
 
 
+def test_a_rate_that_fell_to_next_to_nothing_is_thawed_for_good():
+    annealing = Annealing(1.0, factor=0.5, patience=1)
+    found = rates(annealing, [3.0] * 6)
+    assert found[-1] == 1 / 32 and annealing.thaw(1.0)
+    assert annealing.lr == 0.1
+    assert rates(Annealing.from_json(annealing.to_json()), [3.0] * 6) == [0.1] * 6
+    still = Annealing(1.0, factor=0.5, patience=1)
+    rates(still, [3.0] * 5)
+    assert still.lr == 1 / 16 and not still.thaw(1.0) and still.lr == 1 / 16 and still.factor == 0.5
+
+
 @given(st.lists(st.floats(0.1, 10), max_size=12), st.integers(0, 12))
 def test_annealing_goes_on_from_json(losses, cut):
     """Also before the first epoch, when the best loss is infinite."""

@@ -212,8 +212,13 @@ def trained(words):
 
 
 def gated(line):
-    """Options of a network without a copy gate where they ask for none: most are older than it."""
-    return line if "--copy" in line else f"{line} --no-copy"
+    """Options of a network without a copy gate where they ask for none: most are older than it.
+
+    So they are than averages in place of annealing, but for those of `bin/train bach`.
+    """
+    first, *others = line.split()
+    older = [] if first == "bach" else ["--anneal-factor", "0.5", "--average", "0"]
+    return " ".join([first, *older, *others, *([] if "--copy" in line else ["--no-copy"])])
 
 
 def bytes_of(item):

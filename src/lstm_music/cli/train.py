@@ -25,6 +25,7 @@ from lstm_music.cli.common import (
 from lstm_music.cli.learning_on import Origin, began, open_origin, parameters_from
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
+    LIMITS,
     READING,
     flag_of,
     limits_of,
@@ -110,16 +111,32 @@ def train(
     trainer.files.home = home if ranks.leads else None
     trainer.files.origin = options["origin"]
     if args.resume:
-        trainer.resume()
-        if options["origin"] and trainer.files.last is None:
-            name = typeable(options["origin"]["name"])
-            raise UserError(f"the run '{folder}' never began: begin a new one with --from {name}")
+        go_on_with(trainer, options, args)
     else:
         made = ranks.from_first(lambda: new_run(folder, *described, again=not args.run))
         trainer.files.run = made
         if ranks.leads:
             home.enter(made)
     return to_the_end(trainer, screen, args, origin)
+
+
+def go_on_with(trainer: Trainer, options: dict[str, Any], args: argparse.Namespace) -> None:
+    """Take up a run where it stands; given new limits, with a rate that there is left to learn at.
+
+    Raises UserError for a run that was to begin with a model, and didn't come to that.
+    """
+    trainer.resume()
+    if options["origin"] and trainer.files.last is None:
+        name = typeable(options["origin"]["name"])
+        raise UserError(f"the run '{trainer.run}' never began: train a new one with --from {name}")
+    annealing, new = trainer.annealing, any(getattr(args, name) is not None for name in LIMITS)
+    fallen = annealing.lr
+    if new and annealing.thaw(trainer.settings.lr):
+        say(
+            args.quiet,
+            f"the learning rate had fallen to {fallen:.2g}: from here on it is {annealing.lr:.2g}, "
+            "a tenth of --lr",
+        )
 
 
 def reading_of(options: dict[str, Any]) -> Reading:

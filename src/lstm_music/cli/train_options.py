@@ -42,6 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "copy": True,
     **asdict(Settings()),
     "lr": None,  # what suits the optimizer and the vocabulary
+    "anneal_factor": 1,  # averages serve for it, and leave a rate to learn with
+    "average": 0.998,
 }
 BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's ways
     "hidden": 192,
@@ -49,8 +51,6 @@ BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's 
     "batch": 16,
     "seq": 64,
     "lr": 0.003,
-    "anneal_factor": 1,
-    "average": 0.998,
     "common_key": "A",
     "early_stop": 20,
 }
@@ -255,7 +255,7 @@ def add_training_options(parser: Parser) -> None:
     add(
         parser,
         "--anneal-factor X",
-        "multiplies the learning rate when training stalls",
+        "multiplies the learning rate when training stalls, 0.5 for the paper's annealing",
         type=number(0, 1, above=True),
     )
     add(parser, "--anneal-patience N", "slow epochs in a row that count as stalling", type=whole(1))
@@ -263,7 +263,8 @@ def add_training_options(parser: Parser) -> None:
     add(
         parser,
         "--average X",
-        "keep moving averages of the weights, of which a share X stays at each step, and use them",
+        "keep moving averages of the weights and use them; a share X of them stays at each step, "
+        "less at first; 0 for none",
         type=number(0, 0.99999),
     )
     add(

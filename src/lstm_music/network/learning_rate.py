@@ -7,6 +7,7 @@ from typing import Any
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
 RATE_OF_MANY = 1e-3  # then
+FROZEN, THAWED = 1 / 30, 1 / 10  # shares of the first rate: one that teaches nothing, one that does
 
 
 def default_lr(optimizer: str, words: int) -> float:
@@ -40,6 +41,16 @@ class Annealing:
             return False
         self.lr *= self.factor
         self.stalled = 0
+        return True
+
+    def thaw(self, first: float) -> bool:
+        """Give a rate that has fallen to next to nothing a tenth of the first one, for good.
+
+        For a run that gets more time than it was annealed for. Returns whether there was need.
+        """
+        if self.lr >= first * FROZEN:
+            return False
+        self.lr, self.factor, self.stalled = first * THAWED, 1.0, 0
         return True
 
     def to_json(self) -> dict[str, Any]:
