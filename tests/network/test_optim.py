@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from lstm_music.arrays import RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
-from lstm_music.network.learning_rate import DEFAULT_LR, MANY_WORDS, Annealing, default_lr
+from lstm_music.network.learning_rate import (
+    DEFAULT_LR,
+    MANY_WORDS,
+    Annealing,
+    average_share,
+    default_lr,
+)
 from lstm_music.network.model import Model
 from lstm_music.network.optim import OPTIMIZERS, Averages, Optimizer, clip_scale, global_norm
 from lstm_music.ops import NumpyOps
@@ -299,7 +305,7 @@ def test_an_average_is_of_the_last_part_of_a_short_run_and_then_of_its_decay():
         b[...] = t
         averages.update(t)
         behind[t] = t - averages.means["lstm.0.b"][0]
-        shares.append(averages.share(t))
+        shares.append(average_share(averages.rate, t))
     for t in (100, 1000, 3000):
         assert t / 20 < behind[t] < t / 8
     assert behind[20_000] == pytest.approx(499, abs=1)

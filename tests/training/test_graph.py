@@ -7,7 +7,7 @@ from host_cuda.host_cupy import RECORDER, HostCupy, idle
 from small import random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch
-from lstm_music.network import optim
+from lstm_music.network import learning_rate
 from lstm_music.network.config import HEADS, Config
 from lstm_music.network.model import Model
 from lstm_music.network.optim import Averages, Optimizer, clip_scale, global_norm
@@ -93,7 +93,7 @@ def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay, copy):
 
 def test_a_graph_is_captured_anew_where_averages_move_by_another_share(monkeypatch):
     """Steps of one graph read that share as a constant."""
-    monkeypatch.setattr(optim, "RECENT", 2)
+    monkeypatch.setattr(learning_rate, "RECENT", 2)
     config = Config(11, embedding=6, hidden=7, dropout=0.3)
     given = list(batches(np.random.default_rng(0), 11, 7))
     _, _, _, means, _ = plain_steps(config, given, 0.5, [1e-2] * 7, 3)

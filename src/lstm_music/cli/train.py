@@ -229,7 +229,7 @@ def to_the_end(
     try:
         with screen:
             if origin is not None:
-                trainer.begin()
+                trainer.end_period()  # which judges and keeps what it begins with
             reason = trainer.train()
     except Interrupted as stopped:
         again = go_on(trainer.run, limits_of(trainer.settings))

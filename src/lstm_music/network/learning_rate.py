@@ -1,4 +1,4 @@
-"""The learning rate: what it is by default, and how it falls when training slows."""
+"""The learning rate: what it is by default, how it falls when training slows; averages' own."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,6 +7,7 @@ from typing import Any
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
 RATE_OF_MANY = 1e-3  # then
+RECENT = 9  # an average forgets all but about the last of so many parts of a short run
 FROZEN, THAWED = 1 / 30, 1 / 10  # shares of the first rate: one that teaches nothing, one that does
 
 
@@ -15,6 +16,15 @@ def default_lr(optimizer: str, words: int) -> float:
     if optimizer == "adam" and words >= MANY_WORDS:
         return RATE_OF_MANY
     return DEFAULT_LR[optimizer]
+
+
+def average_share(rate: float, t: int) -> float:
+    """Return by what share of its way to the weights an average of them goes after t steps.
+
+    rate: after many. At first it is more, so that the average forgets where the network began, and
+    a power of two that changes seldom: a step that is captured in a graph has it as a constant.
+    """
+    return max(rate, 0.5 ** ((t // RECENT + 1).bit_length() - 1))
 
 
 @dataclass

@@ -5,6 +5,7 @@ import math
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.config import Gradients, Parameters
+from lstm_music.network.learning_rate import average_share
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.reference.maths import Adam
@@ -12,7 +13,6 @@ from lstm_music.ops.workspace import zeros_as
 
 OPTIMIZERS = ("adam", "rmsprop", "sgd")
 
-RECENT = 9  # an average forgets all but about the last of so many parts of a short run
 CLIP_EPS = 1e-6  # as torch.nn.utils.clip_grad_norm_
 
 
@@ -96,9 +96,8 @@ class Optimizer:
 class Averages:
     """An exponential moving average of a model's parameters (Polyak & Juditsky 1992).
 
-    decay: the share of itself that the average keeps at each step, less at first, so that it
-    forgets where the network began. means: by parameter's name; model: the same network with the
-    averages for parameters.
+    decay: the share of itself that the average keeps at each step, less at first. means: by
+    parameter's name; model: the same network with the averages for parameters.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -106,16 +105,8 @@ class Averages:
         self.model = model.with_parameters({k: p.copy() for k, p in model.parameters.items()})
         self.means: Parameters = self.model.parameters
 
-    def share(self, t: int) -> float:
-        """Return the share of its way to the parameters that an average goes after t steps.
-
-        Of a power of two of steps that grows with t, until it is the decay's: a step captured in a
-        graph has it as a constant.
-        """
-        return max(self.rate, 0.5 ** ((t // RECENT + 1).bit_length() - 1))
-
     def update(self, t: int) -> None:
         """Move the averages towards the parameters as they are after t steps."""
-        share = self.share(t)
+        share = average_share(self.rate, t)
         for name, p in self._model.parameters.items():
             self._model.ops.average_step(p, self.means[name], share)

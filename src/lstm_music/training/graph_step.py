@@ -14,6 +14,7 @@ import numpy as np
 from lstm_music.arrays import Array, Batch
 from lstm_music.errors import UserError
 from lstm_music.network.config import Gradients, State
+from lstm_music.network.learning_rate import average_share
 from lstm_music.network.model import Model
 from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops.cuda.capture import captured
@@ -102,11 +103,6 @@ class InputBuffers:
         self.copied[self.turn].record(stream)
 
 
-def never(t: int) -> float:
-    """Return by what share no averages move after t steps."""
-    return 0.0
-
-
 def kind_of(a: Array) -> np.dtype[Any]:
     """Return the type that the kernels read of notes, which are bytes, or of ids."""
     return np.dtype(np.uint8 if a.dtype == np.uint8 else np.int32)
@@ -149,7 +145,7 @@ class GraphStep:
         self.ops: CupyOps = model.ops
         self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
         self.means = averages.means if averages else {}
-        self.share_of = averages.share if averages else never
+        self.rate = averages.rate if averages else 1.0
         self.share = 0.0  # by which the captured graphs move the averages
         xp = self.xp = self.ops.xp
         # Work in the default stream (validation, say) waits for this one, and the reverse.
@@ -174,7 +170,7 @@ class GraphStep:
         """As Step.run: returns before the step is done."""
         shape = (batch.x.shape[0], batch.x.shape[1])
         with self.stream:
-            self._move_averages_by(self.share_of(self.optimizer.t + 1))
+            self._move_averages_by(average_share(self.rate, self.optimizer.t + 1))
             if shape not in self._graphs:
                 self._graphs[shape] = self._capture(batch)
             captured = self._graphs[shape]

@@ -110,10 +110,6 @@ class Trainer:
                 raise Interrupted(self._asked)
         return reason
 
-    def begin(self) -> None:
-        """Judge and keep the model as it is, before the first step: one that knows something."""
-        self._end_period()
-
     def _agree(self) -> None:
         """Learn from the others what time it is and whether to stop: all are to do the same."""
         self._now, self._asked = self.ranks.agree(time.monotonic(), self._wish.number)
@@ -146,7 +142,7 @@ class Trainer:
         at.window += 1
         ended = at.window == len(batches) or at.window % VALIDATE_STEPS == 0
         if ended:
-            self._end_period()
+            self.end_period()
         self._report(loss, len(batches), ended)
         self._agree()
         self._save_if_due()
@@ -198,7 +194,7 @@ class Trainer:
 
     # Between steps ----------------------------------------------------------------------------
 
-    def _end_period(self) -> None:
+    def end_period(self) -> None:
         """Validate, anneal, record, and keep the model if it is the best yet.
 
         A best one that the disk refused is none: the next that is better than the one kept is.
