@@ -267,6 +267,38 @@ def test_new_limits_replace_the_old(train_small, ok):
     assert "stopped by --max-minutes 0.001" in ok("train", "--resume", "--max-minutes", 0.001)[-4]
 
 
+def test_by_default_the_rate_stays_and_weights_are_averaged(ok, folder):
+    how = ("--hidden", 4, "--embedding", 4, "--batch", 3, "--seq", 5, "--lr", 1e-9)
+    ok("train", "music", "--epochs", 6, "--run", "a", "--quiet", *how)
+    assert {row["learning_rate"] for row in metrics(folder / "runs" / "a")} == {"1e-09"}
+    training = json.loads((folder / "runs" / "a" / "config.json").read_text())["training"]
+    assert (training["anneal_factor"], training["average"]) == (1, 0.998)
+
+
+def test_a_frozen_run_with_a_new_limit_gets_a_rate_to_learn_with(train_small, ok, folder):
+    """One that goes on to the limit that it has is the run that it was."""
+    how = (
+        "--lr",
+        1e-9,
+        "--anneal-factor",
+        0.01,
+        "--anneal-patience",
+        1,
+    )  # next to nothing is learnt
+    train_small("--epochs", 4, "--run", "a", "--quiet", *how)
+    rates = [row["learning_rate"] for row in metrics(folder / "runs" / "a")]
+    assert rates[-1] == "1e-13"
+    assert "learning rate" not in ok("train", "--resume", "--run", "a")[0]
+    lines = ok("train", "--resume", "--run", "a", "--epochs", 6)
+    assert lines[0] == (
+        "the learning rate had fallen to 1e-15: from here on it is 1e-10, a tenth of --lr"
+    )
+    assert lines[1].startswith("resumed at step 72 ")
+    assert "learning rate" not in ok("train", "--resume", "--run", "a", "--epochs", 7)[0]
+    rates = [row["learning_rate"] for row in metrics(folder / "runs" / "a")]
+    assert rates[-6:] == ["1e-10"] * 6
+
+
 def test_after_early_stopping_the_way_on_is_said(train_small, ok):
     stop = ("--early-stop", 1, "--lr", 2)
     lines = train_small("--run", "a", *stop)

@@ -20,7 +20,7 @@ STEPS = 75 * KILLS
 TRAIN = [sys.executable, "-m", "lstm_music.cli.train"]
 SHAPE = (
     "--hidden 16 --embedding 8 --batch 4 --seq 16 --average 0.9 --early-stop 0 --lr 0.01 "
-    "--anneal-patience 1 --checkpoint-minutes 0.0005"
+    "--anneal-factor 0.5 --anneal-patience 1 --checkpoint-minutes 0.0005"
 )
 
 

@@ -45,6 +45,7 @@ SMALL = tuple(  # every option whose default may change
         ("--tracks", "flatten"), ("--hidden", "8"), ("--embedding", "8"), ("--layers", "2"),
         ("--dropout", "0.3"), ("--batch", "3"), ("--seq", "5"), ("--optimizer", "adam"),
         ("--lr", "0.003"), ("--clip", "5"), ("--anneal-factor", "0.5"), ("--anneal-patience", "2"),
+        ("--average", "0"),
     )
     for word in option
 )  # fmt: skip

@@ -10,9 +10,16 @@ from hypothesis import strategies as st
 from lstm_music.arrays import RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config
-from lstm_music.network.learning_rate import DEFAULT_LR, MANY_WORDS, Annealing, default_lr
+from lstm_music.network.learning_rate import (
+    DEFAULT_LR,
+    MANY_WORDS,
+    Annealing,
+    average_share,
+    default_lr,
+)
 from lstm_music.network.model import Model
 from lstm_music.network.optim import OPTIMIZERS, Averages, Optimizer, clip_scale, global_norm
+from lstm_music.ops import NumpyOps
 from lstm_music.ops.reference.maths import Adam
 
 V, E = 7, 3
@@ -265,18 +272,21 @@ def test_a_limit_of_zero_is_no_limit():
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.25, 0.99])
-def test_averages_follow_the_parameters(any_ops, decay):
+@pytest.mark.parametrize("first", [1, 17, 5000])
+def test_averages_follow_the_parameters(any_ops, decay, first):
+    """By more at first: each ninth of the steps forgets what was before."""
     ops = any_ops
     model = Model(Config(vocabulary=4, embedding=2, hidden=3, layers=1), ops)
     averages = Averages(model, decay)
     expected = {name: ops.to_numpy(p).astype("float64") for name, p in model.parameters.items()}
     rng = np.random.default_rng(0)
-    for _ in range(5):
+    for t in range(first, first + 5):
         for p in model.parameters.values():
             p += ops.asarray(rng.normal(size=p.shape))
-        averages.update()
+        averages.update(t)
+        share = max(1 - decay, 2.0 ** -math.floor(math.log2(1 + t // 9)))
         for name, p in model.parameters.items():
-            expected[name] = decay * expected[name] + (1 - decay) * ops.to_numpy(p)
+            expected[name] = (1 - share) * expected[name] + share * ops.to_numpy(p)
     assert averages.means.keys() == expected.keys()
     tolerance = 1e-12 if ops.dtype == np.float64 else 1e-5
     for name, mean in expected.items():
@@ -286,11 +296,28 @@ def test_averages_follow_the_parameters(any_ops, decay):
         assert averages.model.parameters[name] is found  # the model of the averages moves along
 
 
+def test_an_average_is_of_the_last_part_of_a_short_run_and_then_of_its_decay():
+    """Of a parameter that rises by 1 a step, it is so many steps behind."""
+    model = Model(Config(vocabulary=4, embedding=2, hidden=3, layers=1), NumpyOps("float64"))
+    averages, b = Averages(model, 0.998), model.parameters["lstm.0.b"]
+    behind, shares = {}, []
+    for t in range(1, 20_001):
+        b[...] = t
+        averages.update(t)
+        behind[t] = t - averages.means["lstm.0.b"][0]
+        shares.append(average_share(averages.rate, t))
+    for t in (100, 1000, 3000):
+        assert t / 20 < behind[t] < t / 8
+    assert behind[20_000] == pytest.approx(499, abs=1)
+    assert shares == sorted(shares, reverse=True) and shares[0] == 1 and shares[-1] == 1 - 0.998
+    assert len(set(shares)) == 10  # as often a step is captured anew
+
+
 def test_averages_begin_as_the_parameters_and_are_arrays_of_their_own(ops):
     model = Model(Config(vocabulary=4, embedding=2, hidden=3, layers=1), ops)
     averages = Averages(model, 0.9)
     before = {name: ops.to_numpy(p).copy() for name, p in model.parameters.items()}
-    averages.update()
+    averages.update(1)
     for p in model.parameters.values():
         p += 1
     for name, p in before.items():
@@ -336,6 +363,17 @@ def test_patience_is_a_number_of_epochs():
 
 def test_a_factor_of_1_never_lowers():
     assert rates(Annealing(1.0, factor=1.0, patience=1), [5] * 9) == [1.0] * 9
+
+
+def test_a_rate_that_fell_to_next_to_nothing_is_thawed_for_good():
+    annealing = Annealing(1.0, factor=0.5, patience=1)
+    found = rates(annealing, [3.0] * 6)
+    assert found[-1] == 1 / 32 and annealing.thaw(1.0)
+    assert annealing.lr == 0.1
+    assert rates(Annealing.from_json(annealing.to_json()), [3.0] * 6) == [0.1] * 6
+    still = Annealing(1.0, factor=0.5, patience=1)
+    rates(still, [3.0] * 5)
+    assert still.lr == 1 / 16 and not still.thaw(1.0) and still.lr == 1 / 16 and still.factor == 0.5
 
 
 @given(st.lists(st.floats(0.1, 10), max_size=12), st.integers(0, 12))

@@ -7,6 +7,7 @@ from host_cuda.host_cupy import RECORDER, HostCupy, idle
 from small import random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch
+from lstm_music.network import learning_rate
 from lstm_music.network.config import HEADS, Config
 from lstm_music.network.model import Model
 from lstm_music.network.optim import Averages, Optimizer, clip_scale, global_norm
@@ -46,7 +47,7 @@ def plain_steps(config, given, clip, rates, seed, decay=0.0):
         loss, grads, state = model.loss_and_grads(batch._replace(keep=keep), state, seed, step)
         norm = global_norm(ops, grads)
         optimizer.step(model.parameters, grads, lr, clip_scale(norm, clip))
-        averages.update()
+        averages.update(optimizer.t)
         found.append((loss, norm))
     return found, model, optimizer, averages.means, state
 
@@ -88,6 +89,25 @@ def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay, copy):
         np.testing.assert_allclose(found, p, rtol=1e-7, atol=1e-12, err_msg=name)
     np.testing.assert_allclose(model.ops.to_numpy(step.state.h), state.h, rtol=1e-7, atol=1e-9)
     assert optimizer.t == slots.t
+
+
+def test_a_graph_is_captured_anew_where_averages_move_by_another_share(monkeypatch):
+    """Steps of one graph read that share as a constant."""
+    monkeypatch.setattr(learning_rate, "RECENT", 2)
+    config = Config(11, embedding=6, hidden=7, dropout=0.3)
+    given = list(batches(np.random.default_rng(0), 11, 7))
+    _, _, _, means, _ = plain_steps(config, given, 0.5, [1e-2] * 7, 3)
+    model, optimizer = graph_model(config)
+    averages = Averages(model, 1 - RATE)
+    step, shares = step_of(model, optimizer, 0.5, 3, averages), []
+    for batch in given:
+        step.run(batch, 1e-2)
+        shares.append(step.share)
+    step.read()
+    assert shares == pytest.approx([1, 0.5, 0.5, 0.5, 0.5, RATE, RATE])
+    for name, mean in means.items():
+        found = model.ops.to_numpy(averages.means[name])
+        np.testing.assert_allclose(found, mean, rtol=1e-7, atol=1e-9, err_msg=name)
 
 
 def test_bf16_learns_as_float64_does_with_logits_nowhere():

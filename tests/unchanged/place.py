@@ -212,14 +212,16 @@ def trained(words):
 
 
 def older(line):
-    """Options of a network without a copy gate, and of messages, where they ask for nothing else.
+    """Options of what most commands are older than, where they ask for nothing else.
 
-    Most are older than that gate, and than what is chosen of written music.
+    Those are a copy gate, averages in place of annealing, but for `bin/train bach`, and messages.
     """
     asks = ("--representation", "--tracks", "--head", "--min-count")
-    named = any(option in line for option in asks) or line.startswith("bach")
-    line = line if named else f"{line} --representation message"
-    return line if "--copy" in line else f"{line} --no-copy"
+    first, *others = line.split()
+    named = first == "bach" or any(option in line for option in asks)
+    words = [] if first == "bach" else ["--anneal-factor", "0.5", "--average", "0"]
+    words += others if named else [*others, "--representation", "message"]
+    return " ".join([first, *words, *([] if "--copy" in line else ["--no-copy"])])
 
 
 def bytes_of(item):

@@ -22,8 +22,10 @@ from lstm_music.cli.common import (
     warn_of_namesake,
     workers_from,
 )
+from lstm_music.cli.learning_on import Origin, began, open_origin, parameters_from
 from lstm_music.cli.sample import main as sample
 from lstm_music.cli.train_options import (
+    LIMITS,
     READING,
     asked_for,
     flag_of,
@@ -63,13 +65,15 @@ def main(argv: Sequence[str]) -> int:
     check_ranks(args, ranks)
     args.quiet = args.quiet or not ranks.leads
     limit_threads(args.threads or ranks.threads, args.backend)
-    choose = resumed_options if args.resume else new_options
-    folder, options = ranks.from_first(lambda: choose(args))
+    origin = ranks.from_first(lambda: open_origin(args.origin, args.resume))
+    folder, options = ranks.from_first(
+        lambda: resumed_options(args) if args.resume else new_options(args, origin)
+    )
     # Before anything is read: the one who has the lock goes on writing.
     with RunHome(warn) as home:
         if args.resume and ranks.leads:
             home.enter(folder)
-        status = train(args, folder, options, started, ranks, home)
+        status = train(args, folder, options, started, ranks, home, origin)
     ranks.leave()
     return status
 
@@ -81,8 +85,12 @@ def train(
     started: float,
     ranks: Alone,
     home: RunHome,
+    origin: Origin | None = None,
 ) -> int:
-    """Train by the options, in a folder that home keeps; return the exit status."""
+    """Train by the options, in a folder that home keeps; return the exit status.
+
+    origin: the model that a new run begins with.
+    """
     ops = ops_of(args)
     ranks.connect(ops)
     corpus = ranks.first_alone(
@@ -100,18 +108,19 @@ def train(
     screen = Screen(args.quiet)
     told = warn if ranks.leads else silent
     lines = [] if args.quiet else opening(corpus, options, args)
-    trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks)
+    trainer = trainer_of(options, corpus, ops, folder, screen.show, told, started, ranks, origin)
     described = description(trainer, options)
     home.make = lambda run: new_run(run, *described, again=True)
     trainer.files.home = home if ranks.leads else None
+    trainer.files.origin = options["origin"]
     if args.resume:
-        trainer.resume()
+        go_on_with(trainer, options, args)
     else:
         made = ranks.from_first(lambda: new_run(folder, *described, again=not args.run))
         trainer.files.run = made
         if ranks.leads:
             home.enter(made)
-    return to_the_end(trainer, screen, args, lines)
+    return to_the_end(trainer, screen, args, origin, lines)
 
 
 def opening(corpus: Corpus, options: dict[str, Any], args: argparse.Namespace) -> list[str]:
@@ -121,9 +130,29 @@ def opening(corpus: Corpus, options: dict[str, Any], args: argparse.Namespace) -
         options["corpus"], data and Path(data), reading, workers=workers_from(args)
     )
     lines = told_of(survey, reading, corpus)
-    if survey is None or args.resume or asked_for(args) is not None:
+    chosen = args.resume or options["origin"] or asked_for(args) is not None
+    if survey is None or chosen:
         return lines
     return [f"{how_played(survey)}; read as {reading.representation}s", *lines]
+
+
+def go_on_with(trainer: Trainer, options: dict[str, Any], args: argparse.Namespace) -> None:
+    """Take up a run where it stands; given new limits, with a rate that there is left to learn at.
+
+    Raises UserError for a run that was to begin with a model, and didn't come to that.
+    """
+    trainer.resume()
+    if options["origin"] and trainer.files.last is None:
+        name = typeable(options["origin"]["name"])
+        raise UserError(f"the run '{trainer.run}' never began: train a new one with --from {name}")
+    annealing, new = trainer.annealing, any(getattr(args, name) is not None for name in LIMITS)
+    fallen = annealing.lr
+    if new and annealing.thaw(trainer.settings.lr):
+        say(
+            args.quiet,
+            f"the learning rate had fallen to {fallen:.2g}: from here on it is {annealing.lr:.2g}, "
+            "a tenth of --lr",
+        )
 
 
 def reading_of(options: dict[str, Any]) -> Reading:
@@ -140,15 +169,23 @@ def trainer_of(
     told: Callable[[str], None],
     started: float,
     ranks: Alone = ALONE,
+    origin: Origin | None = None,
 ) -> Trainer:
-    """Return the trainer of a run's options, whose head and learning rate suit the corpus."""
+    """Return the trainer of a run's options, whose head and learning rate suit the corpus.
+
+    origin: the model that a new run begins with.
+    """
     words = len(corpus.vocabulary)
     options["head"] = options["head"] or suiting_head(options["representation"], words)
     options["lr"] = options["lr"] or default_lr(options["optimizer"], words)
     settings = Settings(**{f.name: options[f.name] for f in fields(Settings)})
     parts = word_parts(corpus.vocabulary) if options["head"] == "factored" else None
     copy = corpus.recall.candidates if options["copy"] else 0
-    model = Model(config_of(options, words, parts, copy), ops, settings.seed, words=parts)
+    config, parameters = config_of(options, words, parts, copy), None
+    if origin is not None:
+        found = parameters_from(origin, config, corpus.vocabulary, settings.seed)
+        parameters = {name: ops.asarray(value) for name, value in found.items()}
+    model = Model(config, ops, settings.seed, parameters, parts)
     return Trainer(corpus, model, settings, folder, show, told, started, ranks)
 
 
@@ -156,7 +193,7 @@ def description(
     trainer: Trainer, options: dict[str, Any]
 ) -> tuple[Config, Corpus, Settings, dict[str, Any], dict[str, Any]]:
     """Return what describes a new run, as run_folder.new_run takes it."""
-    source = {name: options[name] for name in ("corpus", "data")}
+    source: dict[str, Any] = {name: options[name] for name in ("corpus", "data", "origin")}
     reading = asdict(reading_of(options))
     return trainer.model.config, trainer.corpus, trainer.settings, source, reading
 
@@ -198,15 +235,21 @@ def ops_of(args: argparse.Namespace) -> NumpyOps:
 
 
 def to_the_end(
-    trainer: Trainer, screen: "Screen", args: argparse.Namespace, lines: Sequence[str]
+    trainer: Trainer,
+    screen: "Screen",
+    args: argparse.Namespace,
+    origin: Origin | None = None,
+    lines: Sequence[str] = (),
 ) -> int:
     """Run a trainer to its end, write a sample, and return the exit status; lines: said first."""
     at, ranks = trainer.progress, trainer.ranks
     if not args.quiet:
         warn_of_skipped(trainer.corpus, trainer.run)
-    say(args.quiet, "\n".join([*lines, describe(trainer)]))
+    say(args.quiet, "\n".join([*lines, describe(trainer, origin)]))
     try:
         with screen:
+            if origin is not None:
+                trainer.end_period()  # which judges and keeps what it begins with
             reason = trainer.train()
     except Interrupted as stopped:
         again = go_on(trainer.run, limits_of(trainer.settings))
@@ -248,8 +291,8 @@ def out_of_memory(trainer: Trainer) -> UserError:
 # What is printed --------------------------------------------------------------------------------
 
 
-def describe(trainer: Trainer) -> str:
-    """Return the line that opens a run."""
+def describe(trainer: Trainer, origin: Origin | None = None) -> str:
+    """Return the line that opens a run; origin: the model that a new one begins with."""
     corpus, model, step = trainer.corpus, trainer.model, trainer.progress.step
     size = sum(p.size for p in model.parameters.values())
     lengths = corpus.lengths
@@ -259,8 +302,9 @@ def describe(trainer: Trainer) -> str:
     valid = sum(lengths[p] for p in corpus.splits["valid"])
     part = f"; validates on {trainer.validated:,} of {valid:,}" if trainer.validated < valid else ""
     ranks = "" if trainer.ranks.alone else f"; {trainer.ranks.size} ranks"
+    start = f" {began(origin, corpus.vocabulary)}" if origin is not None else ""
     return (
-        f"{opening} {trainer.run}: {len(corpus.splits['train']):,} pieces, "
+        f"{opening} {trainer.run}{start}: {len(corpus.splits['train']):,} pieces, "
         f"{f'{steps:,} frames' if model.config.reads_notes else tokens}{part}; "
         f"{size:,} parameters; {model.ops.name} backend{ranks}"
     )

@@ -16,6 +16,7 @@ from lstm_music.cli.common import (
     whole,
     workers_from,
 )
+from lstm_music.cli.learning_on import Origin, inherited
 from lstm_music.corpus.load import WRITTEN, Reading, Representation, suiting, survey_corpus
 from lstm_music.corpus.sources import NAMED
 from lstm_music.errors import UserError
@@ -43,6 +44,8 @@ DEFAULTS: dict[str, Any] = {
     "copy": True,
     **asdict(Settings()),
     "lr": None,  # what suits the optimizer and the vocabulary
+    "anneal_factor": 1,  # averages serve for it, and leave a rate to learn with
+    "average": 0.998,
 }
 BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's ways
     "hidden": 192,
@@ -50,8 +53,6 @@ BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's 
     "batch": 16,
     "seq": 64,
     "lr": 0.003,
-    "anneal_factor": 1,
-    "average": 0.998,
     "common_key": "A",
     "early_stop": 20,
 }
@@ -70,14 +71,17 @@ EXAMPLES = """examples:
   bin/train bach --tracks flatten         MIDI messages, voices end to end, as in the paper
   bin/train ~/my-midi --max-minutes 60    your own music
   bin/train --resume --max-minutes 30     go on with the newest run
+  bin/train ~/my-hymns --from bach        begin with the bundled model, or with a run
 
 The defaults of `bin/train bach`, unless options ask for another representation, are
 {bachs}.
 """
 
 
-def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the full options of a new run.
+def new_options(
+    args: argparse.Namespace, origin: Origin | None = None
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the full options of a new run; origin: the model that it begins with.
 
     A folder that isn't named by --run may be taken when it's made: `new_run` finds another name.
     """
@@ -85,8 +89,12 @@ def new_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
         raise UserError("say what to train on: bin/train bach, or a folder of MIDI files")
     folder = new_folder(args)
     given = {name: getattr(args, name) for name in DEFAULTS}
-    given["representation"] = representation_of(args)
-    options = {**usual_options(args.corpus, given), **source_of(args)}
+    if origin is not None:
+        usual = DEFAULTS | inherited(origin, given)
+    else:
+        given["representation"] = representation_of(args)
+        usual = usual_options(args.corpus, given)
+    options = {**usual, **source_of(args), "origin": origin.to_json() if origin else None}
     options |= {name: value for name, value in given.items() if value is not None}
     check_head(options)
     if all(options[name] is None for name in LIMITS):
@@ -271,7 +279,7 @@ def add_training_options(parser: Parser) -> None:
     add(
         parser,
         "--anneal-factor X",
-        "multiplies the learning rate when training stalls",
+        "multiplies the learning rate when training stalls, 0.5 for the paper's annealing",
         type=number(0, 1, above=True),
     )
     add(parser, "--anneal-patience N", "slow epochs in a row that count as stalling", type=whole(1))
@@ -279,7 +287,8 @@ def add_training_options(parser: Parser) -> None:
     add(
         parser,
         "--average X",
-        "keep moving averages of the weights, of which a share X stays at each step, and use them",
+        "keep moving averages of the weights and use them; a share X of them stays at each step, "
+        "less at first; 0 for none",
         type=number(0, 0.99999),
     )
     add(
@@ -317,6 +326,13 @@ def add_run_options(parser: Parser) -> None:
         "the run's folder; a bare name is in runs/ (default: corpus and time)",
     )
     add(parser, "--resume", "go on with --run, or with the newest run", action="store_true")
+    add(
+        parser,
+        "--from RUN|CHECKPOINT",
+        "begin a new run with what a trained model knows, one of yours or bach, jsb or muse; what "
+        "isn't given is as it was trained",
+        dest="origin",
+    )
     add(parser, "--checkpoint-minutes X", "minutes between checkpoints", type=number(0, above=True))
     add(parser, "--keep N", "checkpoints kept besides the best", type=whole(1))
     add(

@@ -1,4 +1,4 @@
-"""The learning rate: what it is by default, and how it falls when training slows."""
+"""The learning rate: what it is by default, how it falls when training slows; averages' own."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,6 +7,8 @@ from typing import Any
 DEFAULT_LR = {"adam": 5e-3, "rmsprop": 2e-3, "sgd": 1.0}
 MANY_WORDS = 10_000  # from which Adam's default rate would throw a softmax about
 RATE_OF_MANY = 1e-3  # then
+RECENT = 9  # an average forgets all but about the last of so many parts of a short run
+FROZEN, THAWED = 1 / 30, 1 / 10  # shares of the first rate: one that teaches nothing, one that does
 
 
 def default_lr(optimizer: str, words: int) -> float:
@@ -14,6 +16,15 @@ def default_lr(optimizer: str, words: int) -> float:
     if optimizer == "adam" and words >= MANY_WORDS:
         return RATE_OF_MANY
     return DEFAULT_LR[optimizer]
+
+
+def average_share(rate: float, t: int) -> float:
+    """Return by what share of its way to the weights an average of them goes after t steps.
+
+    rate: after many. At first it is more, so that the average forgets where the network began, and
+    a power of two that changes seldom: a step that is captured in a graph has it as a constant.
+    """
+    return max(rate, 0.5 ** ((t // RECENT + 1).bit_length() - 1))
 
 
 @dataclass
@@ -40,6 +51,16 @@ class Annealing:
             return False
         self.lr *= self.factor
         self.stalled = 0
+        return True
+
+    def thaw(self, first: float) -> bool:
+        """Give a rate that has fallen to next to nothing a tenth of the first one, for good.
+
+        For a run that gets more time than it was annealed for. Returns whether there was need.
+        """
+        if self.lr >= first * FROZEN:
+            return False
+        self.lr, self.factor, self.stalled = first * THAWED, 1.0, 0
         return True
 
     def to_json(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import math
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.errors import UserError
 from lstm_music.network.config import Gradients, Parameters
+from lstm_music.network.learning_rate import average_share
 from lstm_music.network.model import Model
 from lstm_music.ops import NumpyOps
 from lstm_music.ops.reference.maths import Adam
@@ -95,8 +96,8 @@ class Optimizer:
 class Averages:
     """An exponential moving average of a model's parameters (Polyak & Juditsky 1992).
 
-    decay: the share of itself that the average keeps at each step. means: by parameter's name;
-    model: the same network with the averages for parameters.
+    decay: the share of itself that the average keeps at each step, less at first. means: by
+    parameter's name; model: the same network with the averages for parameters.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -104,7 +105,8 @@ class Averages:
         self.model = model.with_parameters({k: p.copy() for k, p in model.parameters.items()})
         self.means: Parameters = self.model.parameters
 
-    def update(self) -> None:
-        """Move the averages towards the parameters as they are now."""
+    def update(self, t: int) -> None:
+        """Move the averages towards the parameters as they are after t steps."""
+        share = average_share(self.rate, t)
         for name, p in self._model.parameters.items():
-            self._model.ops.average_step(p, self.means[name], self.rate)
+            self._model.ops.average_step(p, self.means[name], share)

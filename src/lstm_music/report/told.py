@@ -117,7 +117,7 @@ def settings_of(run: RunReport) -> dict[str, str]:
     config, meta = run.checkpoint.config, run.checkpoint.meta
     progress = meta["progress"]
     tokenizer = {key: value for key, value in meta["tokenizer"].items() if key != "name"}
-    best = progress["best"]
+    best, origin = progress["best"], meta.get("origin")
     found: dict[str, Any] = {
         "corpus": corpus_name(run),
         "representation": meta["tokenizer"]["name"],
@@ -125,6 +125,7 @@ def settings_of(run: RunReport) -> dict[str, str]:
         "vocabulary": config.vocabulary,
         "parameters": parameters(run),
         **{key: value for key, value in config.to_json().items() if key != "vocabulary"},
+        "began with": origin and f"{Path(origin['name']).name}, step {origin['step']:,}",
         "steps": meta["step"],
         "epochs finished": progress["epoch"],
         "tokens or frames read": progress["tokens"],

@@ -19,7 +19,7 @@ from lstm_music.errors import UserError
 from lstm_music.files import beside, move_new
 from lstm_music.network.config import Config
 from lstm_music.runs.checkpoint import CHECKPOINTS, checkpoints_of, write_synced
-from lstm_music.runs.meta import SETTINGS_RANGES, SHAPE_RANGES
+from lstm_music.runs.meta import SETTINGS_RANGES, SHAPE_RANGES, check_origin
 from lstm_music.runs.settings import Progress, Settings
 from lstm_music.untrusted import (
     dictionary,
@@ -168,6 +168,7 @@ def described_options(run: Path) -> dict[str, Any]:
             "copy": config.copy > 0,
             "corpus": path_text(source["corpus"], "corpus"),
             "data": None if data is None else path_text(data, "data"),
+            "origin": check_origin(source.get("origin")),
         }
     except (FileNotFoundError, NotADirectoryError) as error:
         raise no_run(run) from error

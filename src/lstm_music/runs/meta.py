@@ -72,12 +72,21 @@ def check_meta(meta: dict[str, Any]) -> tuple[Config, Vocabulary]:
     else:
         check_rolls(tokenizer, vocabulary)
     check_primers(meta["primers"], name, config)
+    check_origin(meta.get("origin"))
     whole_number(meta["step"], "step", 0, COUNT)
     for file, digest in dictionary(meta["sha256"], "sha256").items():
         text(digest, f"sha256.{file[:40]}")
     if "settings" in meta:
         check_training(meta)
     return config, vocabulary
+
+
+def check_origin(origin: Any) -> dict[str, Any] | None:
+    """Return the name and step of the model that a run began with, if it began with one."""
+    if origin is not None:
+        path_text(dictionary(origin, "origin")["name"], "origin.name")
+        whole_number(origin["step"], "origin.step", 0, COUNT)
+    return origin  # type: ignore[no-any-return]
 
 
 def check_habits(corpus: dict[str, Any]) -> None:

@@ -11,7 +11,11 @@ KEEP_LAST = 2  # checkpoints kept besides the best
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train; a limit of None is no limit. Defaults are those of `bin/train`."""
+    """How to train; a limit of None is no limit.
+
+    Defaults are what older versions did that had no such option. Those of `bin/train` are
+    `cli/train_options.py`'s.
+    """
 
     batch: int = 50
     seq: int = 50

@@ -14,6 +14,7 @@ import numpy as np
 from lstm_music.arrays import Array, Batch
 from lstm_music.errors import UserError
 from lstm_music.network.config import Gradients, State
+from lstm_music.network.learning_rate import average_share
 from lstm_music.network.model import Model
 from lstm_music.network.optim import Averages, Optimizer
 from lstm_music.ops.cuda.capture import captured
@@ -144,7 +145,8 @@ class GraphStep:
         self.ops: CupyOps = model.ops
         self.model, self.optimizer, self.clip, self.seed = model, optimizer, clip, seed
         self.means = averages.means if averages else {}
-        self.rate = averages.rate if averages else 0.0
+        self.rate = averages.rate if averages else 1.0
+        self.share = 0.0  # by which the captured graphs move the averages
         xp = self.xp = self.ops.xp
         # Work in the default stream (validation, say) waits for this one, and the reverse.
         self.stream = xp.cuda.Stream(non_blocking=False)
@@ -168,6 +170,7 @@ class GraphStep:
         """As Step.run: returns before the step is done."""
         shape = (batch.x.shape[0], batch.x.shape[1])
         with self.stream:
+            self._move_averages_by(average_share(self.rate, self.optimizer.t + 1))
             if shape not in self._graphs:
                 self._graphs[shape] = self._capture(batch)
             captured = self._graphs[shape]
@@ -197,6 +200,13 @@ class GraphStep:
         return sum(int(one.pool.total_bytes()) for one in self._graphs.values())
 
     # Capturing --------------------------------------------------------------------------------
+
+    def _move_averages_by(self, share: float) -> None:
+        """Capture anew where the averages move by another share: some nine times in a run."""
+        if share != self.share:
+            self.stream.synchronize()
+            self._graphs.clear()
+            self.share = share
 
     def _capture(self, batch: Batch) -> Captured:
         """Run the step's maths once, so that everything is compiled and allocated; record it."""
@@ -246,7 +256,7 @@ class GraphStep:
         """Do what a step does, all of it on the device."""
         losses, _ = self._gradients(twin, buffers, slots)
         self.ops.clip_all(table, losses, buffers.inputs, self.results, partial)
-        self.ops.adam_all(table, buffers.inputs, self.results, rate=self.rate)
+        self.ops.adam_all(table, buffers.inputs, self.results, rate=self.share)
 
     def _table(self, grads: Gradients) -> Table:
         optimizer = self.optimizer

@@ -41,8 +41,10 @@ from lstm_music.runs.folder import (
 )
 from lstm_music.runs.home import RunHome
 from lstm_music.runs.meta import check_training
+from lstm_music.runs.opened import typed
 from lstm_music.runs.settings import Progress, Settings
 from lstm_music.training.ranks import Alone
+from lstm_music.untrusted import typeable
 
 T = TypeVar("T")
 
@@ -60,13 +62,15 @@ class RunFiles:
 
     Rank 0 writes, and all know what came of it. keep: checkpoints besides the best. home: holds
     the folder of whoever writes; without it, the folder is taken to stay where it is. last: step
-    and path of the last checkpoint. What the disk refuses is warned of, and training goes on.
+    and path of the last checkpoint. origin: the model that the run began with, as checkpoints name
+    it. What the disk refuses is warned of, and training goes on.
     """
 
     def __init__(self, run: Path, keep: int, warn: Callable[[str], None], ranks: Alone) -> None:
         self.run, self.keep, self.warn, self.ranks = run, keep, warn, ranks
         self.home: RunHome | None = None
         self.last: tuple[int, Path] | None = None
+        self.origin: dict[str, Any] | None = None
 
     def find(self, at: Progress) -> None:
         """Learn where the folder is, before a run goes on. Raises UserError where it's gone."""
@@ -114,7 +118,8 @@ class RunFiles:
 
     def _checkpoint(self, step: int, kept: Kept, best: bool) -> Path:
         sync(self.run / METRICS)  # whose rows the checkpoint counts
-        path = write_checkpoint(self.run, step, *kept)
+        origin = {} if self.origin is None else {"origin": self.origin}
+        path = write_checkpoint(self.run, step, kept.model, kept.train, kept.meta | origin)
         if best:
             point(self.run / CHECKPOINTS, "best", path.name)
         prune(self.run, self.keep)
@@ -232,8 +237,8 @@ def read_back(
     checkpoint, arrays = read_run(run, warn, ("latest",), train=True)
     if checkpoint.meta["corpus"]["key"] != key:
         raise UserError(
-            f"this is not the corpus that '{run}' was begun with, or it has changed: "
-            "train a new run with another --run"
+            f"this is not the corpus that '{run}' was begun with, or it has changed: train a new "
+            f"run on it, which --from {typeable(typed(run))} begins with what this one has learnt"
         )
     if checkpoint.config != model.config:
         raise UserError(

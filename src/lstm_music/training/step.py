@@ -107,7 +107,7 @@ class EagerStep:
     def _update(self, grads: Gradients, lr: float, scale: float) -> None:
         self.optimizer.step(self.model.parameters, grads, lr, scale)
         if self.averages is not None:
-            self.averages.update()
+            self.averages.update(self.optimizer.t)
 
     def read(self) -> Totals:
         """As Step.read."""

@@ -142,7 +142,7 @@ class Trainer:
         at.window += 1
         ended = at.window == len(batches) or at.window % VALIDATE_STEPS == 0
         if ended:
-            self._end_period()
+            self.end_period()
         self._report(loss, len(batches), ended)
         self._agree()
         self._save_if_due()
@@ -194,7 +194,7 @@ class Trainer:
 
     # Between steps ----------------------------------------------------------------------------
 
-    def _end_period(self) -> None:
+    def end_period(self) -> None:
         """Validate, anneal, record, and keep the model if it is the best yet.
 
         A best one that the disk refused is none: the next that is better than the one kept is.
