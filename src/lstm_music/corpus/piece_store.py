@@ -63,7 +63,7 @@ class PieceStore:
     """
 
     def __init__(self, folder: Path, drums: bool) -> None:
-        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}"
+        self.folder = folder / f"pieces-{FORMAT}{'-drums-3' * drums}"
         self.drums = drums
         self._where: dict[str, tuple[Path, int]] = {}
         self._open: OrderedDict[Path, list[Read]] = OrderedDict()

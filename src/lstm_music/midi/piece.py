@@ -56,7 +56,8 @@ def no_phrases() -> Phrases:
 class Part(NamedTuple):
     """Who plays a track. program: 0-127, as General MIDI numbers them.
 
-    name: as its file has it, in Latin-1: a terminal is to see `printable` of it alone.
+    name: as its file has it, in UTF-8 or Latin-1: it may hold any characters, and a terminal and
+    XML are to see `shown` of it alone.
     """
 
     name: str = ""

@@ -109,7 +109,7 @@ class TrackReader:
         elif kind == "marker":
             self.phrases += [now] * (message.text == PHRASE)
         elif kind == "track_name":
-            self.names.setdefault(self.track, message.name[:LONGEST_NAME])
+            self.names.setdefault(self.track, text_of(message.name)[:LONGEST_NAME])
         else:
             self.programs.setdefault((self.track, message.channel), message.program)
 
@@ -162,6 +162,14 @@ class TrackReader:
             with self._body.getbuffer() as view:
                 view[at + 2] = TEXT
         return is_meta
+
+
+def text_of(text: str) -> str:
+    """Return what mido reads as Latin-1 as the UTF-8 that it may be."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return text
 
 
 def sharps_of(key: str) -> int:
