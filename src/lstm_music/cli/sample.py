@@ -19,6 +19,7 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.opening import check_opener, open_file
 from lstm_music.cli.printing import Bar
+from lstm_music.cli.programs import check_programs, programs_of
 from lstm_music.cli.sample_options import UNTRAINED, check_baseline, make_parser
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
@@ -63,10 +64,15 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
         pieces = composer.compose(primers[own], options, bar.show)
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
     unmade: list[str] = []
+    made_of = list(zip(paths, origins[own], primers[own], pieces, strict=True))
+    heard = [
+        without_silence(composer.piece(music, options, path.stem, primer))
+        for path, _, primer, music in made_of
+    ]
+    check_programs([piece for piece, _ in heard], args.program)
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
-        made_of = zip(paths, origins[own], primers[own], pieces, strict=True)
         for n, (path, origin, primer, music) in enumerate(made_of):
-            piece, silent = without_silence(composer.piece(music, options, path.stem, primer))
+            piece, silent = heard[n]
             path = write(midi_of(piece, args), path, new=not names_file(args))
             piece = replace(piece, name=path.stem)
             uncounted = composer.size(primer, options) if options.beyond else 0
@@ -199,7 +205,7 @@ def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     """Return a piece as the content of a MIDI file."""
     content = io.BytesIO()
-    write_midi(piece, content, args.tempo, args.program)
+    write_midi(piece, content, args.tempo, programs_of(piece, args.program))
     return content.getvalue()
 
 

@@ -141,10 +141,11 @@ def add_file_options(parser: Parser) -> None:
     )
     add(
         "--program",
-        type=whole(0, 127),
-        default=0,
-        metavar="N",
-        help="General MIDI instrument: 0 piano, 19 organ",
+        type=program,
+        action="append",
+        metavar="N|PART=N",
+        help="General MIDI instrument, 0 piano, 19 organ, of all parts or of one, by its name or "
+        "number: Soprano=73; may be repeated (default: each part's own, 0 where it has none)",
     )
     add(
         "--restrike",
@@ -171,6 +172,14 @@ def add_file_options(parser: Parser) -> None:
         help="open what the first piece was made into: its sound, pictures, or the MIDI file",
     )
     add("--quiet", action="store_true", help="print nothing but the paths")
+
+
+def program(text: str) -> tuple[str, int]:
+    """Return the part, "" for all, and the instrument that an argument `N` or `PART=N` names."""
+    part, equals, number = text.rpartition("=")
+    if equals and not part.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' names no part: as in Soprano=73, or 73 for all")
+    return part.strip(), whole(0, 127)(number)
 
 
 def check_baseline(args: argparse.Namespace, parser: Parser) -> None:

@@ -1,4 +1,4 @@
-"""Which channel of a MIDI file each track of a piece plays on, where there are more than fifteen."""
+"""Which channel of a MIDI file each track of a piece plays on, of fifteen for any number."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -167,8 +167,8 @@ def write_midi(
     tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127: of all
     tracks (or of each, programs), or None for the piece's own, which are 90, 0 and 80 where it has
     none. Each track has a channel of its own while there are any (see channels_of), and drums,
-    which have no program, alone are on the drum channel. Names are written in UTF-8. Raises ValueError for a number out of its range, OSError where the file can't be
-    written.
+    which have no program, alone are on the drum channel. Names are written in UTF-8. Raises
+    ValueError for a number out of its range, OSError where the file can't be written.
     """
     # A note-on of velocity 0 would be a note-off.
     if velocity is not None and not 1 <= velocity <= 127:

@@ -24,6 +24,7 @@ CHANNEL, VELOCITY, TRACK = 3, 4, 5  # more columns of Rows
 NOTE_OFF, NOTE_ON = range(2)  # the values of KIND
 
 DRUMS = 9  # a channel
+LONGEST_SHOWN = 32  # characters of a part's name
 CHANNELS = tuple(channel for channel in range(16) if channel != DRUMS)
 
 Messages: TypeAlias = npt.NDArray[np.int32]
@@ -56,8 +57,7 @@ def no_phrases() -> Phrases:
 class Part(NamedTuple):
     """Who plays a track. program: 0-127, as General MIDI numbers them.
 
-    name: as its file has it, in UTF-8 or Latin-1: it may hold any characters, and a terminal and
-    XML are to see `shown` of it alone.
+    name: as its file has it; it may hold any characters, of which `part_names` shows some.
     """
 
     name: str = ""
@@ -108,6 +108,20 @@ class Piece:
             rows["part"] = part
             at += len(rows)
         return np.sort(notes, order=("start", "pitch", "part"), kind="stable")
+
+
+def part_names(piece: Piece) -> list[str]:
+    """Return a name for each track, to be shown: in one line, at most so long, or its number."""
+    names = [part.name for part in piece.parts or [Part()] * len(piece.tracks)]
+    lines = ["".join(letter if letter.isprintable() else " " for letter in name) for name in names]
+    shown = [" ".join(line.split()) for line in lines]
+    short = [n if len(n) <= LONGEST_SHOWN else f"{n[: LONGEST_SHOWN - 1]}…" for n in shown]
+    return [name or f"part {number + 1}" for number, name in enumerate(short)]
+
+
+def is_named(piece: Piece) -> bool:
+    """Return whether a piece has several parts, of which any has a name."""
+    return len(piece.tracks) > 1 and any(part.name.strip() for part in piece.parts)
 
 
 # Repair -----------------------------------------------------------------------------------------
