@@ -16,7 +16,7 @@ from lstm_music.cli import opening, sample
 from lstm_music.errors import UserError
 from lstm_music.midi.files import read_midi
 from lstm_music.midi.piece import Part, Piece
-from lstm_music.rendering import audio, score
+from lstm_music.rendering import audio, musicxml, score
 
 FREQUENCY = ("--baseline", "chord-frequency", "--corpus", "music", "--bars", 2)
 needs_score = pytest.mark.skipif(
@@ -214,3 +214,33 @@ def test_programs_that_make_no_sense_are_refused(fails, words, says):
 def test_drums_alone_have_no_part_to_play(fails, choir):
     choir(replace(CHOIR, tracks=CHOIR.tracks[4:], parts=CHOIR.parts[4:], drums=(True,)))
     assert "only drums" in fails("sample", *FREQUENCY, "--program", "Kit=7")
+
+
+@needs_score
+def test_musicxml_stands_beside_the_midi_file(ok, choir, command):
+    from music21 import converter
+
+    choir(CHOIR)
+    words = ("--program", "Alto=41", "--tempo", 66, "--musicxml")
+    lines = ok("sample", *FREQUENCY, *words, "--out", "one.mid")
+    assert lines[1] == "one.musicxml  (MusicXML)"
+    read = converter.parse("one.musicxml")
+    assert [part.partName for part in read.parts] == ["Soprano", "Alto", "Tenor", "Bass", "Kit"]
+    programs = [part.getInstrument().midiProgram for part in read.parts][:4]
+    assert programs == programs_in("one.mid")[:4] == [52, 41, 52, 52]
+    (mark,) = read.recurse().getElementsByClass("MetronomeMark")
+    assert mark.number == 66
+    assert len(read.parts[0].flatten().notes) == 4
+    choir(Piece("silent", []))
+    done = command("sample", *FREQUENCY, "--musicxml", "--out", "two.mid")
+    assert done.status == 0 and not Path("two.musicxml").exists()
+    assert done.err == ["warning: two.mid is silent: there is no score to write"]
+
+
+def test_without_music21_all_else_is_written(command, choir, monkeypatch):
+    monkeypatch.setattr(musicxml, "find_spec", lambda name: None)
+    choir(CHOIR)
+    done = command("sample", *FREQUENCY, "--musicxml", "--png", "--out", "one.mid")
+    assert done.status == 2 and Path("one.png").exists()
+    (line,) = done.err
+    assert line.startswith("error: MusicXML needs music21: ") and line.endswith("install music21")

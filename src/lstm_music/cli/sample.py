@@ -212,12 +212,12 @@ def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
 def companions(
     piece: Piece, path: Path, args: argparse.Namespace, unmade: list[str]
 ) -> list[tuple[Path, str]]:
-    """Write what --wav, --png and --svg ask for beside a MIDI file; return paths and remarks.
+    """Write what --wav, --png, --svg and --musicxml ask for beside a file; return paths, remarks.
 
     unmade: gets why one can't be made; the others, and those of other pieces, still are.
     """
     made = []
-    for kind, make in (("wav", play), ("png", draw), ("svg", engrave)):
+    for kind, make in (("wav", play), ("png", draw), ("svg", engrave), ("musicxml", notate)):
         if getattr(args, kind):
             beside = path.with_suffix(f".{kind}")
             try:
@@ -261,6 +261,22 @@ def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     pages = score.engrave(piece, args.pages)
     write(score.stacked(pages).encode(), path)
     return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
+
+
+def notate(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Write a piece as MusicXML; return a remark, "" where there is nothing to write."""
+    from lstm_music.midi.writing import programs_of as program_of_each
+    from lstm_music.midi.writing import tempo_of
+    from lstm_music.rendering.musicxml import Played, check_available, musicxml
+
+    check_available()
+    if not piece.tracks:
+        warn(f"{path.with_suffix('.mid')} is silent: there is no score to write")
+        return ""
+    programs = program_of_each(piece, programs_of(piece, args.program))
+    played = Played(tempo_of(piece, args.tempo), programs)
+    write(musicxml(piece, played=played).encode(), path)
+    return "MusicXML"
 
 
 def describe(piece: Piece, path: Path, what: str, args: argparse.Namespace) -> str:

@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
   bin/sample --bars 16 --seed 7 --wav --open   sixteen bars, to be heard at once
   bin/sample --png --svg                       a piano roll and a score beside the MIDI file
+  bin/sample --program Soprano=73 --musicxml   a flute sings, and MuseScore opens the notes
   bin/sample --primer mine.mid --out next.mid  continue a piece of your own
   bin/sample --baseline chord-frequency --corpus bach
 """
@@ -164,6 +165,12 @@ def add_file_options(parser: Parser) -> None:
         "--svg",
         action="store_true",
         help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
+    )
+    add(
+        "--musicxml",
+        action="store_true",
+        help="write MusicXML beside each MIDI file, for MuseScore and others (bin/sample installs "
+        "music21)",
     )
     add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
     add(

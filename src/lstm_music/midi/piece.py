@@ -110,11 +110,14 @@ class Piece:
         return np.sort(notes, order=("start", "pitch", "part"), kind="stable")
 
 
+def one_line(name: str) -> str:
+    """Return what can be shown of a name: no controls, which XML too refuses."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+
+
 def part_names(piece: Piece) -> list[str]:
     """Return a name for each track, to be shown: in one line, at most so long, or its number."""
-    names = [part.name for part in piece.parts or [Part()] * len(piece.tracks)]
-    lines = ["".join(letter if letter.isprintable() else " " for letter in name) for name in names]
-    shown = [" ".join(line.split()) for line in lines]
+    shown = [one_line(part.name) for part in piece.parts or [Part()] * len(piece.tracks)]
     short = [n if len(n) <= LONGEST_SHOWN else f"{n[: LONGEST_SHOWN - 1]}…" for n in shown]
     return [name or f"part {number + 1}" for number, name in enumerate(short)]
 
