@@ -35,7 +35,7 @@ def check_programs(pieces: Sequence[Piece], asked: Asked | None) -> None:
     """Raise UserError where a part that is asked for is in none of the pieces that sound."""
     sound = [piece for piece in pieces if piece.tracks]
     for part, program in asked or ():
-        if sound and not any(parts_of(piece, part) for piece in sound):
+        if part and sound and not any(parts_of(piece, part) for piece in sound):
             named = [(n, part_names(piece)[n]) for piece in sound for n in parts_of(piece, "")]
             there = ", ".join(f"{n + 1} {name}" for n, name in sorted({*named}))
             what = f"name one of {there}" if there else "only drums play, which have no program"
