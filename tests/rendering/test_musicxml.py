@@ -128,6 +128,13 @@ def test_names_that_xml_refuses_are_engraved():
     assert labels_of(engraved(musicxml.musicxml(piece)))[0][:2] == ["a b <&>", "part 2"]
 
 
+def test_long_names_have_room_beside_the_staves():
+    name = "Trumpet in D, which is a long name of a part"
+    piece = choir(parts=tuple(Part(f"{n} {name}") for n in range(4)))
+    assert labels_of(engraved(musicxml.musicxml(piece)))[0][0] == "0 Trumpet in D,…"
+    assert read(exported(piece)).parts[0].partName == "0 Trumpet in D, which is a long…"
+
+
 @pytest.mark.parametrize("parts", [13, 30])
 def test_a_system_of_many_parts_is_on_the_page(parts):
     notes = [(480 * n, 480 * n + 480, 60 + n % 7) for n in range(16)]

@@ -115,10 +115,10 @@ def one_line(name: str) -> str:
     return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
 
 
-def part_names(piece: Piece) -> list[str]:
-    """Return a name for each track, to be shown: in one line, at most so long, or its number."""
+def part_names(piece: Piece, most: int = LONGEST_SHOWN) -> list[str]:
+    """Return a name for each track, to be shown: in one line of so many letters, or its number."""
     shown = [one_line(part.name) for part in piece.parts or [Part()] * len(piece.tracks)]
-    short = [n if len(n) <= LONGEST_SHOWN else f"{n[: LONGEST_SHOWN - 1]}…" for n in shown]
+    short = [name if len(name) <= most else f"{name[: most - 1]}…" for name in shown]
     return [name or f"part {number + 1}" for number, name in enumerate(short)]
 
 

@@ -10,6 +10,7 @@ from lstm_music.errors import UserError, pip_install
 from lstm_music.midi.bytes import Tempo
 from lstm_music.midi.channels import Programs
 from lstm_music.midi.piece import (
+    LONGEST_SHOWN,
     TICKS_PER_QUARTER,
     Notes,
     Piece,
@@ -43,6 +44,7 @@ CHOIR = re.compile(r"(soprano|alto|tenor|bass)( ?[0-9]+| i+)?", re.IGNORECASE)
 NUMBER = re.compile(r" ?[0-9]+$| [IVXivx]+$")
 DATE = re.compile(r"\s*<encoding-date>.*?</encoding-date>")  # the same piece gives the same file
 ALL = 2**31  # bars
+LABEL = 16  # letters that verovio has room for beside a system
 
 
 class Played(NamedTuple):
@@ -96,7 +98,7 @@ def musicxml(piece: Piece, most: int = ALL, played: Played | None = None) -> str
             drums[number] = staves[0].notes
         players.append(parts)
     if is_named(piece):
-        name_players(score, players, part_names(piece))
+        name_players(score, players, part_names(piece, LABEL if played is None else LONGEST_SHOWN))
     if played is not None:
         tell_tempo(players[0][0], setting.bars, played.tempo)
     xml = DATE.sub("", str(GeneralObjectExporter(score).parse(), "utf-8"))
