@@ -223,6 +223,7 @@ def test_extras_add_up_whatever_their_order(project: Project) -> None:
     ("name", "words", "extra"),
     [
         ("sample", ["--png", "--svg"], "score"),
+        ("sample", ["--musicxml"], "score"),
         ("figures", [], "score"),
         ("report", ["my-run"], "score"),
         ("reproduce", [], "score"),

@@ -138,7 +138,7 @@ def test_hits_of_no_length_make_a_corpus(kind, ok, fails):
     found = json.loads(Path("x.json").read_text())
     assert found["pieces"] == 6 and found["skipped"] == []
     corpus = load_corpus("music", reading=Reading(drums=True))
-    assert notes_of(corpus.decoded(0).tracks[0])[0].tolist()[:2] == [0, 60]  # a 32nd note
+    assert notes_of(corpus.decoded(0).tracks[0])[0].tolist()[:2] == [0, 120]  # a sixteenth
 
 
 def test_figures_and_clips_of_drums(train, command, ok, folder, monkeypatch):

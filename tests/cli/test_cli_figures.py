@@ -81,7 +81,8 @@ def test_a_midi_file_with_the_velocities_it_has(draw, monkeypatch):
     )
     out, err = draw("piece.mid", "--quiet")
     assert out[0] == "figures/piece.png" and not err
-    ((piece, _, velocities),) = drawn
+    ((piece, _),) = drawn
+    velocities = piece.velocities
     assert Path(out[0]).is_file() and len(piece.tracks) == len(velocities) == len(midi.tracks) - 1
     assert {int(v) for track in velocities for v in track} == {33}
 

@@ -4,16 +4,19 @@ import os
 import subprocess
 import sys
 import wave
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 from matplotlib.image import imread
-from small import COMPUTE
+from small import COMPUTE, track_of
 
-from lstm_music.cli import opening
+from lstm_music.cli import opening, sample
 from lstm_music.errors import UserError
-from lstm_music.rendering import audio, score
+from lstm_music.midi.files import read_midi
+from lstm_music.midi.piece import Part, Piece
+from lstm_music.rendering import audio, musicxml, score
 
 FREQUENCY = ("--baseline", "chord-frequency", "--corpus", "music", "--bars", 2)
 needs_score = pytest.mark.skipif(
@@ -138,3 +141,106 @@ def test_a_plain_sample_loads_nothing_that_draws_or_plays():
         [sys.executable, "-c", code, *words], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+# Parts
+
+CHOIR = Piece(
+    "choir",
+    [track_of([(480 * n, 480 * n + 480, low + n) for n in range(4)]) for low in (72, 64, 57, 45)]
+    + [track_of([(0, 120, 36)])],
+    drums=(False, False, False, False, True),
+    parts=tuple(Part(name, 52) for name in ("Soprano", "Alto", "Tenor", "Bass", "Kit")),
+)
+
+
+@pytest.fixture
+def choir(monkeypatch):
+    """Let what is composed be a choir with drums, or the pieces given in turn."""
+
+    def compose(*pieces):
+        waiting = iter(pieces)
+        monkeypatch.setattr(sample, "without_silence", lambda _: (next(waiting), 0))
+
+    return compose
+
+
+def programs_in(path):
+    return [part.program for part in read_midi(Path(path), "", drums=True).parts]
+
+
+@pytest.mark.parametrize(
+    ("words", "programs"),
+    [
+        ((), [52, 52, 52, 52, 0]),
+        (("--program", "19"), [19, 19, 19, 19, 0]),
+        (("--program", "soPRano=73", "--program", "4=32"), [73, 52, 52, 32, 0]),
+        (("--program", "7", "--program", "Bass=32"), [7, 7, 7, 32, 0]),
+        (("--program", "Bass=32", "--program", "7"), [7, 7, 7, 7, 0]),
+    ],
+)
+def test_programs_are_of_all_parts_or_of_one(ok, choir, words, programs):
+    choir(CHOIR)
+    ok("sample", *FREQUENCY, *words, "--out", "one.mid")
+    assert programs_in("one.mid") == programs
+
+
+def test_a_part_that_only_some_pieces_have_is_theirs(ok, choir):
+    alone = replace(CHOIR, tracks=CHOIR.tracks[:1], parts=CHOIR.parts[:1], drums=())
+    choir(alone, CHOIR, Piece("silent", []))
+    ok("sample", *FREQUENCY, "--num", 3, "--program", "Tenor=71", "--out", "some")
+    assert programs_in("some/sample-0001.mid") == [52]
+    assert programs_in("some/sample-0002.mid") == [52, 52, 71, 52, 0]
+
+
+@pytest.mark.parametrize("part", ["Sopran", "Kit", "5", "0", "6", "4.0"])
+def test_a_part_that_no_piece_has_is_refused_before_anything_is_written(fails, choir, part):
+    choir(CHOIR)
+    assert fails("sample", *FREQUENCY, "--program", f"{part}=73", "--out", "one.mid") == (
+        f"--program {part}=73: there is no such part: name one of "
+        "1 Soprano, 2 Alto, 3 Tenor, 4 Bass"
+    )
+    assert not Path("one.mid").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [("=7", "'=7' names no part"), ("Alto=128", "128"), ("Alto=", "''"), ("Alto", "'Alto'")],
+)
+def test_programs_that_make_no_sense_are_refused(fails, words, says):
+    assert says in fails("sample", *FREQUENCY, "--program", words)
+
+
+def test_drums_alone_have_no_part_to_play(fails, choir):
+    choir(replace(CHOIR, tracks=CHOIR.tracks[4:], parts=CHOIR.parts[4:], drums=(True,)))
+    assert "only drums" in fails("sample", *FREQUENCY, "--program", "Kit=7")
+
+
+@needs_score
+def test_musicxml_stands_beside_the_midi_file(ok, choir, command):
+    from music21 import converter
+
+    choir(CHOIR)
+    words = ("--program", "Alto=41", "--tempo", 66, "--musicxml")
+    lines = ok("sample", *FREQUENCY, *words, "--out", "one.mid")
+    assert lines[1] == "one.musicxml  (MusicXML)"
+    read = converter.parse("one.musicxml")
+    assert [part.partName for part in read.parts] == ["Soprano", "Alto", "Tenor", "Bass", "Kit"]
+    programs = [part.getInstrument().midiProgram for part in read.parts][:4]
+    assert programs == programs_in("one.mid")[:4] == [52, 41, 52, 52]
+    (mark,) = read.recurse().getElementsByClass("MetronomeMark")
+    assert mark.number == 66
+    assert len(read.parts[0].flatten().notes) == 4
+    choir(Piece("silent", []))
+    done = command("sample", *FREQUENCY, "--musicxml", "--out", "two.mid")
+    assert done.status == 0 and not Path("two.musicxml").exists()
+    assert done.err == ["warning: two.mid is silent: there is no score to write"]
+
+
+def test_without_music21_all_else_is_written(command, choir, monkeypatch):
+    monkeypatch.setattr(musicxml, "find_spec", lambda name: None)
+    choir(CHOIR)
+    done = command("sample", *FREQUENCY, "--musicxml", "--png", "--out", "one.mid")
+    assert done.status == 2 and Path("one.png").exists()
+    (line,) = done.err
+    assert line.startswith("error: MusicXML needs music21: ") and line.endswith("install music21")

@@ -411,7 +411,7 @@ def test_an_ensemble_is_written_as_it_was_read():
     assert piece.tempo.tolist() == [[0, 500_000], [960, 400_000]]
     assert piece.meter.tolist() == [[0, 1440]]
     assert piece.notes.tolist() == [
-        (0, 60, 36, 100, 2), (0, 960, 48, 64, 1), (0, 960, 52, 20, 1), (0, 480, 76, 90, 0),
+        (0, 120, 36, 100, 2), (0, 960, 48, 64, 1), (0, 960, 52, 20, 1), (0, 480, 76, 90, 0),
         (480, 720, 38, 99, 2), (480, 960, 74, 31, 0),
     ]  # fmt: skip
     other = again(piece)

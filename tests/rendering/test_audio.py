@@ -1,6 +1,7 @@
 import io
 import math
 import wave
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -10,7 +11,7 @@ from small import piece_of, track_of
 
 from lstm_music.errors import UserError
 from lstm_music.midi.files import write_midi
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Part, Piece
 from lstm_music.rendering import audio
 
 needs_font = pytest.mark.skipif(
@@ -109,6 +110,54 @@ def test_the_last_note_rings_out_and_silence_is_cut():
         last = samples[-round(0.5 * audio.RATE) :]
         assert last.max() > 0.001 * samples.max()
         assert samples[-1] == 0
+
+
+@pytest.fixture(params=["sound font", "plain"])
+def player(request):
+    """Both that can play: what is played must follow what the file says."""
+    if request.param == "plain":
+        request.getfixturevalue("plain")
+    elif not (audio.sound_font() and find_spec("midirenderer")):
+        pytest.skip("no sound font or midirenderer")
+    return request.param
+
+
+def levels(piece, n, **asked):
+    """The RMS of each of n quarter notes of a piece, and its samples."""
+    samples = samples_of(audio.wav_bytes(midi_of(piece, **asked))[0]).mean(axis=1)
+    length = round(QUARTER * audio.RATE)
+    energies = [np.sum(samples[k * length :][:length] ** 2) for k in range(n)]
+    return [math.sqrt(energy / length) for energy in energies], samples
+
+
+@pytest.mark.parametrize("drums", [False, True])
+def test_a_louder_note_is_louder(player, drums):
+    velocities = (16, 127, 64, 32, 100)
+    notes = [(480 * n, 480 * n + 240, 38) for n in range(5)]
+    piece = Piece("x", [track_of(notes)], drums=(drums,), velocities=(np.array(velocities),))
+    found, _ = levels(piece, 5)
+    assert np.argsort(found).tolist() == np.argsort(velocities).tolist()
+    assert found[1] > 4 * found[0]
+    same, _ = levels(replace(piece, velocities=()), 5)
+    assert max(same) < 1.2 * min(same)
+
+
+def test_drums_are_heard_beside_others(player):
+    """Where the melody rests, and otherwise than the same notes of a piano."""
+    tune, beat = track_of([(480, 960, 60)]), track_of([(0, 120, 38), (960, 1080, 42)])
+    piece = Piece("x", [tune, beat], drums=(False, True))
+    found, samples = levels(piece, 3)
+    assert found[0] > 0.02 * max(found) and found[2] > 0.02 * max(found)
+    assert not np.array_equal(samples, levels(replace(piece, drums=()), 3)[1])
+
+
+@needs_font
+def test_each_part_sounds_as_its_program():
+    tracks = [track_of([(0, 900, 60)]), track_of([(960, 1860, 60)])]
+    piece = Piece("x", tracks, parts=(Part("", 0), Part("", 73)))
+    heard = [levels(piece, 4, program=program)[1] for program in (None, [0, 73], [73, 0], 73, 0)]
+    assert np.array_equal(heard[0], heard[1])
+    assert all(not np.array_equal(heard[0], other) for other in heard[2:])
 
 
 def test_silence_has_no_level_and_no_length(plain):

@@ -1,4 +1,5 @@
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from matplotlib.image import imread
 from small import piece_of, small_corpus, small_rolls, small_trainer, track_of
 
 from lstm_music.errors import UserError
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Part, Piece
 from lstm_music.rendering import figures
 from lstm_music.runs.checkpoint import CHECKPOINTS, read_checkpoint
 
@@ -79,11 +80,78 @@ def test_bar_lines_of_a_piano_roll_are_those_of_the_meter(drawn):
 
 def test_soft_notes_are_fainter(drawn):
     piece = Piece("p", [track_of([(0, 480, 60), (480, 960, 62), (960, 1440, 64)])])
-    axes = drawn(lambda path: figures.piano_roll(piece, path, [np.array([1, 64, 127])]))
+    axes = drawn(figures.piano_roll, replace(piece, velocities=(np.array([1, 64, 127]),)))
     opaque = [box[-1] for box in boxes_of(axes)]
     assert opaque == sorted(set(opaque)) and opaque[-1] == 1 and opaque[0] > 0.2
     plain = drawn(figures.piano_roll, piece)
     assert {box[-1] for box in boxes_of(plain)} == {1}
+
+
+def band(n, name="Part {}"):
+    """A piece of n parts, a note each."""
+    tracks = [track_of([(240 * k, 240 * k + 1920, 40 + k % 48)]) for k in range(n)]
+    return Piece("band", tracks, parts=tuple(Part(name.format(k + 1), k % 128) for k in range(n)))
+
+
+def looks_of(axes):
+    """The colour and hatching of each part's notes, and those of the legend by name."""
+    notes = [(tuple(c.get_facecolor()[0]), c.get_hatch() or "") for c in axes.collections]
+    legend = axes.get_legend()
+    if legend is None:
+        return notes, None
+    named = zip(legend.get_texts(), legend.get_patches(), strict=True)
+    return notes, {t.get_text(): (p.get_facecolor(), p.get_hatch() or "") for t, p in named}
+
+
+def test_a_legend_has_the_names_of_the_parts_and_how_they_look(drawn):
+    piece = band(25)
+    piece = replace(piece, parts=(Part("a\x07 $b$\n"), Part(""), *piece.parts[2:]))
+    notes, legend = looks_of(drawn(figures.piano_roll, piece))
+    assert [*legend] == ["a $b$", "part 2", *(f"Part {n}" for n in range(3, 26))]
+    assert [*legend.values()] == notes
+    assert len({*notes}) == 25
+
+
+def test_no_two_colours_of_parts_look_alike_to_the_colour_blind():
+    """By the matrices of Machado et al. 2009, each cone missing; distances of CIELAB."""
+    from matplotlib.colors import to_rgb
+
+    missing = {
+        "protan": (0.152286, 1.052583, -0.204868, 0.114503, 0.786281, 0.099216, -0.003882,
+                   -0.048116, 1.051998),
+        "deutan": (0.367322, 0.860646, -0.227968, 0.280085, 0.672501, 0.047413, -0.011820,
+                   0.042940, 0.968881),
+        "tritan": (1.255528, -0.076749, -0.178779, -0.078411, 0.930809, 0.147602, 0.004733,
+                   0.691367, 0.303900),
+    }  # fmt: skip
+    to_xyz = np.array(
+        [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    )
+    srgb = np.array([to_rgb(colour) for colour in (*figures.PARTS, "white")])
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    for matrix in (np.eye(3), *(np.reshape(numbers, (3, 3)) for numbers in missing.values())):
+        xyz = np.clip(linear @ matrix.T, 0, 1) @ to_xyz.T / [0.9505, 1, 1.089]
+        f = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+        lab = np.stack(
+            [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], 1
+        )
+        apart = np.linalg.norm(lab[:, None] - lab, axis=-1)
+        assert apart[~np.eye(len(lab), dtype=bool)].min() > 8
+
+
+@pytest.mark.parametrize("piece", [band(1), band(3, ""), replace(band(3), parts=())])
+def test_no_legend_without_names(drawn, piece):
+    notes, legend = looks_of(drawn(figures.piano_roll, piece))
+    assert legend is None and notes[0][0][:3] == (
+        0,
+        pytest.approx(0x72 / 255),
+        pytest.approx(0xB2 / 255),
+    )
+
+
+def test_a_legend_of_an_army_stays_a_legend(drawn):
+    _, legend = looks_of(drawn(figures.piano_roll, band(100)))
+    assert len(legend) == 61 and [*legend][-1] == "and 40 more"
 
 
 def test_silence_can_be_drawn(drawn):

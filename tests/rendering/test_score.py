@@ -7,7 +7,7 @@ from small import piece_of, track_of
 
 from lstm_music.errors import UserError
 from lstm_music.midi.piece import Piece, notes_of
-from lstm_music.rendering import score
+from lstm_music.rendering import musicxml, notation, score
 
 pytestmark = pytest.mark.skipif(
     not score.is_available(), reason="the extra 'score' (music21, verovio) is not installed"
@@ -72,7 +72,7 @@ def read_back(xml):
 )
 def test_the_score_says_what_the_piece_plays(tracks):
     """Through bars, voices, slices and ties."""
-    sounds, strikes = read_back(score.musicxml(Piece("x", tracks), 99))
+    sounds, strikes = read_back(musicxml.musicxml(Piece("x", tracks), 99))
     assert sounds == sounding(tracks)
     assert strikes == struck(tracks)
 
@@ -84,6 +84,9 @@ METERS = {
         [480, 1920, 1440, 480, 1920, 1920], ["4/4", "", "", "", "", ""], 0,
     ),
     "a change": ([(0, 1440), (2880, 1680)], [1440, 1440, 1680, 1680], ["3/4", "", "7/8", ""], 1),
+    "a longer bar": ([(0, 1440), (2880, 1920), (4800, 1440)], [1440, 1440, 1920, 1440],
+                     ["3/4", "", "4/4", ""], 1),
+    "a longer first bar": ([(0, 1920), (1920, 1440)], [1920, 1440, 1440], ["4/4", "3/4", ""], 1),
     "a sixteenth": ([(0, 840)], [840] * 8, ["7/16"] + [""] * 7, 1),
     "none": ([], [1920] * 4, ["4/4", "", "", ""], 1),
     "one that can't be written": ([(0, 700)], [1920] * 4, ["4/4", "", "", ""], 1),
@@ -96,25 +99,30 @@ def test_bars_are_those_of_the_meter(name):
     end = min(sum(lengths), 6720)
     tracks = [track_of([(t, min(t + 240, end), 60 + t % 7) for t in range(0, end, 240)])]
     piece = Piece(name, tracks, meter=np.array(meter, np.int32).reshape(-1, 2))
-    bars = score.bars_of_piece(piece, end)
+    bars = notation.bars_of_piece(piece, end)
     assert [bar.ticks for bar in bars] == lengths
     assert [bar.first for bar in bars] == [sum(lengths[:n]) for n in range(len(bars))]
     assert [bar.signature for bar in bars] == signatures
     assert [bar.number for bar in bars] == [*range(number, number + len(bars))]
-    sounds, strikes = read_back(score.musicxml(piece, 99))
+    sounds, strikes = read_back(musicxml.musicxml(piece, 99))
     assert sounds == sounding(tracks) and strikes == struck(tracks)
+
+
+def quantised(track):
+    notes = notes_of(track)
+    return notation.quantised(notes, notation.steps_of([notes]))
 
 
 def test_notes_near_the_grid_are_written_on_it():
     near = track_of([(3, 115, 60), (121, 239, 62), (484, 630, 64), (641, 799, 65), (803, 955, 67)])
-    on_grid = score.quantised([notes_of(near)])[0].tolist()
+    on_grid = quantised(near).tolist()
     assert on_grid == [
         [0, 120, 60], [120, 240, 62], [480, 640, 64], [640, 800, 65], [800, 960, 67]
     ]  # fmt: skip
 
 
 def test_no_note_is_too_short_to_be_written():
-    notes = score.quantised([notes_of(track_of([(0, 1, 60), (480, 481, 60)]))])[0]
+    notes = quantised(track_of([(0, 1, 60), (480, 481, 60)]))
     assert (notes[:, 1] - notes[:, 0]).tolist() == [120, 120]
 
 
@@ -131,15 +139,15 @@ def test_no_note_is_too_short_to_be_written():
 )
 def test_clefs_follow_the_range(pitches, clefs):
     notes = notes_of(track_of([(480 * n, 480 * n + 480, p) for n, p in enumerate(pitches * 4)]))
-    assert [staff.clef for staff in score.staves_of(notes)] == clefs
+    assert [staff.clef for staff in notation.staves_of(notes)] == clefs
 
 
 def test_two_voices_where_two_move_and_slices_where_three_do():
     held, moving = (0, 960, 72), [(0, 480, 60), (480, 960, 62)]
-    two = score.voices_of(score.sounds_in(notes_of(track_of([held, *moving])), 0, 1920))
+    two = notation.voices_of(notation.sounds_in(notes_of(track_of([held, *moving])), 0, 1920))
     assert [[s.tones[0].pitch for s in voice] for voice in two] == [[72], [60, 62]]
-    three = score.voices_of(
-        score.sounds_in(notes_of(track_of([held, *moving, (240, 960, 65)])), 0, 1920)
+    three = notation.voices_of(
+        notation.sounds_in(notes_of(track_of([held, *moving, (240, 960, 65)])), 0, 1920)
     )
     assert [len(voice) for voice in three] == [3]
 
@@ -152,7 +160,7 @@ def test_two_voices_where_two_move_and_slices_where_three_do():
     ],
 )  # fmt: skip
 def test_pitches_are_spelled_by_the_key(pitch, fifths, name):
-    assert "{} {}".format(*score.spelled(pitch, fifths)) == name
+    assert "{} {}".format(*notation.spelled(pitch, fifths)) == name
 
 
 @pytest.mark.parametrize(
@@ -162,7 +170,7 @@ def test_pitches_are_spelled_by_the_key(pitch, fifths, name):
 def test_key_signatures(tonic, third, fifths):
     scale = (0, 2, third, 5, 7, 8 if third == 3 else 9, 11, 0, third, 7)
     notes = [(480 * n, 480 * n + 480, tonic + step) for n, step in enumerate(scale)]
-    assert score.fifths_of(Piece("scale", [track_of(notes)])) == fifths
+    assert notation.fifths_of(Piece("scale", [track_of(notes)])) == fifths
 
 
 def test_a_long_piece_fills_two_pages_and_no_more():

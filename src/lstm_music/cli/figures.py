@@ -88,9 +88,7 @@ def of_file(path: Path) -> list[Figure]:
         piece, _ = read_any(path, path.stem)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give another MIDI file") from error
-    made: list[Figure] = [
-        (f"{path.stem}.png", lambda to: figures.piano_roll(piece, to, piece.velocities))
-    ]
+    made: list[Figure] = [(f"{path.stem}.png", lambda to: figures.piano_roll(piece, to))]
     return made + scores(path.stem, lambda: piece)
 
 

@@ -21,6 +21,7 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.opening import check_opener, open_file
 from lstm_music.cli.printing import Bar
+from lstm_music.cli.programs import check_programs, programs_of
 from lstm_music.cli.sample_options import UNTRAINED, check_baseline, make_parser
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
@@ -76,12 +77,14 @@ def main(argv: Sequence[str], ranks: Alone | None = None) -> int:
         pieces = compose_after(composer, openings, ended, options, bar.show)
     paths = ranks.from_first(lambda: out_paths(args, folder))[own]
     unmade: list[str] = []
+    keep, made_of = not args.without_primer, []
+    for path, opening, over, music in zip(paths, openings, ended, pieces, strict=True):
+        done = finished(composer, music, opening, over, options, tempo, path.stem, keep)
+        made_of.append((opening, over, music, done))
+    check_programs([done.piece for *_, done in made_of], args.program)
     with Bar(args.quiet or not ranks.leads, "pieces") as bar:
-        made_of = zip(paths, openings, ended, pieces, strict=True)
-        for n, (path, opening, over, music) in enumerate(made_of):
-            keep = not args.without_primer
-            done = finished(composer, music, opening, over, options, tempo, path.stem, keep)
-            path = write(midi_of(done.piece, args), path, new=not names_file(args))
+        for n, (opening, over, music, done) in enumerate(made_of):
+            path = write(midi_of(done.piece, args), paths[n], new=not names_file(args))
             piece = replace(done.piece, name=path.stem)
             what = size_in_words(composer, music, opening, over, options)
             bar.print(path if args.quiet else describe(done, path, what, opening, args))
@@ -218,19 +221,19 @@ def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:
     """Return a piece as the content of a MIDI file."""
     content = io.BytesIO()
-    write_midi(piece, content, None, args.program)
+    write_midi(piece, content, None, programs_of(piece, args.program))
     return content.getvalue()
 
 
 def companions(
     piece: Piece, path: Path, args: argparse.Namespace, unmade: list[str]
 ) -> list[tuple[Path, str]]:
-    """Write what --wav, --png and --svg ask for beside a MIDI file; return paths and remarks.
+    """Write what --wav, --png, --svg and --musicxml ask for beside a file; return paths, remarks.
 
     unmade: gets why one can't be made; the others, and those of other pieces, still are.
     """
     made = []
-    for kind, make in (("wav", play), ("png", draw), ("svg", engrave)):
+    for kind, make in (("wav", play), ("png", draw), ("svg", engrave), ("musicxml", notate)):
         if getattr(args, kind):
             beside = path.with_suffix(f".{kind}")
             try:
@@ -274,6 +277,22 @@ def engrave(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     pages = score.engrave(piece, args.pages)
     write(score.stacked(pages).encode(), path)
     return f"score, {len(pages)} page{'s' * (len(pages) > 1)}"
+
+
+def notate(piece: Piece, path: Path, args: argparse.Namespace) -> str:
+    """Write a piece as MusicXML; return a remark, "" where there is nothing to write."""
+    from lstm_music.midi.writing import programs_of as program_of_each
+    from lstm_music.midi.writing import tempo_of
+    from lstm_music.rendering.musicxml import Played, check_available, musicxml
+
+    check_available()
+    if not piece.tracks:
+        warn(f"{path.with_suffix('.mid')} is silent: there is no score to write")
+        return ""
+    programs = program_of_each(piece, programs_of(piece, args.program))
+    played = Played(tempo_of(piece, None), programs)
+    write(musicxml(piece, played=played).encode(), path)
+    return "MusicXML"
 
 
 def size_in_words(

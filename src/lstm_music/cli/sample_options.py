@@ -16,6 +16,7 @@ EXAMPLES = """examples:
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
   bin/sample --bars 16 --seed 7 --wav --open   sixteen bars, to be heard at once
   bin/sample --png --svg                       a piano roll and a score beside the MIDI file
+  bin/sample --program Soprano=73 --musicxml   a flute sings, and MuseScore opens the notes
   bin/sample --primer mine.mid --out next.mid  continue a piece of your own, from its end
   bin/sample --meter 3/4 --tempo 120           a waltz, if the model knows any
   bin/sample --baseline chord-frequency --corpus bach
@@ -181,10 +182,11 @@ def add_file_options(parser: Parser) -> None:
     )
     add(
         "--program",
-        type=whole(0, 127),
-        default=0,
-        metavar="N",
-        help="General MIDI instrument: 0 piano, 19 organ",
+        type=program,
+        action="append",
+        metavar="N|PART=N",
+        help="General MIDI instrument, 0 piano, 19 organ, of all parts or of one, by its name or "
+        "number: Soprano=73; may be repeated (default: each part's own, 0 where it has none)",
     )
     add(
         "--restrike",
@@ -204,6 +206,12 @@ def add_file_options(parser: Parser) -> None:
         action="store_true",
         help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
     )
+    add(
+        "--musicxml",
+        action="store_true",
+        help="write MusicXML beside each MIDI file, for MuseScore and others (bin/sample installs "
+        "music21)",
+    )
     add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
     add(
         "--open",
@@ -211,6 +219,14 @@ def add_file_options(parser: Parser) -> None:
         help="open what the first piece was made into: its sound, pictures, or the MIDI file",
     )
     add("--quiet", action="store_true", help="print nothing but the paths")
+
+
+def program(text: str) -> tuple[str, int]:
+    """Return the part, "" for all, and the instrument that an argument `N` or `PART=N` names."""
+    part, equals, number = text.rpartition("=")
+    if equals and not part.strip():
+        raise argparse.ArgumentTypeError(f"'{text}' names no part: as in Soprano=73, or 73 for all")
+    return part.strip(), whole(0, 127)(number)
 
 
 def check_baseline(args: argparse.Namespace, parser: Parser) -> None:

@@ -62,7 +62,7 @@ class PieceStore:
     """
 
     def __init__(self, folder: Path, drums: bool, played: bool = False) -> None:
-        self.folder = folder / f"pieces-{FORMAT}{'-drums-2' * drums}{'-played' * played}"
+        self.folder = folder / f"pieces-{FORMAT}{'-drums-3' * drums}{'-played' * played}"
         self.drums, self.played = drums, played
         self._where: dict[str, tuple[Path, int]] = {}
         self._open: OrderedDict[Path, list[Read]] = OrderedDict()

@@ -43,7 +43,7 @@ REPAIRS = {
     "hanging notes": "a note without an end: ended with its track",
     "notes struck while sounding": "a pitch struck again before its end: one note ends, one begins",
     "notes struck on two channels": "one pitch of a track sounds on two channels: joined",
-    "drum hits of length zero": "a drum hit that ends as it begins: kept, a 32nd note long",
+    "drum hits of length zero": "a drum hit that ends as it begins: kept, a sixteenth long",
     "notes outside the piano": "of piano rolls: notes that its 88 keys lack, left out",
     "notes of length zero": "a note that ends as it begins, or is struck twice at once: dropped",
 }

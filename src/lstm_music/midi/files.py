@@ -1,6 +1,7 @@
 """MIDI files to pieces of repaired tracks, and back."""
 
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
@@ -168,16 +169,16 @@ def write_midi(
     piece: Piece,
     path_or_file: Path | str | BinaryIO,
     tempo: float | None = None,
-    program: int | None = None,
+    program: int | Sequence[int] | None = None,
     velocity: int | None = None,
 ) -> None:
     """Write a type 1 MIDI file: a track with the tempo and the meter, then the piece's tracks.
 
     tempo is in quarter notes per minute, program is 0-127 (General MIDI), velocity 1-127: of all
-    tracks, or None for the piece's own, which are 90, 0 and 80 where it has none. Each track has
-    a channel of its own while there are any, and drums, which have no program, alone are on the
-    drum channel. Raises ValueError for a number out of its range, OSError where the file can't be
-    written.
+    tracks (or of each, programs), or None for the piece's own, which are 90, 0 and 80 where it has
+    none. Each track has a channel of its own while there are any (see channels_of), and drums,
+    which have no program, alone are on the drum channel. Names are written in UTF-8. Raises
+    ValueError for a number out of its range, OSError where the file can't be written.
     """
     # A note-on of velocity 0 would be a note-off.
     if velocity is not None and not 1 <= velocity <= 127:

@@ -24,6 +24,7 @@ CHANNEL, VELOCITY, TRACK = 3, 4, 5  # more columns of Rows
 NOTE_OFF, NOTE_ON = range(2)  # the values of KIND
 
 DRUMS = 9  # a channel
+LONGEST_SHOWN = 32  # characters of a part's name
 CHANNELS = tuple(channel for channel in range(16) if channel != DRUMS)
 
 Messages: TypeAlias = npt.NDArray[np.int32]
@@ -56,7 +57,7 @@ def no_phrases() -> Phrases:
 class Part(NamedTuple):
     """Who plays a track. program: 0-127, as General MIDI numbers them.
 
-    name: as its file has it, in Latin-1: a terminal is to see `printable` of it alone.
+    name: as its file has it; it may hold any characters, of which `part_names` shows some.
     """
 
     name: str = ""
@@ -111,6 +112,23 @@ class Piece:
             rows["part"] = part
             at += len(rows)
         return np.sort(notes, order=("start", "pitch", "part"), kind="stable")
+
+
+def one_line(name: str) -> str:
+    """Return what can be shown of a name: no controls, which XML too refuses."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in name).split())
+
+
+def part_names(piece: Piece, most: int = LONGEST_SHOWN) -> list[str]:
+    """Return a name for each track, to be shown: in one line of so many letters, or its number."""
+    shown = [one_line(part.name) for part in piece.parts or [Part()] * len(piece.tracks)]
+    short = [name if len(name) <= most else f"{name[: most - 1]}…" for name in shown]
+    return [name or f"part {number + 1}" for number, name in enumerate(short)]
+
+
+def is_named(piece: Piece) -> bool:
+    """Return whether a piece has several parts, of which any has a name."""
+    return len(piece.tracks) > 1 and any(part.name.strip() for part in piece.parts)
 
 
 # Repair -----------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from lstm_music.midi.piece import (
 )
 
 NO_CHANNEL = np.array([1, 1, 1, 0, 1, 1], np.int32)  # times a row: that on channel 0
-HIT = TICKS_PER_QUARTER // 8  # ticks of a drum hit that ends as it begins: a 32nd note
+HIT = TICKS_PER_QUARTER // 4  # ticks of a drum hit that ends as it begins: a sixteenth
 Counts: TypeAlias = npt.NDArray[np.int64]
 
 

@@ -117,7 +117,7 @@ class TrackReader:
             if message.control == SUSTAIN:
                 self.pedals.append((message.channel, now, message.value >= DOWN))
         elif kind == "track_name":
-            self.names.setdefault(self.track, message.name[:LONGEST_NAME])
+            self.names.setdefault(self.track, text_of(message.name)[:LONGEST_NAME])
         else:
             self.programs.setdefault((self.track, message.channel), message.program)
 
@@ -170,6 +170,14 @@ class TrackReader:
             with self._body.getbuffer() as view:
                 view[at + 2] = TEXT
         return is_meta
+
+
+def text_of(text: str) -> str:
+    """Return what mido reads as Latin-1 as the UTF-8 that it may be."""
+    try:
+        return text.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError:
+        return text
 
 
 def sharps_of(key: str) -> int:

@@ -21,6 +21,7 @@ PEAK = -1.0  # dBFS: no sample is louder, so that no player clips
 RELEASE = 4.0  # seconds after the last event in which its notes may ring
 SILENCE = -60.0  # dB below the peak: what ends so quietly is cut off
 FADE = 0.02  # seconds
+DRUM = 0.2  # seconds that a drum rings without a sound font
 MOST_SECONDS = 1800  # a WAV file of it is 345 MB
 MEASURED_SECONDS = 300  # whose loudness stands for a longer piece's
 
@@ -120,7 +121,10 @@ def with_release(midi: bytes) -> bytes:
 
 
 def synthesise(midi: bytes) -> Samples:
-    """Return what pretty_midi's synthesiser makes of a MIDI file with a few harmonics, (n, 1)."""
+    """Return what pretty_midi's synthesiser makes of a MIDI file with a few harmonics, (n, 1).
+
+    It leaves drums silent: they are noise.
+    """
     try:
         import pretty_midi
     except ImportError as error:
@@ -130,8 +134,24 @@ def synthesise(midi: bytes) -> Samples:
         ) from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tempo changes in other tracks than the first
-        played = pretty_midi.PrettyMIDI(io.BytesIO(midi)).synthesize(RATE, wave=harmonics)
-    samples: Samples = np.asarray(played, np.float32)[:, None]
+        players = pretty_midi.PrettyMIDI(io.BytesIO(midi)).instruments
+    samples = np.zeros((0, 1), np.float32)
+    for player in players:
+        own = noise(player) if player.is_drum else player.synthesize(RATE, wave=harmonics)
+        short, long = sorted((samples, np.asarray(own, np.float32)[:, None]), key=len)
+        samples = long.copy()
+        samples[: len(short)] += short
+    return samples
+
+
+def noise(drums: Any) -> Samples:
+    """Return a burst of noise (n,) for each hit of pretty_midi's drums, as loud as it is."""
+    samples = np.zeros(round(RATE * (drums.get_end_time() + 1)), np.float32)
+    decay = np.exp(-np.arange(round(DRUM * RATE), dtype=np.float32) / (DRUM / 5 * RATE))
+    burst = decay * np.random.default_rng(0).uniform(-1, 1, len(decay)).astype(np.float32)
+    for hit in drums.notes:
+        begin = round(RATE * hit.start)
+        samples[begin : begin + len(burst)] += hit.velocity * burst
     return samples
 
 

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 
 from lstm_music.arrays import Array
@@ -27,7 +28,7 @@ from lstm_music.evaluation.embeddings import (
     tsne,
 )
 from lstm_music.evaluation.music.judgement import Judgement
-from lstm_music.midi.piece import BAR, Piece, notes_of
+from lstm_music.midi.piece import BAR, Piece, is_named, notes_of, part_names
 from lstm_music.midi.roll import unpack
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.tokenizers.chords import chord_words
@@ -36,6 +37,9 @@ from lstm_music.tokenizers.messages import SPECIALS
 from lstm_music.untrusted import printable
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe & Ito 2008
+PARTS = (*COLOURS, "#000000")  # theirs too; their yellow is too pale for notes
+HATCHES = ("", "////", "....", "xxxx")
+MOST_NAMES, NAMES_HIGH = 60, 20  # parts in a legend, and in a column of it
 GREY = "#888888"
 NAMES = ("C", "C♯", "D", "E♭", "E", "F", "F♯", "G", "A♭", "A", "B♭", "B")
 BLUE_TO_RED = LinearSegmentedColormap.from_list("pitch", ("#1f4fd8", "#8e44ad", "#d81f2a"))
@@ -52,10 +56,10 @@ def pitch_name(pitch: int) -> str:
     return f"{NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
-def piano_roll(piece: Piece, path: Path, velocities: Sequence[Array] | None = None) -> None:
+def piano_roll(piece: Piece, path: Path) -> None:
     """Draw a piece: time in bars as its meter has them, pitch by name, a colour for each track.
 
-    velocities: of each track's notes (n,) 1-127, softer ones fainter; None for all alike.
+    Softer notes are fainter, where the piece tells. A legend names the parts that have names.
     """
     tracks = [notes_of(track) for track in piece.tracks]
     notes = np.concatenate([*tracks, np.zeros((0, 3), np.int32)])
@@ -67,8 +71,10 @@ def piano_roll(piece: Piece, path: Path, velocities: Sequence[Array] | None = No
     axes = figure.add_subplot()
     _draw_keys(axes, low, high)
     for number, track in enumerate(tracks):
-        loud = np.full(len(track), 127) if velocities is None else velocities[number]
-        axes.add_collection(_boxes(track / [BAR, BAR, 1], loud, COLOURS[number % len(COLOURS)]))
+        loud = piece.velocities[number] if piece.velocities else np.full(len(track), 127)
+        axes.add_collection(_boxes(track / [BAR, BAR, 1], loud, number))
+    if is_named(piece):
+        _name_parts(axes, part_names(piece))
     octaves = [p for p in range(low, high + 1) if p % 12 in (0, 7)]
     axes.set(xlim=(0, bars), ylim=(low, high), xlabel="bars", title=piece.name)
     axes.set_yticks(octaves, [pitch_name(p) for p in octaves])
@@ -85,15 +91,38 @@ def _draw_keys(axes: Axes, low: int, high: int) -> None:
             axes.axhspan(pitch - 0.5, pitch + 0.5, color="#f2f2f2", linewidth=0, zorder=0)
 
 
-def _boxes(notes: Array, velocities: Array, colour: str) -> PolyCollection:
-    """Return notes (n, 3), in whole notes and pitch, as boxes as opaque as they are loud."""
+def _look(part: int) -> tuple[str, str]:
+    """Return a part's colour and hatching: colours return, hatched."""
+    return PARTS[part % len(PARTS)], HATCHES[part // len(PARTS) % len(HATCHES)]
+
+
+def _name_parts(axes: Axes, names: Sequence[str]) -> None:
+    """Add a legend of the parts' names, beside the axes."""
+    looks = [_look(part) for part in range(len(names))][:MOST_NAMES]
+    boxes: list[Patch] = [
+        Patch(facecolor=colour, hatch=hatch, edgecolor="white", label=name)
+        for name, (colour, hatch) in zip(names, looks, strict=False)
+    ]
+    if len(names) > MOST_NAMES:
+        boxes.append(Patch(alpha=0, label=f"and {len(names) - MOST_NAMES} more"))
+    axes.legend(
+        handles=boxes, ncols=-(-len(boxes) // NAMES_HIGH), fontsize=8, frameon=False,
+        loc="upper left", bbox_to_anchor=(1, 1.02),
+    )  # fmt: skip
+
+
+def _boxes(notes: Array, velocities: Array, part: int) -> PolyCollection:
+    """Return a part's notes (n, 3), in whole notes and pitch: boxes as opaque as they are loud."""
     boxes = [
         [(start, pitch - 0.4), (end, pitch - 0.4), (end, pitch + 0.4), (start, pitch + 0.4)]
         for start, end, pitch in notes.tolist()
     ]
     opaque = FAINTEST + (1 - FAINTEST) * np.asarray(velocities) / 127
+    colour, hatch = _look(part)
     colours = [to_rgba(colour, alpha) for alpha in opaque.tolist()]
-    return PolyCollection(boxes, facecolors=colours, edgecolors="white", linewidths=0.4)
+    return PolyCollection(
+        boxes, facecolors=colours, edgecolors="white", linewidths=0.4, hatch=hatch or None
+    )
 
 
 # A corpus ---------------------------------------------------------------------------------------
