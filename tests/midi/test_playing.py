@@ -48,21 +48,19 @@ def ms(*ticks):
     return [round(tick * 500 / 480) for tick in ticks]
 
 
+LATER = [on(480, 61, channel=2), off(960, 61, channel=2)]
 PEDALLED = {
     "held to its going up": ([on(0), pedal(96, 127), off(192), pedal(480, 0)], [480]),
     "not where it goes up with the note": ([on(0), pedal(96, 127), off(192), pedal(192, 0)], [192]),
     "where it goes down with the note": ([on(0), pedal(192, 64), off(192), pedal(480, 63)], [480]),
     "not half way down": ([on(0), pedal(96, 63), off(192), pedal(480, 0)], [192]),
-    "not where it goes down after the note": ([on(0), off(96), pedal(192, 127)], [96]),
-    "of its own channel": ([on(0), pedal(96, 127, channel=1), off(192), off(480, 61)], [192]),
-    "no other pedal": ([on(0), pedal(96, 127, control=66), off(192), off(480, 61)], [192]),
-    "to the last message": (
-        [on(0), pedal(96, 127), off(192), on(480, 61, channel=1), off(960, 61, channel=1)],
-        [960, 960],
-    ),
+    "not where it goes down after the note": ([on(0), off(96), pedal(192, 127), *LATER], [96, 960]),
+    "of its own channel": ([on(0), pedal(96, 127, channel=1), off(192), *LATER], [192, 960]),
+    "no other pedal": ([on(0), pedal(96, 127, control=66), off(192), *LATER], [192, 960]),
+    "to the last message": ([on(0), pedal(96, 127), off(192), *LATER], [960, 960]),
     "up and down at once": (
-        [on(0), pedal(96, 9), pedal(96, 99), off(192), pedal(288, 0), pedal(288, 99), off(480, 61)],
-        [288],
+        [on(0), pedal(96, 9), pedal(96, 99), off(192), pedal(288, 0), pedal(288, 99), *LATER],
+        [288, 960],
     ),
     "until it is struck again": (
         [on(0), pedal(96, 127), off(192), on(288), off(384), pedal(480, 0)], [288, 480],
@@ -144,8 +142,9 @@ def test_what_is_read_as_played_is_written_and_read_again():
 
 def test_sequences_that_follow_one_another_have_one_tempo_and_no_pedal():
     slow = (0, mido.MetaMessage("set_tempo", tempo=999_999))
-    content = file_of([slow, on(0), pedal(0, 127), off(480)], [on(0), off(480)], kind=2)
-    assert notes_in(content) == [(0, 500, 60), (1920, 2420, 60)]
+    first = [slow, on(0), pedal(0, 127), off(480), on(576, 62), off(672, 62)]
+    content = file_of(first, [on(0), off(480)], kind=2)
+    assert notes_in(content) == [(0, 500, 60), (600, 700, 62), (1920, 2420, 60)]
 
 
 def test_time_ends_where_a_piece_does():

@@ -16,10 +16,18 @@ from lstm_music.sampling.decoding import (
 )
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import NOTE_ON, SHORTEST, chord_rules, event_rules, message_rules
+from lstm_music.sampling.rules import (
+    NOTE_ON,
+    SHORTEST,
+    chord_rules,
+    event_rules,
+    message_rules,
+    performance_rules,
+)
 from lstm_music.sampling.sampler import new_piece
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
+from lstm_music.tokenizers.performance import PerformanceTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 FOUR, THREE, FIVE = 1920, 1440, 2400
@@ -209,3 +217,23 @@ def test_what_follows_a_primer_is_not_cut_off():
     assert clipped(piece, 960).tracks[0][-1].tolist() == [480, 0, 60]
     assert clipped(piece, 960, 481) is piece  # nothing else was composed
     assert clipped(piece, 1000, 481).tracks[0][-1].tolist() == [1000, 0, 62]
+
+
+PLAYED = Vocabulary(
+    [PIECE_END, "velocity-4", "velocity-20", "shift-50", "on-60", "off-60", "on-62", "off-62"]
+)
+
+
+def test_performances_keep_their_velocities_and_their_tempo():
+    """Of pieces that follow one another at a bar line, and without notes of length zero."""
+    rules = performance_rules(PLAYED, 3000, 9, 500)
+    first = "velocity-4 on-62 off-62 velocity-20 on-60 shift-50 off-60 "
+    music = ids_of(first + f"{PIECE_END} velocity-4 on-62 shift-50 off-62", PLAYED)
+    piece = decode(music, PLAYED, PerformanceTokenizer(), rules, "x")
+    expected = [(0, 500, 60, 82), (FOUR, FOUR + 500, 62, 18)]
+    assert [note[:4] for note in piece.notes.tolist()] == expected
+    assert piece.tempo.tolist() == [[0, 480_000]]
+    cut = clipped(piece, FOUR + 100)
+    assert [note[:4] for note in cut.notes.tolist()] == [expected[0], (FOUR, FOUR + 100, 62, 18)]
+    assert [note[:4] for note in clipped(piece, 400).notes.tolist()] == [(0, 400, 60, 82)]
+    assert decode([], PLAYED, PerformanceTokenizer(), rules, "x").tracks == []

@@ -126,6 +126,13 @@ def test_what_may_follow_by_example():
     assert PIECE_END not in allowed(rules, *begun, may_end=False)
 
 
+def test_a_note_may_end_by_its_word_at_the_longest_age_and_ends_past_it_by_itself():
+    rules = performance_rules(FULL, longest_note=1240, most_notes=9, longest_pause=5000)
+    begun = ("velocity-20", "on-60", "shift-100", "shift-24")
+    assert "off-60" in allowed(rules, *begun)
+    assert "off-60" not in allowed(rules, *begun, "shift-1")
+
+
 def test_notes_begin_before_a_limit_and_end_by_it():
     rules = performance_rules(FULL, longest_note=5000, most_notes=9, longest_pause=5000)
     begun = ("velocity-20", "on-60", "shift-24")
