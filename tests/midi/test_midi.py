@@ -450,6 +450,9 @@ def test_a_tempo_of_another_division_and_a_long_name():
     track = [*said("n" * 300, tempos=[(96, 250_000)]), on(60), off(60, 96)]
     piece = read_midi(file_of(track, division=96), "x")
     assert piece.tempo.tolist() == [[0, 500_000], [480, 250_000]]  # 120 until told otherwise
+    assert piece.says_tempo
+    silent = read_midi(file_of([on(60), off(60, 96)]), "x")
+    assert silent.tempo.tolist() == [[0, 500_000]] and not silent.says_tempo
     assert piece.parts == (Part("n" * 128),)
 
 

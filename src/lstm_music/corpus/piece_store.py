@@ -183,7 +183,8 @@ def read_one(file: File, drums: bool) -> Read:
     except MidiError as error:
         reason, phrases = str(error), no_phrases()
         return Read(file.digest, [], no_meter(), {}, reason, (), phrases, None, no_tempo())
-    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps, piece.tempo
+    tempo = piece.tempo if piece.says_tempo else no_tempo()
+    told = piece.repairs, None, piece.drums, piece.phrases, piece.sharps, tempo
     return Read(file.digest, piece.tracks, piece.meter, *told)
 
 

@@ -75,7 +75,7 @@ class MidiFile(NamedTuple):
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
     meter, tempo, phrases: by its time signatures, tempos and markers, of whichever track. names: of
     the tracks that have one. sharps: of its first key signature. programs: the first one of a
-    track's channel. repairs: kind of repair in REPAIRS -> how often. beats: as Piece's.
+    track's channel. repairs: kind of repair in REPAIRS -> how often. beats, says_tempo: as Piece's.
     """
 
     kind: int
@@ -89,6 +89,7 @@ class MidiFile(NamedTuple):
     programs: dict[tuple[int, int], int]
     repairs: Counter[str]
     beats: dict[int, int]
+    says_tempo: bool
 
 
 def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
@@ -123,7 +124,8 @@ def read_file(source: Path | bytes, ticks_per_quarter: int) -> MidiFile:
     sharps = min(reader.keys, default=(0, None))[1]
     names, programs = reader.names, reader.programs
     said = meter, tempo, phrases, sharps, names, programs
-    return MidiFile(kind, len(tracks), rows, *said, +repairs, _beats(reader, ticks_per_quarter))
+    beats, says_tempo = _beats(reader, ticks_per_quarter), bool(reader.tempos)
+    return MidiFile(kind, len(tracks), rows, *said, +repairs, beats, says_tempo)
 
 
 def _meter(reader: TrackReader, ticks_per_quarter: int, own: float) -> Meter:

@@ -77,6 +77,7 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False) -> Piece:
         phrases,
         sharps,
         file.beats,
+        file.says_tempo,
     )
 
 

@@ -79,7 +79,7 @@ class Piece:
     where it is empty. parts, velocities: of each track, none where they aren't known, as of music
     that is composed. tempo: of its quarter notes, phrases: where they end, sharps: of its key
     signature (flats are < 0); where it says so. beats: a bar's ticks -> the denominator of its time
-    signature, where that is told: 3/4 and 6/8 are as long.
+    signature, where that is told: 3/4 and 6/8 are as long. says_tempo: else it is MIDI's own, 120.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Piece:
     phrases: Phrases = field(default_factory=no_phrases)
     sharps: int | None = None
     beats: dict[int, int] = field(default_factory=dict)
+    says_tempo: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))
