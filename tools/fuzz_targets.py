@@ -36,7 +36,7 @@ from lstm_music.runs.checkpoint import (
 )
 from lstm_music.runs.folder import CONFIG, described_options
 from lstm_music.runs.settings import Progress, Settings
-from lstm_music.sampling.composer import Composer
+from lstm_music.sampling.composer import Composer, Primer
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -244,9 +244,10 @@ def read_config(data: bytes) -> None:
 
 
 def read_primer(composer: Composer[Any], data: bytes) -> None:
-    """Read a MIDI file as the opening of a piece."""
-    opening = composer.opening_of(written("a.mid", data), lambda line: None)
-    composer.cut(opening.music, 64, None)
+    """Read a MIDI file as what a piece begins with: its end, and its beginning."""
+    path = written("a.mid", data)
+    for from_start in (False, True):
+        composer.opening_of(Primer(path, 64, from_start), lambda line: None)
 
 
 # Forgeries --------------------------------------------------------------------------------------

@@ -261,6 +261,32 @@ def test_the_habits_of_a_corpus_leave_out_rare_slips(tmp_path):
     assert load_corpus(str(tmp_path / "m" / "a.mid")).most_notes == 3
 
 
+@pytest.mark.parametrize("how", ["message", "event", "chord", "note"])
+def test_the_tempo_of_a_corpus_is_the_median_of_its_training_pieces(tmp_path, how):
+    """Of each the mean; those of the other splits tell the sampler nothing."""
+    folder, rows = tmp_path / "m", [(480 * n, 480 * n + 480, 60 + n) for n in range(8)]
+    folder.mkdir()
+    names = [f"{n}.mid" for n in range(10)]
+    train = split_pieces(names)["train"]
+    for n, name in enumerate(names):
+        tempo = 200 if n not in train else 97 if train.index(n) < 5 else 60
+        halves = [[0, round(60e6 / tempo)], [480 * 4, round(60e6 / tempo)]]
+        if tempo == 60:  # half of the notes are slower, half of them faster
+            halves = [[0, 1_500_000], [480 * 4, 500_000]]
+        piece = Piece("", [track_of([(a, b, p + n) for a, b, p in rows])])
+        write_midi(replace(piece, tempo=np.array(halves, np.int32)), folder / name)
+    assert load_corpus(str(folder), reading=Reading(how)).tempo == 97
+    assert load_corpus(str(folder), reading=Reading(how)).tempo == 97  # as it was kept
+    one = load_corpus(str(folder / names[train[-1]]), reading=Reading(how))
+    assert one.tempo == 60
+    for n in train[:4]:  # of the rest most have a mean of 60
+        midi = mido.MidiFile(folder / names[n])
+        midi.tracks[0] = mido.MidiTrack(m for m in midi.tracks[0] if m.type != "set_tempo")
+        midi.save(folder / names[n])
+    assert load_corpus(str(folder), reading=Reading(how)).tempo == 60
+    assert load_corpus(str(folder / names[train[0]]), reading=Reading(how)).tempo is None
+
+
 # Splits -----------------------------------------------------------------------------------------
 
 

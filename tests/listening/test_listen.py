@@ -1,8 +1,11 @@
 """bin/listen: making a study of runs, files and a control, exporting, importing, results."""
 
+import io
 import json
 import sys
+from types import SimpleNamespace
 
+import mido
 import numpy as np
 import pytest
 from scipy.io import savemat
@@ -77,6 +80,35 @@ def test_a_blind_set_of_every_system_is_made_and_opens_without_a_name_in_it(tmp_
     names = {*made, *(clip.name for clip in study.clips)}
     assert not [name for name in names - {"people"} if name.encode() in told]
     assert study.sound(study.order(0)[0].id) == answers[-1].data
+
+
+def test_a_study_is_played_at_the_tempo_of_the_first_run_that_says_one(monkeypatch):
+    """What people wrote beside it too, or they would be told apart by that."""
+    played = []
+
+    def play(system, name, midi):
+        played.append(midi)
+        return SimpleNamespace(system=system, name=name)
+
+    monkeypatch.setattr(making.clips, "from_midi", play)
+    monkeypatch.setattr(making.clips, "alike", lambda sounds, *_: ([b""] * len(sounds), 1.0, 0))
+    opened = making.open_run
+
+    def told(name, warn):
+        checkpoint, folder = opened(name, warn)
+        corpus = checkpoint.meta["corpus"] | ({"tempo": 150.0} if name == "jsb" else {})
+        return checkpoint._replace(meta=checkpoint.meta | {"corpus": corpus}), folder
+
+    monkeypatch.setattr(making, "open_run", told)
+    control = listen.named("bach")._replace(control=True)
+    for names, tempo in ((("bach", "jsb"), 150), (("bach",), 90)):
+        played.clear()
+        wanted = [*map(listen.named, names), control]
+        making.clips_of(wanted, making.Asked(2, 4.0, 0, "numpy", print), lambda *_: None)
+        assert len(played) == 2 * len(wanted)
+        for midi in played:
+            first = mido.MidiFile(file=io.BytesIO(midi)).tracks[0]
+            assert [m.tempo for m in first if m.type == "set_tempo"] == [round(60e6 / tempo)]
 
 
 def test_a_control_of_any_corpus_is_held_out_music(tmp_path):

@@ -450,6 +450,9 @@ def test_a_tempo_of_another_division_and_a_long_name():
     track = [*said("n" * 300, tempos=[(96, 250_000)]), on(60), off(60, 96)]
     piece = read_midi(file_of(track, division=96), "x")
     assert piece.tempo.tolist() == [[0, 500_000], [480, 250_000]]  # 120 until told otherwise
+    assert piece.says_tempo
+    silent = read_midi(file_of([on(60), off(60, 96)]), "x")
+    assert silent.tempo.tolist() == [[0, 500_000]] and not silent.says_tempo
     assert piece.parts == (Part("n" * 128),)
 
 
@@ -481,6 +484,24 @@ def test_phrases_and_the_key_are_written_and_read():
     tempo = mido.MidiFile(file=io.BytesIO(file.getvalue())).tracks[0]
     assert [m.text for m in tempo if m.type == "marker"] == ["phrase", "phrase"]
     assert [m.key for m in tempo if m.type == "key_signature"] == ["Eb"]
+
+
+def test_time_signatures_are_written_and_read_with_their_beats():
+    """Of two with bars as long the first counts, and what fits no bar is as if it weren't told."""
+    track = as_messages([[0, 1, 60], [9600, 0, 60]])
+    meter = np.array([[0, 1440], [1440, 1920], [3360, 1200], [4560, 1440]], np.int32)
+    piece = Piece("", [track], meter=meter, beats={1440: 8, 1920: 2, 1200: 4})
+    file = io.BytesIO()
+    write_midi(piece, file)
+    assert read_midi(file.getvalue(), "").beats == {1440: 8, 1920: 2, 1200: 8}
+    first = mido.MidiFile(file=io.BytesIO(file.getvalue())).tracks[0]
+    signatures = [(m.numerator, m.denominator) for m in first if m.type == "time_signature"]
+    assert signatures == [(6, 8), (2, 2), (5, 8), (6, 8)]
+    told = [
+        mido.MetaMessage("time_signature", numerator=n, denominator=d, time=96)
+        for n, d in ((3, 4), (6, 8), (4, 4))
+    ]
+    assert read_midi(file_of([*told, on(60), off(60, 96)]), "").beats == {1440: 4, 1920: 4}
 
 
 def test_other_markers_say_nothing_and_the_first_key_counts():

@@ -108,6 +108,14 @@ def test_bars_are_those_of_the_meter(name):
     assert sounds == sounding(tracks) and strikes == struck(tracks)
 
 
+def test_a_signature_has_the_beats_of_the_piece():
+    """3/4 and 6/8 are as long."""
+    meter = np.array([(0, 1440), (2880, 1920)], np.int32)
+    piece = Piece("x", [track_of([(0, 6720, 60)])], meter=meter, beats={1440: 8, 1920: 2})
+    bars = notation.bars_of_piece(piece, 6720)
+    assert [bar.signature for bar in bars] == ["6/8", "", "2/2", ""]
+
+
 def quantised(track):
     notes = notes_of(track)
     return notation.quantised(notes, notation.steps_of([notes]))

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
+import mido
 import numpy as np
 import pytest
 from hypothesis import given
@@ -25,7 +26,7 @@ from lstm_music.ops import get_ops
 from lstm_music.rendering.charts import Curve, curves, ticks
 from lstm_music.rendering.html import Html, joined, json_in_html, tag
 from lstm_music.report.browser_model import LARGEST, in_16_bits, page_model, weights_size
-from lstm_music.report.gathering import Room, compose
+from lstm_music.report.gathering import Room, compose, room_for
 from lstm_music.report.media import RATE, small_svg, small_wav
 from lstm_music.report.page import MOST, annealed, page, sample_data
 from lstm_music.report.told import Picture, Row, RunReport, Sample, Table
@@ -189,6 +190,28 @@ def test_a_sample_offers_its_midi_file_and_its_notes(checkpoint):
     (sample,) = made.data["samples"]
     assert len(sample["notes"]) == sum(len(track) for track in report.samples[0].piece.tracks) / 2
     assert sample["ticks"] == max(note[1] for note in sample["notes"])
+
+
+def test_samples_go_at_the_tempo_of_the_corpus(checkpoint):
+    """In the file, in the sound, in the roll that moves with it, and where the page composes."""
+    bars, models = [], []
+    for tempo in (240, 90, 30):
+        if tempo != 90:  # that of a corpus that says none
+            checkpoint.meta["corpus"]["tempo"] = tempo
+        report = report_of(checkpoint)
+        made = Page(page([report], [], []))
+        midi = mido.MidiFile(file=io.BytesIO(report.samples[0].midi))
+        (said,) = [m.tempo for m in midi.tracks[0] if m.type == "set_tempo"]
+        assert said == round(60e6 / tempo)
+        assert f", {midi.length:.0f} s" in made.text
+        assert made.data["samples"][0]["tempo"] == pytest.approx(tempo, rel=1e-5)
+        models += [model["tempo"] for model in made.data["models"]]
+        chosen = [("a", checkpoint, None)]
+        bars.append([room_for(chosen, samples).bars for samples in (1, 4)])
+        checkpoint.meta["corpus"].pop("tempo", None)
+    assert models == [240, 90, 30]
+    assert [few for few, _ in bars] == [8, 8, 8]
+    assert [many for _, many in bars] == [8, 8, 4]  # slow music lasts longer, the page stays small
 
 
 def test_a_silent_sample_says_so(tmp_path):

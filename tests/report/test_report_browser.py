@@ -438,8 +438,13 @@ def test_every_run_can_be_chosen(opened):
     assert opened.run("player.network.model.name") == "nade"
     openings = opened.run("byId('compose-primer').options.length")
     assert openings == opened.run("player.network.model.primers.length") + 1
+    opened.run("player.network.model.tempo = 133")
+    opened.run("byId('compose-run').dispatchEvent(new Event('change'))")
+    assert opened.run("player.tempo") == 133  # that of its corpus
+    assert opened.run("byId('compose-tempo-value').textContent") == "133"
     opened.run("byId('compose-run').value = '0'")
     opened.run("byId('compose-run').dispatchEvent(new Event('change'))")
+    assert opened.run("player.tempo") == 90
 
 
 def test_a_hostile_name_is_only_a_name(opened):

@@ -87,6 +87,10 @@ FORGED = {
     "habit": {"corpus": {"name": "a", "key": "b"} | HABITS | {"most_notes": -1}},
     "length": {"corpus": {"name": "a", "key": "b"} | HABITS | {"longest_piece": "long"}},
     "long piece": {"corpus": {"name": "a", "key": "b"} | HABITS | {"longest_piece": 2**31}},
+    "tempo": {"corpus": {"name": "a", "key": "b", "tempo": 0} | HABITS},
+    "a fast tempo": {"corpus": {"name": "a", "key": "b", "tempo": 10**400} | HABITS},
+    "tempo in words": {"corpus": {"name": "a", "key": "b", "tempo": "presto"} | HABITS},
+    "no tempo": {"corpus": {"name": "a", "key": "b", "tempo": None} | HABITS},
     "common key": {
         "tokenizer": {"name": "event", "layout": "merge", "common_key": "B"},
         "vocabulary": EVENTS,

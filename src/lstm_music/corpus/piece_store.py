@@ -25,7 +25,7 @@ from lstm_music.arrays import Array
 from lstm_music.corpus.survey import Survey, survey_of
 from lstm_music.files import write_whole
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Part, Piece
+from lstm_music.midi.piece import KIND, PITCH, TICK, MidiError, Part, Piece, no_tempo
 
 FORMAT = 4  # of shards, and of what reading makes of a file: a new number makes old ones unused
 SUFFIX = ".safetensors"
@@ -169,7 +169,9 @@ def read_one(file: File, drums: bool, played: bool = False) -> Read:
         piece = read_midi(file.data, "", drums, played)
     except MidiError as error:
         return Read(file.digest, Piece("", []), None, str(error))
-    return Read(file.digest, piece, survey_of(piece), None)
+    survey = survey_of(piece)
+    said = piece.says_tempo or played
+    return Read(file.digest, piece if said else replace(piece, tempo=no_tempo()), survey, None)
 
 
 def piece_of(read: Read, name: str) -> Piece:

@@ -81,8 +81,8 @@ class MidiFile(NamedTuple):
     kind: its type, 0, 1 or 2. tracks: how many it has, numbered from 0, with those without notes.
     meter, tempo, phrases: by its time signatures, tempos and markers, of whichever track. names: of
     the tracks that have one. sharps: of its first key signature. programs: the first one of a
-    track's channel. repairs: kind of repair in REPAIRS -> how often. beats: as Piece's. pedals: of
-    its channels. ticks_per_quarter: of all ticks here.
+    track's channel. repairs: kind of repair in REPAIRS -> how often. beats, says_tempo: as Piece's.
+    pedals: of its channels. ticks_per_quarter: of all ticks here.
     """
 
     kind: int
@@ -96,6 +96,7 @@ class MidiFile(NamedTuple):
     programs: dict[tuple[int, int], int]
     repairs: Counter[str]
     beats: dict[int, int]
+    says_tempo: bool
     pedals: Pedals
     ticks_per_quarter: float
 
@@ -135,7 +136,8 @@ def read_file(source: Path | bytes, ticks: int | None) -> MidiFile:
     names, programs = reader.names, reader.programs
     said = meter, tempo, phrases, sharps, names, programs
     beats, pedals = _beats(reader, ticks_per_quarter), _pedals(reader, ticks_per_quarter, own)
-    return MidiFile(kind, len(tracks), rows, *said, +repairs, beats, pedals, ticks_per_quarter)
+    of_file = +repairs, beats, bool(reader.tempos), pedals, ticks_per_quarter
+    return MidiFile(kind, len(tracks), rows, *said, *of_file)
 
 
 def _meter(reader: TrackReader, ticks_per_quarter: float, own: float) -> Meter:

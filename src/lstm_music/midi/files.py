@@ -83,6 +83,7 @@ def read_midi(source: Path | bytes, name: str, drums: bool = False, played: bool
         sharps,
         len(file.pedals),
         file.beats,
+        file.says_tempo,
     )
 
 

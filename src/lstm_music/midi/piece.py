@@ -81,7 +81,7 @@ class Piece:
     that is composed. tempo: of its quarter notes, phrases: where they end, sharps: of its key
     signature (flats are < 0); where it says so. pedals: messages of the sustain pedal in its file.
     beats: a bar's ticks -> the denominator of its time signature, where that is told: 3/4 and 6/8
-    are as long.
+    are as long. says_tempo: else it is MIDI's own, 120.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Piece:
     sharps: int | None = None
     pedals: int = 0
     beats: dict[int, int] = field(default_factory=dict)
+    says_tempo: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", printable(self.name))

@@ -61,9 +61,16 @@ def last_bars(piece: Piece, most: int, size: Callable[[Piece], int]) -> Piece:
 
     A bar in which nothing begins or sounds isn't the first of them.
     """
-    starts = bars_of(piece.meter, max(end_of(piece) - 1, 0))[0].tolist()
-    n = bisect_left(starts, True, key=lambda begin: size(since(piece, begin)) <= most)
-    begin = starts[min(n, len(starts) - 1)]
+    starts = bars_of(piece.meter, max(end_of(piece) - 1, 0))[0].tolist()[::-1]
+
+    def is_too_long(begin: int) -> bool:
+        return size(since(piece, begin)) > most
+
+    more = 1  # a long piece is not to be measured as a whole
+    while more < len(starts) and not is_too_long(starts[more]):
+        more *= 2
+    among = starts[more // 2 : more + 1]
+    begin = among[max(bisect_left(among, True, key=is_too_long) - 1, 0)]
     return without_silence(since(piece, begin) if begin else piece)[0]
 
 
