@@ -1,10 +1,12 @@
 """bin/train --from: the model that a run begins with, and what the run takes over from it."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
 from lstm_music.cli.common import warn
+from lstm_music.corpus.corpus import Corpus
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config, Parameters
 from lstm_music.network.joining import axes_of, joined
@@ -14,7 +16,10 @@ from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.folder import SHAPE
 from lstm_music.runs.meta import check_training
 from lstm_music.runs.opened import open_run, reading_of
+from lstm_music.tokenizers.parts import Player, parts_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
+
+PART = re.compile(r"/([0-9]+)$")  # in a word of a note
 
 OF_ITS_OWN = ("seed", "max_pieces", "min_count")  # what a new run reads as if it began anew
 FREE = ("dropout", "input_dropout", "output_dropout")  # of a shape, what may be another
@@ -74,20 +79,37 @@ def kept_of(tokenizer: Mapping[str, Any]) -> set[str]:
     }
 
 
-def parameters_from(
-    origin: Origin, config: Config, vocabulary: Vocabulary, seed: int
-) -> Parameters:
-    """Return the parameters, in NumPy, of a new model of a vocabulary that begins with another."""
+def parameters_from(origin: Origin, config: Config, corpus: Corpus, seed: int) -> Parameters:
+    """Return the parameters, in NumPy, of a new model of a corpus that begins with another."""
     known = origin.checkpoint
-    axes = axes_of(config, vocabulary), axes_of(known.config, known.vocabulary)
+    named = Vocabulary(words_as_known(origin, corpus))
+    axes = axes_of(config, named), axes_of(known.config, known.vocabulary)
     fresh = init_parameters(config, get_ops("numpy"), seed)
     return joined(fresh, known.parameters, *axes)
 
 
-def began(origin: Origin, vocabulary: Vocabulary) -> str:
-    """Return in words where a new run of a vocabulary begins."""
+def words_as_known(origin: Origin, corpus: Corpus) -> Sequence[str]:
+    """Return a corpus's words with the numbers that a model's parts have, if words tell any.
+
+    Each part takes over from the likest one; where more play than that, numbers go on.
+    """
+    told = origin.checkpoint.meta["tokenizer"], corpus.tokenizer_json()
+    own, roster = ([Player(*player) for player in one.get("parts", ())] for one in told)
+    words = corpus.vocabulary.words
+    if not own or not roster:
+        return words
+    taken: dict[int, int] = {}
+    for part, number in enumerate(parts_of(roster, own)):
+        free = number not in taken.values()
+        taken[part] = number if free else len(own) + part
+    return [PART.sub(lambda found: f"/{taken[int(found[1]) - 1] + 1}", word) for word in words]
+
+
+def began(origin: Origin, corpus: Corpus) -> str:
+    """Return in words where a new run of a corpus begins."""
     step = f"{origin.checkpoint.meta['step']:,}"
     if origin.checkpoint.config.reads_notes:
         return f"from {origin.name}, step {step}"
-    known = sum(origin.checkpoint.vocabulary.get(word) is not None for word in vocabulary.words)
-    return f"from {origin.name}, step {step}, with {known:,} of {len(vocabulary):,} words"
+    words = words_as_known(origin, corpus)
+    known = sum(origin.checkpoint.vocabulary.get(word) is not None for word in words)
+    return f"from {origin.name}, step {step}, with {known:,} of {len(words):,} words"

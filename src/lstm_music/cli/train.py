@@ -183,7 +183,7 @@ def trainer_of(
     copy = corpus.recall.candidates if options["copy"] else 0
     config, parameters = config_of(options, words, parts, copy), None
     if origin is not None:
-        found = parameters_from(origin, config, corpus.vocabulary, settings.seed)
+        found = parameters_from(origin, config, corpus, settings.seed)
         parameters = {name: ops.asarray(value) for name, value in found.items()}
     model = Model(config, ops, settings.seed, parameters, parts)
     return Trainer(corpus, model, settings, folder, show, told, started, ranks)
@@ -302,7 +302,7 @@ def describe(trainer: Trainer, origin: Origin | None = None) -> str:
     valid = sum(lengths[p] for p in corpus.splits["valid"])
     part = f"; validates on {trainer.validated:,} of {valid:,}" if trainer.validated < valid else ""
     ranks = "" if trainer.ranks.alone else f"; {trainer.ranks.size} ranks"
-    start = f" {began(origin, corpus.vocabulary)}" if origin is not None else ""
+    start = f" {began(origin, corpus)}" if origin is not None else ""
     return (
         f"{opening} {trainer.run}{start}: {len(corpus.splits['train']):,} pieces, "
         f"{f'{steps:,} frames' if model.config.reads_notes else tokens}{part}; "
