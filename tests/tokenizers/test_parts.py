@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from small import track_of
 
 from lstm_music.midi.piece import Piece, notes_of
-from lstm_music.midi.repair import merge_tracks
+from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.parts import MOST_PARTS, Player, parts_of, roster_of
@@ -20,7 +20,7 @@ times = st.tuples(st.integers(0, 8), st.integers(1, 4), st.integers(40, 80))
 def track(notes):
     """A track of notes, none of which is struck while it sounds."""
     told = track_of([(240 * at, 240 * (at + n), pitch) for at, n, pitch in notes])
-    return merge_tracks(Piece("", [told]))
+    return merge_tracks(Piece("", [repair_track(told)]))
 
 
 @st.composite
