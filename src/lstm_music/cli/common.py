@@ -178,6 +178,15 @@ def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, 
         parser.add_argument(flag, help=text, default=None, action=action)
 
 
+def parts_of_events(representation: str | None, corpus: str, parts: bool | None) -> dict[str, Any]:
+    """Return what reading events adds where nothing else is asked: their parts, drums among them.
+
+    The bundled chorales have no drums.
+    """
+    told = representation == "event" and parts is not False
+    return {"parts": True, "drums": corpus != "bach"} if told else {}
+
+
 def reading_from(args: argparse.Namespace) -> Reading:
     """Return the Reading of the options given."""
     given = {field.name: getattr(args, field.name) for field in fields(Reading)}

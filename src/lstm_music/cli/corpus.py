@@ -13,6 +13,7 @@ from lstm_music.cli.common import (
     Parser,
     add_reading_options,
     add_worker_options,
+    parts_of_events,
     reading_from,
     run,
     warn_of_namesake,
@@ -45,6 +46,10 @@ SHOWN = 10  # skipped files and composers on the screen; --skipped and --json ha
 def main(argv: Sequence[str]) -> int:
     """Print the pieces, tokens and unique tokens of a corpus; return the exit status."""
     args = make_parser().parse_args(argv)
+    usual = parts_of_events(args.representation, args.corpus, args.parts)
+    for name, value in usual.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
     reading = reading_from(args)
     if args.build:
         build_classical(args.corpus, args.jobs)
@@ -52,7 +57,8 @@ def main(argv: Sequence[str]) -> int:
     corpus, survey = load_corpus(*source), survey_corpus(*source)
     warn_of_namesake(args.corpus, args.data)
     summary = corpus.summary()
-    print_table(f"{args.corpus}, {title_of(reading)}", summary)
+    parts = len(corpus.tokenizer_json().get("parts", ()))
+    print_table(f"{args.corpus}, {title_of(reading, parts)}", summary)
     if survey is not None:
         summary["survey"] = asdict(survey)
         print(how_played(survey))
@@ -83,12 +89,13 @@ def build_classical(name: str, jobs: int | None) -> None:
         print_skipped(built.skipped, None)
 
 
-def title_of(reading: Reading) -> str:
-    """Return how a corpus was read, in words."""
+def title_of(reading: Reading, parts: int = 0) -> str:
+    """Return how a corpus was read, in words; parts: those that its words tell."""
     if reading.representation == "message":
         return f"{reading.tracks} tracks"
     if reading.representation in ("event", "performance"):
-        return f"{reading.representation}s of merged tracks"
+        tracks = f"{parts} parts" if parts else "merged tracks"
+        return f"{reading.representation}s of {tracks}"
     thinned = f", at most {reading.max_polyphony} notes" if reading.max_polyphony else ""
     return f"{reading.representation}s as frames{thinned}"
 

@@ -13,6 +13,7 @@ from lstm_music.cli.common import (
     add_reading_options,
     add_worker_options,
     number,
+    parts_of_events,
     whole,
     workers_from,
 )
@@ -115,9 +116,7 @@ def new_folder(args: argparse.Namespace) -> Path:
 
 def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit a corpus and the options given, None for those that aren't."""
-    usual = DEFAULTS
-    if given["representation"] == "event" and given["parts"] is not False:
-        usual = DEFAULTS | {"parts": True, "drums": corpus != "bach"}  # whose files have none
+    usual = DEFAULTS | parts_of_events(given["representation"], corpus, given["parts"])
     chorales = (corpus, given["representation"]) == ("bach", "event")
     if not chorales or given["optimizer"] not in (None, "adam"):
         return usual

@@ -20,6 +20,7 @@ from lstm_music.sampling.excerpts import in_meter, last_bars, without_silence
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import Rules
 from lstm_music.sampling.sampler import sample
+from lstm_music.tokenizers.parts import Player, parts_of, players_of
 
 Music = TypeVar("Music", bound=Sized)  # as a model reads it: ids, or frames (n, 88)
 Ids = list[int]
@@ -59,7 +60,8 @@ class Composer(ABC, Generic[Music]):
 
     tempo: of what it composes, in quarter notes a minute, where nothing says another. recall: how
     its copy gate compares words, None without one. merged: all tracks are one; tells_bars: so do
-    its words. primer_grid: on which a file is put, if any; played: whether as it is heard.
+    its words. roster: the parts that they tell. primer_grid: on which a file is put, if any;
+    played: whether as it is heard.
     """
 
     unit: str
@@ -68,6 +70,7 @@ class Composer(ABC, Generic[Music]):
     tempo: float = TEMPO
     recall: RecallRules | None = None
     merged: bool = True
+    roster: tuple[Player, ...] = ()
     primer_grid: Grid | None = None
     played: bool = False
     tells_bars: bool = False
@@ -87,7 +90,7 @@ class Composer(ABC, Generic[Music]):
         """
         whole = read_primer(asked.path, warn, self.drums is not None, self.played, asked.bar)
         whole = on_grid(whole, self.primer_grid) if self.primer_grid else whole
-        for lost in losses(whole, self.merged):
+        for lost in losses(whole, self.merged, self.roster):
             warn(f"{asked.path}: {lost}")
         part = whole if asked.from_start else last_bars(whole, asked.length, self.size_of)
         read = self.read(part, whole, asked.path, warn)
@@ -239,12 +242,29 @@ def rows_before(rows: Meter | Tempo, tick: int) -> Rows:
     return tuple((at, value) for at, value in rows.tolist() if at < tick)
 
 
-def losses(piece: Piece, merged: bool) -> list[str]:
-    """Return in a line what a primer has that no word tells; merged: of tracks neither."""
+def changed_players(players: Sequence[Player], roster: Sequence[Player]) -> list[str]:
+    """Return, in words, which players of a piece become others, of a roster."""
+    known = [roster[part] for part in parts_of(players, roster)]
+    pairs = [
+        (one.name or f"program {one.program}", other.name or f"program {other.program}")
+        for one, other in zip(players, known, strict=True)
+        if (one.program, one.drums) != (other.program, other.drums)
+    ]
+    return [f"its {one} plays as {other}" for one, other in dict.fromkeys(pairs)]
+
+
+def losses(piece: Piece, merged: bool, roster: Sequence[Player] = ()) -> list[str]:
+    """Return in a line what a primer has that no word tells; merged: of tracks neither.
+
+    roster: the parts that words tell.
+    """
     tracks, drums = len(piece.tracks), piece.repairs.get("drum notes left out", 0)
     loud = np.concatenate([np.zeros(0, np.int32), *piece.velocities])
-    lost = [f"its {tracks} tracks become one"] * (merged and tracks > 1)
-    lost += ["its instruments are lost"] * any(part.program for part in piece.parts)
+    lost = [f"its {tracks} tracks become one"] * (merged and tracks > 1 and not roster)
+    if roster:
+        lost += changed_players(players_of(piece), roster)
+    else:
+        lost += ["its instruments are lost"] * any(part.program for part in piece.parts)
     lost += ["how loudly its notes are struck is lost"] * (len(np.unique(loud)) > 1)
     lost += [f"its drums are left out ({drums} notes)"] * (drums > 0)
     return [", ".join(lost)] if lost else []

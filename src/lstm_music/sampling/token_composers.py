@@ -157,6 +157,7 @@ class EventComposer(TokenComposer):
         told = checkpoint.meta["tokenizer"]
         roster = [Player(*player) for player in told.get("parts", ())]
         self.tokenizer = EventTokenizer(told.get("common_key"), roster)
+        self.roster = self.tokenizer.roster
 
     def openings(self) -> list[Opening]:
         """As Composer.openings: those in its meter, where it keeps to one; some have an upbeat."""

@@ -20,7 +20,7 @@ from lstm_music.midi.piece import (
     Piece,
     notes_of,
 )
-from lstm_music.midi.repair import repaired_tracks, sorted_messages, without_overlaps
+from lstm_music.midi.repair import merge_tracks, repaired_tracks, sorted_messages, without_overlaps
 from lstm_music.midi.roll import piece_of_frames
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, parse
 
@@ -35,7 +35,12 @@ class Music(NamedTuple):
 
 
 def notes_of_piece(piece: Piece) -> Notes:
-    """Return the notes of all tracks, (n, 3): start, end, pitch, sorted by start, then pitch."""
+    """Return the notes of all tracks, (n, 3): start, end, pitch, sorted by start, then pitch.
+
+    A unison of parts is one note, as where parts are merged.
+    """
+    if piece.parts:
+        return notes_of(merge_tracks(piece))
     return in_order(np.concatenate([EMPTY, *map(notes_of, piece.tracks)]))
 
 
