@@ -602,11 +602,13 @@ def test_bach_is_bundled():
     assert summary["splits"]["train"]["pieces"] > summary["splits"]["test"]["pieces"] > 20
 
 
-@pytest.mark.parametrize("option", ["grid", "max_polyphony"])
-def test_what_is_for_piano_rolls_is_refused_for_messages(option):
-    with pytest.raises(UserError, match=f"--{option.replace('_', '-')} is for piano rolls"):
-        Reading(**{option: 8})
-    Reading("chord", **{option: 8})
+def test_what_is_for_piano_rolls_is_refused_for_messages():
+    with pytest.raises(UserError, match="--max-polyphony is for piano rolls"):
+        Reading(max_polyphony=8)
+    Reading("chord", max_polyphony=8)
+    with pytest.raises(UserError, match="--grid 16,24 is for messages and events"):
+        Reading("note", grid="16,24")
+    Reading("event", grid="16,24")
 
 
 @pytest.mark.parametrize(

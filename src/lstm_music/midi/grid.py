@@ -34,7 +34,7 @@ class Moved:
 
 def grids_of(grid: Grid) -> tuple[int, ...]:
     """Return the steps a whole note of each grid. Raises ValueError for what is none."""
-    numbers = [int(n) if n.isdecimal() else 0 for n in str(grid).split(",")]
+    numbers = [int(n) if n.removeprefix("-").isdecimal() else 0 for n in str(grid).split(",")]
     for number in numbers:
         ticks_per_step(number)
     return tuple(numbers)
