@@ -16,8 +16,8 @@ from lstm_music.sampling.decoding import (
 )
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import NOTE_ON as STRIKES
 from lstm_music.sampling.rules import (
-    NOTE_ON,
     SHORTEST,
     chord_rules,
     event_rules,
@@ -147,7 +147,7 @@ def test_what_is_asked_for_counts_what_follows_a_primer(free, layout):
 @pytest.mark.parametrize("layout", ["merge", "flatten"])
 def test_nothing_ends_before_something_follows_the_primer(layout):
     rules, end = message_rules(MESSAGES, layout, 5000, 1), MESSAGES.id(PIECE_END)
-    ids, begins = ids_of("note-on-60-0 note-off-60-480", MESSAGES), rules.kinds == NOTE_ON
+    ids, begins = ids_of("note-on-60-0 note-off-60-480", MESSAGES), rules.kinds == STRIKES
     for options in (
         Options(beyond=True),
         Options(limit=9, beyond=True),

@@ -371,7 +371,7 @@ MUTATIONS = {
 EVENT_MUTATIONS = {
     "a place where the piece stands": ("longest[AFTER] < place &&", "longest[AFTER] <= place &&"),
     "a place where the bar ends": ("place < longest[BEFORE]", "place <= longest[BEFORE]"),
-    "notes in any order": ("ABOVE_LAST * (pitch > piece.number)", "ABOVE_LAST"),
+    "notes in any order": ("IN_ORDER * (note >= first_in_order(piece.rank, kind))", "IN_ORDER"),
     "bars without end": ("HEARD_LATELY * heard", "HEARD_LATELY"),
     "old notes that may not end": ("began + rules.rings", "began + rules.longest_note"),
 }

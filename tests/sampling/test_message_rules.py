@@ -8,6 +8,7 @@ from lstm_music.midi.piece import NOTE_OFF, NOTE_ON, WHOLE_NOTE, notes_of
 from lstm_music.midi.repair import tidy_track
 from lstm_music.sampling.automaton import is_empty, is_full, leaves_room, may_end
 from lstm_music.sampling.rules import NONE, SHORTEST, chord_rules, message_rules
+from lstm_music.sampling.rules import NOTE_ON as STRIKES
 from lstm_music.sampling.rules import PIECE_END as END_OF_PIECE
 from lstm_music.sampling.rules import TRACK_END as END_OF_TRACK
 from lstm_music.sampling.sampler import most_tokens
@@ -132,7 +133,7 @@ def test_the_state_knows_what_sounds_in_the_tidied_track(layout, random, longest
     rules = message_rules(FULL, layout, longest, 9, most)
     state, words = State(rules), []
     for _ in range(60):
-        notes_only = state.allowed(may_end=True) & (rules.kinds <= NOTE_ON)
+        notes_only = state.allowed(may_end=True) & (rules.kinds <= STRIKES)
         # A note of length zero, which is dropped, makes room all the same: leave them out.
         struck = [pitch for pitch, start in state.sounding.items() if start == state.now]
         off = rules.kinds == NOTE_OFF
@@ -267,7 +268,7 @@ def test_the_end_of_a_track_clears_what_was_in_it():
 def test_rules_know_what_their_words_mean():
     vocabulary = Vocabulary([TRACK_END, "note-on-7-30", "note-off-9-0", PIECE_END])
     rules = message_rules(vocabulary, "merge", 1, 1)
-    assert rules.kinds.tolist() == [END_OF_TRACK, NOTE_ON, NOTE_OFF, END_OF_PIECE]
+    assert rules.kinds.tolist() == [END_OF_TRACK, STRIKES, NOTE_OFF, END_OF_PIECE]
     assert rules.numbers.tolist() == [0, 7, 9, 0]
     assert rules.steps.tolist() == [0, 30, 0, 0]
     assert rules.deltas.tolist() == [0, NONE, 0, 0]  # the note has no end

@@ -285,7 +285,7 @@ CELLS = [
     for kind, phases in PHASES_OF.items() for phase in phases for word in KINDS_OF[kind]
     if (phase, word) not in {  # where nothing sounds, and where there is no bar
         ("NOTHING_YET", "NOTE_OFF"), ("BETWEEN_TRACKS", "NOTE_OFF"), ("NO_BAR_YET", "PLACE"),
-        ("NO_BAR_YET", "CADENCE"), ("NOT_PLAYED_YET", "NOTE_OFF"),
+        ("NO_BAR_YET", "CADENCE"), ("NOT_PLAYED_YET", "NOTE_OFF"), ("AFTER_CADENCE", "CADENCE"),
     }
 ]  # fmt: skip
 

@@ -17,6 +17,7 @@ from lstm_music.ops import get_ops
 from lstm_music.ops.philox import uniform
 from lstm_music.sampling.decoding import clipped, decode, decode_chords, length_in_frames
 from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import NOTE_ON as STRIKES
 from lstm_music.sampling.rules import SHORTEST, chord_rules, message_rules
 from lstm_music.sampling.sampler import ROWS, choose, find, sample, within
 from lstm_music.tokenizers.chords import chord_words
@@ -284,7 +285,7 @@ def test_a_factored_model_draws_each_word_as_often_as_its_losses_say(tmp_path):
     model.parameters["head.U"] *= 6
     rules = message_rules(corpus.vocabulary, "merge", 480, 2, free=True)
     drawn = [ids[0] for ids in sample(model, [()] * draws, Options(length=1), rules)]
-    words = np.flatnonzero(rules.kinds == NOTE_ON).astype(np.int32)  # what a piece can begin with
+    words = np.flatnonzero(rules.kinds == STRIKES).astype(np.int32)  # what a piece can begin with
     x = np.zeros((1, len(words)), np.int32)
     batch = Batch(x, words[None], None, len(words))
     p = np.exp(-model.losses(batch, model.zero_state(len(words)))[0][0].astype(np.float64))
