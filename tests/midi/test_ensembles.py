@@ -199,7 +199,7 @@ def test_up_to_fifteen_parts_have_a_channel_each():
 
 def test_notes_that_touch_meet():
     """The end of one may stand after the beginning of the next, in a later track."""
-    long = [track_of([(0, 480, 60), (480, 960, 60)])] * 14
+    long = [track_of([(480 * n, 480 * n + 480, 60) for n in range(4)])] * 14
     first, last = track_of([(480, 960, 72)]), track_of([(0, 480, 72)])
     tracks = [*long, track_of([(0, 960, 50)]), first, last]
     channels = channels_of(tracks, [0] * 17)

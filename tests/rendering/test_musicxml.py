@@ -172,6 +172,8 @@ def test_a_fermata_stands_on_the_notes_that_end_with_a_phrase():
     assert fermatas(musicxml.musicxml(piece)) == [[2640, 6000]] * 3 + [[6000]]
     assert len(engraved(musicxml.musicxml(piece)).findall(".//fermata")) == 7
     assert fermatas(musicxml.musicxml(choir())) == [[]] * 4
+    through = choir(phrases=np.array([2400], np.int32))  # a bar line that all are tied over
+    assert fermatas(musicxml.musicxml(through)) == [[]] * 4
     late = replace(piece, phrases=np.array([2633, 90_000], np.int32))  # played, not written
     assert fermatas(musicxml.musicxml(late)) == [[2640]] * 3 + [[]]
 
@@ -254,6 +256,8 @@ def test_drums_are_exported_as_the_sounds_that_they_are():
     assert [sounds[hit.find("instrument").get("id")] for hit in hits] == [p for _, _, p in KIT]
     heard = [(start, name) for start, _, name in notes_in(read(xml).parts[-1])]
     assert heard == sorted((start, PLACES[pitch].name) for start, _, pitch in KIT)
+    lasting = {(start, end) for start, end, _ in notes_in(read(xml).parts[-1])}
+    assert sorted(lasting) == [(0, 240), (240, 480), (480, 720), (720, 960), (960, 1440)]
     places = [hit.find("unpitched/display-step").text for hit in hits]
     assert places == [PLACES[p].name[0] for _, _, p in KIT]
     assert len(engraved(xml).findall(".//note")) == 8 + 16 + 6

@@ -13,11 +13,11 @@ from lstm_music.midi.piece import Piece
 from lstm_music.rendering.musicxml import musicxml
 
 PAGES = 2
-PAGE_HEIGHT, STAFF_HEIGHT = 2970, 250  # tenths of a millimetre: A4, or what a system needs
 BARS_A_PAGE = 64  # more never fit
 OPTIONS = {
     "pageWidth": 2100,  # tenths of a millimetre: A4
-    "adjustPageHeight": True,  # a last page ends with its music
+    "pageHeight": 2970,
+    "adjustPageHeight": True,  # a last page ends with its music, and one of many parts holds them
     "scale": 40,
     "footer": "none",
     "staffLineWidth": 0.2,  # visible on a small screen
@@ -54,10 +54,8 @@ def engrave(piece: Piece, pages: int = PAGES) -> list[str]:
 
     verovio.enableLog(verovio.LOG_OFF)
     engraver = verovio.toolkit()
-    xml = musicxml(piece, pages * BARS_A_PAGE)
-    staves = xml.count("<score-part ") + xml.count("<staves>2</staves>")
-    engraver.setOptions(OPTIONS | {"pageHeight": max(PAGE_HEIGHT, staves * STAFF_HEIGHT)})
-    engraver.loadData(xml)
+    engraver.setOptions(OPTIONS)
+    engraver.loadData(musicxml(piece, pages * BARS_A_PAGE))
     most = min(pages, engraver.getPageCount())
     return [engraver.renderToSVG(page + 1) for page in range(most)]
 
