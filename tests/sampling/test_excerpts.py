@@ -15,6 +15,8 @@ from lstm_music.sampling.excerpts import (
     since,
     without,
 )
+from lstm_music.sampling.token_composers import InKeyOf
+from lstm_music.tokenizers.events import EventTokenizer
 
 THREE, FOUR = 1440, 1920
 
@@ -110,6 +112,23 @@ def test_notes_may_be_left_out():
     some = set(keys_of(piece)[::2])
     assert keys_of(without(piece, some)) == keys_of(piece)[1::2]
     assert keys_of(without(piece, {*keys_of(piece)})) == []
+
+
+def test_a_part_is_written_in_the_key_of_the_whole():
+    """The last bars of a piece in C may be in A."""
+    c, a = (0, 4, 7, 12, 11, 7, 5, 2), (9, 13, 16, 21, 20, 16, 14, 11)
+    pitches = [60 + p for p in c * 5] + [48 + p for p in a]
+    track = track_of([(240 * n, 240 * n + 240, p) for n, p in enumerate(pitches)])
+    whole = Piece("x", [track])
+    part = since(whole, 5 * FOUR)
+    keys = [EventTokenizer("A").words(piece)[0] for piece in (whole, part)]
+    assert keys == ["key-0", "key-9"]
+    tokenizer = InKeyOf(whole, "A")
+    assert [tokenizer.words(piece)[0] for piece in (whole, part)] == ["key-0", "key-0"]
+    assert notes_of(tokenizer.piece(tokenizer.words(part), "x").tracks[0]).tolist() == (
+        notes_of(part.tracks[0]).tolist()
+    )
+    assert InKeyOf(whole, None).words(part)[0] == "bar-1920"
 
 
 def test_ticks_are_seconds_at_the_tempo_of_each():

@@ -84,7 +84,7 @@ def finished(
         given, end = composer.piece(opening.music, whole, name), composer.ticks(opening.music)
     old = set() if over else {*keys_of(given)}
     new = [key for key in keys_of(piece) if key not in old]
-    if keep or not end:
+    if keep or not len(opening.music):
         piece = replace(joined(given, end, piece) if over else piece, tempo=tempo)
     elif over:
         piece = replace(piece, tempo=constant(tempo_at(tempo, end)))
