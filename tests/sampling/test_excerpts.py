@@ -123,7 +123,7 @@ def test_a_part_is_written_in_the_key_of_the_whole():
     part = since(whole, 5 * FOUR)
     keys = [EventTokenizer("A").words(piece)[0] for piece in (whole, part)]
     assert keys == ["key-0", "key-9"]
-    tokenizer = InKeyOf(whole, "A")
+    tokenizer = InKeyOf(whole, "A", ())
     assert [tokenizer.words(piece)[0] for piece in (whole, part)] == ["key-0", "key-0"]
     assert notes_of(tokenizer.piece(tokenizer.words(part), "x").tracks[0]).tolist() == (
         notes_of(part.tracks[0]).tolist()
@@ -145,3 +145,33 @@ def test_ticks_are_seconds_at_the_tempo_of_each():
         assert mean_tempo(fast) == found
     assert [round(tempo_at(tempo, tick)) for tick in (0, 480, 959, 960)] == [60, 60, 60, 240]
     assert constant(120).tolist() == [[0, 500_000]]
+
+
+def of_parts(*named):
+    """A piece of parts, each a name and its notes in eighths."""
+    tracks = [track_of([(240 * at, 240 * at + 240, pitch) for at, pitch in n]) for _, n in named]
+    parts = tuple(Part(name) for name, _ in named)
+    loud = tuple(np.full(len(notes), len(name), np.int32) for name, notes in named)
+    return Piece("", tracks, parts=parts, velocities=loud)
+
+
+def test_who_plays_a_note_is_known_by_part():
+    """The opening's bass is its first track, and the whole piece's second."""
+    opening, whole = (
+        of_parts(("bass", [(0, 40)])),
+        of_parts(("oboe", [(1, 72)]), ("bass", [(0, 40)])),
+    )
+    assert {*keys_of(opening)} < {*keys_of(whole)}
+    rest = without(whole, {*keys_of(opening)})
+    assert [len(track) for track in rest.tracks] == [2, 0]
+    assert [v.tolist() for v in rest.velocities] == [[4], []]
+
+
+def test_pieces_that_follow_one_another_go_on_part_by_part():
+    piece = joined(
+        of_parts(("bass", [(0, 40)])), 240, of_parts(("oboe", [(0, 72)]), ("bass", [(1, 41)]))
+    )
+    assert [part.name for part in piece.parts] == ["bass", "oboe"]
+    found = [notes_of(track).tolist() for track in piece.tracks]
+    assert found == [[[0, 240, 40], [2160, 2400, 41]], [[1920, 2160, 72]]]
+    assert [v.tolist() for v in piece.velocities] == [[4, 4], [4]]

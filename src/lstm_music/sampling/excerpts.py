@@ -1,18 +1,19 @@
 """Parts of a piece from a bar line on: without silence, as many bars as fit, what is new in it."""
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.midi.piece import TICK, Messages, Piece, notes_of
+from lstm_music.midi.piece import TICK, Messages, Part, Piece, notes_of
 from lstm_music.midi.repair import sorted_messages
 from lstm_music.midi.timing import end_of
 from lstm_music.tokenizers.events import bars_of
 
-Key = tuple[int, int, int]  # a note: the number of its track, its start, its pitch
+Key = tuple[Hashable, int, int]  # a note: who plays it, its start, its pitch
 
 
 def since(piece: Piece, begin: int) -> Piece:
@@ -87,34 +88,57 @@ def line_of(piece: Piece, tick: int) -> int:
     return int(starts[-1] if starts[-1] == tick else starts[-1] + lengths[-1])
 
 
+def players_in(piece: Piece) -> list[Hashable]:
+    """Return who plays each track, the same in any piece of a model: by part, else by number."""
+    counts: Counter[Part] = Counter(piece.parts)
+    players: list[Hashable] = []
+    for n in range(len(piece.tracks)):
+        part = piece.parts[n] if piece.parts else Part()
+        counts[part] -= 1
+        players.append((part, counts[part]) if piece.parts else n)
+    return players
+
+
 def keys_of(piece: Piece) -> list[Key]:
     """Return the notes of a piece, track by track."""
-    notes = (
-        (n, *note) for n, track in enumerate(piece.tracks) for note in notes_of(track).tolist()
-    )
-    return [(n, start, pitch) for n, start, _, pitch in notes]
+    tracks = zip(players_in(piece), map(notes_of, piece.tracks), strict=True)
+    return [
+        (player, start, pitch) for player, track in tracks for start, _, pitch in track.tolist()
+    ]
 
 
 def without(piece: Piece, left_out: set[Key]) -> Piece:
-    """Return a piece of plain tracks without some of its notes; tracks may be left empty."""
-    tracks = []
-    for n, track in enumerate(piece.tracks):
+    """Return a piece without some of its notes; tracks may be left empty."""
+    tracks, loud = [], []
+    for n, (player, track) in enumerate(zip(players_in(piece), piece.tracks, strict=True)):
         notes = notes_of(track).astype(np.int64)
-        kept = [(n, start, pitch) not in left_out for start, _, pitch in notes.tolist()]
+        kept = [(player, start, pitch) not in left_out for start, _, pitch in notes.tolist()]
         tracks.append(sorted_messages(*notes[kept].T))
-    return replace(piece, tracks=tracks)
+        loud += [piece.velocities[n][kept]] if piece.velocities else []
+    return replace(piece, tracks=tracks, velocities=tuple(loud))
 
 
 def joined(piece: Piece, end: int, other: Piece) -> Piece:
-    """Return a piece that ends at a tick, and from its next bar line on another, track by track."""
+    """Return a piece that ends at a tick, and from its next bar line on another, part by part."""
     line = line_of(piece, max(end, end_of(piece)))
-    tracks = [*piece.tracks]
-    for n, track in enumerate(other.tracks):
-        moved = track + np.array([line, 0, 0], np.int32)
-        tracks[n : n + 1] = [np.concatenate([*tracks[n : n + 1], moved])]
+    places = {player: n for n, player in enumerate(players_in(piece))}
+    tracks, loud, added = [*piece.tracks], [*piece.velocities], []
+    for n, (player, track) in enumerate(zip(players_in(other), other.tracks, strict=True)):
+        at, moved = places.get(player, len(tracks)), track + np.array([line, 0, 0], np.int32)
+        tracks[at : at + 1] = [np.concatenate([*tracks[at : at + 1], moved])]
+        if other.velocities:
+            loud[at : at + 1] = [np.concatenate([*loud[at : at + 1], other.velocities[n]])]
+        added += [n] if player not in places else []
     meter = other.meter[piece.meter[-1:, 1].tolist() == other.meter[:1, 1].tolist() :]
     meter = np.concatenate([piece.meter, meter + np.array([line, 0], np.int32)])
-    phrases = np.concatenate([piece.phrases, other.phrases + np.int32(line)])
-    drums = piece.drums + other.drums[len(piece.tracks) :]
-    phrases = np.unique(phrases)
-    return replace(piece, tracks=tracks, meter=meter, phrases=phrases, drums=drums)
+    drums = [*(piece.drums or (False,) * len(piece.tracks))]
+    drums += [bool(other.drums) and other.drums[n] for n in added]
+    return replace(
+        piece,
+        tracks=tracks,
+        velocities=tuple(loud),
+        meter=meter,
+        phrases=np.unique(np.concatenate([piece.phrases, other.phrases + np.int32(line)])),
+        drums=tuple(drums) if any(drums) else (),
+        parts=piece.parts + tuple(other.parts[n] for n in added if other.parts),
+    )
