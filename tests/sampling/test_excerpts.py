@@ -128,7 +128,7 @@ def test_a_part_is_written_in_the_key_of_the_whole():
     assert notes_of(tokenizer.piece(tokenizer.words(part), "x").tracks[0]).tolist() == (
         notes_of(part.tracks[0]).tolist()
     )
-    assert InKeyOf(whole, None).words(part)[0] == "bar-1920"
+    assert InKeyOf(whole, None, ()).words(part)[0] == "bar-1920"
 
 
 def test_ticks_are_seconds_at_the_tempo_of_each():
