@@ -50,7 +50,7 @@ DEFAULTS: dict[str, Any] = {
 }
 BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's ways
     "hidden": 192,
-    "dropout": 0.4,
+    "dropout": 0.3,
     "batch": 16,
     "seq": 64,
     "lr": 0.003,
