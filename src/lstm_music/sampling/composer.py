@@ -154,9 +154,12 @@ def read_primer(path: Path, warn: Warn, drums: bool, played: bool = False) -> Pi
     if not path.is_file():
         raise UserError(f"no file '{path}': give --primer a MIDI file")
     try:
-        piece, silent = without_silence(read_midi(path, path.name, drums, played))
+        piece = read_midi(path, path.name, drums, played)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    if played:  # it has no bars, and its words begin with its first note
+        return piece
+    piece, silent = without_silence(piece)
     if silent:
         warn(f"{path} begins with {bars_in_words(silent)} of silence: left out")
     return piece
