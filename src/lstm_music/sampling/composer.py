@@ -226,6 +226,8 @@ def read_primer(path: Path, warn: Warn, drums: bool, played: bool, bar: int | No
         piece = read_midi(path, path.name, drums, played)
     except MidiError as error:
         raise UserError(f"'{path}' {error}: give --primer another MIDI file") from error
+    if played:  # it has no bars, and its words begin with its first note
+        return piece
     piece, silent = without_silence(piece if bar is None else in_meter(piece, bar))
     if silent:
         warn(f"{path} begins with {bars_in_words(silent)} of silence: left out")

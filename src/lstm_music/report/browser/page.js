@@ -330,8 +330,8 @@ class Player {
   /** Show what changes all the time, which no screen reader should read out. */
   showFacts() {
     const { tokens, seconds } = this.composed;
-    const ofWords = ["message", "event", "performance"].includes(this.network.model.representation);
-    const unit = ofWords ? "tokens" : "frames";
+    const ofFrames = ["chord", "note"].includes(this.network.model.representation);
+    const unit = ofFrames ? "frames" : "tokens";
     const speed = seconds ? Math.round(tokens / seconds).toLocaleString("en") : "–";
     const waits = this.composer.music.ready <= this.position ? " · composing what comes next…" : "";
     const count = `${tokens.toLocaleString("en")} ${unit} composed`;
