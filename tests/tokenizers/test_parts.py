@@ -9,7 +9,7 @@ from lstm_music.midi.piece import Piece, notes_of
 from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END
-from lstm_music.tokenizers.parts import MOST_PARTS, Player, parts_of, roster_of
+from lstm_music.tokenizers.parts import MOST_PARTS, OTHERS, Player, parts_of, roster_of
 
 CHOIR = tuple(Player(name, 52) for name in ("Soprano", "Alto", "Tenor", "Bass"))
 FLUTE, DRUMS = Player("Flute", 73), Player("Drums", 0, True)
@@ -131,10 +131,20 @@ def ensemble(*players):
 def test_a_roster_has_the_commonest_parts_in_the_order_of_the_scores():
     pieces = [ensemble(*CHOIR)] * 3 + [ensemble(FLUTE, *CHOIR, DRUMS)] * 2
     assert roster_of(pieces) == (FLUTE, *CHOIR, DRUMS)
-    many = [ensemble(*(Player(f"{n}", n) for n in range(MOST_PARTS + 9)))]
-    assert len(roster_of([*many, *pieces])) == MOST_PARTS
-    assert {*CHOIR, FLUTE, DRUMS} <= {*roster_of([*many, *pieces])}
     assert roster_of([ensemble(FLUTE, FLUTE)]) == (FLUTE, FLUTE)
+
+
+def test_rare_parts_are_one_together():
+    many = [ensemble(*(Player(f"{n}", 40) for n in range(MOST_PARTS + 9)))]
+    roster = roster_of([*many, *[ensemble(FLUTE, *CHOIR, DRUMS)] * 2])
+    assert len(roster) == MOST_PARTS and {*CHOIR, FLUTE, DRUMS} < {*roster}
+    assert roster[-1] == Player(OTHERS, 40)
+    rare = [ensemble(FLUTE, *CHOIR, Player("Horn", 60)), *[ensemble(*CHOIR)] * 60]
+    assert roster_of(rare) == (*CHOIR, Player(OTHERS, 73))
+    assert roster_of(rare[:40]) == (FLUTE, *CHOIR, Player("Horn", 60))  # 2.5 %
+    roster = (*CHOIR, Player(OTHERS, 60))
+    assert parts_of([FLUTE, *CHOIR, Player("Horn", 60), DRUMS], roster) == [4, 0, 1, 2, 3, 4, 0]
+    assert parts_of([FLUTE, FLUTE], roster) == [0, 1]  # nobody else sings
 
 
 def test_music_of_one_track_has_no_parts():

@@ -263,7 +263,7 @@ def draw(piece: Piece, path: Path, args: argparse.Namespace) -> str:
     """Draw a piece's piano roll; return a remark."""
     from lstm_music.rendering.figures import piano_roll
 
-    put(lambda to: piano_roll(piece, to, piece.velocities or None), path)
+    put(lambda to: piano_roll(piece, to), path)
     return "piano roll"
 
 

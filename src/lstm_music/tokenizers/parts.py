@@ -10,6 +10,8 @@ from scipy.optimize import linear_sum_assignment
 from lstm_music.midi.piece import Part, Piece
 
 MOST_PARTS = 16
+COMMON = 0.02  # of pieces: a part that fewer have is one of OTHERS
+OTHERS = "Others"
 NAME, PROGRAM, FAMILY = 4, 2, 1  # what the same name, program and family of instruments count
 FAMILIES = 8  # programs of a family, as General MIDI numbers them
 NEVER = 100  # what counts more than all of them: drums are no instrument, nor it drums
@@ -36,14 +38,13 @@ def players_of(piece: Piece) -> list[Player]:
 
 
 def roster_of(pieces: Iterable[Piece]) -> tuple[Player, ...]:
-    """Return the commonest parts of a corpus, MOST_PARTS at most, in the order of its scores.
+    """Return the common parts of a corpus, MOST_PARTS at most, in the order of its scores.
 
-    Who plays two parts of a piece is there twice. None where most pieces have a single track.
+    Who plays two parts of a piece is there twice. Rare ones are a part together, the last. None
+    where most pieces have a single track.
     """
     counts: Counter[tuple[Player, int]] = Counter()
-    places: defaultdict[tuple[Player, int], float] = defaultdict(
-        float
-    )  # from the top of a score, 0, to its end, 1
+    places: defaultdict[tuple[Player, int], float] = defaultdict(float)  # 0 is a score's top, 1 end
     several = total = 0
     for piece in pieces:
         found: Counter[Player] = Counter()
@@ -56,19 +57,30 @@ def roster_of(pieces: Iterable[Piece]) -> tuple[Player, ...]:
         several += len(piece.tracks) > 1
     if 2 * several <= total:
         return ()
-    common = [part for part, _ in counts.most_common(MOST_PARTS)]
-    return tuple(p for p, _ in sorted(common, key=lambda part: places[part] / counts[part]))
+    common = [part for part, n in counts.most_common() if n >= COMMON * total]
+    rare = len(common) < len(counts) or len(common) > MOST_PARTS
+    common = common[: MOST_PARTS - rare]
+    roster = [player for player, _ in sorted(common, key=lambda part: places[part] / counts[part])]
+    programs: Counter[int] = Counter()
+    for part in counts:
+        programs[part[0].program] += counts[part] * (part not in common)
+    return (*roster, *(Player(OTHERS, programs.most_common(1)[0][0]) for _ in range(rare)))
 
 
 def parts_of(players: Sequence[Player], roster: Sequence[Player]) -> list[int]:
     """Return the part of a roster, from 0, that each of a piece's tracks is.
 
-    Each is the likest one by name, program and family that is free; where more play than there are
-    parts, the others share.
+    Each is the likest one by name, program and family that is free. Where none is, the others' part
+    is shared, or that of the likest.
     """
+    if not players:
+        return []
     likeness = np.array([[_likeness(player, part) for part in roster] for player in players])
-    parts = likeness.argmax(axis=1) if len(players) else np.zeros(0, np.int64)
-    rows, free = linear_sum_assignment(-likeness) if len(players) else (parts, parts)
+    shared = roster[-1].name == OTHERS
+    rows, free = linear_sum_assignment(-likeness[:, : len(roster) - shared])
+    parts = likeness.argmax(axis=1)
+    if shared:
+        parts[likeness[:, -1] >= 0] = len(roster) - 1
     fits = likeness[rows, free] >= 0
     parts[rows[fits]] = free[fits]
     return [int(part) for part in parts]
