@@ -34,7 +34,7 @@ from lstm_music.network.optim import Optimizer
 from lstm_music.ops import get_ops
 from lstm_music.sampling.composer import sample_on_cpu
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import message_rules
+from lstm_music.sampling.word_rules import message_rules
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.training.graph_step import step_of

@@ -25,7 +25,7 @@ from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.sampling.composer import sample_on_cpu
 from lstm_music.sampling.device import DeviceSampler
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import chord_rules
+from lstm_music.sampling.word_rules import chord_rules
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 from lstm_music.training.graph_step import step_of

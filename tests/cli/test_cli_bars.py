@@ -10,13 +10,13 @@ from small import piece_of, track_of
 
 from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import Piece
+from lstm_music.midi.timing import bars_of
 from lstm_music.report.page import PRIMER_LENGTH
 from lstm_music.runs.opened import model_of, open_run
 from lstm_music.sampling import sampler
 from lstm_music.sampling.composer import primers_of
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
-from lstm_music.tokenizers.events import bars_of
 
 BAR, THREE, FIVE = 1920, 1440, 2400
 KINDS = {

@@ -18,6 +18,7 @@ from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import notes_of
 from lstm_music.midi.roll import LOWEST, NOTES
+from lstm_music.midi.timing import bars_of
 from lstm_music.network.model import Model, part
 from lstm_music.ops import get_ops
 from lstm_music.ops.reference.copying import NOTHING
@@ -30,7 +31,6 @@ from lstm_music.runs.checkpoint import read_checkpoint, read_run
 from lstm_music.runs.opened import bundled_model
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
-from lstm_music.tokenizers.events import bars_of
 
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here to run the page: apt-get install chromium"

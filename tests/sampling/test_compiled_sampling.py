@@ -15,12 +15,11 @@ from lstm_music.ops import get_ops
 from lstm_music.ops.cpu.panels import PANEL, add_panel, pack, padded
 from lstm_music.ops.philox import uniform
 from lstm_music.sampling import compiled as compiled_sampling
-from lstm_music.sampling import compiled_choice, sampler
-from lstm_music.sampling import rules as sampling_rules
+from lstm_music.sampling import compiled_choice, sampler, word_rules
 from lstm_music.sampling.composer import sample_on_cpu
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import chord_rules, event_rules, message_rules
 from lstm_music.sampling.sampler import choose, sample
+from lstm_music.sampling.word_rules import chord_rules, event_rules, message_rules
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -133,7 +132,7 @@ def short(monkeypatch):
     monkeypatch.setattr(sampler, "WHOLE_PIECE", 90)
     monkeypatch.setattr(sampler, "PER_QUARTER", 2)
     monkeypatch.setattr(sampler, "WITHIN_LIMIT", 70)
-    for module in (sampler, sampling_rules):
+    for module in (sampler, word_rules):
         monkeypatch.setattr(module, "SHORTEST", BAR)
     monkeypatch.setattr(sampler, "ROWS", 4)
     monkeypatch.setattr(compiled_sampling, "TOGETHER", 4)

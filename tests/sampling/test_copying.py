@@ -14,8 +14,13 @@ from lstm_music.ops import get_ops
 from lstm_music.sampling.copying import FramePast, copied, copies_of, ids_that
 from lstm_music.sampling.frames import sample_frames
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import chord_rules, event_rules, message_rules, performance_rules
 from lstm_music.sampling.sampler import Draft, sample
+from lstm_music.sampling.word_rules import (
+    chord_rules,
+    event_rules,
+    message_rules,
+    performance_rules,
+)
 
 ALWAYS, NEVER = 60.0, -60.0  # scores of a gate
 

@@ -17,14 +17,14 @@ from lstm_music.sampling.decoding import (
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NOTE_ON as STRIKES
-from lstm_music.sampling.rules import (
-    SHORTEST,
+from lstm_music.sampling.rules import SHORTEST
+from lstm_music.sampling.sampler import new_piece
+from lstm_music.sampling.word_rules import (
     chord_rules,
     event_rules,
     message_rules,
     performance_rules,
 )
-from lstm_music.sampling.sampler import new_piece
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer
 from lstm_music.tokenizers.performance import PerformanceTokenizer

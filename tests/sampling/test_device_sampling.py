@@ -18,12 +18,11 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.philox import uniform
 from lstm_music.sampling import device as device_sampling
-from lstm_music.sampling import rules as sampling_rules
-from lstm_music.sampling import sampler
+from lstm_music.sampling import sampler, word_rules
 from lstm_music.sampling.device import DeviceSampler, sample_on_device
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import chord_rules, event_rules, message_rules
 from lstm_music.sampling.sampler import choose, sample
+from lstm_music.sampling.word_rules import chord_rules, event_rules, message_rules
 from lstm_music.tokenizers.messages import PIECE_END, word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -228,7 +227,7 @@ def short(monkeypatch):
     monkeypatch.setattr(sampler, "WHOLE_PIECE", 90)
     monkeypatch.setattr(sampler, "PER_QUARTER", 2)
     monkeypatch.setattr(sampler, "WITHIN_LIMIT", 70)
-    for module in (sampler, sampling_rules):
+    for module in (sampler, word_rules):
         monkeypatch.setattr(module, "SHORTEST", BAR)
     for module in (sampler, device_sampling):
         monkeypatch.setattr(module, "ROWS", 4)

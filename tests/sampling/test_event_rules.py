@@ -10,7 +10,8 @@ from test_messages import pieces
 
 from lstm_music.midi.piece import NOTE_OFF, NOTE_ON, notes_of
 from lstm_music.sampling.automaton import is_empty, leaves_room, may_end
-from lstm_music.sampling.rules import SHORTEST, event_rules
+from lstm_music.sampling.rules import SHORTEST
+from lstm_music.sampling.word_rules import event_rules
 from lstm_music.tokenizers.events import AT, BAR_LINE, EventTokenizer, parse
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.vocabulary import Vocabulary

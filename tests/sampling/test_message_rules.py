@@ -7,11 +7,12 @@ from rule_states import State
 from lstm_music.midi.piece import NOTE_OFF, NOTE_ON, WHOLE_NOTE, notes_of
 from lstm_music.midi.repair import tidy_track
 from lstm_music.sampling.automaton import is_empty, is_full, leaves_room, may_end
-from lstm_music.sampling.rules import NONE, SHORTEST, chord_rules, message_rules
+from lstm_music.sampling.rules import NONE, SHORTEST
 from lstm_music.sampling.rules import NOTE_ON as STRIKES
 from lstm_music.sampling.rules import PIECE_END as END_OF_PIECE
 from lstm_music.sampling.rules import TRACK_END as END_OF_TRACK
 from lstm_music.sampling.sampler import most_tokens
+from lstm_music.sampling.word_rules import chord_rules, message_rules
 from lstm_music.tokenizers.messages import (
     PIECE_END,
     SPECIALS,

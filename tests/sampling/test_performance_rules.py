@@ -10,7 +10,7 @@ from test_messages import pieces
 
 from lstm_music.midi.piece import NOTE_OFF, NOTE_ON, Piece
 from lstm_music.midi.playing import played_tempo
-from lstm_music.sampling.rules import performance_rules
+from lstm_music.sampling.word_rules import performance_rules
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.performance import (
     SHIFT,

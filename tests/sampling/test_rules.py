@@ -26,18 +26,18 @@ from lstm_music.network.config import State
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.report.browser_model import as_lists
 from lstm_music.report.rules_script import rules_script
-from lstm_music.sampling import compiled_rules, sampler
+from lstm_music.sampling import compiled_rules, sampler, word_rules
 from lstm_music.sampling import rules as sampling_rules
 from lstm_music.sampling.automaton import Piece, advance, limit_of, next_bar
 from lstm_music.sampling.device import PIECE, DeviceRules, packed_pieces
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import (
+from lstm_music.sampling.sampler import Draft
+from lstm_music.sampling.word_rules import (
     chord_rules,
     event_rules,
     message_rules,
     performance_rules,
 )
-from lstm_music.sampling.sampler import Draft
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 RECORDED = Path(__file__).parents[1] / "fixtures" / "rule_walks.json"
@@ -47,7 +47,7 @@ RECORDED = Path(__file__).parents[1] / "fixtures" / "rule_walks.json"
 def short():
     """Pieces that end soon."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (sampler, sampling_rules):
+        for module in (sampler, word_rules):
             patch.setattr(module, "SHORTEST", BAR)
         patch.setattr(sampler, "WHOLE_PIECE", 40)
         yield

@@ -18,8 +18,9 @@ from lstm_music.ops.philox import uniform
 from lstm_music.sampling.decoding import clipped, decode, decode_chords, length_in_frames
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import NOTE_ON as STRIKES
-from lstm_music.sampling.rules import SHORTEST, chord_rules, message_rules
+from lstm_music.sampling.rules import SHORTEST
 from lstm_music.sampling.sampler import ROWS, choose, find, sample, within
+from lstm_music.sampling.word_rules import chord_rules, message_rules
 from lstm_music.tokenizers.chords import chord_words
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, TRACK_END, parse
 from lstm_music.tokenizers.vocabulary import Vocabulary

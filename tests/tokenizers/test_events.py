@@ -12,17 +12,10 @@ from test_messages import heard, pieces
 from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import LAST_TICK, NOTE_OFF, NOTE_ON, TICK, Piece
 from lstm_music.midi.repair import merge_tracks
-from lstm_music.tokenizers.events import (
-    AT,
-    BAR_LINE,
-    MOVE,
-    EventTokenizer,
-    NearestEvent,
-    bars_of,
-    parse,
-    spell,
-)
+from lstm_music.midi.timing import bars_of
+from lstm_music.tokenizers.events import AT, BAR_LINE, MOVE, EventTokenizer, parse, spell
 from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.tokenizers.nearest import NearestEvent
 
 TOKENIZER = EventTokenizer()
 few_pitches = st.sampled_from([0, 60, 61, 127])

@@ -14,13 +14,12 @@ from lstm_music.tokenizers.messages import (
     SPECIALS,
     TRACK_END,
     MessageTokenizer,
-    NearestWord,
-    nearest_word,
     parse,
     spell,
     transpose_word,
     word_parts,
 )
+from lstm_music.tokenizers.nearest import NearestWord, nearest_word
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 kinds = st.integers(0, 1)

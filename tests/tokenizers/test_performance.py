@@ -16,6 +16,7 @@ from lstm_music.midi.files import read_any, read_midi, write_midi
 from lstm_music.midi.piece import LAST_TICK, MidiError, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks
 from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.tokenizers.nearest import NearestPerformance
 from lstm_music.tokenizers.performance import (
     BIN,
     KINDS,
@@ -23,7 +24,6 @@ from lstm_music.tokenizers.performance import (
     STEP,
     USUAL,
     VELOCITY,
-    NearestPerformance,
     PerformanceTokenizer,
     parse,
     performed,

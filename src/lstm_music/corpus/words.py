@@ -19,14 +19,8 @@ from lstm_music.midi.piece import KIND, NOTE_ON, PITCH, TICK, Piece
 from lstm_music.midi.repair import merge_tracks
 from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.events import EventTokenizer
-from lstm_music.tokenizers.messages import (
-    PIECE_END,
-    SPECIALS,
-    Layout,
-    MessageTokenizer,
-    NearestWord,
-    parse,
-)
+from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, Layout, MessageTokenizer, parse
+from lstm_music.tokenizers.nearest import NearestWord
 from lstm_music.tokenizers.parts import Player, roster_of
 from lstm_music.tokenizers.performance import PerformanceTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary

@@ -1,12 +1,21 @@
 """Ticks, seconds and bars: how fast a piece goes, and in which time signature."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.midi.bytes import QUARTER, Tempo
-from lstm_music.midi.piece import TEMPO, TICK, TICKS_PER_QUARTER, WHOLE_NOTE, Piece
+from lstm_music.midi.bytes import QUARTER, Meter, Tempo
+from lstm_music.midi.piece import (
+    LAST_TICK,
+    TEMPO,
+    TICK,
+    TICKS_PER_QUARTER,
+    WHOLE_NOTE,
+    Piece,
+    no_meter,
+)
 
 SLOWEST, FASTEST = 10.0, 1000.0  # quarter notes a minute that a corpus or a player is asked for
 BEATS = (4, 8, 16, 32, 64)  # of a time signature, the denominators; a bar of others is rounded
@@ -59,3 +68,27 @@ def signature_of(length: int, beats: Mapping[int, int]) -> tuple[int, int]:
         return length * own // WHOLE_NOTE, own
     unit = next((n for n in BEATS if length * n % WHOLE_NOTE == 0), BEATS[-1])
     return min(max(round(length * unit / WHOLE_NOTE), 1), 255), unit
+
+
+def bars_of(meter: Meter, tick: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return where each bar begins up to the one that holds a tick, and each one's length, (n,).
+
+    A bar in which the meter changes ends there. Before the meter says anything there is 4/4.
+    """
+    rows = [(0, WHOLE_NOTE), *meter.tolist(), (2 * LAST_TICK, 0)]
+    starts: list[npt.NDArray[np.int64]] = []
+    lengths: list[npt.NDArray[np.int64]] = []
+    for (first, length), (stop, _) in pairwise(rows):
+        starts.append(np.arange(first, min(stop, tick + 1), length, dtype=np.int64))
+        lengths.append(np.minimum(length, stop - starts[-1]))
+    return np.concatenate(starts), np.concatenate(lengths)
+
+
+def meter_of(bars: Sequence[tuple[int, int]]) -> Meter:
+    """Return the meter of bars that follow one another, given by where they begin and how long."""
+    changes, expected = [], (0, 0)
+    for begin, length in bars:
+        if (begin, length) != expected:
+            changes.append((begin, length))
+        expected = begin + length, length
+    return np.array(changes, np.int32) if changes else no_meter()

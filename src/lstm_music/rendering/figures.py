@@ -30,9 +30,9 @@ from lstm_music.evaluation.embeddings import (
 from lstm_music.evaluation.music.judgement import Judgement
 from lstm_music.midi.piece import BAR, Piece, is_named, notes_of, part_names
 from lstm_music.midi.roll import unpack
+from lstm_music.midi.timing import bars_of
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.tokenizers.chords import chord_words
-from lstm_music.tokenizers.events import bars_of
 from lstm_music.tokenizers.messages import SPECIALS
 from lstm_music.untrusted import printable
 

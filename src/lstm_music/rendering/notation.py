@@ -10,8 +10,7 @@ import numpy.typing as npt
 from lstm_music.midi.piece import TICKS_PER_QUARTER, WHOLE_NOTE, Notes, Piece, no_meter
 from lstm_music.midi.repair import without_overlaps
 from lstm_music.midi.roll import estimate_key, frames_of
-from lstm_music.midi.timing import signature_of
-from lstm_music.tokenizers.events import bars_of
+from lstm_music.midi.timing import bars_of, signature_of
 
 SIXTEENTH, TRIPLET = TICKS_PER_QUARTER // 4, TICKS_PER_QUARTER // 3
 VALUES = {SIXTEENTH * n for n in (1, 2, 3, 4, 6, 8, 12, 16)} | {TRIPLET, 2 * TRIPLET}

@@ -13,7 +13,8 @@ from lstm_music.network.model import parameter_shapes
 from lstm_music.network.recall_rules import recall_rules
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.composer import tempo_of
-from lstm_music.sampling.rules import Rules, rules_of
+from lstm_music.sampling.rules import Rules
+from lstm_music.sampling.word_rules import rules_of
 from lstm_music.tokenizers import chords
 from lstm_music.tokenizers.messages import PITCHES
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lstm_music import __version__
 from lstm_music.midi.piece import TEMPO, Piece, notes_of
-from lstm_music.midi.timing import constant, seconds_of, tempo_at
+from lstm_music.midi.timing import bars_of, constant, seconds_of, tempo_at
 from lstm_music.rendering.charts import Curve, curves, legend
 from lstm_music.rendering.html import (
     Html,
@@ -27,7 +27,6 @@ from lstm_music.rendering.html import (
 from lstm_music.report.browser_model import page_model, weights_size
 from lstm_music.report.rules_script import rules_script
 from lstm_music.report.told import Row, RunReport, Sample, Table, sentence, settings_table
-from lstm_music.tokenizers.events import bars_of
 from lstm_music.untrusted import typeable
 
 MOST = 8_000_000  # bytes of a page

@@ -26,8 +26,9 @@ from lstm_music.midi.roll import piece_of_frames, ticks_per_step
 from lstm_music.sampling.automaton import Piece as Making
 from lstm_music.sampling.automaton import advance, begin, extend, limit_of, line_after, next_bar
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import NO_LIMIT, Rules, chord_rules
+from lstm_music.sampling.rules import NO_LIMIT, Rules
 from lstm_music.sampling.sampler import new_piece
+from lstm_music.sampling.word_rules import chord_rules
 from lstm_music.tokenizers.chords import frames_of_words
 from lstm_music.tokenizers.messages import PITCHES, MessageTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary

@@ -10,8 +10,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.midi.piece import TICK, Messages, Part, Piece, notes_of
 from lstm_music.midi.repair import sorted_messages
-from lstm_music.midi.timing import end_of
-from lstm_music.tokenizers.events import bars_of
+from lstm_music.midi.timing import bars_of, end_of
 
 Key = tuple[Hashable, int, int]  # a note: who plays it, its start, its pitch
 

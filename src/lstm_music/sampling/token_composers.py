@@ -25,19 +25,14 @@ from lstm_music.sampling.composer import (
 from lstm_music.sampling.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.priming import ends_at_once
-from lstm_music.sampling.rules import BAR_LINE, NONE, Rules, rules_of
+from lstm_music.sampling.rules import BAR_LINE, NONE, Rules
 from lstm_music.sampling.sampler import ticks_of, within
-from lstm_music.tokenizers.events import SAME, EventTokenizer, NearestEvent
-from lstm_music.tokenizers.messages import (
-    PIECE_END,
-    TRACK_END,
-    MessageTokenizer,
-    NearestWord,
-    parse,
-    spell,
-)
+from lstm_music.sampling.word_rules import rules_of
+from lstm_music.tokenizers.events import SAME, EventTokenizer
+from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer, parse, spell
+from lstm_music.tokenizers.nearest import NearestEvent, NearestPerformance, NearestWord
 from lstm_music.tokenizers.parts import Player
-from lstm_music.tokenizers.performance import NearestPerformance, PerformanceTokenizer
+from lstm_music.tokenizers.performance import PerformanceTokenizer
 
 METERS = 8  # that a model knows, of which an error tells
 

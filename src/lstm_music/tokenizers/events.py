@@ -11,13 +11,13 @@ written in C sounds in G.
 
 import re
 from collections.abc import Iterable, Sequence
-from itertools import groupby, pairwise
+from itertools import groupby
 from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from lstm_music.midi.bytes import Meter, Phrases
+from lstm_music.midi.bytes import Phrases
 from lstm_music.midi.piece import (
     KIND,
     LAST_TICK,
@@ -28,11 +28,11 @@ from lstm_music.midi.piece import (
     WHOLE_NOTE,
     Messages,
     Piece,
-    no_meter,
     no_phrases,
 )
 from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.midi.roll import CommonKey, estimate_key, frames_of
+from lstm_music.midi.timing import bars_of, meter_of
 from lstm_music.tokenizers.messages import (
     NUMBER,
     PIECE_END,
@@ -266,55 +266,12 @@ def add_note(rows: list[Row], sounding: set[int], now: int, kind: int, pitch: in
         sounding.add(pitch)
 
 
-class NearestEvent:
-    """Finds the vocabulary's word of the same kind with the nearest time; a pitch is itself."""
-
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        self._known = {*vocabulary}
-        events = [event for event in map(parse, vocabulary) if event is not None]
-        self._times = {
-            AT: sorted(number for kind, number, _ in events if kind == AT),
-            BAR_LINE: sorted(number for kind, number, _ in events if kind == BAR_LINE and number),
-        }
-
-    def __call__(self, word: str) -> str | None:
-        """Return the nearest word, of two the shorter time, or None where there is none."""
-        kind, number, _ = parse(word) or (NOTE_OFF, 0, 0)
-        if (kind == AT or (kind == BAR_LINE and number != SAME)) and self._times[kind]:
-            return spell(kind, min(self._times[kind], key=lambda time: abs(time - number)))
-        return word if word in self._known else None
-
-
 def sounding_above(key: int) -> int:
     """Return how many semitones above what is written a piece sounds, -6 to 5."""
     return (key + 6) % 12 - 6
-
-
-def bars_of(meter: Meter, tick: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return where each bar begins up to the one that holds a tick, and each one's length, (n,).
-
-    A bar in which the meter changes ends there. Before the meter says anything there is 4/4.
-    """
-    rows = [(0, WHOLE_NOTE), *meter.tolist(), (2 * LAST_TICK, 0)]
-    starts: list[npt.NDArray[np.int64]] = []
-    lengths: list[npt.NDArray[np.int64]] = []
-    for (first, length), (stop, _) in pairwise(rows):
-        starts.append(np.arange(first, min(stop, tick + 1), length, dtype=np.int64))
-        lengths.append(np.minimum(length, stop - starts[-1]))
-    return np.concatenate(starts), np.concatenate(lengths)
 
 
 def phrases_of(ticks: npt.NDArray[np.int32], closing: Sequence[int]) -> Phrases:
     """Return where phrases end: at the next tick (n,) after a cadence, or with the last one."""
     after = np.searchsorted(ticks, np.array(closing, np.int64), side="right")
     return np.unique(ticks[np.minimum(after, len(ticks) - 1)])
-
-
-def meter_of(bars: Sequence[tuple[int, int]]) -> Meter:
-    """Return the meter of bars that follow one another, given by where they begin and how long."""
-    changes, expected = [], (0, 0)
-    for begin, length in bars:
-        if (begin, length) != expected:
-            changes.append((begin, length))
-        expected = begin + length, length
-    return np.array(changes, np.int32) if changes else no_meter()

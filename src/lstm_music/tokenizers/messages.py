@@ -1,8 +1,6 @@
 """The message representation: a word for each note message, with the time since the last."""
 
 import re
-from bisect import bisect_left
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, Literal, TypeAlias
 
@@ -169,37 +167,3 @@ def _rows_by_track(words: Iterable[str]) -> list[list[Row]]:
 
 def _messages(rows: list[Row]) -> Messages:
     return np.array(rows, dtype=np.int32).reshape(-1, 3)
-
-
-class NearestWord:
-    """Finds the vocabulary's word of the same kind and pitch with the nearest duration."""
-
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._specials = [word for word in SPECIALS if vocabulary.get(word) is not None]
-        self._deltas: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        for message in filter(None, map(parse, vocabulary.words)):
-            kind, pitch, delta = message
-            self._deltas[kind, pitch].append(delta)
-        for deltas in self._deltas.values():
-            deltas.sort()
-
-    def __call__(self, word: str) -> str | None:
-        """Return the nearest word, of two the shorter, or None where there is none.
-
-        A special stands only for itself. Raises ValueError for a malformed word.
-        """
-        message = parse(word)
-        if message is None:
-            return word if word in self._specials else None
-        kind, pitch, delta = message
-        deltas = self._deltas.get((kind, pitch))
-        if deltas is None:
-            return None
-        right = bisect_left(deltas, delta)
-        nearest = min(deltas[max(right - 1, 0) : right + 1], key=lambda known: abs(known - delta))
-        return spell(kind, pitch, nearest)
-
-
-def nearest_word(word: str, vocabulary: Vocabulary) -> str | None:
-    """Look up one word as NearestWord does, which is the faster way to look up many."""
-    return NearestWord(vocabulary)(word)

@@ -10,7 +10,7 @@ Performance RNN, Simon & Oore 2017).
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import ClassVar
 
 import numpy as np
@@ -154,23 +154,6 @@ class PerformanceTokenizer(MessageTokenizer):
         tracks = repaired_tracks([messages])
         velocities = tuple(velocities_of(track, notes, loud) for track in tracks)
         return Piece(name, tracks, velocities=velocities, tempo=played_tempo())
-
-
-class NearestPerformance:
-    """Finds the vocabulary's word of the same kind with the nearest number; a pitch is itself."""
-
-    def __init__(self, vocabulary: Sequence[str]) -> None:
-        self._known = {*vocabulary}
-        self._numbers: dict[int, list[int]] = {SHIFT: [], VELOCITY: []}
-        for kind, number in filter(None, map(parse, vocabulary)):
-            self._numbers.setdefault(kind, []).append(number)
-
-    def __call__(self, word: str) -> str | None:
-        """Return the nearest word, of two the lower, or None where there is none."""
-        kind, number = parse(word) or (NOTE_OFF, 0)
-        if kind > NOTE_ON and self._numbers[kind]:
-            return spell(kind, min(self._numbers[kind], key=lambda n: (abs(n - number), n)))
-        return word if word in self._known else None
 
 
 def performed(piece: Piece) -> tuple[Messages, Velocities]:
