@@ -10,7 +10,7 @@ from scipy.optimize import linear_sum_assignment
 from lstm_music.midi.piece import Part, Piece
 
 MOST_PARTS = 16
-COMMON = 0.02  # of pieces: a part that fewer have is one of OTHERS
+COMMON = 0.03  # of pieces: a part that fewer have is one of OTHERS
 OTHERS = "Others"
 NAME, PROGRAM, FAMILY = 4, 2, 1  # what the same name, program and family of instruments count
 FAMILIES = 8  # programs of a family, as General MIDI numbers them
