@@ -22,7 +22,7 @@ BAR, THREE, FIVE = 1920, 1440, 2400
 KINDS = {
     "flatten": ("--tracks", "flatten"),
     "merge": ("--tracks", "merge"),
-    "event": ("--representation", "event"),
+    "event": ("--representation", "event", "--no-parts"),
     "chord": ("--representation", "chord"),
     "note": ("--representation", "note", "--head", "sigmoid"),
 }

@@ -20,7 +20,7 @@ from lstm_music.runs.checkpoint import read_run
 KINDS = {
     "flatten": ("--tracks", "flatten"),
     "merge": ("--tracks", "merge"),
-    "event": ("--representation", "event"),
+    "event": ("--representation", "event", "--no-parts"),
     "chord": ("--representation", "chord"),
     "note": ("--representation", "note", "--head", "sigmoid"),
 }
