@@ -28,7 +28,8 @@ import numpy.typing as npt
 
 from lstm_music.evaluation.music.judgement import mean_interval, without_nan
 from lstm_music.evaluation.music.nearness import Interval
-from lstm_music.midi.piece import Notes, Phrases, Piece, notes_of
+from lstm_music.midi.bytes import Phrases
+from lstm_music.midi.piece import Notes, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks
 
 VOICES = ("soprano", "alto", "tenor", "bass")
@@ -55,7 +56,8 @@ class Chords(NamedTuple):
     @property
     def full(self) -> npt.NDArray[np.bool_]:
         """Which points are chords, (n,): all voices sound."""
-        return (self.pitches >= 0).all(axis=1)
+        sound: npt.NDArray[np.bool_] = self.pitches.min(axis=1) >= 0
+        return sound
 
 
 class Craft(NamedTuple):
