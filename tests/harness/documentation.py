@@ -193,9 +193,10 @@ def complaint(line):
 def parser_complaint(name, words):
     from lstm_music.errors import UserError
 
-    music = name == "evaluate" and "--music" in words
-    parser = importlib.import_module(f"lstm_music.cli.{'music' if music else name}").make_parser()
-    words = [word for word in words if not (music and word == "--music")]
+    judged = [flag for flag in ("--music", "--chorales") if name == "evaluate" and flag in words]
+    module = judged[0].removeprefix("--") if judged else name
+    parser = importlib.import_module(f"lstm_music.cli.{module}").make_parser()
+    words = [word for word in words if word not in judged]
     last = parser._option_string_actions.get(words[-1]) if words else None
     about_option = last is not None and last.nargs != 0  # a sentence that leaves its value out
     if about_option:

@@ -40,6 +40,7 @@ EXAMPLES = """examples:
   bin/evaluate runs/my-run/checkpoints/step-00001000 --split valid
   bin/evaluate --baseline note-unigram --corpus jsb --data JSB_Chorales.mat
   bin/evaluate --music my-run              judge what it composes (bin/evaluate --music --help)
+  bin/evaluate --chorales my-run           how well it writes four voices
 
 Lower is better. Each run is followed by baselines on the same music: the frequencies of tokens,
 notes or chords in the training split, and the same network before its first step. Nats per frame
@@ -55,6 +56,10 @@ def main(argv: Sequence[str]) -> int:
         from lstm_music.cli import music
 
         return music.main([word for word in argv if word != "--music"])
+    if "--chorales" in argv:
+        from lstm_music.cli import chorales
+
+        return chorales.main([word for word in argv if word != "--chorales"])
     args = make_parser().parse_args(argv)
     if not args.runs and not args.baseline:
         raise UserError("say what to evaluate: a run, or --baseline with --corpus")
@@ -121,6 +126,7 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
     add("--music", action="store_true", help="judge what runs compose; has options of its own")
+    add("--chorales", action="store_true", help="judge four-part writing; has options of its own")
     add("--baseline", choices=BASELINES, help="a distribution without a network, of piano rolls")
     add("--grid", type=whole(1, 1920), metavar="N", help="frames a whole note, for --baseline")
     add("--corpus", metavar="C", help="what to evaluate on (default: the run's own corpus)")

@@ -61,10 +61,7 @@ def main(argv: Sequence[str]) -> int:
     limit_threads(args.threads, args.backend)
     names = args.runs or [str(newest_run() or bundled_model())]
     opened = [(name, *open_run(name, warn)) for name in dict.fromkeys(names)]
-    asked = Asked(
-        args.reference, args.data, args.split, args.bars, args.num, args.seed, args.backend,
-        args.temperature, args.top_p, warn,
-    )  # fmt: skip
+    asked = asked_from(args)
     corpora = [corpus_for(*one, reading_of(*one[1:]), asked) for one in opened]
     reference = reference_of(opened[0], corpora[0], asked)
     warn_of_namesake(args.reference, args.data)
@@ -199,6 +196,16 @@ def make_parser() -> Parser:
     add = parser.add_argument
     add("runs", nargs="*", metavar="RUN", help="a run, or a checkpoint (a step-… folder)")
     add("--reference", "--corpus", metavar="C", help="real music (default: the first run's own)")
+    add_set_options(parser)
+    add("--figure", type=Path, metavar="FILE.png", help="draw how bars resemble each other")
+    add("--quiet", action="store_true", help="print what the figures say alone")
+    add_backend_options(parser)
+    return parser
+
+
+def add_set_options(parser: Parser) -> None:
+    """Add what says which sets of pieces to judge, but for the reference; `asked_from` reads it."""
+    add = parser.add_argument
     add("--data", type=Path, metavar="FILE", help="read the named corpus from this file or folder")
     add("--split", choices=SPLITS, default="test", help="the part of the reference to judge by")
     add("--num", type=whole(2, 10_000), default=50, metavar="N", help="pieces of each set, at most")
@@ -208,10 +215,14 @@ def make_parser() -> Parser:
     add("--temperature", type=above_0, default=1.0, metavar="X", help="as of bin/sample")
     add("--top-p", type=share, metavar="P", help="as of bin/sample (default: as there)")
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
-    add("--figure", type=Path, metavar="FILE.png", help="draw how bars resemble each other")
-    add("--quiet", action="store_true", help="print what the figures say alone")
-    add_backend_options(parser)
-    return parser
+
+
+def asked_from(args: argparse.Namespace) -> Asked:
+    """Return what the options ask for."""
+    return Asked(
+        args.reference, args.data, args.split, args.bars, args.num, args.seed, args.backend,
+        args.temperature, args.top_p, warn,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -60,18 +60,21 @@ def in_order(notes: Notes) -> Notes:
 
 
 def split_music(corpus: Corpus, split: str) -> list[Music]:
+    """Return the notes of a split's pieces, as pieces_of_split raises."""
+    if isinstance(corpus, MessageCorpus) and corpus.tokenizer.name == "message":
+        words, pieces = word_table(corpus), corpus.splits[split]
+        return [Music(corpus.pieces[p], message_notes(corpus.piece_ids(p), words)) for p in pieces]
+    return [Music(piece.name, notes_of_piece(piece)) for piece in pieces_of_split(corpus, split)]
+
+
+def pieces_of_split(corpus: Corpus, split: str) -> list[Piece]:
     """Return the pieces of a split; raises TypeError for a corpus of no known kind."""
     pieces = corpus.splits[split]
-    if isinstance(corpus, MessageCorpus) and corpus.tokenizer.name != "message":
-        decoded = (corpus.decoded(p) for p in pieces)
-        return [Music(piece.name, notes_of_piece(piece)) for piece in decoded]
     if isinstance(corpus, MessageCorpus):
-        words = word_table(corpus)
-        return [Music(corpus.pieces[p], message_notes(corpus.piece_ids(p), words)) for p in pieces]
+        return [corpus.decoded(p) for p in pieces]
     if isinstance(corpus, RollCorpus):
         grid = corpus.reading.grid
-        rolls = ((corpus.pieces[p], corpus.frames(p)) for p in pieces)
-        return [Music(name, notes_of_piece(piece_of_frames(f, grid, name))) for name, f in rolls]
+        return [piece_of_frames(corpus.frames(p), grid, corpus.pieces[p]) for p in pieces]
     raise TypeError(f"no music in {type(corpus).__name__}")
 
 

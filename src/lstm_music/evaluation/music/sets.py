@@ -16,7 +16,7 @@ from lstm_music.errors import UserError, Warn
 from lstm_music.evaluation.music.excerpts import Music, excerpts, notes_of_piece, split_music
 from lstm_music.evaluation.music.judgement import MusicSet
 from lstm_music.evaluation.music.memorisation import Index
-from lstm_music.midi.piece import BAR
+from lstm_music.midi.piece import BAR, Piece
 from lstm_music.network.baselines import BASELINES, fit_baseline
 from lstm_music.network.model import Model
 from lstm_music.runs.checkpoint import Checkpoint
@@ -176,6 +176,12 @@ def rolls_of(first: tuple[str, Checkpoint, Path | None], own: Corpus, asked: Ask
 
 
 def composed(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Music]:
+    """Return the notes of composed_pieces."""
+    pieces = composed_pieces(composer, asked, bars)
+    return [Music(piece.name, notes_of_piece(piece)) for piece in pieces]
+
+
+def composed_pieces(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Piece]:
     """Return the pieces asked for, each from silence, of so many bars or, of None, to its end."""
     options = Options(
         None,
@@ -184,5 +190,4 @@ def composed(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Mu
         top_p=composer.top_p if asked.top_p is None else asked.top_p,
         seed=asked.seed,
     )
-    pieces = from_silence(composer, asked.num, options)
-    return [Music(piece.name, notes_of_piece(piece)) for piece in pieces]
+    return from_silence(composer, asked.num, options)

@@ -1,0 +1,203 @@
+"""Four-part writing: each fault and its near-misses, real chorales, and the same by plain loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small import track_of
+
+from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.evaluation.music.excerpts import pieces_of_split
+from lstm_music.evaluation.music.voices import (
+    FAULTS,
+    RANGES,
+    cadences,
+    chorales,
+    chords_of,
+    craft_json,
+    craft_of,
+    faults_of,
+    way_of,
+)
+from lstm_music.midi.piece import Part, Piece, notes_of
+
+CHOIR = tuple(Part(name) for name in ("Soprano", "ALTO", " tenor", "Bass"))
+C_MAJOR = (72, 67, 64, 48)
+
+
+def choir(*chords, parts=CHOIR, phrases=()):
+    """Chords of four quarter notes each, soprano first; None is a rest."""
+    tracks = [
+        track_of([(480 * n, 480 * n + 480, p) for n, p in enumerate(voice) if p is not None])
+        for voice in zip(*chords, strict=True)
+    ]
+    return Piece("", tracks, parts=parts, phrases=np.array(phrases, np.int32))
+
+
+def found(*chords, **how):
+    """The faults that there are."""
+    return {name: n for name, n in faults_of(chords_of(choir(*chords, **how))).items() if n}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        # Fifths, of alto and bass, then a twelfth apart; the tenor between two voices.
+        ((72, 67, 64, 60), (71, 69, 65, 62), {"fifths": 1}),
+        ((72, 67, 64, 48), (71, 69, 65, 50), {"fifths": 1}),
+        ((72, 67, 64, 60), (72, 67, 64, 60), {}),  # repeated
+        ((72, 67, 64, 60), (72, 65, 64, 60), {}),  # one voice stays
+        ((72, 67, 60, 48), (72, 69, 59, 47), {"octaves": 1}),  # tenor and bass
+        ((72, 65, 60, 60), (71, 65, 62, 62), {"octaves": 1, "overlaps": 1}),  # a unison
+        ((74, 67, 64, 55), (72, 64, 57, 57), {}),  # fifths by contrary motion, soprano and bass
+        ((72, 66, 63, 60), (71, 69, 65, 62), {}),  # diminished, then perfect
+        ((74, 66, 60, 60), (76, 69, 62, 55), {}),  # alto and tenor
+        # Soprano and bass into an octave or fifth: by leap, by step, by contrary motion.
+        ((69, 64, 60, 48), (72, 64, 60, 53), {"hidden": 1}),
+        ((67, 64, 60, 48), (72, 64, 60, 53), {"fifths": 1}),  # parallel, so not hidden
+        ((67, 64, 60, 48), (72, 67, 64, 60), {"hidden": 1}),
+        ((71, 67, 62, 50), (72, 67, 64, 48), {}),
+        ((70, 64, 61, 45), (72, 64, 61, 48), {}),  # the soprano by step
+        ((72, 64, 60, 55), (67, 64, 60, 48), {"hidden": 1}),
+        ((67, 64, 57, 48), (72, 64, 57, 36), {"range": 1}),  # contrary motion; C2
+        (C_MAJOR, (72, 64, 67, 48), {"crossed": 1}),
+        (C_MAJOR, (72, 67, 67, 48), {}),  # a unison is none
+        ((72, 64, 60, 48), (72, 67, 65, 48), {"overlaps": 1}),  # the tenor, above where E was
+        ((72, 64, 60, 48), (72, 67, 64, 48), {}),  # to where it was
+        ((72, 67, 64, 48), (72, 62, 60, 48), {"overlaps": 1}),  # the alto, below where E was
+        ((82, 74, 64, 48), (81, 74, 64, 48), {"range": 1}),
+        (C_MAJOR, (72, 57, 57, 52), {"spacing": 1, "overlaps": 1}),
+        (C_MAJOR, (79, 67, 55, 40), {}),  # octaves
+        (C_MAJOR, (72, 67, 54, 40), {"spacing": 1}),
+        (C_MAJOR, (72, 67, 64, 43), {}),  # tenor and bass may
+        ((72, 67, 64, None), (71, 69, 65, 62), {}),
+    ],
+)
+def test_faults_and_near_misses(before, after, expected):
+    got = found(before, after)
+    assert {k: got.get(k, 0) for k in FAULTS} == looped(choir(before, after))
+    assert got == expected
+
+
+def looped(piece):
+    """The faults of a piece whose voices are its tracks, found the long way."""
+    voices = [notes_of(track).tolist() for track in piece.tracks]
+    counts = dict.fromkeys(FAULTS, 0)
+    past = None
+    for tick in sorted({start for voice in voices for start, *_ in voice}):
+        now = [next((p for s, e, p in voice if s <= tick < e), None) for voice in voices]
+        if None in now:
+            past = None
+            continue
+        for k, voice in enumerate(voices):
+            struck = any(s == tick for s, *_ in voice)
+            counts["range"] += struck and not RANGES[k][0] <= now[k] <= RANGES[k][1]
+        for k in range(3):
+            counts["crossed"] += now[k] < now[k + 1]
+            counts["spacing"] += k < 2 and now[k] - now[k + 1] > 12
+            if past and now[k] >= now[k + 1] and past[k] >= past[k + 1]:
+                counts["overlaps"] += now[k + 1] > past[k] or now[k] < past[k + 1]
+        for a in range(4) if past else ():
+            for b in range(a + 1, 4):
+                if (now[a] - past[a]) * (now[b] - past[b]) > 0:
+                    was, then = abs(past[a] - past[b]) % 12, abs(now[a] - now[b]) % 12
+                    counts["fifths"] += was == then == 7
+                    counts["octaves"] += was == then == 0
+                    leap = (a, b) == (0, 3) and abs(now[0] - past[0]) > 2
+                    counts["hidden"] += leap and then in (0, 7) and was != then
+        past = now
+    return counts
+
+
+@pytest.fixture(scope="module")
+def bach():
+    return chorales(
+        pieces_of_split(load_corpus("bach", None, Reading("event", parts=True)), "test")
+    )
+
+
+def test_a_held_voice_parts_no_chords_and_a_rest_does():
+    fifths = ((72, 67, 64, 60), (71, 69, 65, 62))
+    between = choir(fifths[0], (None, 67, 64, 60), fifths[1])
+    assert faults_of(chords_of(between))["fifths"] == 0  # the soprano rests
+    held = track_of([(0, 960, 72), (960, 1440, 71)])
+    moving = choir(fifths[0], fifths[0], fifths[1])
+    moving = replace(moving, tracks=[held, *moving.tracks[1:]])
+    assert chords_of(moving).pitches[:, 0].tolist() == [72, 72, 71]
+    assert faults_of(chords_of(moving))["fifths"] == 1
+
+
+def test_voices_are_told_by_name_then_by_track_then_by_pitch():
+    wanted = [list(C_MAJOR)]
+    named = choir(C_MAJOR)
+    turned = replace(named, tracks=named.tracks[::-1], parts=CHOIR[::-1])
+    lute = replace(turned, tracks=[*turned.tracks, track_of([(0, 480, 90)])],
+                   parts=(*turned.parts, Part("Lute")))  # fmt: skip
+    tracks = replace(named, parts=())
+    for piece, way in ((named, "name"), (turned, "name"), (lute, "name"), (tracks, "track")):
+        assert (way_of(piece), chords_of(piece).pitches.tolist()) == (way, wanted)
+    merged = Piece("", [track_of([(0, 480, p) for p in C_MAJOR] + [(480, 960, 60)])])
+    assert way_of(merged) == way_of(replace(lute, parts=())) == "pitch"
+    assert chords_of(merged).pitches.tolist() == [*wanted, [-1] * 4]
+    assert chorales([merged, named]) == [named] and chorales([merged]) == [merged]
+    assert chords_of(choir((72, 64, 67, 48)), by_pitch=True).pitches.tolist() == wanted
+    assert chords_of(choir((72, 67, 67, 48)), by_pitch=True).full.tolist() == [False]  # a unison
+    assert not len(chords_of(Piece("", [])).ticks)
+
+
+@pytest.mark.parametrize(
+    ("last", "rooted"),
+    [
+        (C_MAJOR, True),
+        ((72, 67, 63, 48), True),  # minor
+        ((72, 64, 60, 48), True),  # no fifth
+        ((72, 67, 60, 48), False),  # no third
+        ((72, 67, 60, 52), False),  # first inversion
+        ((70, 67, 64, 48), False),  # a seventh
+        ((72, 66, 63, 48), False),  # diminished
+        ((72, 68, 64, 48), False),  # augmented
+    ],
+)
+def test_cadences(last, rooted):
+    piece = choir((71, 67, 62, 55), last, (74, 65, 62, 50), phrases=(960,))
+    assert cadences(chords_of(piece), piece.phrases).tolist() == [rooted]
+    silent = choir((71, 67, 62, 55), (None, *last[1:]), phrases=(0, 960))
+    assert not len(cadences(chords_of(silent), silent.phrases))
+
+
+def test_real_chorales_are_as_loops_find_them_and_as_textbooks_ask(bach):
+    four = [piece for piece in bach if len(piece.tracks) == 4]
+    for piece in four[:12]:
+        assert faults_of(chords_of(piece)) == looped(piece)
+    own, told = craft_of("x", bach), craft_of("x", bach, by_pitch=True)
+    assert own.pieces == {"name": 41} and told.pieces == {"pitch": 41}
+    by_tracks, by_pitch = (one.faults["fifths"].value + one.faults["octaves"].value
+                           for one in (own, told))  # fmt: skip
+    assert by_tracks == pytest.approx(0.13, abs=0.02) and 0.3 < by_pitch < 0.8
+    assert own.rooted.value > 0.95 and own.phrases > 250
+    assert np.isnan(told.faults["crossed"].value)
+    for interval in (*own.faults.values(), own.rooted):
+        assert interval.low <= interval.value <= interval.high
+    assert craft_json(told)["faults"]["crossed"]["value"] is None
+    plain = sum(faults_of(chords_of(piece))["overlaps"] for piece in bach)
+    assert own.faults["overlaps"].value == pytest.approx(100 * plain / own.chords)
+
+
+def test_transposition_leaves_all_but_the_ranges(bach):
+    for by_pitch in (False, True):
+        for piece in bach[:6]:
+            higher = replace(piece, tracks=[track + np.int32([0, 0, 2]) for track in piece.tracks])
+            one, two = (chords_of(some, by_pitch) for some in (piece, higher))
+            assert faults_of(one) | {"range": 0} == faults_of(two) | {"range": 0}
+            ends = cadences(two, piece.phrases)
+            np.testing.assert_array_equal(cadences(one, piece.phrases), ends)
+
+
+def test_shaken_voices_are_worse(bach):
+    rng = np.random.default_rng(0)
+    shaken = [
+        replace(p, tracks=[np.roll(t, 2 * int(rng.integers(9)), axis=0) * [0, 0, 1] +
+                           t * [1, 1, 0] for t in p.tracks])
+        for p in bach
+    ]  # fmt: skip
+    assert craft_of("x", shaken).faults["fifths"].low > craft_of("x", bach).faults["fifths"].high
