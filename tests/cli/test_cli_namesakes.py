@@ -76,7 +76,7 @@ def test_a_reference_and_a_control_are_said_too(both, capsys, monkeypatch):
             err = capsys.readouterr().err.splitlines()
             assert [line for line in err if "lies here" in line] == warned
         control = listen.named(name)._replace(control=True)
-        making.sounds_of(control, making.Asked(2, 2, 0, "", print), drums=False)
+        making.sounds_of(control, making.Asked(2, 2, 0, "", print), drums=False, tempo=90.0)
     assert played == ["bach", "file", "file"]
 
 

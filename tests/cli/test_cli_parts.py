@@ -77,9 +77,9 @@ def test_a_file_is_continued_part_by_part(ok, run):
 def test_parts_can_be_merged_and_drums_left_out(ok, command, run):
     words = ("train", "band", *HOW, "--no-parts", "--max-steps", 1, "--run", "m")
     lines = command(*words).out  # two voices of one pitch are one: mended
-    assert "24 tracks (merged)" in lines[1] and "128 drum hits" in lines[1]
+    assert any("16 tracks (merged)" in line and "128 drum hits" in line for line in lines)
     assert "parts" not in open_run("m", print)[0].meta["tokenizer"]
-    ok("train", "band", *HOW, "--no-drums", "--max-steps", 1, "--run", "n")
+    command("train", "band", *HOW, "--no-drums", "--max-steps", 1, "--run", "n")
     players = open_run("n", print)[0].meta["tokenizer"]["parts"]
     assert [name for name, *_ in players] == ["Flute", "Bass"]
     title, *_ = ok("corpus", "band", "--representation", "event", "--json", "x.json")

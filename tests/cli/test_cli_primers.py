@@ -20,8 +20,8 @@ EIGHTH, THREE, FOUR, FIVE = 240, 1440, 1920, 2400
 KINDS = {
     "flatten": ("--tracks", "flatten"),
     "merge": ("--tracks", "merge"),
-    "event": ("--representation", "event"),
-    "key": ("--representation", "event", "--common-key", "A"),
+    "event": ("--representation", "event", "--no-parts"),
+    "key": ("--representation", "event", "--common-key", "A", "--no-parts"),
     "chord": ("--representation", "chord"),
     "note": ("--representation", "note", "--head", "sigmoid"),
 }

@@ -195,7 +195,7 @@ def test_what_cannot_be_done_is_said_in_a_line(fails, run):
 
 def test_a_page_that_grew_too_large_is_not_written(fails, run, monkeypatch):
     monkeypatch.setattr(command_report, "MOST", 1000)
-    monkeypatch.setattr(gathering, "bars_of", lambda samples: 2)
+    monkeypatch.setattr(gathering, "bars_of", lambda samples, tempo: 2)
     assert "the page would have" in fails("report", run)
     assert not (run / "report.html").exists()
 
@@ -203,7 +203,7 @@ def test_a_page_that_grew_too_large_is_not_written(fails, run, monkeypatch):
 @pytest.mark.parametrize(("samples", "bars"), [(1, 8), (3, 8), (6, 8), (12, 3)])
 def test_many_samples_are_shorter(samples, bars, monkeypatch):
     monkeypatch.undo()
-    assert gathering.bars_of(samples) == bars
+    assert gathering.bars_of(samples, 90.0) == bars
 
 
 def test_reports_are_of_the_run_s_own_steps(ok, run, monkeypatch):

@@ -130,11 +130,14 @@ def test_a_grid_asks_for_events(ok, folder, played):
 
 
 @pytest.mark.parametrize("how", ["message", "event"])
-def test_a_primer_is_put_on_the_same_grid(ok, folder, played, how):
+def test_a_primer_is_put_on_the_same_grid(ok, command, folder, played, how):
     words = ("--representation", how, "--grid", 16)
     ok("train", "played", *SIZE, *words, "--max-steps", 2, "--run", "a", "--quiet")
     # All of what training saw is known: nothing stands in, and no one is told so.
-    (path,) = ok("sample", "a", "--primer", played[0], "--length", 90, "--quiet")
+    words = ("--primer", played[0], "--primer-start", "--length", 90, "--quiet")
+    done = command("sample", "a", *words)
+    (path,), said = done.out, done.err
+    assert not any("new to the model" in line for line in said)
     placed = on_grid(read_midi(played[0], ""), 16)
     begin = merge_tracks(placed)[:20]
     assert np.array_equal(merge_tracks(read_midi(Path(path), ""))[:20], begin)

@@ -143,7 +143,8 @@ def test_the_bundled_corpus_has_defaults_of_its_own():
     usual = {name: train_options.DEFAULTS[name] for name in own}
     for other in (("music",), ("bach", "--tracks", "merge"), ("bach", "--optimizer", "sgd")):
         assert usual.items() <= options(*other).items()
-    assert options("bach", "--drums")["common_key"] is None  # they have no key
+    assert options("bach", "--drums")["common_key"] == "A"  # they are a part, which has no key
+    assert options("bach", "--drums", "--no-parts")["common_key"] is None
 
 
 def test_the_head_and_the_learning_rate_suit_the_vocabulary(ok, folder, monkeypatch):

@@ -90,7 +90,7 @@ class Composer(ABC, Generic[Music]):
         """
         whole = read_primer(asked.path, warn, self.drums is not None, self.played, asked.bar)
         whole = on_grid(whole, self.primer_grid) if self.primer_grid else whole
-        for lost in losses(whole, self.merged, self.roster):
+        for lost in losses(whole, self.merged, self.roster, self.played):
             warn(f"{asked.path}: {lost}")
         part = whole if asked.from_start else last_bars(whole, asked.length, self.size_of)
         read = self.read(part, whole, asked.path, warn)
@@ -255,10 +255,12 @@ def changed_players(players: Sequence[Player], roster: Sequence[Player]) -> list
     return [f"its {one} plays as {other}" for one, other in dict.fromkeys(pairs)]
 
 
-def losses(piece: Piece, merged: bool, roster: Sequence[Player] = ()) -> list[str]:
+def losses(
+    piece: Piece, merged: bool, roster: Sequence[Player] = (), played: bool = False
+) -> list[str]:
     """Return in a line what a primer has that no word tells; merged: of tracks neither.
 
-    roster: the parts that words tell.
+    roster: the parts that words tell; played: they tell dynamics.
     """
     tracks, drums = len(piece.tracks), piece.repairs.get("drum notes left out", 0)
     loud = np.concatenate([np.zeros(0, np.int32), *piece.velocities])
@@ -267,6 +269,6 @@ def losses(piece: Piece, merged: bool, roster: Sequence[Player] = ()) -> list[st
         lost += changed_players(players_of(piece), roster)
     else:
         lost += ["its instruments are lost"] * any(part.program for part in piece.parts)
-    lost += ["how loudly its notes are struck is lost"] * (len(np.unique(loud)) > 1)
+    lost += ["how loudly its notes are struck is lost"] * (len(np.unique(loud)) > 1 and not played)
     lost += [f"its drums are left out ({drums} notes)"] * (drums > 0)
     return [", ".join(lost)] if lost else []

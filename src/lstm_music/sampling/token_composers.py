@@ -50,7 +50,8 @@ class TokenComposer(Composer[Ids]):
         self.vocabulary, meta = checkpoint.vocabulary, checkpoint.meta
         self.rules = rules_of(self.vocabulary, meta["tokenizer"], meta.get("corpus", {}), free)
         self.recall = recall_of(model, self.vocabulary, meta["tokenizer"])
-        self.merged, self.primer_grid = self.rules.merged, meta["tokenizer"].get("grid")
+        self.merged, told = self.rules.merged, meta["tokenizer"]
+        self.primer_grid = told.get("grid") if told["name"] in ("message", "event") else None
 
     def fitted(self, options: Options) -> Options:
         """As Composer.fitted: the sampler counts tokens and ticks."""
