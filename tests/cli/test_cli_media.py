@@ -164,7 +164,7 @@ def choir(monkeypatch):
 
         def finish(*what):
             done = made(*what)
-            return done._replace(piece=replace(next(waiting), tempo=done.piece.tempo))
+            return done._replace(piece=replace(next(waiting, pieces[-1]), tempo=done.piece.tempo))
 
         monkeypatch.setattr(sample, "finished", finish)
 
