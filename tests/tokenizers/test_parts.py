@@ -1,16 +1,22 @@
 """Events that tell parts: who plays what, and what each plays, comes back."""
 
+import zipfile
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import track_of
 
-from lstm_music.midi.piece import Piece, notes_of
+from lstm_music.midi.files import read_midi, write_midi
+from lstm_music.midi.piece import MidiError, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks, repair_track
+from lstm_music.midi.timing import bars_of
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.parts import MOST_PARTS, OTHERS, Player, parts_of, roster_of
 
+DATA = Path(__file__).parents[3] / "shared" / "data"
 CHOIR = tuple(Player(name, 52) for name in ("Soprano", "Alto", "Tenor", "Bass"))
 FLUTE, DRUMS = Player("Flute", 73), Player("Drums", 0, True)
 
@@ -152,3 +158,45 @@ def test_music_of_one_track_has_no_parts():
     assert roster_of([alone, alone, ensemble(*CHOIR)]) == ()
     assert roster_of([]) == ()
     assert roster_of([alone, ensemble(*CHOIR), ensemble(*CHOIR)]) != ()
+
+
+@pytest.mark.parametrize("name", ["classical-2000", "bach-417"])
+def test_real_files_keep_who_plays_what_and_when(name, tmp_path):
+    """Read, told, written and read: players, drums, notes, meter, of 20 files of an archive."""
+    path = DATA / f"{name}.zip"
+    if not path.is_file():
+        pytest.skip(f"no {path.name} here")
+    kept = 0
+    with zipfile.ZipFile(path) as archive:
+        for member in sorted(n for n in archive.namelist() if n.endswith(".mid"))[::19]:
+            try:
+                piece = read_midi(archive.read(member), member, drums=True)
+            except MidiError:
+                continue
+            if not 1 < len(piece.tracks) <= MOST_PARTS:
+                continue
+            tokenizer = EventTokenizer(None, roster_of([piece]))
+            told = tokenizer.piece(tokenizer.words(piece), "")
+            write_midi(told, tmp_path / "x.mid")
+            again = read_midi(tmp_path / "x.mid", "", drums=True)
+            assert sorted(everything(again)) == sorted(everything(piece)), member
+            end = min(int(notes[:, 1].max()) for notes in map(notes_of, again.tracks))
+            starts, lengths = bars_of(piece.meter, end)
+            assert [a.tolist() for a in bars_of(again.meter, end)] == [
+                starts.tolist(), lengths.tolist(),
+            ], member  # fmt: skip
+            kept += 1
+            if kept == 20:
+                break
+    assert kept == 20
+
+
+def everything(piece):
+    """Who plays each track, whether on drums, and what."""
+    drums = piece.drums or (False,) * len(piece.tracks)
+    tracks = [notes_of(merge_tracks(Piece("", [track]))).tolist() for track in piece.tracks]
+    return [
+        (part.name, 0 if drum else part.program, drum, notes)
+        for part, drum, notes in zip(piece.parts, drums, tracks, strict=True)
+        if notes
+    ]
