@@ -179,6 +179,7 @@ def rows(seed):
             np.where(rng.random(n) < 0.6, -1, rng.integers(4, size=n) * 480),
             rng.integers(3, size=n) * 240,
             rng.integers(512, size=n),
+            rng.integers(144, size=n),
         ],
         axis=1,
     )
@@ -226,7 +227,7 @@ def test_a_frame_that_would_leave_the_88_notes_is_no_candidate(opened, checkpoin
     script = f"""
         const past = new FramePast(model, network.p["copy.R"]);
         {json.dumps(music)}.forEach((frame) => past.take(frame));
-        const found = past.found(network.p["copy.R"].map(() => 0), LOWEST, LOWEST + NOTES - 1);
+        const found = past.found(network.p["copy.R"].map(() => 0), LOWEST, LOWEST + PIANO - 1);
         return found.map(([frame]) => frame);
     """
     highest = begins + 12 + 4

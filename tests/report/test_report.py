@@ -346,7 +346,8 @@ def test_words_are_numbers_that_spell_them(tmp_path):
     rules = page_model("x", checkpoint_of(corpus), 0.9)["rules"]
     words = zip(rules["kinds"], rules["numbers"], rules["steps"], strict=True)
     specials = {PIECE_END: messages.PIECE_END, TRACK_END: messages.TRACK_END}
-    spelled = [specials.get(kind) or messages.spell(kind, *rest) for kind, *rest in words]
+    kinds = {NOTE_OFF: 0, NOTE_ON: 1}
+    spelled = [specials.get(kind) or messages.spell(kinds[kind], *rest) for kind, *rest in words]
     assert spelled == list(corpus.vocabulary.words)
     rolls = small_rolls(tmp_path, "chord")
     words = page_model("x", checkpoint_of(rolls), 0.9)["chords"]

@@ -297,6 +297,11 @@ def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
         _, y = inputs(composer.model, music)
         music = y[:, 0]
     piece = composer.piece(music, Options(), "opening")
+    numbers = sorted(
+        {note[3] for note in played}
+    )  # of parts, of which those that play have a track
+    for note in played:
+        note[3] = numbers.index(note[3])
     expected = [
         [*note, number, *([int(piece.velocities[number][n])] if piece.velocities else [])]
         for number, track in enumerate(piece.tracks)
@@ -444,7 +449,7 @@ def test_every_run_can_be_chosen(opened):
     assert opened.run("byId('compose-tempo-value').textContent") == "133"
     opened.run("byId('compose-run').value = '0'")
     opened.run("byId('compose-run').dispatchEvent(new Event('change'))")
-    assert opened.run("player.tempo") == 90
+    assert opened.run("player.tempo") == opened.run("player.network.model.tempo") != 133
 
 
 def test_a_hostile_name_is_only_a_name(opened):

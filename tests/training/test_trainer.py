@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from itertools import count
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from small import flip, metrics, small_corpus, small_model, small_rolls, small_trainer, target
 
 from lstm_music.errors import UserError
+from lstm_music.network.learning_rate import average_share
 from lstm_music.runs import checkpoint as checkpoints
 from lstm_music.runs import folder as run_folder
 from lstm_music.runs.checkpoint import CHECKPOINTS, MODEL_FILE, TRAIN_FILE, checkpoints_of, read_run
@@ -315,11 +317,14 @@ def test_a_checkpoint_holds_the_averages_and_beside_them_the_last_weights(rolls,
     run = tmp_path / "run"
     means = {}
 
-    def show(report):
-        for name, p in trainer.model.parameters.items():
-            means[name] += 0.1 * (p - means[name])
+    steps = count(1)
 
-    trainer = roll_trainer(rolls, run, max_steps=7, show=show)
+    def show(report):
+        share = average_share(0.1, next(steps))  # more at first
+        for name, p in trainer.model.parameters.items():
+            means[name] += share * (p - means[name])
+
+    trainer = roll_trainer(rolls, run, max_steps=25, show=show)
     means.update({name: p.copy() for name, p in trainer.model.parameters.items()})
     trainer.train()
     checkpoint, arrays = read_run(run, print, ("latest",), train=True)

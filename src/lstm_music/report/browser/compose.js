@@ -11,7 +11,7 @@ const WHOLE_PIECE = 2000; // tokens at most of a piece whose tracks follow one a
 const BIN = 4; // velocities that a word of a performance stands for
 const USUAL = 80; // the velocity of a note where nothing tells of it
 const LOWEST = 21; // MIDI pitch of the first of the notes of frames
-const NOTES = 88;
+const PIANO = 88;
 
 // ---- Numbers ----
 
@@ -417,7 +417,7 @@ class Composer {
   drawFrame() {
     const { network, temperature, past } = this;
     if (past) {
-      const highest = LOWEST + NOTES - 1;
+      const highest = LOWEST + PIANO - 1;
       const found = past.found(network.copyScores(), LOWEST, highest);
       const [frame] = copied(found, this.random(), temperature, 1);
       if (frame) return frame;

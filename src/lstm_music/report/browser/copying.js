@@ -52,7 +52,7 @@ class FramePast extends Past {
     const key = above.join();
     if (!this.numbers.has(key)) this.numbers.set(key, this.says.push(above) - 1);
     const low = pitches.length ? pitches[0] : recalling.NONE;
-    recalling.observe(this.rules, this.recall, [this.numbers.get(key), low, 0, -1, 1, 0]);
+    recalling.observe(this.rules, this.recall, [this.numbers.get(key), low, 0, -1, 1, 0, 0]);
   }
 
   /** Return candidates as frames, those that fit between a lowest and a highest pitch. */

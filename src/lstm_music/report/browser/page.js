@@ -204,15 +204,12 @@ class Player {
   chooseRun() {
     const n = Number(byId("compose-run").value);
     if (!this.networks.has(n)) this.networks.set(n, new Network(DATA.models[n]));
-    const [slider, before] = [byId("compose-tempo"), this.network?.model.tempo];
     this.network = this.networks.get(n);
-    if (this.network.model.tempo !== before) slider.value = this.network.model.tempo;
-    this.showValue(slider);
-    const openings = this.network.model.primers.map((primer, k) => new Option(primer.name, k));
-    byId("compose-primer").replaceChildren(...openings, new Option("nothing, from silence", ""));
     const slider = byId("compose-tempo");
     slider.value = this.network.model.tempo;
     this.showValue(slider);
+    const openings = this.network.model.primers.map((primer, k) => new Option(primer.name, k));
+    byId("compose-primer").replaceChildren(...openings, new Option("nothing, from silence", ""));
     this.startAgain();
   }
 
