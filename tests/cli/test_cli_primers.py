@@ -127,10 +127,12 @@ def test_the_beginning_is_gone_on_with_where_it_is_asked_for(kind, compose):
     assert given == {"flatten": 10, "merge": 10, "chord": 20, "note": 20}.get(kind, given)
 
 
+@pytest.mark.parametrize("kind", [one for one in KINDS if one != "chord"], indirect=True)
 def test_what_sounds_over_the_cut_begins_there(kind, compose):
-    """A note of two bars, and above it eighths: the last bar has half of it."""
-    if kind == "chord":
-        pytest.skip("the nearest of chords that it knows stand in")
+    """A note of two bars, and above it eighths: the last bar has half of it.
+
+    Of chords the nearest that a model knows stand in.
+    """
     notes = [(0, 2 * THREE, 60)]
     notes += [(EIGHTH * n, EIGHTH * (n + 1), 64 + 3 * (n % 2)) for n in range(12)]
     write("over.mid", track_of(notes))
@@ -233,10 +235,9 @@ def test_a_primer_that_ends_its_piece_begins_another(kind, compose, ending, leng
     assert notes_in(alone).tolist() == (notes_in(piece)[15:] - [2 * FIVE, 2 * FIVE, 0]).tolist()
 
 
+@pytest.mark.parametrize("kind", [one for one in KINDS if one != "note"], indirect=True)
 def test_the_network_chooses_to_end_as_often_as_it_says(kind, command, monkeypatch):
-    """Alone, together and on the compiled loop."""
-    if kind == "note":
-        pytest.skip("frames know no end")
+    """Alone, together and on the compiled loop; frames know no end."""
     lean(monkeypatch, 3)
     write("five.mid", steps(15), "5/4")
     words = ("--primer", "five.mid", "--bars", 2, "--top-p", 1)

@@ -1,5 +1,6 @@
 """Events that tell parts: who plays what, and what each plays, comes back."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.parts import MOST_PARTS, OTHERS, Player, parts_of, roster_of
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+REPO = Path(__file__).parents[2]
+DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
 CHOIR = tuple(Player(name, 52) for name in ("Soprano", "Alto", "Tenor", "Bass"))
 FLUTE, DRUMS = Player("Flute", 73), Player("Drums", 0, True)
 
@@ -165,7 +167,7 @@ def test_real_files_keep_who_plays_what_and_when(name, tmp_path):
     """Read, told, written and read: players, drums, notes, meter, of 20 files of an archive."""
     path = DATA / f"{name}.zip"
     if not path.is_file():
-        pytest.skip(f"no {path.name} here")
+        pytest.skip(f"no {path.name}: set LSTM_MUSIC_DATA")
     kept = 0
     with zipfile.ZipFile(path) as archive:
         for member in sorted(n for n in archive.namelist() if n.endswith(".mid"))[::19]:

@@ -1,6 +1,7 @@
 """Performances: words and pieces, there and back, and what of a recording is in them."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 
@@ -32,7 +33,8 @@ from lstm_music.tokenizers.performance import (
 )
 
 TOKENIZER = PerformanceTokenizer()
-DATA = Path(__file__).parents[3] / "shared" / "data"
+REPO = Path(__file__).parents[2]
+DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
 PLAYED = np.array([[0, 480_000]], np.int32)  # a tick is a millisecond
 words = st.one_of(
     st.builds(spell, st.sampled_from([0, 1]), st.sampled_from([0, 60, 61, 127])),
@@ -231,7 +233,7 @@ def test_a_recording_comes_out_as_it_went_in(division, pedal):
 def test_files_of_users_come_out_as_they_went_in(name):
     path = DATA / f"{name}.zip"
     if not path.is_file():
-        pytest.skip(f"no {path}")
+        pytest.skip(f"no {path.name}: set LSTM_MUSIC_DATA")
     checked = 0
     with zipfile.ZipFile(path) as archive:
         files = sorted(n for n in archive.namelist() if n.lower().endswith(".mid"))
