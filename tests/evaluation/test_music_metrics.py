@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import piece_of, small_corpus, small_rolls
+from small import piece_of, small_corpus, small_rolls, track_of
 
 import lstm_music
 from lstm_music.corpus.load import load_corpus
@@ -22,11 +22,12 @@ from lstm_music.evaluation.music.excerpts import (
     notes_of_piece,
     piece_of_music,
     split_music,
+    told_notes,
     word_table,
 )
 from lstm_music.midi import piece as midi_piece
 from lstm_music.midi.files import read_midi, write_midi
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Part, Piece
 from lstm_music.midi.repair import merge_tracks
 
 Q, BAR = 480, midi_piece.BAR
@@ -180,3 +181,11 @@ def test_a_whole_corpus_is_measured_at_once():
     for _, some in split_music(corpus, "test"):
         values = m.numbers(some)
         assert 2 < values["pitch_class_entropy"] < 3.585 and 2 < values["polyphony"] < 6
+
+
+def test_a_unison_of_parts_is_one_note_where_words_told_it():
+    track = track_of([(0, 480, 60)])
+    piece = Piece("", [track, track], parts=(Part("a"), Part("b")))
+    assert len(notes_of_piece(piece)) == 2
+    assert told_notes(piece).tolist() == [[0, 480, 60]]
+    assert len(told_notes(Piece("", [track, track]))) == 2

@@ -35,13 +35,16 @@ class Music(NamedTuple):
 
 
 def notes_of_piece(piece: Piece) -> Notes:
-    """Return the notes of all tracks, (n, 3): start, end, pitch, sorted by start, then pitch.
-
-    A unison of parts is one note, as where parts are merged.
-    """
-    if piece.parts:
-        return notes_of(merge_tracks(piece))
+    """Return the notes of all tracks, (n, 3): start, end, pitch, sorted by start, then pitch."""
     return in_order(np.concatenate([EMPTY, *map(notes_of, piece.tracks)]))
+
+
+def told_notes(piece: Piece) -> Notes:
+    """Return the notes (n, 3) of a piece that words told; of parts as where they are merged.
+
+    So a unison of theirs is one note.
+    """
+    return notes_of(merge_tracks(piece)) if piece.parts else notes_of_piece(piece)
 
 
 def piece_of_music(music: Music) -> Piece:
@@ -64,7 +67,7 @@ def split_music(corpus: Corpus, split: str) -> list[Music]:
     if isinstance(corpus, MessageCorpus) and corpus.tokenizer.name == "message":
         words, pieces = word_table(corpus), corpus.splits[split]
         return [Music(corpus.pieces[p], message_notes(corpus.piece_ids(p), words)) for p in pieces]
-    return [Music(piece.name, notes_of_piece(piece)) for piece in pieces_of_split(corpus, split)]
+    return [Music(piece.name, told_notes(piece)) for piece in pieces_of_split(corpus, split)]
 
 
 def pieces_of_split(corpus: Corpus, split: str) -> list[Piece]:

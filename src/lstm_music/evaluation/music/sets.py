@@ -13,7 +13,7 @@ from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.corpus.splits import SPLITS
 from lstm_music.errors import UserError, Warn
-from lstm_music.evaluation.music.excerpts import Music, excerpts, notes_of_piece, split_music
+from lstm_music.evaluation.music.excerpts import Music, excerpts, split_music, told_notes
 from lstm_music.evaluation.music.judgement import MusicSet
 from lstm_music.evaluation.music.memorisation import Index
 from lstm_music.midi.piece import BAR, Piece
@@ -178,7 +178,7 @@ def rolls_of(first: tuple[str, Checkpoint, Path | None], own: Corpus, asked: Ask
 def composed(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Music]:
     """Return the notes of composed_pieces."""
     pieces = composed_pieces(composer, asked, bars)
-    return [Music(piece.name, notes_of_piece(piece)) for piece in pieces]
+    return [Music(piece.name, told_notes(piece)) for piece in pieces]
 
 
 def composed_pieces(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Piece]:
