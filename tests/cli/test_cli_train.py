@@ -402,16 +402,17 @@ def test_an_existing_run_is_not_replaced(train_small, fails, folder):
         ("--seq", 4, "5"), ("--lr", 0.1, "0.003"), ("--optimizer", "sgd", "adam"),
         ("--clip", 1, "5.0"), ("--seed", 1, "0"), ("--anneal-factor", 0.1, "0.5"),
         ("--anneal-patience", 5, "2"), ("--representation", "note", "message"),
-        ("--grid", 16, "None"), ("--max-polyphony", 4, "0"), ("--common-key", "C", "None"),
+        ("--grid", 16, None), ("--max-polyphony", 4, "0"), ("--common-key", "C", None),
         ("--transpose-augment", 1, "0"), ("--head", "nade", "softmax"), ("--nade", 5, "128"),
-        ("--input-dropout", 0.1, "None"), ("--output-dropout", 0.1, "None"),
+        ("--input-dropout", 0.1, None), ("--output-dropout", 0.1, None),
         ("--weight-decay", 0.1, "0.0"), ("--average", 0.5, "0.0"),
     ],
 )  # fmt: skip
 def test_options_that_contradict_the_run_are_refused(train_small, fails, flag, value, was):
     train_small("--max-steps", 2, "--run", "a")
     line = fails("train", "--resume", flag, value)
-    assert f"the run 'runs/a' was begun with {flag} {was}: leave the option out" in line
+    option = f"no {flag}" if was is None else f"{flag} {was}"
+    assert f"the run 'runs/a' was begun with {option}: leave the option out" in line
 
 
 def test_options_that_agree_with_the_run_are_taken(train_small, ok):

@@ -180,7 +180,7 @@ def test_a_resumed_run_takes_options_as_any(train_small, ok, fails, folder):
     assert "was begun with --hidden 8" in fails("train", "--resume", "--run", "b", "--hidden", 9)
 
 
-def test_parts_take_over_from_the_likest(ok, folder):
+def test_parts_take_over_from_the_likest(ok, fails, folder):
     """A corpus whose scores name the same parts in another order: each goes on as it was."""
     names = ("Flute", "Bassoon")
     for place, order in (("a", (0, 1)), ("b", (1, 0))):
@@ -193,6 +193,10 @@ def test_parts_take_over_from_the_likest(ok, folder):
             write_midi(piece, folder / place / f"{n}.mid")
     how = ("--representation", "event", *SMALL, "--max-steps", 2)
     ok("train", folder / "a", *how, "--run", "a")
+    line = fails("train", folder / "b", "--from", "a", "--no-parts")
+    assert "'a' was trained with --parts: leave --no-parts out, or --from" in line
+    line = fails("train", "--resume", "--run", "a", "--no-parts")
+    assert "the run 'runs/a' was begun with --parts: leave the option out" in line
     lines = ok("train", folder / "b", "--from", "a", "--max-steps", 1, "--run", "b", "--lr", 1e-30)
     found = [re.search(r"with (\d+) of (\d+) words", line) for line in lines]
     assert any(one and one[1] == one[2] for one in found)

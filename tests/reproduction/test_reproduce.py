@@ -209,7 +209,7 @@ def test_a_run_with_other_settings_is_refused(tmp_path, monkeypatch):
     made = begun(tmp_path, EXPERIMENTS["bach-midi"].paper.options, batch=32)
     shutil.copytree(made, out / "bach-midi-paper", symlinks=True)
     trained = Trained(monkeypatch)
-    with pytest.raises(UserError, match="--batch is 32, not 50"):
+    with pytest.raises(UserError, match="--batch 32, not --batch 50"):
         reproduce.main(["bach-midi", "--data", str(tmp_path), "--out", str(out), "--quiet"])
     assert not trained.asked
 

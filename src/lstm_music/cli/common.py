@@ -100,6 +100,14 @@ def grid(text: str) -> int | str:
     return numbers[0] if len(numbers) == 1 else ",".join(map(str, numbers))
 
 
+def option_of(name: str, value: Any = True) -> str:
+    """Return an option as it is typed: of a truth as --parts or --no-parts, of None `no --grid`."""
+    flag = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{flag}" if value else f"--no-{flag}"
+    return f"no --{flag}" if value is None else f"--{flag} {value}"
+
+
 # What says how to read a corpus: flag, help, and what argparse is to know beside them.
 READING_OPTIONS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     (

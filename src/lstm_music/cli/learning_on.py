@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
-from lstm_music.cli.common import warn
+from lstm_music.cli.common import option_of, warn
 from lstm_music.corpus.corpus import Corpus
 from lstm_music.errors import UserError
 from lstm_music.network.config import Config, Parameters
@@ -58,9 +58,9 @@ def inherited(origin: Origin, given: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in fixed.items():
         asked = None if given[name] == "none" else given[name]
         if given[name] is not None and asked != value:
-            flag = f"--{name.replace('_', '-')}"
             raise UserError(
-                f"'{origin.name}' was trained with {flag} {value}: leave {flag} out, or --from"
+                f"'{origin.name}' was trained with {option_of(name, value)}: "
+                f"leave {option_of(name, given[name]).split()[0]} out, or --from"
             )
     options = {name: value for name, value in reading.items() if name not in OF_ITS_OWN}
     options |= {name: getattr(config, name) for name in SHAPE} | {"copy": config.copy > 0}

@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lstm_music.cli import train, train_options
-from lstm_music.cli.common import Parser, add_backend_options, limit_threads, run, whole, write
+from lstm_music.cli.common import (
+    Parser,
+    add_backend_options,
+    limit_threads,
+    option_of,
+    run,
+    whole,
+    write,
+)
 from lstm_music.cli.judging import Subject, compute, judge, judge_baselines, say, silenced
 from lstm_music.errors import UserError
 from lstm_music.ops import get_ops
@@ -187,8 +195,8 @@ def check_adopted(one: Subject) -> None:
             continue
         if found[option] != value:
             raise UserError(
-                f"the run '{one.folder}' isn't this experiment's (its "
-                f"{train_options.flag_of(option)} is {found[option]}, not {value}): move it away"
+                f"the run '{one.folder}' isn't this experiment's (it has "
+                f"{option_of(option, found[option])}, not {option_of(option, value)}): move it away"
             )
 
 

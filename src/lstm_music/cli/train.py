@@ -17,6 +17,7 @@ from lstm_music.cli.common import (
     as_typed,
     check_ranks,
     limit_threads,
+    option_of,
     run,
     warn,
     warn_of_namesake,
@@ -28,7 +29,6 @@ from lstm_music.cli.train_options import (
     LIMITS,
     READING,
     asked_for,
-    flag_of,
     limits_of,
     make_parser,
     new_options,
@@ -341,7 +341,7 @@ def standing(trainer: Trainer) -> str:
 def go_on(folder: Path, limits: dict[str, Any]) -> str:
     """Return the command that goes on with a run to new limits."""
     words = ["bin/train", "--resume", "--run", typeable(typed(folder))]
-    words += [f"{flag_of(name)} {value}" for name, value in limits.items()]
+    words += [option_of(name, value) for name, value in limits.items()]
     return as_typed(" ".join(words))
 
 

@@ -13,6 +13,7 @@ from lstm_music.cli.common import (
     add_reading_options,
     add_worker_options,
     number,
+    option_of,
     parts_of_events,
     whole,
     workers_from,
@@ -188,7 +189,7 @@ def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
             continue
         if name not in FREE:
             raise UserError(
-                f"the run '{folder}' was begun with {flag_of(name)} {options[name]}: "
+                f"the run '{folder}' was begun with {option_of(name, options[name])}: "
                 "leave the option out, or start a new run"
             )
         options[name] = given
@@ -207,7 +208,7 @@ def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def make_parser() -> Parser:
     """Return the command's options. None stands for the default, so that --resume can tell."""
-    bachs = [f"{flag_of(name)} {value}" for name, value in BACHS.items()]
+    bachs = [option_of(name, value) for name, value in BACHS.items()]
     examples = EXAMPLES.format(bachs="\n".join([" ".join(bachs[:5]), " ".join(bachs[5:])]))
     parser = Parser(
         "train", "Train a model, keep it in a run's folder, and write a sample.", examples
@@ -351,11 +352,6 @@ def add(parser: Parser, usage: str, text: str, **settings: Any) -> None:
     if value:
         settings["metavar"] = value
     parser.add_argument(flag, help=text, **settings)
-
-
-def flag_of(name: str) -> str:
-    """Return the option that sets a field."""
-    return f"--{name.replace('_', '-')}"
 
 
 def limits_of(settings: Settings) -> dict[str, Any]:
