@@ -10,13 +10,13 @@ import pytest
 from browser import CHROMIUM, MEASURED, Browser
 from played import played_file
 from rule_states import State
-from small import small_corpus, small_rolls, small_trainer
+from small import small_corpus, small_rolls, small_trainer, track_of
 
 from lstm_music.arrays import Batch
 from lstm_music.cli.report import Steps
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.files import read_midi, write_midi
-from lstm_music.midi.piece import notes_of
+from lstm_music.midi.piece import Part, Piece, notes_of
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.midi.timing import bars_of
 from lstm_music.network.model import Model, part
@@ -44,6 +44,7 @@ RUNS = (
     "flatten",
     "factored",
     "event",
+    "drums",
     "performance",
     "chord",
     "sigmoid",
@@ -58,6 +59,9 @@ def trained(folder, kind):
     elif kind == "event":
         music = str(phrased(folder / "messages" / "music"))
         corpus, head = load_corpus(music, reading=Reading(kind, common_key="A")), None
+    elif kind == "drums":
+        reading = Reading("event", common_key="A", parts=True, drums=True)
+        corpus, head = load_corpus(str(drummed(folder)), reading=reading), None
     elif kind == "performance":
         corpus, head = load_corpus(str(recorded(folder)), reading=Reading(kind)), None
     elif kind == "factored":
@@ -69,6 +73,20 @@ def trained(folder, kind):
     trainer = small_trainer(corpus, folder / kind, head=head, max_steps=80)
     trainer.train()
     return read_run(folder / kind, pytest.fail)[0]
+
+
+def drummed(folder):
+    """Tunes in D and in A, and drums, which have no key."""
+    music = folder / "drummed"
+    music.mkdir()
+    for n in range(6):
+        steps = [(62, 66, 69, 67, 64)[(k + n) % 5] + 7 * (n % 2) for k in range(16)]
+        tune = track_of([(480 * k, 480 * k + 480, pitch) for k, pitch in enumerate(steps)])
+        beat = track_of([(480 * k, 480 * k + 240, (36, 38)[k % 2]) for k in range(16)])
+        parts, sharps = (Part("Flute", 73), Part("Kit")), (2, 3)[n % 2]
+        piece = Piece("", [tune, beat], parts=parts, drums=(False, True), sharps=sharps)
+        write_midi(piece, music / f"{n}.mid")
+    return music
 
 
 def recorded(folder):
@@ -273,7 +291,7 @@ def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, s
 
 
 @pytest.mark.parametrize(
-    "kind", ["bundled", "merge", "flatten", "event", "performance", "chord", "nade"]
+    "kind", ["bundled", "merge", "flatten", "event", "drums", "performance", "chord", "nade"]
 )
 def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
     """Of openings of real music: in what a network invents, ties of age may be cut otherwise."""
@@ -323,7 +341,7 @@ def test_bars_of_events_are_those_that_python_decodes(opened, checkpoints):
             {json.dumps(music)}.forEach(() => composer.step());
             const {{ bars }} = composer.music;
             composer.music.endPiece();
-            return [bars, composer.notes, [...midiFile(composer.notes, 90, bars)]];
+            return [bars, composer.notes, [...midiFile(composer.notes, 90, bars, model)]];
             """,
         )
     )
@@ -400,7 +418,8 @@ def test_midi_of_the_page_is_read_back(opened):
             const composer = new Composer(network, { seed: 3 });
             while (composer.notes.length < 200) composer.step();
             const { notes } = composer;
-            return [notes, [...midiFile(notes, 77)], [...midiFile(notes, 77, [], true)]];
+            const written = (model) => [...midiFile(notes, 77, [], model)];
+            return [notes, written(model), written({ drums_alone: true })];
             """,
         )
     )
@@ -411,6 +430,26 @@ def test_midi_of_the_page_is_read_back(opened):
     for track, number in zip(piece.tracks, dict.fromkeys(note[3] for note in notes), strict=True):
         expected = sorted(note[:3] for note in notes if note[3] == number)
         assert sorted(notes_of(track).tolist()) == expected
+
+
+@pytest.mark.parametrize("kind", ["drums"])
+def test_drums_of_the_page_are_drums(opened, checkpoint, kind):
+    music = primer_of(checkpoint)
+    read = f"{json.dumps(music)}.forEach(() => composer.step()); composer.music.endPiece();"
+    found = opened.run(
+        with_network(
+            kind,
+            f"""
+            const composer = new Composer(network, {{ primer: {json.dumps(music)} }});
+            {read}
+            return [...midiFile(composer.notes, 90, [], model)];
+            """,
+        )
+    )
+    piece = read_midi(bytes(found), "page", drums=True)
+    assert sorted(piece.drums) == [False, True]
+    drums = piece.tracks[piece.drums.index(True)]
+    assert {*notes_of(drums)[:, 2].tolist()} <= {36, 38}
 
 
 # The page ---------------------------------------------------------------------------------------

@@ -41,15 +41,16 @@ def in_16_bits(parameters: Mapping[str, Array]) -> dict[str, Array]:
 def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any]:
     """Return what compose.js needs of a checkpoint, as JSON can hold it.
 
-    name: what the page calls it; top_p: the share that `bin/sample` draws among; tempo: of its
-    corpus, in quarter notes a minute. weights: the
-    parameters of arrays [name, size] one after the other, as base64 of little-endian 16-bit floats.
-    rules, which notes have none of: without the table, which the page has; chords: the pitches of
-    each, by id. classes, deltas: of a factored head, by id. recall: of a copy gate, how it compares
-    words, without the ids of codes, which the page finds itself.
+    name: what the page calls it; drums: which parts are; top_p: the share that `bin/sample` draws
+    among; tempo: of its corpus, in quarter notes a minute. weights: the parameters of arrays
+    [name, size] one after the other, as base64 of little-endian 16-bit floats. rules, which notes
+    have none of: without the table, which the page has; chords: the pitches of each, by id.
+    classes, deltas: of a factored head, by id. recall: of a copy gate, how it compares words,
+    without the ids of codes, which the page finds itself.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary
+    parts = tokenizer.get("parts", ())
     notes, chord = (tokenizer["name"] == kind for kind in ("note", "chord"))
     rules = None if notes else rules_of(vocabulary, tokenizer, corpus)
     pitches = [chords.parse(word) or [] for word in vocabulary.words] if chord else None
@@ -62,7 +63,8 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "grid": tokenizer.get("grid"),
         "rules": None if rules is None else as_lists(rules),
         "chords": pitches,
-        "drums": len(corpus.get("drums") or ()) == PITCHES,  # and nothing else
+        "drums_alone": len(corpus.get("drums") or ()) == PITCHES,
+        "drums": [part for part, (*_, drums) in enumerate(parts) if drums],
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
         "tempo": tempo_of(checkpoint),

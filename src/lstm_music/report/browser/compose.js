@@ -206,6 +206,9 @@ function leastOfShare(weights, share) {
 
 // ---- Music in the making: the notes of pieces that follow one another, each from a bar line on ----
 
+/** Return whether a track of what a model composes is of drums. */
+const isDrums = (model, track) => model.drums_alone || model.drums.includes(track);
+
 /** Words that rules let come, of messages, events or chords; or notes, which have none. */
 class Music {
   constructor(model) {
@@ -240,7 +243,8 @@ class Music {
   write(start, end, pitch, track = 0) {
     if (end <= start) return;
     this.end = Math.max(this.end, end);
-    const note = [start + this.offset, end + this.offset, pitch + this.above, track];
+    const above = isDrums(this.model, track) ? 0 : this.above;
+    const note = [start + this.offset, end + this.offset, pitch + above, track];
     this.notes.push(this.loud[pitch] ? [...note, this.loud[pitch]] : note);
   }
 }

@@ -342,7 +342,7 @@ class Player {
   /** Download what was composed so far. */
   save() {
     const { notes, music, model } = this.composer;
-    const bytes = midiFile(notes, this.tempo, music.bars, model.drums);
+    const bytes = midiFile(notes, this.tempo, music.bars, model);
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([bytes], { type: "audio/midi" }));
     link.download = `composed-${byId("compose-seed").value || 0}.mid`;
@@ -361,7 +361,7 @@ function meterOf(bars) {
 }
 
 /** Return the bytes of a MIDI file: a track with the tempo and the meter, then those of the notes. */
-function midiFile(notes, tempo, bars = [], drums = false) {
+function midiFile(notes, tempo, bars, model) {
   const number = (n, size) => [24, 16, 8, 0].slice(4 - size).map((shift) => (n >>> shift) & 255);
   const delta = (n) => (n < 128 ? [n] : [...delta(n >>> 7).map((byte) => byte | 128), n & 127]);
   const chunk = (name, bytes) =>
@@ -378,7 +378,7 @@ function midiFile(notes, tempo, bars = [], drums = false) {
   }
   const tracks = [first.concat(ending)];
   for (const track of new Set(notes.map((note) => note[3]))) {
-    const channel = drums ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
+    const channel = isDrums(model, track) ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
     const events = notes
       .filter((note) => note[3] === track)
       .flatMap(([start, end, pitch, , loud = USUAL]) => [
