@@ -4,6 +4,7 @@ import os
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,14 @@ from lstm_music.midi.repair import merge_tracks, repair_track
 from lstm_music.midi.timing import bars_of
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END
-from lstm_music.tokenizers.parts import MOST_PARTS, OTHERS, Player, parts_of, roster_of
+from lstm_music.tokenizers.parts import (
+    MOST_PARTS,
+    OTHERS,
+    Player,
+    parts_of,
+    players_of,
+    roster_of,
+)
 
 REPO = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
@@ -95,6 +103,21 @@ def test_unisons_stay_two_notes_and_a_held_note_is_not_moved():
     assert played(tokenizer.piece(words, "")) == played(piece)
 
 
+def test_a_note_without_an_end_sounds_on_while_another_part_plays():
+    words = ["bar-1920", "at-0", "to-72/1", "to-48/4", "at-480", "to-50/4", "at-960", "off-50/4"]
+    again = EventTokenizer(None, CHOIR).piece(words, "")
+    assert played(again) == {"Soprano": [[0, 960, 72]], "Bass": [[0, 480, 48], [480, 960, 50]]}
+
+
+@pytest.mark.parametrize("messages", [[(0, 1, 60), (0, 0, 60)], [(240, 1, 60), (240, 0, 60)]])
+def test_a_note_of_length_zero_is_dropped_from_a_part(messages):
+    """It would sound on until the next one."""
+    told = np.array([*messages, (480, 1, 62), (720, 0, 62)], np.int32)
+    piece = Piece("", [told, track([(0, 4, 48)])], parts=(CHOIR[0].part, CHOIR[3].part))
+    again = EventTokenizer(None, CHOIR)
+    assert played(again.piece(again.words(piece), ""))["Soprano"] == [[480, 720, 62]]
+
+
 def test_drums_are_neither_transposed_nor_moved_by_a_key():
     piece = Piece(
         "", [track([(n, 1, p) for n, p in enumerate((62, 66, 69, 62))]), track([(0, 1, 38)])],
@@ -153,6 +176,20 @@ def test_rare_parts_are_one_together():
     roster = (*CHOIR, Player(OTHERS, 60))
     assert parts_of([FLUTE, *CHOIR, Player("Horn", 60), DRUMS], roster) == [4, 0, 1, 2, 3, 4, 0]
     assert parts_of([FLUTE, FLUTE], roster) == [0, 1]  # nobody else sings
+
+
+def test_drums_are_a_part_however_rare_and_whatever_their_names():
+    """Or their hits would be notes of another part. The commonest name is theirs."""
+    names = [Player(f"my kit {n // 2}", 5, True) for n in range(51)]
+    pieces = [ensemble(FLUTE, kit) for kit in names[3:]]
+    assert roster_of(pieces) == (FLUTE, names[4])
+    assert parts_of(players_of(pieces[7]), roster_of(pieces)) == [0, 1]
+    many = [ensemble(*(Player(f"{n}", 40) for n in range(MOST_PARTS)))] * 50
+    roster = roster_of([*many, ensemble(FLUTE, names[0], names[1])])
+    assert len(roster) == MOST_PARTS and names[0] in roster and roster[-1] == Player(OTHERS, 40)
+    assert parts_of([DRUMS, DRUMS], roster) == [roster.index(names[0])] * 2  # they share it
+    kits = [ensemble(*(Player(f"{n}", n) for n in range(MOST_PARTS - 1)), *names[:3])]
+    assert roster_of(kits).count(names[0]) == 1 and len(roster_of(kits)) == MOST_PARTS
 
 
 def test_music_of_one_track_has_no_parts():

@@ -44,7 +44,7 @@ from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.messages import Layout
 
-FORMAT = 6  # of prepared corpora; a new number makes old caches unused
+FORMAT = 7  # of prepared corpora; a new number makes old caches unused
 MESSAGE_RULES = 2  # how messages are made; a new number makes runs on them start anew
 MENDING_RULES = 1  # how files are mended; a new number does that for corpora with such files
 SURVEYS = "survey 1"  # what they count; a new number has files counted anew

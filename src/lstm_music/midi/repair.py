@@ -126,14 +126,15 @@ def repaired_tracks(tracks: Iterable[Messages]) -> list[Messages]:
     return [track for track in map(repair_track, tracks) if len(track)]
 
 
-def repair_track(messages: Messages) -> Messages:
+def repair_track(messages: Messages, last: int = 0) -> Messages:
     """Return the track with each pitch's messages alternating on, off, on, …, off.
 
     A note struck while it sounds ends there first; a note-off for a silent pitch is dropped; a
-    note left hanging ends at the last tick, or a quarter note later if it was struck there.
+    note left hanging ends at the last tick, or a quarter note later if it was struck there. last:
+    that of other tracks, if they go on.
     """
     alternating, hanging = _alternating(messages, messages[:, PITCH], False, Counter())
-    return np.concatenate([alternating, _closing(hanging, messages[-1:, TICK])])
+    return np.concatenate([alternating, _closing(hanging, np.maximum(messages[-1:, TICK], last))])
 
 
 def _alternating(

@@ -136,9 +136,8 @@ class EventTokenizer(MessageTokenizer):
         numbers = parts_of(players_of(piece), self.roster)
         for part in sorted({*numbers}):
             own = [t for t, number in zip(piece.tracks, numbers, strict=True) if number == part]
-            track = merge_tracks(Piece("", own)) if len(own) > 1 else own[0]
             high = 0 if self.roster[part].drums else above
-            for tick, order, kind, pitch in moves_of(track):
+            for tick, order, kind, pitch in moves_of(merge_tracks(Piece("", own))):
                 note = (part + 1) * PITCHES + pitch - high
                 rows.append((tick, part, order, pitch, note * len(KINDS) + kind))
         return np.array([(tick, code) for tick, *_, code in sorted(rows)], np.int64).reshape(-1, 2)
@@ -221,7 +220,8 @@ class EventTokenizer(MessageTokenizer):
         """Return a piece of what words told of each part (1 + parts), the first of no part."""
         messages = [np.array(row, np.int32).reshape(-1, 3) for row in rows]
         first = silent and bool(self.roster)  # the words of no part are none of its parts
-        tracks = {part: repair_track(own) for part, own in enumerate(messages)}
+        last = max((int(own[-1, TICK]) for own in messages if len(own)), default=0)
+        tracks = {part: repair_track(own, last) for part, own in enumerate(messages)}
         tracks = {k: track for k, track in tracks.items() if len(track) or (silent and k >= first)}
         ticks = np.unique(np.concatenate([no_phrases(), *(t[:, TICK] for t in tracks.values())]))
         phrases = phrases_of(ticks, closing) if len(ticks) else no_phrases()
@@ -234,7 +234,10 @@ class EventTokenizer(MessageTokenizer):
 
 
 def moves_of(track: Messages) -> list[tuple[int, int, int, int]]:
-    """Return the words of a part's notes: tick, order at a place, kind, pitch; in order."""
+    """Return the words of a part's notes: tick, order at a place, kind, pitch; in order.
+
+    track: with no notes of length zero.
+    """
     rows: list[tuple[int, int, int, int]] = []
     sounding: set[int] = set()
     for tick, group in groupby(track.tolist(), key=lambda row: row[TICK]):

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -30,6 +30,10 @@ class Player(NamedTuple):
         return Part(self.name, self.program)
 
 
+DRUMS = Player("", 0, True)  # all of them, whatever their names
+Counted: TypeAlias = tuple[Player, int]  # who plays, and how many alike are above
+
+
 def players_of(piece: Piece) -> list[Player]:
     """Return who plays each track of a piece."""
     parts = piece.parts or (Part(),) * len(piece.tracks)
@@ -40,31 +44,42 @@ def players_of(piece: Piece) -> list[Player]:
 def roster_of(pieces: Iterable[Piece]) -> tuple[Player, ...]:
     """Return the common parts of a corpus, MOST_PARTS at most, in the order of its scores.
 
-    Who plays two parts of a piece is there twice. Rare ones are a part together, the last. None
-    where most pieces have a single track.
+    Who plays two parts of a piece is there twice. Rare ones are a part together, the last. Drums
+    are alike, and always there, by their commonest name. None where most pieces have a single
+    track.
     """
-    counts: Counter[tuple[Player, int]] = Counter()
-    places: defaultdict[tuple[Player, int], float] = defaultdict(float)  # 0 is a score's top, 1 end
+    counts: Counter[Counted] = Counter()
+    places: defaultdict[Counted, float] = defaultdict(float)  # 0 is a score's top, 1 end
+    called: defaultdict[Counted, Counter[Player]] = defaultdict(Counter)
     several = total = 0
     for piece in pieces:
         found: Counter[Player] = Counter()
         for place, player in enumerate(players_of(piece)):
-            part = player, found[player]
+            kind = DRUMS if player.drums else player
+            part = kind, found[kind]
             counts[part] += 1
             places[part] += place / len(piece.tracks)
-            found[player] += 1
+            called[part][player] += 1
+            found[kind] += 1
         total += 1
         several += len(piece.tracks) > 1
     if 2 * several <= total:
         return ()
+    drums = [part for part in counts if part == (DRUMS, 0)]
     common = [part for part, n in counts.most_common() if n >= COMMON * total]
-    rare = len(common) < len(counts) or len(common) > MOST_PARTS
-    common = common[: MOST_PARTS - rare]
-    roster = [player for player, _ in sorted(common, key=lambda part: places[part] / counts[part])]
+    common = list(dict.fromkeys(drums + common))
+    common = common[: MOST_PARTS - bool(_others(counts, common[:MOST_PARTS]))]
+    in_order = sorted(common, key=lambda part: places[part] / counts[part])
+    roster = [called[part].most_common(1)[0][0] for part in in_order]
     programs: Counter[int] = Counter()
-    for part in counts:
-        programs[part[0].program] += counts[part] * (part not in common)
-    return (*roster, *(Player(OTHERS, programs.most_common(1)[0][0]) for _ in range(rare)))
+    for part in _others(counts, common):
+        programs[part[0].program] += counts[part]
+    return (*roster, *(Player(OTHERS, program) for program, _ in programs.most_common(1)))
+
+
+def _others(counts: Iterable[Counted], common: Sequence[Counted]) -> list[Counted]:
+    """Return the parts that are none of the common ones; drums share the one that they have."""
+    return [part for part in counts if part not in common and not part[0].drums]
 
 
 def parts_of(players: Sequence[Player], roster: Sequence[Player]) -> list[int]:
