@@ -9,6 +9,7 @@ from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.midi.repair import sorted_messages
 
 NOTES = 88
+KEY_GRID = 16  # frames a whole note, by which a piece's key is estimated
 LOWEST = 21  # the MIDI pitch of column 0
 HIGHEST = LOWEST + NOTES - 1
 
@@ -93,6 +94,25 @@ def estimate_key(frames: Frames) -> tuple[int, Mode]:
     profiles /= np.linalg.norm(profiles, axis=1, keepdims=True)
     # Dividing by the durations' deviation too would change no order.
     return keys[int(np.argmax(profiles @ (durations - durations.mean())))]
+
+
+def key_of(piece: Piece) -> tuple[int, Mode]:
+    """Return the tonic, 0 (C) to 11, and the mode of a piece without its drums.
+
+    The key is that of its signature; where it has none, or one that is more than a fifth from the
+    estimated key (so many files say C), that. The mode is the estimated one.
+    """
+    tonic, mode = estimate_key(frames_of(without_drums(piece), KEY_GRID)[0])
+    above = 3 if mode == "minor" else 0  # from the tonic to C of the common key
+    if piece.sharps is not None and (7 * piece.sharps - tonic - above) % 12 in (0, 5, 7):
+        tonic = (7 * piece.sharps - above) % 12
+    return tonic, mode
+
+
+def without_drums(piece: Piece) -> Piece:
+    """Return the notes of a piece that are in a key."""
+    drums = piece.drums or (False,) * len(piece.tracks)
+    return Piece("", [t for t, drum in zip(piece.tracks, drums, strict=True) if not drum])
 
 
 def to_common_key(frames: Frames, minor: CommonKey = "A") -> tuple[Frames, int]:
