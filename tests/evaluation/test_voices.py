@@ -203,6 +203,9 @@ def test_the_leading_note_is_that_of_the_key_and_counts_anew():
         ([V7, (71, 67, None, 55), (71, 67, None, 55)], 0),  # F to a rest
         ([V7, (71, 67, None, 60), (71, 67, None, 60)], 1),  # that, and a G to C
         ([(71, 67, 62, 55), (71, 67, 65, None), (71, 67, 60, 55)], 0),  # a chord of three
+        ([(None, 67, 65, 55), V7, (72, 67, 60, 48)], 2),  # the soprano enters above it
+        ([(71, 67, 64, 48), (67, 67, 64, 53)], 1),  # a major seventh
+        ([(72, 71, 67, 55), (76, 67, 67, 55)], 1),  # a minor second
         ([(62, 60, 55, 48), (67, 64, 60, 48)], 2),  # D by leap from C, twice
         ([(64, 62, 55, 55), (67, 58, 55, 55), (67, 59, 55, 55)], 1),  # E and D by leaps
     ],
