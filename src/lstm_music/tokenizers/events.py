@@ -147,8 +147,7 @@ class EventTokenizer(MessageTokenizer):
         """
         if self.common_key is None:
             return None
-        tonic, mode = key_of(piece)
-        key = (tonic + 3 * (mode == "minor")) % 12
+        key = key_of(piece).major
         pitches = merge_tracks(without_drums(piece))[:, PITCH] - sounding_above(key)
         fits = not len(pitches) or (pitches.min() >= 0 and pitches.max() <= 127)
         return key if fits else 0

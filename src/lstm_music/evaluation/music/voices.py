@@ -113,7 +113,7 @@ def chorales(pieces: Sequence[Piece]) -> list[Piece]:
 def chords_of(piece: Piece, by_pitch: bool = False) -> Chords:
     """Return the chords of a piece's voices, told as way_of says, or by pitch alone."""
     way = PITCH if by_pitch else way_of(piece)
-    tonic, _ = key_of(piece)
+    tonic = key_of(piece).tonic
     if way == PITCH:
         return by_pitch_alone(notes_of(merge_tracks(piece)), tonic)
     tracks = piece.tracks
