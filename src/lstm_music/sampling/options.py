@@ -14,7 +14,9 @@ class Options:
     first: the number of the first piece of those asked for; a piece's number chooses its draws.
     bars: a length in bars, or None; beyond: a length counts what follows the primer. meter: of
     messages and piano rolls, which don't tell it, the ticks from which on bars have a length, and
-    that length; 4/4 without any. repetition: what is added to a copy gate's scores, in nats.
+    that length; 4/4 without any. repetition: what is added to a copy gate's scores, in nats. craft:
+    what a fault in part writing costs, in nats; particles: drafts of each piece, of which the
+    likelier are gone on with.
     """
 
     length: int | None = None
@@ -29,6 +31,8 @@ class Options:
     beyond: bool = False
     meter: tuple[tuple[int, int], ...] = ()
     repetition: float = 0.0
+    craft: float = 0.0
+    particles: int = 1
 
     @property
     def line_and_bar(self) -> tuple[int, int]:

@@ -1,0 +1,204 @@
+"""What is given of a piece of events in parts: words that must come, between which others may.
+
+A word that isn't given fits where it leads to no place beyond the next given one, in a part that
+may be composed there. sampling/compiled_particles.py compiles `fits`, `must` and what they call as
+they are.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+from lstm_music.arrays import Array
+from lstm_music.sampling.rules import (
+    AFTER_BAR,
+    BAR_LINE,
+    CADENCE,
+    FAR,
+    KEY,
+    NOTE_OFF,
+    NOTE_ON,
+    PIECE_END,
+    PLACE,
+    SILENT,
+    Rules,
+)
+from lstm_music.tokenizers.messages import PITCHES
+
+NONE = -1
+
+
+class Given(NamedTuple):
+    """What is given, of a piece of so many ticks, end.
+
+    ticks, words (m,): the words of notes, in order, and when they stand; in place of an id, -1 less
+    a part: what sounds in it ends. bars, bar_words (n,): the bar lines. key: a word or NONE for
+    any. closes (k, 2): from where to before which a phrase closes. free (parts,): which parts
+    may be composed, one at least, at places from start to before stop; there cadences may be anywhere from
+    closing on.
+    """
+
+    ticks: Array
+    words: Array
+    bars: Array
+    bar_words: Array
+    key: int
+    closes: Array
+    free: Array
+    start: int
+    stop: int
+    closing: int
+    end: int
+
+
+@dataclass
+class Reached:
+    """How much of what is given a piece in the making has: words, bars and phrases of it.
+
+    closed: 1 where the phrase's cadence was told.
+    """
+
+    words: int = 0
+    bars: int = 0
+    phrases: int = 0
+    closed: int = 0
+
+
+FIELDS = tuple(field.name for field in fields(Reached))
+
+
+def is_needed(given: Given, rules: Rules, sounding: Any, n: int) -> bool:
+    """Return whether given word n says something: what doesn't sound needs no end."""
+    id = given.words[n]
+    if id >= 0:
+        return bool(rules.kinds[id] != NOTE_OFF or sounding[rules.numbers[id]] != SILENT)
+    part = -1 - id
+    for note in range(part * PITCHES, (part + 1) * PITCHES):
+        if sounding[note] != SILENT:
+            return True
+    return False
+
+
+def next_needed(given: Given, rules: Rules, sounding: Any, n: int) -> int:
+    """Return the first given word from n on that says something, their number if none does."""
+    while n < len(given.words) and not is_needed(given, rules, sounding, n):
+        n += 1
+    return n
+
+
+def part_of_given(given: Given, rules: Rules, n: int) -> int:
+    """Return the part of given word n."""
+    id = given.words[n]
+    return int(rules.numbers[id] // PITCHES if id >= 0 else -1 - id)
+
+
+def is_free(given: Given, part: int, tick: int) -> bool:
+    """Return whether a part may be composed at a tick."""
+    return bool(given.free[part]) and given.start <= tick < given.stop
+
+
+def is_due(given: Given, piece: Any, n: int) -> bool:
+    """Return whether given word n stands where the piece does."""
+    return n < len(given.words) and bool(given.ticks[n] == piece.now)
+
+
+def note_fits(given: Given, rules: Rules, piece: Any, id: int, n: int) -> bool:
+    """Return whether a word of a note may come. n: the next given word that says something."""
+    part = rules.numbers[id] // PITCHES
+    if is_due(given, piece, n):
+        own = part_of_given(given, rules, n)
+        if part >= own:
+            told = given.words[n]
+            if part > own or (told >= 0 and told != id):
+                return False
+            return bool(told >= 0 or rules.kinds[id] == NOTE_OFF)
+    return is_free(given, part, piece.now)
+
+
+def closes_now(given: Given, reached: Any, tick: int) -> bool:
+    """Return whether a tick is where the next phrase closes."""
+    k = reached.phrases
+    return k < len(given.closes) and bool(given.closes[k, 0] <= tick < given.closes[k, 1])
+
+
+def place_fits(given: Given, piece: Any, reached: Any, to: int, until: int) -> bool:
+    """Return whether the piece may go on to a place; until: where the next given word stands."""
+    if to > until:
+        return False
+    if closes_now(given, reached, piece.now):
+        beyond = to >= given.closes[reached.phrases, 1]
+        if beyond != (reached.closed == 1):
+            return False
+    return to == until or given.start <= to < given.stop
+
+
+def fits(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) -> bool:
+    """Return whether a word that the rules let come fits what is given.
+
+    n: the next given word that says something.
+    """
+    kind, until = rules.kinds[id], FAR
+    if n < len(given.words):
+        until = given.ticks[n]
+    if kind <= NOTE_ON:
+        return note_fits(given, rules, piece, id, n)
+    if kind == KEY:
+        return bool(given.key in (NONE, id))
+    if kind == CADENCE:
+        if closes_now(given, reached, piece.now):
+            return bool(reached.closed == 0)
+        return bool(max(given.start, given.closing) <= piece.now < given.stop)
+    if kind == PLACE:
+        return place_fits(given, piece, reached, piece.begin + rules.numbers[id], until)
+    if kind == BAR_LINE:
+        k = reached.bars
+        if k == len(given.bars) or given.bars[k] > until or given.bar_words[k] != id:
+            return False
+        ends = closes_now(given, reached, piece.now) and reached.closed == 0
+        return not (ends and given.bars[k] >= given.closes[reached.phrases, 1])
+    return bool(kind == PIECE_END and n == len(given.words))
+
+
+def must(given: Given, rules: Rules, piece: Any, reached: Any, sounding: Any, n: int) -> int:
+    """Return the word that leads on where none of those that the rules let come fits."""
+    k = reached.bars
+    if piece.length == 0 and reached.bars == 0 and k < len(given.bars):
+        return int(given.bar_words[0])
+    if n == len(given.words):
+        return rules.start
+    if given.ticks[n] == piece.now and piece.phase != AFTER_BAR:
+        id = given.words[n]
+        if id >= 0:
+            return int(id)
+        part = -1 - id
+        for note in range(part * PITCHES, (part + 1) * PITCHES):
+            if sounding[note] != SILENT:
+                return id_of(rules, NOTE_OFF, note)
+    if k < len(given.bars) and given.bars[k] <= given.ticks[n]:
+        return int(given.bar_words[k])
+    return id_of(rules, PLACE, given.ticks[n] - piece.begin)
+
+
+def id_of(rules: Rules, kind: int, number: int) -> int:
+    """Return the word of a kind and number, the end of the piece if there is none."""
+    for id in range(len(rules.kinds)):
+        if rules.kinds[id] == kind and rules.numbers[id] == number:
+            return id
+    return rules.start
+
+
+def follow(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) -> None:
+    """Note what a piece has of what is given once it took a word. n: the given word that was due."""
+    kind = rules.kinds[id]
+    if kind == BAR_LINE:
+        reached.bars += 1
+    elif kind == CADENCE:
+        reached.closed = 1
+    elif kind <= NOTE_ON and is_due(given, piece, n) and given.words[n] == id:
+        reached.words = max(reached.words, n + 1)
+    while reached.words < len(given.words) and given.ticks[reached.words] < piece.now:
+        reached.words += 1
+    k = reached.phrases
+    while k < len(given.closes) and given.closes[k, 1] <= piece.now:
+        k += 1
+        reached.closed = 0
+    reached.phrases = k
