@@ -91,7 +91,9 @@ def test_a_piece_ends_on_the_tonic_in_the_lowest_voice(last, tonic, found):
 
 
 def test_chords_are_drawn_as_often_as_they_were_in_the_key():
-    c = chorale([(72, 1)] * 3, [(67, 1)] * 3, [(64, 1)] * 3, [(48, 1), (48, 1), (52, 1)])
+    # At last C is held while the bass moves on, which is no chord of its own.
+    bass = [(48, 1), (48, 1), (52, 1), (50, 1)]
+    c = chorale([(72, 1), (72, 1), (72, 2)], [(67, 1)] * 4, [(64, 1)] * 4, bass)
     g = chorale([(67, 1)], [(62, 1)], [(59, 1)], [(43, 1)], sharps=1)  # C in G: below 72, too
     known = Frequencies([c, g], 0).known
     assert known == {72: ([(67, 64, 48), (67, 64, 52)], [3, 1])}
@@ -113,6 +115,10 @@ def test_the_nearest_neighbour_takes_the_longest_passage_and_of_those_the_neares
     tune = chorale([(62, 1), (64, 1), (66, 2), (70, 1), (72, 1)])
     own = baselines.melody(notes_of(tune.tracks[0]))
     assert find.longest(own) == (0, 3) and find.longest(own[3:]) == (3, 2)
+    high = chorale([(72, 1), (74, 1), (76, 2)])  # as two's notes, but for the last
+    assert find.longest(baselines.melody(notes_of(high.tracks[0]))) == (0, 3)
+    across = chorale([(64, 2), (72, 1)])  # where one ends and two begins
+    assert find.longest(baselines.melody(notes_of(across.tracks[0]))) == (2, 1)
     set_ = spans(find(tune, 0))
     assert set_[0] == spans(tune)[0]
     assert set_[1] == [[0, 1920, 57], [1920, 2880, 65]]  # cut where the passage ends
