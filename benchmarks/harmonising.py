@@ -61,9 +61,8 @@ from lstm_music.midi.roll import key_of
 from lstm_music.runs.opened import model_of, open_run
 from lstm_music.sampling.composer import from_silence
 from lstm_music.sampling.from_checkpoint import composer_of
-from lstm_music.sampling.harmonising import Asked, harmonise, voices_of
+from lstm_music.sampling.harmonising import Asked, harmonise
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.particles import sample_particles
 from lstm_music.sampling.token_composers import EventComposer
 
 SIXTEENTH = WHOLE_NOTE // 16
@@ -113,19 +112,6 @@ def harmonised(composer: EventComposer, options: Options, tune: Piece, n: int) -
     parts = tuple(names.index(voice) for voice in LOWER)
     (setting,) = harmonise(composer, tune, Asked(parts), replace(options, first=n))
     return chorale_of(setting.piece)
-
-
-def free_pieces(composer: EventComposer, options: Options, num: int) -> list[Piece]:
-    """Return pieces that the network composes from silence, with particles if several."""
-    options = replace(options, limit=EXCERPT * BAR)
-    if options.particles == 1:
-        return from_silence(composer, num, options)
-    silence = composer.cut(composer.openings()[0].music, 0, None)
-    drawn = sample_particles(
-        composer.model, [silence] * num, options, composer.rules, recall=composer.recall,
-        voices=voices_of(composer.roster),
-    )  # fmt: skip
-    return [composer.piece(one.ids, options, f"sample {n + 1}") for n, one in enumerate(drawn)]
 
 
 # Figures ----------------------------------------------------------------------------------------
@@ -255,33 +241,38 @@ def rows_of(composer: EventComposer, args: argparse.Namespace) -> Iterator[Row]:
     corpus = load_corpus("bach", None, Reading("event", parts=True, common_key="A"))
     training, others, held_out = (pieces_of_split(corpus, s) for s in ("train", "valid", "test"))
     chorales = [[chorale_of(p) for p in some if way_of(p) == NAME] for some in (training, held_out)]
-    real, seed, usual = chorales[1][: args.num], args.seed, Options(top_p=composer.top_p)
+    real, seed, most = chorales[1][: args.num], args.seed, max(args.particles)
+    usual = composer.options(seed=seed)
     yield row_of("Bach", real, real, overlap_of(held_out, others, seed), math.nan, seed)
     for name, setter in setters_of(composer, chorales[0], args).items():
         made, seconds = timed(setter, [tune_of(one) for one in real])
         yield row_of(name, real, made, overlap_of(held_out, made, seed), seconds, seed)
-    crafty = replace(usual, craft=args.craft, particles=max(args.particles))
-    for name, options in {"freely": usual, f"freely, craft {args.craft:g}": crafty}.items():
+    for craft, particles in dict.fromkeys([(0.0, 1), (args.craft, 1), (args.craft, most)]):
+        how = replace(usual, craft=craft, particles=particles, limit=EXCERPT * BAR)
         begin = time.perf_counter()
-        free = free_pieces(composer, replace(options, seed=seed), args.num)
+        free = from_silence(composer, args.num, how)
         seconds = (time.perf_counter() - begin) / len(free)
-        yield row_of(name, real, free, overlap_of(held_out, free, seed), seconds, seed, free=True)
+        overlap, name = overlap_of(held_out, free, seed), named("freely", how)
+        yield row_of(name, real, free, overlap, seconds, seed, free=True)
 
 
 def setters_of(
     composer: EventComposer, training: Sequence[Piece], args: argparse.Namespace
 ) -> dict[str, Setter]:
     """Return what sets tunes, by name."""
-    usual = Options(top_p=composer.top_p, seed=args.seed)
     made: dict[str, Setter] = {}
     for craft in dict.fromkeys((0.0, args.craft)):
         for particles in args.particles:
-            how = replace(usual, craft=craft, particles=particles)
-            name = f"harmonised, {particles}" + f", craft {craft:g}" * (craft > 0)
-            made[name] = partial(harmonised, composer, how)
+            how = composer.options(seed=args.seed, craft=craft, particles=particles)
+            made[named("harmonised", how)] = partial(harmonised, composer, how)
     made["chords by frequency"] = Frequencies(training, args.seed)
     made["nearest neighbour"] = NearestNeighbour(training)
     return made
+
+
+def named(what: str, how: Options) -> str:
+    """Return what a row is called."""
+    return f"{what}, {how.particles}" + f", craft {how.craft:g}" * (how.craft > 0)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -291,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("run", nargs="?", default="bach", help="a run in parts (default: the bundled model)")
     add("--num", type=int, default=FREE, help="at most so many tunes, and free pieces")
     add("--particles", type=int, nargs="+", default=[1, 8, 32, 128])
-    add("--craft", type=float, default=3.0, help="nats of a fault, beside 0 (default: 3)")
+    add("--craft", type=float, help="nats of a fault, beside 0 (default: the model's own)")
     add("--seed", type=int, default=0)
     add("--threads", type=int, help="default: all cores")
     add("--json", type=Path, help="write all figures there")
@@ -300,6 +291,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint, _ = open_run(args.run, lambda line: print(line, file=sys.stderr))
     composer = composer_of(checkpoint, model_of(checkpoint, "auto"))
     assert isinstance(composer, EventComposer), "the run has no parts"
+    args.craft = composer.craft if args.craft is None else args.craft
     rows = [*rows_of(composer, args)]
     print_table([row.craft for row in rows])
     bachbot = {"per piece": "BachBot", **{name: f"{x:.3f}" for name, x in BACHBOT.items()}}

@@ -142,8 +142,8 @@ def test_a_tune_all_the_way(tmp_path, capsys):
     names = [row["craft"]["name"] for row in told["rows"]]
     assert names == [
         "Bach", "harmonised, 1", "harmonised, 2", "harmonised, 1, craft 1",
-        "harmonised, 2, craft 1", "chords by frequency", "nearest neighbour", "freely",
-        "freely, craft 1",
+        "harmonised, 2, craft 1", "chords by frequency", "nearest neighbour", "freely, 1",
+        "freely, 1, craft 1", "freely, 2, craft 1",
     ]  # fmt: skip
     bach, *others = told["rows"]
     assert bach["token_error"]["value"] == 0 and bach["seconds"] is None
