@@ -212,9 +212,16 @@ def cells_of(row: Row) -> dict[str, str]:
     """Return a row's figures that aren't of craft, with their intervals."""
     shares = {"kept": row.kept, **row.agreement, "in key": row.in_key}
     rates = {n: getattr(row, n.replace(" ", "_")) for n in (*BACHBOT, "overlap")}
-    cells = {name: " ".join(in_words(one, percent=True)) for name, one in shares.items()}
-    cells |= {name: " ".join(in_words(one, percent=False)) for name, one in rates.items()}
-    return {"per piece": row.craft.name, **cells, "seconds": f"{row.seconds:.2f}"}
+    cells = {name: in_a_cell(one, percent=True) for name, one in shares.items()}
+    cells |= {name: in_a_cell(one, percent=False) for name, one in rates.items()}
+    seconds = "-" if math.isnan(row.seconds) else f"{row.seconds:.2f}"
+    return {"per piece": row.craft.name, **cells, "seconds": seconds}
+
+
+def in_a_cell(one: Interval, percent: bool) -> str:
+    """Return a figure and its interval."""
+    value, interval = in_words(one, percent)
+    return f"{value} ({interval})" if interval else value
 
 
 def row_json(row: Row) -> dict[str, Any]:
@@ -292,7 +299,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     composer = composer_of(checkpoint, model_of(checkpoint, "auto"))
     assert isinstance(composer, EventComposer), "the run has no parts"
     args.craft = composer.craft if args.craft is None else args.craft
-    rows = [*rows_of(composer, args)]
+    rows = []
+    for row in rows_of(composer, args):
+        print(row.craft.name, file=sys.stderr, flush=True)
+        rows.append(row)
     print_table([row.craft for row in rows])
     bachbot = {"per piece": "BachBot", **{name: f"{x:.3f}" for name, x in BACHBOT.items()}}
     print("\n".join(["", *table([*map(cells_of, rows), bachbot])]))

@@ -77,7 +77,8 @@ def test_shares_are_of_all_steps_and_kept_of_the_tune():
     free = harmonising.row_of("x", [REAL], [other], harmonising.UNKNOWN, 1.5, 0, free=True)
     told = harmonising.row_json(free)
     assert told["kept"]["value"] is None and told["agreement"]["bass"]["low"] is None
-    assert harmonising.cells_of(row)["alto"] == "50% 50%-50%"
+    assert harmonising.cells_of(row)["alto"] == "50% (50%-50%)"
+    assert harmonising.cells_of(free)["alto"] == "-"
 
 
 @pytest.mark.parametrize(
