@@ -255,9 +255,9 @@ class PerformanceComposer(EventComposer):
         return NearestPerformance(self.vocabulary.words)
 
 
-def no_known_notes(path: Path) -> UserError:
-    """Return the error for a primer of which a model knows nothing."""
+def no_known_notes(path: Path, what: str = "--primer") -> UserError:
+    """Return the error for a primer, or what else, of which a model knows nothing."""
     return UserError(
-        f"the model knows none of the notes in '{path}': choose another --primer, "
+        f"the model knows none of the notes in '{path}': choose another {what}, "
         "or train a model on music like it"
     )
