@@ -8,6 +8,7 @@ COMMANDS = (
     "figures",
     "report",
     "listen",
+    "play",
     "reproduce",
     "completion",
 )

@@ -18,6 +18,7 @@ from lstm_music.sampling.composer import (
     Ids,
     Opening,
     Show,
+    UnknownNotes,
     drums_of,
     sample_on_cpu,
     tempo_of,
@@ -244,9 +245,9 @@ class PerformanceComposer(EventComposer):
         return NearestPerformance(self.vocabulary.words)
 
 
-def no_known_notes(path: Path) -> UserError:
+def no_known_notes(path: Path) -> UnknownNotes:
     """Return the error for a primer of which a model knows nothing."""
-    return UserError(
+    return UnknownNotes(
         f"the model knows none of the notes in '{path}': choose another --primer, "
         "or train a model on music like it"
     )
