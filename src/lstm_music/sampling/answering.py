@@ -19,11 +19,12 @@ from lstm_music.midi.grid import on_grid
 from lstm_music.midi.piece import TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.midi.timing import bars_of, end_of
 from lstm_music.midi.writing import as_midi
-from lstm_music.sampling.composer import Composer, Primer
+from lstm_music.sampling.composer import Composer, Opening, Primer
 from lstm_music.sampling.continuing import compose_after, finished
 from lstm_music.sampling.decoding import clipped
-from lstm_music.sampling.excerpts import in_meter, line_of
+from lstm_music.sampling.excerpts import in_meter, joined, line_of
 from lstm_music.sampling.options import Options
+from lstm_music.sampling.token_composers import TokenComposer
 
 Event: TypeAlias = tuple[float, mido.Message]
 """A message and when it comes, in seconds."""
@@ -33,6 +34,7 @@ Reply: TypeAlias = Callable[[Sequence[Event]], Sequence[Event]]
 PEDAL = 64  # the controller
 GRID = 16  # steps a whole note, where a model has no grid of its own: hands are no nearer
 PRIMER = 256  # tokens or frames at most that a phrase is gone on from
+TRIES = 4
 RINGS = (
     TICKS_PER_QUARTER  # that a phrase's last notes may sound past its last bar line and end there
 )
@@ -134,7 +136,7 @@ class Conversation:
 
 
 class Answer(NamedTuple):
-    """What answers a phrase, and both as one piece: the phrase as the composer read it."""
+    """What answers a phrase, and both as one piece."""
 
     alone: Piece
     whole: Piece
@@ -148,13 +150,32 @@ def answer(composer: Composer[Any], phrase: Piece, options: Options, warn: Warn)
     """
     options = composer.fitted(as_long(phrase, options, composer.played))
     opening = composer.opening_in(phrase, Primer(Path(phrase.name), PRIMER), warn)
+    if options.limit is not None and not composer.played:  # an answer begins at a bar line
+        end = composer.ticks(opening.music)
+        options = replace(options, limit=options.limit + line_of(phrase, end) - end)
+    music = unbroken(composer, opening, options)
     tempo = np.array(opening.tempo, np.int32)
-    (music,) = compose_after(composer, [opening], [False], options, lambda *_: None)
-    alone, whole = (
-        finished(composer, music, opening, False, options, tempo, phrase.name, keep).piece
-        for keep in (False, True)
-    )
-    return Answer(alone, whole)
+    alone = finished(composer, music, opening, False, options, tempo, phrase.name, False).piece
+    return Answer(alone, after(phrase, alone))
+
+
+def after(phrase: Piece, alone: Piece) -> Piece:
+    """Return a phrase and, from its last bar line on, its answer; both tell what both know."""
+    parts, velocities = alone.parts and phrase.parts, alone.velocities and phrase.velocities
+    return joined(replace(phrase, parts=parts, velocities=velocities), end_of(phrase), alone)
+
+
+def unbroken(composer: Composer[Any], opening: Opening, options: Options) -> Any:
+    """Return music after an opening, of TRIES the first that isn't over before its length.
+
+    What follows the end of a piece is another one, in a key of its own: that is no answer.
+    """
+    for n in range(TRIES):
+        own = replace(options, first=options.first * TRIES + n)
+        (music,) = compose_after(composer, [opening], [False], own, lambda *_: None)
+        if not (isinstance(composer, TokenComposer) and composer.rules.start in music):
+            break
+    return music
 
 
 def as_long(phrase: Piece, options: Options, played: bool) -> Options:
@@ -178,8 +199,13 @@ def heard(phrase: Sequence[Event], name: str, tempo: float, composer: Composer[A
     """
     track = mido.MidiTrack([mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(tempo))])
     begin, last = next(at for at, message in phrase if strikes(message)), 0
+    struck: dict[tuple[int, int], int] = {}
     for at, message in phrase:
         tick = max(round((at - begin) * tempo / 60 * TICKS_PER_QUARTER), last)
+        if strikes(message):
+            struck[message.channel, message.note] = tick
+        elif not message.is_cc():  # however short, a note lasts
+            tick = max(tick, 1 + struck.get((message.channel, message.note), -1))
         track.append(message.copy(time=tick - last))
         last = tick
     midi = mido.MidiFile(type=0, ticks_per_beat=TICKS_PER_QUARTER)
