@@ -121,6 +121,7 @@ def test_a_note_that_comes_ends_the_answer_and_begins_a_phrase():
     assert len(talk.due(2.1)) == 2
     assert talk.hear(2.2, pedal(127)) == []  # a foot alone interrupts nothing
     assert talk.hear(2.3, on(62)) == [off(72), off(76, channel=3)]
+    assert talk.end(2.35)[-1] == mido.Message("control_change", channel=3, control=123)
     assert talk.hear(2.4, off(62)) == [] == talk.due(2.5)
     talk.due(3.5)
     assert [m.note for _, m in phrases[1] if m.type == "note_on"] == [62]
@@ -133,6 +134,13 @@ def test_what_came_while_it_was_composed_interrupts_too():
     talk.due(2.0)
     assert talk.hear(2.5, on(64)) == [] == talk.due(2.6)  # nothing sounded yet
     assert talk.silence(2.7) == [] and len(phrases) == 1
+
+
+def test_what_no_file_holds_is_no_part_of_the_session():
+    talk, _ = replying()
+    for message in (mido.Message("clock"), mido.Message("sysex", data=[1]), on(60), pedal(1)):
+        talk.hear(0, message)
+    assert [m.type for _, m, _ in talk.said] == ["note_on", "control_change"]
 
 
 def test_an_answer_of_nothing_is_none():
@@ -322,6 +330,10 @@ def test_fewer_notes_stay_with_who_is_nearest_and_held_ones_with_who_sings_them(
     names, found = sung((0, 2, 72), (0, 4, 48), (2, 1, 71), (3, 1, 72), (4, 1, 50))
     assert names == ["S", "B"]
     assert found == [[(0, 72), (2, 71), (3, 72)], [(0, 48), (4, 50)]]
+    near = ((0, 1, 76), (0, 1, 52), (1, 1, 74), (1, 1, 60), (2, 1, 64), (3, 1, 66))
+    assert sung(*near)[1] == [[(0, 76), (1, 74)], [(0, 52), (1, 60), (2, 64), (3, 66)]]
+    _, found = sung((0, 4, 72), (1, 1, 60), (2, 1, 71))  # who holds a note sings no other
+    assert found == [[(0, 72)], [(1, 60), (2, 71)]]
 
 
 def test_more_notes_than_voices_are_the_lowest_ones():

@@ -92,7 +92,7 @@ def main(argv: Sequence[str], clock: Clock | None = None) -> int:
             converse(talk, into, out, clock)
         finally:
             try:
-                for message in talk.silence(clock.now()):
+                for message in talk.end(clock.now()):
                     out.send(message)
             finally:
                 partner.keep_session(talk)
@@ -129,8 +129,10 @@ def open_port(kind: str, args: argparse.Namespace) -> Any:
     except ImportError as error:
         raise UserError(f"MIDI ports need python-rtmidi: {pip_install('python-rtmidi')}") from error
     except (OSError, RuntimeError, ValueError) as error:
-        what = "virtual ports" if args.virtual else "its MIDI ports"
-        raise UserError(f"this system refuses {what} ({error}): name others, or connect") from error
+        what = "virtual ports" if args.virtual else f"the MIDI {kind}"
+        raise UserError(
+            f"can't open {what} here ({error}): name other ones with --input and --output"
+        ) from error
 
 
 def check_system() -> None:

@@ -31,7 +31,7 @@ Event: TypeAlias = tuple[float, mido.Message]
 Reply: TypeAlias = Callable[[Sequence[Event]], Sequence[Event]]
 """What answers a phrase: its events to others, from 0 on."""
 
-PEDAL = 64  # the controller
+PEDAL, ALL_OFF = 64, 123  # controllers
 GRID = 16  # steps a whole note, where a model has no grid of its own: hands are no nearer
 PRIMER = 256  # tokens or frames at most that a phrase is gone on from
 TRIES = 4
@@ -121,6 +121,12 @@ class Conversation:
         self._left.clear()
         ends = [mido.Message("note_off", channel=c, note=n) for c, n in self._sounding]
         return self._sent(now, ends)
+
+    def end(self, now: float) -> list[mido.Message]:
+        """Return what leaves nothing sounding, whatever of what was due never was sent."""
+        channels = sorted({message.channel for _, message, ours in self.said if ours})
+        off = [mido.Message("control_change", channel=c, control=ALL_OFF) for c in channels]
+        return self.silence(now) + self._sent(now, off)
 
     def _sent(self, now: float, messages: list[mido.Message]) -> list[mido.Message]:
         for message in messages:
