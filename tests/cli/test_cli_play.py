@@ -122,7 +122,22 @@ def test_an_answer_is_as_long_as_it_is_asked(small_run, playing):
             took.append(lasted(done.sent))
         assert most / 2 < max(took) < most + 0.01
     done = playing(notes((0, 1, 60), (BAR + 0.05, 2 * BAR + 0.2, 62)), "--tempo", 100)
-    assert "phrase 1: 2 notes, 2 bars; answer: " in done.out[1]
+    assert "phrase 1: 2 notes, 2 bars at " in done.out[1]
+
+
+def test_an_answer_follows_the_tempo_of_the_player(small_run, playing):
+    small_run("event")
+    slow = [(1.08 * at, message) for at, message in SCALE]
+    done = playing(slow, "--tempo", 100, "--save", "takes")
+    assert done.out[1].startswith("phrase 1: 4 notes, a bar at 93; answer: ")
+    piece = read_midi(Path("takes/phrase-0001.mid"), "")
+    assert piece.tempo.tolist() == [[0, pytest.approx(648_000, rel=0.015)]]
+    assert piece.notes["start"][:4].tolist() == [0, 480, 960, 1440]
+    took = [
+        lasted(playing(slow, "--tempo", 100, "--seconds", 20, "--seed", seed).sent)
+        for seed in range(3)
+    ]
+    assert 18 < max(took) < 20.01
 
 
 def test_each_phrase_has_its_answer_and_a_seed_gives_it_again(small_run, playing):
@@ -142,7 +157,7 @@ def test_who_plays_interrupts_the_answer_and_is_answered(small_run, playing):
     done = playing(SCALE + again, "--bars", 20, "--tempo", 100)
     between = [m for at, m in done.sent if begin <= at < begin + 1 + 1.5 - 0.01]
     assert between and {m.type for m in between} == {"note_off"}  # at once, and then silence
-    assert [line.split(";")[0] for line in done.out[1:-1]] == [
+    assert [line.split(" at ")[0] for line in done.out[1:-1]] == [
         "phrase 1: 4 notes, a bar", "phrase 2: 2 notes, a bar",
     ]  # fmt: skip
     assert not sounding(done.sent)
@@ -230,7 +245,7 @@ def test_a_meter_is_played_in(small_run, playing):
     small_run("flatten")
     waltz = notes(*((0.6 * n, 0.6 * n + 0.5, 60 + n) for n in range(6)))
     done = playing(waltz, "--tempo", 100, "--meter", "3/4", "--save", "takes")
-    assert done.out[1].startswith("phrase 1: 6 notes, 2 bars; ")
+    assert done.out[1].startswith("phrase 1: 6 notes, 2 bars at 100; ")
     assert read_midi(Path("takes/phrase-0001.mid"), "").meter.tolist() == [[0, 1440]]
 
 

@@ -254,6 +254,7 @@ def test_the_bundled_model_answers_a_tune_in_four_voices(bach):
     assert 1920 < found.alone.notes["end"].max() <= 2 * 1920  # as long as the phrase
     soprano = notes_of(found.whole.tracks[0]).tolist()
     assert [row[::2] for row in soprano[:7]] == [[480 * at, pitch] for at, _, pitch in TUNE]
+    assert found.whole.sharps == found.alone.sharps == 0  # C major or A minor
     new = found.whole.notes[found.whole.notes["start"] >= 3840]
     assert new["pitch"].tolist() == found.alone.notes["pitch"].tolist()
     assert (new["start"] - 3840).tolist() == found.alone.notes["start"].tolist()

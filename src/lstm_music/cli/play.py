@@ -31,7 +31,7 @@ from lstm_music.errors import UserError, pip_install
 from lstm_music.files import free_number, numbered
 from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import WHOLE_NOTE, MidiError, Piece
-from lstm_music.midi.timing import FASTEST, SLOWEST, bars_of, end_of, seconds_of
+from lstm_music.midi.timing import FASTEST, SLOWEST, bars_of, end_of, seconds_of, tempo_at
 from lstm_music.runs.opened import model_of
 from lstm_music.sampling.answering import (
     Answer,
@@ -63,7 +63,8 @@ EXAMPLES = """examples:
   bin/play --bars 2 --pause 1 --save take  two bars for each phrase; MIDI files in take/
 
 Play a phrase and wait: after --pause seconds of silence it is answered. Its first note begins a
-bar, its tempo is --tempo. Who plays while it answers interrupts it. Ctrl-C ends and saves.
+bar, its tempo is about --tempo; chords are told apart into the voices of the model, if it has any.
+Who plays while it answers interrupts it. Ctrl-C ends and saves.
 """
 
 
@@ -190,7 +191,7 @@ class Partner:
         try:
             played = heard(phrase, name, self.tempo, self.composer)
             piece = self.read(played)
-            made = self.make(piece, replace(self.options, first=self.phrases - 1))
+            made = self.make(piece, self.options_for(piece))
         except MidiError as error:
             warn(f"{name} {error}: no answer")
             return []
@@ -202,7 +203,8 @@ class Partner:
         events = sent(made.alone, loud, programs)
         if not self.args.quiet:
             took = time.perf_counter() - begun
-            told = f"{self.size(piece)}; answer: {self.size(made.alone)}, after {took:.2f} s"
+            speed = "" if self.composer.played else f" at {tempo_at(piece.tempo, 0):.0f}"
+            told = f"{self.size(piece)}{speed}; answer: {self.size(made.alone)}, after {took:.2f} s"
             print(shown(f"{name}: {told}"), flush=True)
         if self.args.save:
             self.keep(contents(made.whole, self.args.program, loud), "phrase")
@@ -214,6 +216,12 @@ class Partner:
             return played
         piece = written(played, self.composer, self.args.meter and self.args.meter.bar)
         return in_voices(piece, self.voices) if self.voices and not any(piece.drums) else piece
+
+    def options_for(self, piece: Piece) -> Options:
+        """Return how the next answer is drawn: seconds are those of the player's own tempo."""
+        limit = self.options.limit
+        limit = limit and round(limit * tempo_at(piece.tempo, 0) / self.tempo)
+        return replace(self.options, first=self.phrases - 1, limit=limit)
 
     def size(self, piece: Piece) -> str:
         """Return how much a piece is, in words."""
@@ -291,8 +299,9 @@ def make_parser() -> Parser:
            help="seconds of each answer (default: of a model of performances, as many as the "
            "phrase has)")  # fmt: skip
     add("--tempo", type=number(SLOWEST, FASTEST), metavar="BPM",
-        help="quarter notes a minute of what you play, and of the answer (default: the median of "
-        "the corpus that the model learnt, else 90)")  # fmt: skip
+        help="quarter notes a minute of what you play, about: each phrase's own is found up to 15 "
+        "%% faster or slower, and answered in (default: the median of the corpus that the model "
+        "learnt, else 90)")  # fmt: skip
     add("--meter", type=meter, metavar="N/D", help="of what you play, and of the answer: 3/4, 6/8, "
         "… (default: 4/4)")  # fmt: skip
     add_drawing_options(parser)

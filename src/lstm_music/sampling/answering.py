@@ -14,6 +14,7 @@ import mido
 import numpy as np
 
 from lstm_music.errors import Warn
+from lstm_music.midi.beats import in_time
 from lstm_music.midi.files import read_midi
 from lstm_music.midi.grid import on_grid
 from lstm_music.midi.piece import TICKS_PER_QUARTER, Piece, notes_of
@@ -168,7 +169,8 @@ def answer(composer: Composer[Any], phrase: Piece, options: Options, warn: Warn)
 def after(phrase: Piece, alone: Piece) -> Piece:
     """Return a phrase and, from its last bar line on, its answer; both tell what both know."""
     parts, velocities = alone.parts and phrase.parts, alone.velocities and phrase.velocities
-    return joined(replace(phrase, parts=parts, velocities=velocities), end_of(phrase), alone)
+    first = replace(phrase, parts=parts, velocities=velocities, sharps=alone.sharps)
+    return joined(first, end_of(phrase), alone)
 
 
 def unbroken(composer: Composer[Any], opening: Opening, options: Options) -> Any:
@@ -224,9 +226,11 @@ def heard(phrase: Sequence[Event], name: str, tempo: float, composer: Composer[A
 def written(piece: Piece, composer: Composer[Any], bar: int | None) -> Piece:
     """Return what was heard as it would be written: on the model's grid, a bar at its first note.
 
-    bar: the ticks of its bars, None for 4/4. A last note held a little past a bar line ends there.
+    Its tempo is then that of the player. bar: the ticks of its bars, None for 4/4. A last note held
+    a little past a bar line ends there.
     """
-    piece = on_grid(piece, composer.primer_grid or GRID)
+    grid = composer.primer_grid or GRID
+    piece = on_grid(in_time(piece, grid), grid)
     piece = piece if bar is None else in_meter(piece, bar)
     last = max(int(notes_of(track)[-1, 0]) for track in piece.tracks)
     line = line_of(piece, last + 1)
