@@ -140,6 +140,18 @@ def test_an_answer_follows_the_tempo_of_the_player(small_run, playing):
     assert 18 < max(took) < 20.01
 
 
+def test_chords_are_told_apart_and_the_bundled_model_answers_in_its_voices(playing):
+    rows = ((72, 67, 64, 48), (71, 67, 62, 55), (72, 67, 64, 48))
+    chords = [e for n, row in enumerate(rows) for e in notes(*((n, n + 0.9, p) for p in row))]
+    done = playing(chords, "--tempo", 60, "--save", "takes", run_name="bach")
+    assert done.out[1].startswith("phrase 1: 12 notes in 4 parts, a bar at 60; answer: ")
+    piece = read_midi(Path("takes/phrase-0001.mid"), "")
+    assert [part.name for part in piece.parts] == ["Soprano", "Alto", "Tenor", "Bass"]
+    firsts = [track[track[:, 1] == 1][:3, 2].tolist() for track in piece.tracks]
+    assert firsts == [list(voice) for voice in zip(*rows, strict=True)]
+    assert {channel for _, channel, *_ in struck(done.sent)} == {0, 1, 2, 3}
+
+
 def test_each_phrase_has_its_answer_and_a_seed_gives_it_again(small_run, playing):
     small_run("event")
     later = [(at + 20, message) for at, message in SCALE]
