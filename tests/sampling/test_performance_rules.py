@@ -27,11 +27,19 @@ ALL = [
     *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in (60, 61, 67)),
     *("shift-1", "shift-24", "shift-100", "velocity-4", "velocity-20"),
 ]
+IN_PARTS = [
+    PIECE_END,
+    *(f"{kind}-{pitch}/{part}" for kind in ("off", "on") for pitch in (60, 61) for part in (1, 3)),
+    *("shift-1", "shift-24", "shift-100", "velocity-4/1", "velocity-20/1", "velocity-4/3"),
+]
 FULL = Vocabulary(ALL)
 SHIFTS, VELOCITIES, ONS = ALL[7:10], ALL[10:], ["on-60", "on-61", "on-67"]
 randoms = st.integers(0, 2**32 - 1).map(Random)  # evener than st.randoms()
 limits = st.sampled_from([None, 10, 480, 1000, 3840])
-vocabularies = st.one_of(st.just(FULL), st.lists(st.sampled_from(ALL), unique=True).map(Vocabulary))
+vocabularies = st.one_of(
+    st.just(FULL),
+    *(st.lists(st.sampled_from(words), unique=True).map(Vocabulary) for words in (ALL, IN_PARTS)),
+)
 
 
 def walk(rules, vocabulary, limit, random, steps):
@@ -57,10 +65,11 @@ def test_a_walk_keeps_the_rules(vocabulary, limit, longest, pause, random):
     words = walk(rules, vocabulary, limit, random, 80)
     now = heard = 0
     began, last, struck, notes = {}, None, set(), 0
-    for kind, number in (parse(word) or (None, 0) for word in words):
+    for kind, *told in (parse(word) or (None, 0, 0) for word in words):
+        note = tuple(told)  # of two parts, two
         if kind == SHIFT:
             assert last in (SHIFT, NOTE_OFF, NOTE_ON)
-            now, struck = now + number * STEP, set()
+            now, struck = now + note[0] * STEP, set()
             assert now <= heard + pause
             assert limit is None or now <= limit
         elif kind == VELOCITY:
@@ -68,13 +77,13 @@ def test_a_walk_keeps_the_rules(vocabulary, limit, longest, pause, random):
             assert limit is None or now < limit
         elif kind == NOTE_OFF:
             assert last in (SHIFT, NOTE_OFF)
-            assert now - began.pop(number) <= longest
+            assert now - began.pop(note) <= longest
         elif kind == NOTE_ON:
             assert last is not None
-            assert number not in struck
+            assert note not in struck
             assert limit is None or now < limit
-            began[number] = now
-            struck.add(number)
+            began[note] = now
+            struck.add(note)
             notes += 1
         elif notes and limit is None and last != VELOCITY:
             assert last in (NOTE_OFF, NOTE_ON)
@@ -124,6 +133,17 @@ def test_what_may_follow_by_example():
     ):
         assert allowed(rules, *words) == expected, words
     assert PIECE_END not in allowed(rules, *begun, may_end=False)
+
+
+def test_of_parts_no_number_of_notes_is_too_many_and_each_ends_its_own():
+    vocabulary = Vocabulary(IN_PARTS)
+    words = ("velocity-4/1", "on-60/1", "on-61/1", "velocity-4/3", "on-60/3", "shift-1")
+    rules = performance_rules(vocabulary, longest_note=900, most_notes=1, longest_pause=900)
+    state = State(rules).advance(*map(vocabulary.id, words))
+    assert sorted(state.sounding) == [60, 61, 2 * 128 + 60]
+    state.advance(vocabulary.id("off-60/3"))
+    ends = [vocabulary.word(int(id)) for id in np.flatnonzero(state.allowed())]
+    assert [word for word in ends if word.startswith("off")] == ["off-60/1", "off-61/1"]
 
 
 def test_a_note_may_end_by_its_word_at_the_longest_age_and_ends_past_it_by_itself():

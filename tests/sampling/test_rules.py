@@ -12,9 +12,8 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from rule_walks import (
     BAR,
-    FIRST_OF_PARTS,
     KINDS,
-    PLAYED,
+    LATER,
     digest,
     primer_of,
     steps_of,
@@ -59,7 +58,7 @@ def rules_of(walk):
     if walk.kind in ("event", "parts"):
         rules = event_rules(vocabulary, walk.longest_note, walk.most_notes)
         return rules._replace(longest_piece=BAR * walk.max_tracks)
-    if walk.kind == "performance":
+    if walk.kind.startswith("performance"):
         pause = 400 * walk.max_tracks
         return performance_rules(vocabulary, walk.longest_note, walk.most_notes, pause)
     if walk.kind == "chord":
@@ -98,8 +97,7 @@ class Walker:
 def some(n):
     """The seeds of some walks of each kind."""
     each = n // len(KINDS)
-    later = (PLAYED, FIRST_OF_PARTS)
-    return [*range(n), *(first + k for first in later for k in range(each))]
+    return [*range(n), *(first + k for first in LATER for k in range(each))]
 
 
 def steps(seed, walker=Walker, most=60):
@@ -272,6 +270,7 @@ PHASES_OF = {
         "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_VELOCITY", "AMONG_OFFS", "AMONG_ONS",
     ),
 }  # fmt: skip
+PHASES_OF["performance in parts"] = PHASES_OF["performance"]
 OF_MESSAGES = ("NOTE_OFF", "NOTE_ON", "TRACK_END", "PIECE_END")
 KINDS_OF = {
     **dict.fromkeys(KINDS, OF_MESSAGES),
@@ -280,6 +279,7 @@ KINDS_OF = {
     "chord": ("CHORD", "PIECE_END"),
     "performance": ("NOTE_OFF", "NOTE_ON", "SHIFT", "VELOCITY", "PIECE_END"),
 }
+KINDS_OF["performance in parts"] = KINDS_OF["performance"]
 CELLS = [
     (kind, phase, word)
     for kind, phases in PHASES_OF.items() for phase in phases for word in KINDS_OF[kind]

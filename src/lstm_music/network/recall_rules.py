@@ -28,6 +28,7 @@ from lstm_music.network.recall import (
     code_of,
 )
 from lstm_music.tokenizers import chords, events, messages, performance
+from lstm_music.tokenizers.parts import MOST_PARTS
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 BARS_BEFORE = (1, 2, 4, 8)
@@ -132,11 +133,12 @@ def performance_says(word: str) -> Says:
     event = performance.parse(word)
     if event is None:
         return word, NONE, PLACE, NONE, 0, 0, 0
-    kind, number = event
+    kind, number, part = event
     if kind > midi_piece.NOTE_ON:
         time = performance.STEP * number * (kind == performance.SHIFT)
         return word, NONE, PLACE, NONE, time, 0, 0
-    return kind, number, PLACE, NONE, 0, 1 + messages.PITCHES * kind + number, 0
+    order = (MOST_PARTS + 1) * kind + part  # first all that end, each by its part
+    return (kind, part), number, PLACE, NONE, 0, 1 + messages.PITCHES * order + number, 0
 
 
 def chord_says(word: str) -> Says:

@@ -233,7 +233,7 @@ class PerformanceComposer(EventComposer):
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        self.tokenizer = PerformanceTokenizer()
+        self.tokenizer = PerformanceTokenizer(self.roster)
 
     def tokenizer_for(self, whole: Piece) -> MessageTokenizer:
         """As EventComposer.tokenizer_for."""

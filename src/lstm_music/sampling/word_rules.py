@@ -108,9 +108,9 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     places come in ascending order, at each of them at least a note ends or begins, first the ends,
     then the beginnings, by ascending pitch; before them a cadence may stand.
     Only notes that sound end. Of several parts each has its turn, ends before beginnings, and a
-    note that it moves to ends what it sounds; no number of notes is too many. A piece ends after notes.
-    Bars without any follow one another for the length of the longest note at most, and don't begin
-    a piece. Raises ValueError for a vocabulary that holds other words.
+    note that it moves to ends what it sounds; no number of notes is too many. A piece ends after
+    notes. Bars without any follow one another for the length of the longest note at most, and
+    don't begin a piece. Raises ValueError for a vocabulary that holds other words.
     """
     kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, CADENCE, KEY, MOVE, PIECE_END)
     table = [events.parse(word) or (len(kind_of) - 1, 0, 0) for word in vocabulary.words]
@@ -119,7 +119,7 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
         np.array(kind_of, np.int32)[kinds],
         numbers + np.maximum(parts - 1, 0) * PITCHES,
     )
-    notes = (int(numbers[kinds <= NOTE_ON].max(initial=0)) // PITCHES + 1) * PITCHES
+    notes = notes_told(kinds, numbers)
     places = np.unique(numbers[kinds == PLACE])
     among = np.where(kinds == PLACE, np.searchsorted(places, numbers), 0)
     deltas = np.zeros_like(numbers)
@@ -145,21 +145,27 @@ def performance_rules(
 
     A piece begins with a velocity, after which a note begins. At one time stand first the notes
     that end, then those that begin, no pitch twice. Only notes that sound end. Shifts follow one
-    another for the longest pause at most. A piece ends after notes. Raises ValueError for a
-    vocabulary that holds other words.
+    another for the longest pause at most. A piece ends after notes. Of several parts, no number of
+    notes is too many. Raises ValueError for a vocabulary that holds other words.
     """
     kind_of = np.array((NOTE_OFF, NOTE_ON, SHIFT, VELOCITY, PIECE_END), np.int32)
-    table = [performance.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
-    kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
-    kinds = kind_of[kinds]
+    table = [performance.parse(word) or (len(kind_of) - 1, 0, 0) for word in vocabulary.words]
+    kinds, numbers, parts = np.array(table, np.int32).reshape(-1, 3).T
+    kinds, numbers = kind_of[kinds], numbers + np.maximum(parts - 1, 0) * PITCHES
+    notes = notes_told(kinds, numbers)
     steps = np.where(kinds == SHIFT, numbers * performance.STEP, 0)
     offsets = np.where(kinds <= NOTE_ON, numbers, 0)
-    rules = _rules(vocabulary, NOT_PLAYED_YET, kinds, numbers, steps, offsets, steps)
+    rules = _rules(vocabulary, NOT_PLAYED_YET, kinds, numbers, steps, offsets, steps, notes=notes)
     # At the longest age notes may still end by their word.
     return rules._replace(
-        max_tracks=1, longest_note=longest_note, rings=longest_note + 1, most_notes=most_notes,
-        longest_pause=longest_pause,
+        max_tracks=1, longest_note=longest_note, rings=longest_note + 1,
+        most_notes=notes if parts.any() else most_notes, longest_pause=longest_pause,
     )  # fmt: skip
+
+
+def notes_told(kinds: Array, numbers: Array) -> int:
+    """Return how many notes the words of parts tell apart: PITCHES of each up to the last."""
+    return (int(numbers[kinds <= NOTE_ON].max(initial=0)) // PITCHES + 1) * PITCHES
 
 
 def chord_rules(vocabulary: Vocabulary, frame_ticks: int) -> Rules:
