@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from small import small_corpus, small_events, small_performances, small_rolls
+from small import small_corpus, small_ensembles, small_events, small_performances, small_rolls
 
 from lstm_music.midi.roll import NOTES
 from lstm_music.network import recall as recall_module
@@ -509,12 +509,13 @@ def corpora(tmp_path_factory):
             "flatten": small_corpus(folder, "flatten"),
             "event": small_events(folder),
             "performance": small_performances(folder),
+            "ensemble": small_ensembles(folder),
             "chord": small_rolls(folder, "chord", grid=8),
             "note": small_rolls(folder, "note", grid=8),
         }
 
 
-KINDS = ("merge", "flatten", "event", "performance", "chord", "note")
+KINDS = ("merge", "flatten", "event", "performance", "ensemble", "chord", "note")
 
 
 def pieces_of(corpus):
