@@ -98,7 +98,7 @@ def test_what_is_composed_has_its_players_and_their_dynamics(capsys):
         assert (channels == {DRUMS}) == (track.name == "Kit")
     loud = [{*own.tolist()} for own in piece.velocities]
     assert all(velocity % BIN == BIN // 2 or velocity == USUAL for own in loud for velocity in own)
-    assert len(loud[0]) > 5 and loud[2] <= {USUAL, 99 // BIN * BIN + BIN // 2}
+    assert len(loud[0]) > 5 and 99 // BIN * BIN + BIN // 2 in loud[2]
     compiled, _ = composed(capsys, *asked, backend="numba")
     assert compiled.notes.tolist() == piece.notes.tolist()
 
@@ -160,13 +160,7 @@ def test_a_player_takes_over_from_the_likest(command):
     before = read_checkpoint(Path("runs/b/checkpoints/best").resolve())
     after = read_checkpoint(Path("runs/o/checkpoints/latest").resolve())
     assert [name for name, *_ in after.meta["tokenizer"]["parts"]] == ["Bass", "Flute"]
-    compared = 0
-    for word in after.vocabulary.words:
-        stem, _, part = word.partition("/")
-        there = before.vocabulary.get(f"{stem}/{3 - int(part)}" if part else stem)
-        if there is not None:
-            rows = (after.parameters["embedding.W"][after.vocabulary.id(word)],
-                    before.parameters["embedding.W"][there])  # fmt: skip
-            np.testing.assert_array_equal(*rows)
-            compared += bool(part)
-    assert compared > 20
+    for word, there in (("part-1", "part-2"), ("part-2", "part-1"), ("shift-9", "shift-9")):
+        rows = (after.parameters["embedding.W"][after.vocabulary.id(word)],
+                before.parameters["embedding.W"][before.vocabulary.id(there)])  # fmt: skip
+        np.testing.assert_array_equal(*rows)

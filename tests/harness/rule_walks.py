@@ -37,10 +37,11 @@ PERFORMANCES = [
     *("shift-1", "shift-24", "shift-100", "velocity-0", "velocity-20"),
 ]
 ENSEMBLES = [
-    *(f"{kind}-{pitch}/{part}" for kind in ("off", "on") for pitch in PITCHES for part in (1, 2)),
-    *("shift-1", "shift-24", "shift-100"),
-    *(f"velocity-{bin}/{part}" for bin in (0, 20) for part in (1, 2)),
-]
+    *(f"{kind}-{pitch}{drums}" for kind in ("off", "on") for pitch in PITCHES
+      for drums in ("", "/2")),
+    *("part-1", "part-2", "part-3", "shift-1", "shift-24", "shift-100"),
+    *("velocity-0", "velocity-20", "velocity-20/2"),
+]  # fmt: skip
 KINDS = ("merge", "flatten", "free merge", "free flatten", "event", "chord")
 PLAYED = 1500  # walks from here on are of performances,
 FIRST_OF_PARTS = 1750  # from here on of events in parts,

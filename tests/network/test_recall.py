@@ -524,8 +524,9 @@ def pieces_of(corpus):
     return [source.words(piece, corpus.recall) for piece in range(len(corpus.pieces))]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ensemble"])
 def test_lags_of_real_pieces_are_those_of_all_places(corpora, kind):
+    """But of ensembles, whose parts have words at one place in any order."""
     corpus = corpora[kind]
     there = 0
     for words in pieces_of(corpus)[:4]:

@@ -270,7 +270,10 @@ PHASES_OF = {
         "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_VELOCITY", "AMONG_OFFS", "AMONG_ONS",
     ),
 }  # fmt: skip
-PHASES_OF["performance in parts"] = PHASES_OF["performance"]
+PHASES_OF["performance in parts"] = (
+    "NO_PART_YET", "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_PART",
+    "AMONG_OFFS", "AFTER_VELOCITY", "AMONG_ONS", "ONS_OF_PART",
+)  # fmt: skip
 OF_MESSAGES = ("NOTE_OFF", "NOTE_ON", "TRACK_END", "PIECE_END")
 KINDS_OF = {
     **dict.fromkeys(KINDS, OF_MESSAGES),
@@ -279,7 +282,7 @@ KINDS_OF = {
     "chord": ("CHORD", "PIECE_END"),
     "performance": ("NOTE_OFF", "NOTE_ON", "SHIFT", "VELOCITY", "PIECE_END"),
 }
-KINDS_OF["performance in parts"] = KINDS_OF["performance"]
+KINDS_OF["performance in parts"] = (*KINDS_OF["performance"], "PART")
 CELLS = [
     (kind, phase, word)
     for kind, phases in PHASES_OF.items() for phase in phases for word in KINDS_OF[kind]

@@ -169,6 +169,9 @@ def test_time_stops_at_the_last_tick():
         "on-60/01",
         "velocity-3/0",
         "shift-1/1",
+        "part-0",
+        "part-17",
+        "part-1/1",
     ],
 )
 def test_other_words_are_refused(word):
@@ -184,6 +187,7 @@ def test_other_words_are_refused(word):
         "shift-1",
         "shift-100",
         "velocity-0",
+        "part-16",
         "on-127/1",
         "off-0/16",
         "velocity-31/9",

@@ -24,6 +24,7 @@ from lstm_music.tokenizers.nearest import NearestPerformance
 from lstm_music.tokenizers.parts import MOST_PARTS, Player, of_one_piano, players_of, roster_of
 from lstm_music.tokenizers.performance import (
     BIN,
+    PART,
     SHIFT,
     STEP,
     USUAL,
@@ -37,10 +38,12 @@ REPO = Path(__file__).parents[2]
 DATA = Path(os.environ.get("LSTM_MUSIC_DATA", REPO.parent / "shared" / "data"))
 ROSTER = (*CHOIR, DRUMS)
 TOKENIZER = PerformanceTokenizer(ROSTER)
+drums = st.sampled_from([0, 0, 5, 6])
 words = st.one_of(
-    st.builds(spell, st.sampled_from([0, 1]), st.sampled_from([0, 60, 61]), st.integers(1, 6)),
+    st.builds(spell, st.sampled_from([0, 1]), st.sampled_from([0, 60, 61]), drums),
     st.builds(spell, st.just(SHIFT), st.integers(1, 100)),
-    st.builds(spell, st.just(VELOCITY), st.integers(0, 31), st.integers(1, 6)),
+    st.builds(spell, st.just(VELOCITY), st.integers(0, 31), drums),
+    st.builds(spell, st.just(PART), st.integers(1, 6)),
 )
 any_words = st.lists(st.one_of(words, words, words, st.just(PIECE_END)), max_size=40)
 
@@ -69,19 +72,28 @@ def by_player(piece):
 
 
 def test_the_words_of_a_piece():
-    """Ends before beginnings, each by part; how loudly a part plays is told where that changes."""
+    """Ends before beginnings, each by part; who plays and how loudly is told where that changes."""
     piece = played(
         (CHOIR[3], CHOIR[0], DRUMS), [(0, 500, 48), (500, 900, 50)],
         [(0, 500, 72), (0, 900, 76), (500, 900, 74)], [(0, 100, 38), (500, 600, 38)],
         loud=([80, 83], [40, 42, 80], [120, 120]),
     )  # fmt: skip
     assert TOKENIZER.words(piece) == [
-        *("velocity-10/1", "on-72/1", "on-76/1", "velocity-20/4", "on-48/4"),
-        *("velocity-30/5", "on-38/5", "shift-10", "off-38/5", "shift-40", "off-72/1", "off-48/4"),
-        *("velocity-20/1", "on-74/1", "on-50/4", "on-38/5", "shift-10", "off-38/5"),
-        *("shift-30", "off-74/1", "off-76/1", "off-50/4", PIECE_END),
+        *("part-1", "velocity-10", "on-72", "on-76", "part-4", "velocity-20", "on-48"),
+        *("velocity-30/5", "on-38/5", "shift-10", "off-38/5", "shift-40"),
+        *("part-1", "off-72", "part-4", "off-48", "part-1", "velocity-20", "on-74"),
+        *("part-4", "on-50", "on-38/5", "shift-10", "off-38/5", "shift-30"),
+        *("part-1", "off-74", "off-76", "part-4", "off-50", PIECE_END),
     ]
     assert by_player(TOKENIZER.piece(TOKENIZER.words(piece), "x")) == by_player(piece)
+
+
+def test_a_piece_says_first_who_plays_if_only_drums():
+    piece = played((DRUMS, CHOIR[3]), [(0, 10, 38)], [(10, 20, 40)], loud=([80], [80]))
+    assert TOKENIZER.words(piece) == [
+        *("part-5", "velocity-20/5", "on-38/5", "shift-1", "off-38/5"),
+        *("part-4", "velocity-20", "on-40", "shift-1", "off-40", PIECE_END),
+    ]
 
 
 @settings(deadline=None)
@@ -123,31 +135,31 @@ def test_any_words_make_a_piece_that_can_be_written(some):
 def test_a_unison_of_two_parts_stays_two_notes():
     piece = played((CHOIR[0], CHOIR[1]), [(0, 900, 60)], [(0, 400, 60)], loud=([20], [90]))
     told = TOKENIZER.words(piece)
-    assert told.count("on-60/1") == told.count("on-60/2") == 1
+    assert told[:6] == ["part-1", "velocity-5", "on-60", "part-2", "velocity-22", "on-60"]
     assert by_player(TOKENIZER.piece(told, "x")) == by_player(piece)
     (track,) = TOKENIZER.tracks(piece)  # of which a corpus takes its habits
     assert notes_of(track).tolist() == [[0, 900, PITCHES + 60], [0, 400, 2 * PITCHES + 60]]
 
 
 def test_a_note_without_an_end_sounds_on_while_another_part_plays():
-    told = ["velocity-9/1", "on-72/1", "on-48/4", "shift-50", "off-48/4"]
+    told = ["velocity-9", "on-72", "part-4", "on-48", "shift-50", "off-48"]
     again = TOKENIZER.piece(told, "")
     assert by_player(again) == {CHOIR[0]: [[0, 500, 72, 9]], CHOIR[3]: [[0, 500, 48, USUAL // BIN]]}
 
 
 def test_drums_are_not_transposed():
     assert TOKENIZER.transpose("on-38/5", 2) == "on-38/5"
-    assert TOKENIZER.transpose("off-127/1", 1) is None
-    assert TOKENIZER.transpose("on-60/1", 2) == "on-62/1"
-    for word in ("velocity-3/1", "shift-9", PIECE_END):
+    assert TOKENIZER.transpose("off-127", 1) is None
+    assert TOKENIZER.transpose("on-60", 2) == "on-62"
+    for word in ("velocity-3", "velocity-3/5", "part-2", "shift-9", PIECE_END):
         assert TOKENIZER.transpose(word, 5) == word
 
 
 def test_the_nearest_velocity_is_of_the_same_part():
-    nearest = NearestPerformance(["velocity-3/1", "velocity-9/2", "on-60/2"])
-    assert nearest("velocity-8/1") == "velocity-3/1"
+    nearest = NearestPerformance(["velocity-3", "velocity-9/2", "on-60/2", "part-1"])
+    assert nearest("velocity-8") == "velocity-3"
     assert nearest("velocity-8/2") == "velocity-9/2"
-    assert nearest("velocity-8/3") is nearest("on-60/1") is None
+    assert nearest("velocity-8/3") is nearest("on-60") is nearest("part-2") is None
 
 
 # What of a file comes out again -------------------------------------------------------------------
@@ -294,6 +306,7 @@ def test_a_corpus_of_ensembles_tells_who_plays(music):
         for piece in pieces for pitch in piece.tracks[2][:, 2] for kind in ("off", "on")
     }  # fmt: skip
     assert hits == told  # none is transposed
+    assert {"part-1", "part-2"} < {*corpus.vocabulary.words}
 
 
 def test_real_ensembles_keep_who_plays_what_when_and_how_loudly():

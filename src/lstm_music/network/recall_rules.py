@@ -28,7 +28,6 @@ from lstm_music.network.recall import (
     code_of,
 )
 from lstm_music.tokenizers import chords, events, messages, performance
-from lstm_music.tokenizers.parts import MOST_PARTS
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 BARS_BEFORE = (1, 2, 4, 8)
@@ -134,13 +133,10 @@ def performance_says(word: str) -> Says:
     if event is None:
         return word, NONE, PLACE, NONE, 0, 0, 0
     kind, number, part = event
-    # First stand all that end, then all that begin, each by its part, behind its velocity.
-    opens = midi_piece.NOTE_OFF if kind == midi_piece.NOTE_OFF else midi_piece.NOTE_ON
-    first = 1 + messages.PITCHES * ((MOST_PARTS + 1) * opens + part)
     if kind > midi_piece.NOTE_ON:
         time = performance.STEP * number * (kind == performance.SHIFT)
-        return word, NONE, PLACE, NONE, time, first if part else 0, 0
-    return (kind, part), number, PLACE, NONE, 0, first + number, 0
+        return word, NONE, PLACE, NONE, time, 0, 0
+    return (kind, part), number, PLACE, NONE, 0, 1 + messages.PITCHES * kind + number, 0
 
 
 def chord_says(word: str) -> Says:

@@ -152,7 +152,8 @@ def check_performances(tokenizer: dict[str, Any], words: Vocabulary) -> None:
     if tokenizer.get("layout") != "merge":
         raise ValueError("tokenizer.layout is not merge")
     parsed = filter(None, map(performance.parse, words.words))
-    check_roster(tokenizer, [(kind != performance.SHIFT, part) for kind, _, part in parsed])
+    parts = [number if kind == performance.PART else part for kind, number, part in parsed]
+    check_roster(tokenizer, [(False, part) for part in parts])
     check_specials(words, performance.SPECIALS)
 
 

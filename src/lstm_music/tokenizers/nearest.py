@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 
-from lstm_music.midi.piece import NOTE_OFF, NOTE_ON
+from lstm_music.midi.piece import NOTE_OFF
 from lstm_music.tokenizers import events, messages, performance
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -48,7 +48,7 @@ class NearestPerformance:
         """Return the nearest word, of two the lower, or None where there is none."""
         kind, number, part = performance.parse(word) or (NOTE_OFF, 0, 0)
         numbers = self._numbers.get((kind, part), [])
-        if kind > NOTE_ON and numbers:
+        if kind in (performance.SHIFT, performance.VELOCITY) and numbers:
             nearest = min(numbers, key=lambda n: (abs(n - number), n))
             return performance.spell(kind, nearest, part)
         return word if word in self._known else None

@@ -3,9 +3,10 @@
 `shift-37` goes on by 370 ms, `on-60` and `off-60` begin and end a note, and `velocity-20` says how
 hard the notes from there on are struck, by bins of 4. A longer pause is several shifts, all but the
 last of 1 s. At one time stand first the notes that end, then those that begin, each by ascending
-pitch, and the first note begins the piece. Where several instruments play, words tell whose a note
-is, `on-60/2`, `off-60/2`, and how hard each strikes, `velocity-20/2`; at one time they come by
-ascending part. Else all tracks are merged.
+pitch, and the first note begins the piece. Where several instruments play, `part-2` says whose the
+words from there on are, velocities too; each part keeps its own, and at one time they come by
+ascending part. Drums alone are told by their words, `on-38/5`, `velocity-30/5`: what transposes a
+word must know them. Else all tracks are merged.
 
 Source: Oore et al. 2018, "This time with feeling: learning expressive musical performance" (as
 Performance RNN, Simon & Oore 2017).
@@ -47,29 +48,30 @@ from lstm_music.tokenizers.parts import (
     who_plays,
 )
 
-SHIFT, VELOCITY = 2, 3  # kinds of words, beside NOTE_OFF and NOTE_ON
-KINDS = ("off", "on", "shift", "velocity")
+SHIFT, VELOCITY, PART = 2, 3, 4  # kinds of words, beside NOTE_OFF and NOTE_ON
+KINDS = ("off", "on", "shift", "velocity", "part")
 SPECIALS = (PIECE_END,)  # it gets id 0 and is the start symbol too
 WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}(?:/{NUMBER})?")
 STEP, LONGEST_SHIFT = 10, 100  # milliseconds, and steps
 BIN = 4  # velocities
-LOWEST, HIGHEST = (0, 0, 1, 0), (127, 127, LONGEST_SHIFT, 127 // BIN)  # number of each kind
+LOWEST = (0, 0, 1, 0, 1)  # number of each kind
+HIGHEST = (127, 127, LONGEST_SHIFT, 127 // BIN, MOST_PARTS)
 BEATS = 60e6 / MILLISECONDS  # quarter notes a minute of what is decoded
 USUAL = 80  # the velocity of a note where nothing tells of it
 
 
 def spell(kind: int, number: int, part: int = 0) -> str:
-    """Return the word of a kind: a pitch, steps of time, or a bin of velocities.
+    """Return the word of a kind: a pitch, steps of time, a bin of velocities, or a part.
 
-    part: whose note or velocity it is, from 1; 0 of merged ones.
+    part: that of drums, from 1, of whose notes or velocities it is; 0 of others.
     """
     return f"{KINDS[kind]}-{number}" + f"/{part}" * (part > 0)
 
 
 def parse(word: str) -> tuple[int, int, int] | None:
-    """Return a word's kind, 0 to 3, its number and its part, 0 for none; None for the piece's end.
+    """Return a word's kind, 0 to 4, its number and, of drums, its part; None for the piece's end.
 
-    Raises ValueError for anything else.
+    Else the part is 0. Raises ValueError for anything else.
     """
     if word == PIECE_END:
         return None
@@ -77,7 +79,7 @@ def parse(word: str) -> tuple[int, int, int] | None:
     if match is None:
         raise ValueError(f"not a word of a performance: {word!r}")
     kind, number, part = KINDS.index(match[1]), int(match[2]), int(match[3] or 0)
-    most = 0 if kind == SHIFT else MOST_PARTS
+    most = 0 if kind in (SHIFT, PART) else MOST_PARTS
     if not LOWEST[kind] <= number <= HIGHEST[kind] or not (match[3] is not None) <= part <= most:
         raise ValueError(f"not a word of a performance: {word!r}")
     return kind, number, part
@@ -102,31 +104,38 @@ class PerformanceTokenizer(MessageTokenizer):
     def __init__(self, roster: Sequence[Player] = ()) -> None:
         super().__init__("merge")
         self.roster = tuple(roster)
+        self.drums = np.array([False, *(player.drums for player in roster)])  # by part, from 1
 
     def tracks(self, piece: Piece) -> list[Messages]:
         """Return all tracks as one, as words tell of them; see `performed`."""
         return [performed(piece, self.roster)[0]]
 
     def codes(self, piece: Piece) -> Codes:
-        """Return a piece's words as codes (n,): (part · 128 + number) · 4 + kind, the end -1."""
+        """Return a piece's words as codes (n,): (part · 128 + number) · 5 + kind, the end -1."""
         track, velocities = performed(piece, self.roster)
         if not len(track):
             return np.array([-1], np.int64)
-        notes = track[:, PITCH].astype(np.int64) * len(KINDS) + track[:, KIND]
+        part = track[:, PITCH].astype(np.int64) // PITCHES
+        own = np.where(self.drums[part], part * PITCHES, 0)  # what words tell of the part
+        notes = (own + track[:, PITCH] % PITCHES) * len(KINDS) + track[:, KIND]
         bins = np.zeros(len(track), np.int64)
         changed = np.zeros(len(track), np.bool_)
         ons = np.flatnonzero(track[:, KIND] == NOTE_ON)
-        part = track[ons, PITCH] // PITCHES
-        bins[ons] = part * PITCHES + velocities // BIN
-        by_part = ons[np.argsort(part, kind="stable")]
+        bins[ons] = part[ons] * PITCHES + velocities // BIN
+        by_part = ons[np.argsort(part[ons], kind="stable")]
         changed[by_part] = np.diff(bins[by_part], prepend=-1) != 0
+        bins = own + bins % PITCHES
+        tells = np.zeros(len(track), np.bool_)
+        others = np.unique(np.append(0, np.flatnonzero(own == 0)))  # and the first, whoever plays
+        tells[others] = np.diff(part[others], prepend=0) != 0
         steps = np.diff(track[:, TICK] // STEP, prepend=0).astype(np.int64)
         shifts = -(-steps // LONGEST_SHIFT)
-        ends = np.cumsum(shifts + changed + 1)  # of the words of each message, the last its own
+        ends = np.cumsum(shifts + tells + changed + 1)  # of a message's words, the last its own
         codes = np.full(ends[-1] + 1, LONGEST_SHIFT * len(KINDS) + SHIFT, np.int64)
         rest = (steps - 1) % LONGEST_SHIFT + 1
-        last = (ends - 2 - changed)[shifts > 0]
+        last = (ends - 2 - changed - tells)[shifts > 0]
         codes[last] = rest[shifts > 0] * len(KINDS) + SHIFT
+        codes[(ends - 2 - changed)[tells]] = part[tells] * len(KINDS) + PART
         codes[ends[changed] - 2] = bins[changed] * len(KINDS) + VELOCITY
         codes[ends - 1] = notes
         codes[-1] = -1
@@ -143,31 +152,33 @@ class PerformanceTokenizer(MessageTokenizer):
     def transpose(self, word: str, semitones: int) -> str | None:
         """Return a word with its pitch moved, if it has one; None where that leaves 0-127."""
         kind, number, part = parse(word) or (SHIFT, 0, 0)
-        drums = part > 0 and self.roster[part - 1].drums
-        if kind > NOTE_ON or drums:
+        if kind > NOTE_ON or part:
             return word
-        return spell(kind, number + semitones, part) if 0 <= number + semitones <= 127 else None
+        return spell(kind, number + semitones) if 0 <= number + semitones <= 127 else None
 
     def piece(self, words: Iterable[str], name: str, silent: bool = False) -> Piece:
         """Decode words, whatever their order, into a piece of repaired tracks, or none.
 
         A piece-end that comes first is the start symbol; the next one ends the piece. Time stops
-        at LAST_TICK; a velocity is the middle of its bin, and USUAL before any of its part. silent:
-        parts without a note have a track, too. Raises ValueError for what isn't a word of this
-        representation.
+        at LAST_TICK; a velocity is the middle of its bin, and USUAL before any of its part. Before
+        any part the first one plays, and nobody one that there isn't. silent: parts without a note
+        have a track, too. Raises ValueError for what isn't a word of this representation.
         """
         rows: list[list[Row]] = [[] for _ in range(1 + len(self.roster))]
         struck: list[list[int]] = [[] for _ in rows]
-        loud, now = [USUAL] * len(rows), 0
+        loud, now, current = [USUAL] * len(rows), 0, min(1, len(self.roster))
         for index, word in enumerate(words):
             event = parse(word)
             if event is None:
                 if index > 0:
                     break
                 continue
-            kind, number, part = event
+            kind, number, own = event
+            part = own or current
             if kind == SHIFT:
                 now = min(now + number * STEP, LAST_TICK)
+            elif kind == PART:
+                current = number
             elif part < len(rows) and kind == VELOCITY:
                 loud[part] = number * BIN + BIN // 2
             elif part < len(rows):
@@ -178,8 +189,8 @@ class PerformanceTokenizer(MessageTokenizer):
         velocities = []
         for number, track in tracks.items():
             ons = messages[number][messages[number][:, KIND] == NOTE_ON]
-            own = np.array(struck[number], np.int32)
-            velocities.append(velocities_of(track, ons[:, [TICK, TICK, PITCH]], own))
+            told = np.array(struck[number], np.int32)
+            velocities.append(velocities_of(track, ons[:, [TICK, TICK, PITCH]], told))
         return Piece(
             name, [*tracks.values()], velocities=tuple(velocities), tempo=played_tempo(),
             **who_plays(tracks, self.roster),

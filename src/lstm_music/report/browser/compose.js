@@ -268,7 +268,8 @@ class WordMusic extends Music {
     const began = sounding.slice();
     const kind = rules.kinds[id];
     const number = rules.numbers[id];
-    const part = Math.floor(number / PITCHES);
+    const note = noteOf(piece, number);
+    const part = Math.floor(note / PITCHES);
     this.tokens++;
     if (kind === TRACK_END) this.endTrack();
     advance(rules, piece, sounding, id);
@@ -276,7 +277,7 @@ class WordMusic extends Music {
     if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
     if (kind === VELOCITY) this.velocities[part] = BIN * (number % PITCHES) + BIN / 2;
     if (kind !== TRACK_END) this.writeEnded(began);
-    if (kind === NOTE_ON) this.loud[number] = this.velocities[part];
+    if (kind === NOTE_ON) this.loud[note] = this.velocities[part];
   }
 
   /** Write what ended since notes began to sound so: by its word, of old age, or for others. */
@@ -301,7 +302,8 @@ class WordMusic extends Music {
 
   /** Write a note of a part, which has a track of its own. */
   writeNote(start, end, note) {
-    const part = Math.floor(note / PITCHES);
+    const first = this.rules.told < this.rules.notes; // before whom nobody's notes are
+    const part = Math.floor(note / PITCHES) - first;
     this.write(start, end, note % PITCHES, this.piece.tracks + part, this.loud[note]);
   }
 
