@@ -12,6 +12,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from rule_walks import (
     BAR,
+    ENSEMBLES,
     KINDS,
     LATER,
     digest,
@@ -192,6 +193,32 @@ def walk_on_device(seeds, mutate=lambda code: code):
 @on_device
 def test_walks_on_the_device_are_the_same():
     assert walk_on_device(some(60)) > 1000
+
+
+WALKERS = {
+    "python": Walker,
+    "compiled": CompiledWalker,
+    "device": lambda *made: DeviceWalker(CupyOps("float32", cupy=HostCupy()), *made),
+}
+
+
+@pytest.mark.parametrize("walker", ["python", "compiled", pytest.param("device", marks=on_device)])
+def test_time_goes_on_to_a_limit_where_a_note_of_any_part_may_end(walker):
+    """The same word ends it as ends one of another part; of drums, whose words differ, its own."""
+    vocabulary = Vocabulary(["piece-end", *ENSEMBLES])
+    rules = performance_rules(vocabulary, 3000, 9, 3000)
+    began = ["part-3", "velocity-0", "on-60", "shift-24"]
+    for words, goes_on in (
+        (began, True), ([*began, "off-60"], False),
+        ([*began[:2], "on-61/2", "shift-24", "part-1"], True),
+        ([*began, "part-1", "on-67", "part-3", "off-60"], True),
+    ):  # fmt: skip
+        made = WALKERS[walker](rules, Options(limit=480), [])
+        for word in words:
+            made.extend(vocabulary.id(word))
+        if words[-1] == "part-1":
+            made.extend(vocabulary.id("on-60"))
+        assert (vocabulary.id("shift-24") in made.allowed()) is goes_on, words
 
 
 # On the page -------------------------------------------------------------------------------------
