@@ -312,6 +312,11 @@ def test_tokens_allowed_are_those_of_strict_sampling(opened, checkpoint, kind, s
 def test_notes_are_those_that_python_decodes(opened, checkpoint, kind):
     """Of openings of real music: in what a network invents, ties of age may be cut otherwise."""
     music = primer_of(checkpoint)
+    if kind == "ensemble":  # whose drums nobody tells how loudly to play
+        told = [checkpoint.vocabulary.word(id) for id in music]
+        quiet = [word.startswith("velocity") and "/" in word for word in told]
+        assert any(quiet)
+        music = [id for id, said in zip(music, quiet, strict=True) if not said]
     if kind in ("performance", "ensemble"):  # to where nothing was struck just then, and rings on
         words = [checkpoint.vocabulary.word(id) for id in music]
         music = music[: max(n for n, word in enumerate(words) if word.startswith("off")) + 1]

@@ -144,7 +144,17 @@ def test_a_unison_of_two_parts_stays_two_notes():
 def test_a_note_without_an_end_sounds_on_while_another_part_plays():
     told = ["velocity-9", "on-72", "part-4", "on-48", "shift-50", "off-48"]
     again = TOKENIZER.piece(told, "")
-    assert by_player(again) == {CHOIR[0]: [[0, 500, 72, 9]], CHOIR[3]: [[0, 500, 48, USUAL // BIN]]}
+    assert by_player(again) == {CHOIR[0]: [[0, 500, 72, 9]], CHOIR[3]: [[0, 500, 48, 9]]}
+
+
+def test_who_is_not_told_how_loudly_to_play_plays_as_the_last_that_was():
+    told = ["part-2", "on-60", "velocity-9", "part-1", "on-72", "part-2", "velocity-4", "on-64"]
+    told += ["part-1", "velocity-7", "shift-10", "part-4", "on-40", "part-2", "on-67", "shift-10"]
+    loud = {
+        player.name: [bin for *_, bin in notes]
+        for player, notes in by_player(TOKENIZER.piece(told, "")).items()
+    }
+    assert loud == {"Alto": [USUAL // BIN, 4, 4], "Soprano": [9], "Bass": [7]}
 
 
 def test_drums_are_not_transposed():

@@ -160,13 +160,15 @@ class PerformanceTokenizer(MessageTokenizer):
         """Decode words, whatever their order, into a piece of repaired tracks, or none.
 
         A piece-end that comes first is the start symbol; the next one ends the piece. Time stops
-        at LAST_TICK; a velocity is the middle of its bin, and USUAL before any of its part. Before
-        any part the first one plays, and nobody one that there isn't. silent: parts without a note
-        have a track, too. Raises ValueError for what isn't a word of this representation.
+        at LAST_TICK; a velocity is the middle of its bin, before any of its part the last one that
+        was told, or USUAL. Before any part the first one plays, and nobody one that there isn't.
+        silent: parts without a note have a track, too. Raises ValueError for what isn't a word of
+        this representation.
         """
         rows: list[list[Row]] = [[] for _ in range(1 + len(self.roster))]
         struck: list[list[int]] = [[] for _ in rows]
-        loud, now, current = [USUAL] * len(rows), 0, min(1, len(self.roster))
+        loud, usual = [0] * len(rows), USUAL
+        now, current = 0, min(1, len(self.roster))
         for index, word in enumerate(words):
             event = parse(word)
             if event is None:
@@ -180,10 +182,10 @@ class PerformanceTokenizer(MessageTokenizer):
             elif kind == PART:
                 current = number
             elif part < len(rows) and kind == VELOCITY:
-                loud[part] = number * BIN + BIN // 2
+                loud[part] = usual = number * BIN + BIN // 2
             elif part < len(rows):
                 rows[part].append((now, kind, number))
-                struck[part] += [loud[part]] * (kind == NOTE_ON)
+                struck[part] += [loud[part] or usual] * (kind == NOTE_ON)
         messages = [np.array(row, np.int32).reshape(-1, 3) for row in rows]
         tracks = tracks_of(messages, self.roster, silent)
         velocities = []

@@ -227,6 +227,7 @@ class Music {
     this.end = 0; // of the last note so far
     this.above = 0; // semitones that it sounds above what is written: its key, as words tell it
     this.velocities = []; // of the notes to come, by part, as words tell it
+    this.usual = undefined; // of those of a part before its first, the last that was told
     this.loud = []; // and of those that sound, by note
     if (this.rules) Object.assign(this, newPiece(this.rules));
   }
@@ -275,9 +276,11 @@ class WordMusic extends Music {
     advance(rules, piece, sounding, id);
     if (kind === KEY) this.above = ((number + 6) % 12) - 6;
     if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
-    if (kind === VELOCITY) this.velocities[part] = BIN * (number % PITCHES) + BIN / 2;
+    if (kind === VELOCITY) {
+      this.usual = this.velocities[part] = BIN * (number % PITCHES) + BIN / 2;
+    }
     if (kind !== TRACK_END) this.writeEnded(began);
-    if (kind === NOTE_ON) this.loud[note] = this.velocities[part];
+    if (kind === NOTE_ON) this.loud[note] = this.velocities[part] ?? this.usual;
   }
 
   /** Write what ended since notes began to sound so: by its word, of old age, or for others. */

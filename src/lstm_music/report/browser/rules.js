@@ -119,8 +119,9 @@ function allowNotes(rules, piece, sounding, facts, longest) {
 /** Return whether a note that sounds may end at a tick. */
 function anyStopsAt(rules, sounding, tick) {
   return sounding.some((began, note) => {
-    const told = [note, note % rules.told].map((n) => rules.shortest[classOf(NOTE_OFF, n, rules.notes)]);
-    const canStop = began !== SILENT && Math.min(...told) < NONE;
+    const shortest = (n) => rules.shortest[classOf(NOTE_OFF, n, rules.notes)];
+    const told = Math.min(shortest(note), shortest(note % rules.told));
+    const canStop = began !== SILENT && told < NONE;
     return canStop && began + rules.longest_note >= tick;
   });
 }
