@@ -36,7 +36,7 @@ from lstm_music.sampling.given import (
     next_needed,
 )
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import BAR_LINE, NOTE_OFF, NOTE_ON, Rules
+from lstm_music.sampling.rules import BAR_LINE, FAR, NOTE_OFF, NOTE_ON, Rules
 from lstm_music.sampling.sampler import DRAWS, Draft, choose, rows_for
 
 LEAVES, ENDS = -1, -2  # in place of a note: words that leave a place, and those that end one
@@ -283,7 +283,7 @@ class Particle(Draft):
         self.voices = Voices(*(array.tolist() for array in new_voices(voices, 1)))
         self.given, self.reached, self.words = given, Reached(), 0
         if given is not None:
-            self.piece.least = 0
+            self.piece.least, self.piece.most = 0, FAR
 
     def next_given(self) -> int:
         """Return the given word that is due next."""
