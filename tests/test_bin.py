@@ -224,6 +224,11 @@ def test_extras_add_up_whatever_their_order(project: Project) -> None:
     [
         ("sample", ["--png", "--svg"], "score"),
         ("sample", ["--musicxml"], "score"),
+        ("harmonize", ["a tune.mid", "--svg"], "score"),
+        ("harmonize", ["tune.mid", "--musicxml"], "score"),
+        ("harmonize", ["a tune.musicxml", "bach"], "score"),
+        ("harmonize", ["tune.mxl"], "score"),
+        ("harmonize", ["tune.xml"], "score"),
         ("figures", [], "score"),
         ("report", ["my-run"], "score"),
         ("reproduce", [], "score"),

@@ -71,6 +71,13 @@ def test_what_a_command_works_on(complete):
     assert complete("bin/evaluate", "first", "") == ["first", "second"]
 
 
+def test_after_a_tune_a_run(complete):
+    assert complete("bin/harmonize", "") == []  # bash offers files
+    assert complete("bin/harmonize", "tune.mid", "") == ["first", "second"]
+    assert complete("lstm-music", "harmonize", "a b.musicxml", "s") == ["second"]
+    assert complete("bin/harmonize", "tune.mid", "--bar") == ["--bars"]
+
+
 def test_the_installed_command(complete):
     assert complete("lstm-music", "e") == ["evaluate"]
     assert complete("lstm-music", "sample", "--bars", "8", "--wa") == ["--wav"]

@@ -17,6 +17,7 @@ EXAMPLES = """examples:
   bin/completion >> ~/.bashrc         for each new bash
   bin/completion >> ~/.zshrc          for each new zsh
 """
+MUSIC = "*.mid | *.midi | *.musicxml | *.mxl | *.xml"
 SCRIPT = """\
 # Completion of lstm-music's commands, in bash and zsh, made by bin/completion.
 if [ -n "${{ZSH_VERSION-}}" ]; then
@@ -83,7 +84,10 @@ def word_cases(name: str, parser: argparse.ArgumentParser) -> Iterator[str]:
     places = [action for action in parser._actions if not action.option_strings]
     found = [word for action in places for word in words_of(action)]
     yield f'        "{name} "-*) words="{" ".join(flags)}" ;;'
-    yield f'        "{name} "*) words="{" ".join(found)}" ;;'
+    take = f'words="{" ".join(found)}"'
+    if places and places[0].dest == "melody":  # a file is first
+        take = f'case "$3" in {MUSIC}) {take} ;; esac'
+    yield f'        "{name} "*) {take} ;;'
 
 
 def words_of(action: argparse.Action) -> list[str]:
