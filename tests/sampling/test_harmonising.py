@@ -18,6 +18,7 @@ from lstm_music.sampling.harmonising import (
     around,
     given_of,
     harmonise,
+    numbered,
     sounds_at,
     with_given,
     with_rest,
@@ -159,7 +160,7 @@ def test_kept_tracks_are_as_they_were_and_the_others_as_loud():
     own = piece([(5, 470, 60)], [(0, 480, 40)], names=("Soprano", "Bass"),
                 velocities=(np.array([90]), np.array([50])))  # fmt: skip
     made = piece([(0, 480, 60)], [(0, 240, 55), (240, 480, 57)], [(0, 480, 48)])
-    found = with_given(made, own, [0, 1], ROSTER)
+    found = with_given(numbered(made, (0, 1, 3)), own, [0, 1], (0, 3), ROSTER)
     assert [part.name for part in found.parts] == ["Soprano", "Alto", "Tenor", "Bass"]
     assert [spans(track) for track in found.tracks] == [
         [(5, 470, 60)], [(0, 240, 55), (240, 480, 57)], [(0, 480, 48)], [(0, 480, 40)],
@@ -180,11 +181,12 @@ def test_around_some_bars_all_is_as_it_was():
 def test_the_rest_keeps_its_dynamics():
     own = piece(TUNE, LOWER, velocities=(np.array([10, 20, 30]), np.array([70, 80, 90])))
     made = piece(TUNE, [(0, 720, 60), (720, 960, 62), (960, 1440, 67), (1440, 1920, 60)])
-    found = with_rest(made, own, Asked((0, 1), BAR, 2 * BAR), ROSTER)
+    made = numbered(made, (0, 1))
+    found = with_rest(made, own, Asked((0, 1), BAR, 2 * BAR), (0, 1))
     assert [spans(track) for track in found.tracks] == [spans(track) for track in made.tracks]
     assert [v.tolist() for v in found.velocities] == [[10, 20, 50], [70, 80, 50, 50]]
     assert (
-        with_rest(made, replace(own, velocities=()), Asked((1,), 0, BAR), ROSTER).velocities == ()
+        with_rest(made, replace(own, velocities=()), Asked((1,), 0, BAR), (0, 1)).velocities == ()
     )
 
 
@@ -412,3 +414,13 @@ def test_notes_that_the_model_doesnt_know_are_kept_and_said(bach):
     assert len(said) == 1 and "tokens of piece are new to the model" in said[0]
     with pytest.raises(UserError, match="knows none of the notes in 'piece': choose another tune"):
         harmonise(bach, sung(each(1, 127, 126)), asked_of(bach), bach.options(particles=1))
+
+
+def test_parts_are_told_by_their_numbers(bach):
+    """Players may be alike, and others are whoever is likest: a tune of theirs became a voice's."""
+    others = len(bach.roster) - 1
+    tune = replace(sung(each(1, 60, 62, 64, 60)), parts=(Part("Others"),))
+    asked = Asked(tuple(range(others)), of=(others,))
+    (one,) = harmonise(bach, tune, asked, bach.options(particles=1))
+    assert one.piece.parts[-1].name == "Others"
+    assert spans(one.piece.tracks[-1]) == spans(tune.tracks[0])

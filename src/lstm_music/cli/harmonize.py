@@ -219,10 +219,10 @@ def task_of(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> 
         if not kept:
             raise UserError("--given names no part: name those that stay, such as soprano,bass")
         parts = missing(kept, usual_parts(composer))
-        piece = in_parts(piece, {part: there[part] for part in sorted(kept)}, composer.roster)
-        return Task(piece, Asked(parts))
+        there = {part: there[part] for part in sorted(kept)}
+        return Task(in_parts(piece, there, composer.roster), Asked(parts, of=tuple(there)))
     parts, piece = missing(kept, [*there]), in_parts(piece, there, composer.roster)
-    return Task(piece, Asked(parts, *ticks_of(piece, args.bars)))
+    return Task(piece, Asked(parts, *ticks_of(piece, args.bars), of=tuple(there)))
 
 
 def missing(kept: Collection[int], among: Sequence[int]) -> tuple[int, ...]:
@@ -252,7 +252,7 @@ def tune_task(args: argparse.Namespace, composer: EventComposer, piece: Piece) -
     if tune.sharps is None and isinstance(tokenizer, EventTokenizer) and tokenizer.common_key:
         tune = replace(tune, sharps=sharps_of(tune, tokenizer.key_of(tune) or 0))
     tune = in_parts(tune, {part: 0}, composer.roster)
-    return Task(tune, Asked(tuple(n for n in usual if n != part)))
+    return Task(tune, Asked(tuple(n for n in usual if n != part), of=(part,)))
 
 
 def usual_parts(composer: EventComposer) -> list[int]:

@@ -14,6 +14,7 @@ from lstm_music.midi.piece import (
     TICK,
     Messages,
     Notes,
+    Part,
     Piece,
     Velocities,
     no_phrases,
@@ -30,13 +31,14 @@ from lstm_music.sampling.options import Options
 from lstm_music.sampling.particles import sample_particles
 from lstm_music.sampling.rules import BAR_LINE, CADENCE, KEY, MOVE, NOTE_OFF, NOTE_ON, PLACE, Rules
 from lstm_music.sampling.rules import NONE as NO_WORD
-from lstm_music.sampling.token_composers import EventComposer, no_known_notes
+from lstm_music.sampling.token_composers import EventComposer, InKeyOf, no_known_notes
 from lstm_music.sampling.tunes import (
     as_played,
     at_known_places,
     in_known_bars,
     in_time_of,
 )
+from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PITCHES
 from lstm_music.tokenizers.parts import Player, parts_of, players_of
 
@@ -53,12 +55,14 @@ class Setting(NamedTuple):
 class Asked(NamedTuple):
     """What is to be composed: parts of the roster, by number, at ticks from start to before stop.
 
-    stop: None for the end of what is given; what is composed then begins with that, too.
+    stop: None for the end of what is given; what is composed then begins with that, too. of: which
+    part each track of the piece is, () for those whose names and instruments are likest.
     """
 
     parts: tuple[int, ...]
     start: int = 0
     stop: int | None = None
+    of: tuple[int, ...] = ()
 
 
 def harmonise(
@@ -70,7 +74,7 @@ def harmonise(
     show: Show = lambda done, most: None,
     warn: Warn = lambda line: None,
 ) -> list[Setting]:
-    """Return so many settings of a piece, each of its tracks named as a part of the roster.
+    """Return so many settings of a piece, whose tracks are parts of the roster.
 
     Parts that aren't asked for are kept as they are; of what the model can't tell of them it hears
     the nearest that it can. Raises UserError where it knows none of their notes, or no parts.
@@ -81,7 +85,8 @@ def harmonise(
     heard, times = at_known_places(heard, composer.rules.places.tolist())
     if len(times):
         warn(f"{piece.name} is off the places that the model knows: it hears the nearest ones")
-    ids = ids_of(composer, heard, warn)
+    parts = asked.of or tuple(parts_of(players_of(piece), composer.roster))
+    ids = ids_of(composer, numbered(heard, parts), warn)
     longest = max(composer.rules.longest_note, longest_note(heard))
     rules = composer.rules._replace(longest_piece=0, longest_note=longest, rings=longest + 1)
     if asked.stop is None:
@@ -94,18 +99,14 @@ def harmonise(
     drawn = sample_particles(
         composer.model, [[]] * num, options, rules, show, composer.recall, voices, given
     )
-    kept = [
-        n
-        for n, part in enumerate(parts_of(players_of(piece), composer.roster))
-        if part not in asked.parts
-    ]
+    kept = [n for n, part in enumerate(parts) if part not in asked.parts]
     pieces = [setting_of(composer, piece, rules, options, one.ids, later, times) for one in drawn]
     near = NEAR if len(times) else 0
     if asked.stop is not None:
         around = asked._replace(start=asked.start - near, stop=asked.stop - near)
-        pieces = [with_rest(made, piece, around, composer.roster) for made in pieces]
+        pieces = [with_rest(made, piece, around, parts) for made in pieces]
     return [
-        Setting(with_given(made, piece, kept, composer.roster), one.nats)
+        Setting(with_given(made, piece, kept, parts, composer.roster), one.nats)
         for made, one in zip(pieces, drawn, strict=True)
     ]
 
@@ -115,14 +116,32 @@ def first_of(piece: Piece) -> int:
     return min(int(track[0, TICK]) for track in piece.tracks)
 
 
+def numbered(piece: Piece, parts: Sequence[int]) -> Piece:
+    """Return a piece whose tracks have their parts' numbers as names: names may be alike."""
+    return replace(piece, parts=tuple(Part(str(part)) for part in parts))
+
+
+def tokenizer_of(composer: EventComposer, piece: Piece) -> EventTokenizer:
+    """Return what makes words of `numbered` pieces, and such pieces of words, in one's key."""
+    roster = [Player(str(n), drums=player.drums) for n, player in enumerate(composer.roster)]
+    return InKeyOf(piece, composer.tokenizer.common_key, roster)
+
+
+def numbers_of(piece: Piece) -> list[int]:
+    """Return the parts that the tracks of a `numbered` piece are."""
+    return [int(part.name) for part in piece.parts]
+
+
 def ids_of(composer: EventComposer, piece: Piece, warn: Warn) -> Ids:
-    """Return the words of a piece that the model knows, or those nearest to them, but for its end.
+    """Return the words of a `numbered` piece that the model knows, or those nearest to them.
+
+    But for its end.
 
     Raises UserError where it knows none of its notes.
     """
     if not tells_phrases(composer.vocabulary):
         piece = replace(piece, phrases=no_phrases())
-    words, nearest = composer.tokenizer_for(piece).words(piece)[:-1], composer.nearest()
+    words, nearest = tokenizer_of(composer, piece).words(piece)[:-1], composer.nearest()
     found = [nearest(word) for word in words]
     ids = [composer.vocabulary.id(word) for word in found if word is not None]
     if not (composer.rules.kinds[ids] <= NOTE_ON).any():
@@ -152,11 +171,13 @@ def setting_of(
     composer: EventComposer, piece: Piece, rules: Rules, options: Options, ids: Ids, later: int,
     times: Array,
 ) -> Piece:  # fmt: skip
-    """Return a piece of what was drawn, in the meter and tempo of the one that was given.
+    """Return a `numbered` piece of what was drawn, in the meter and tempo of the one given.
 
     later, times: how it was heard; see tunes.
     """
-    made = decode(ids, composer.vocabulary, composer.tokenizer, rules, piece.name, options)
+    made = decode(
+        ids, composer.vocabulary, tokenizer_of(composer, piece), rules, piece.name, options
+    )
     tracks = [as_played(track, times) for track in made.tracks]
     tracks = [track - np.array([later, 0, 0], np.int32) for track in tracks]
     phrases = in_time_of(made.phrases, times).astype(np.int32) - np.int32(later)
@@ -166,19 +187,18 @@ def setting_of(
     )  # fmt: skip
 
 
-def with_rest(made: Piece, piece: Piece, asked: Asked, roster: Sequence[Player]) -> Piece:
-    """Return a setting whose parts are as they were but for what was asked for, from then to then.
+def with_rest(made: Piece, piece: Piece, asked: Asked, parts: Sequence[int]) -> Piece:
+    """Return a `numbered` setting whose parts are as they were but for the time asked for.
 
     What is composed is as loud as the piece, by its median.
     """
     loud = piece.velocities
     usual = int(np.median(np.concatenate(loud))) if loud else 0
-    own = parts_of(players_of(piece), roster)
     tracks, velocities = [], []
-    for part, track in zip(parts_of(players_of(made), roster), made.tracks, strict=True):
+    for part, track in zip(numbers_of(made), made.tracks, strict=True):
         notes, values = notes_of(track), np.full(len(track) // 2, usual, np.int32)
-        if part in own:
-            n = own.index(part)
+        if part in parts:
+            n = parts.index(part)
             known = loud[n] if loud else np.zeros(len(piece.tracks[n]) // 2, np.int32)
             kept, which = around(notes_of(piece.tracks[n]), notes, asked)
             drawn = (asked.start <= notes[:, 0]) & (notes[:, 0] < (asked.stop or LAST_TICK))
@@ -204,20 +224,21 @@ def around(own: Notes, made: Notes, asked: Asked) -> tuple[Notes, Array]:
     return kept, which
 
 
-def with_given(made: Piece, piece: Piece, kept: Sequence[int], roster: Sequence[Player]) -> Piece:
+def with_given(
+    made: Piece, piece: Piece, kept: Sequence[int], parts: Sequence[int], roster: Sequence[Player]
+) -> Piece:
     """Return a setting with tracks of the piece that was set, as they were, in place of its own.
 
-    What is composed is as loud as those are, by their median.
+    made: `numbered`; parts: of all tracks of the piece. What is composed is as loud as those are,
+    by their median.
     """
-    own = parts_of(players_of(made), roster)
-    of_kept = parts_of(players_of(piece), roster)
     rows: list[tuple[int, Messages, Velocities | None]] = [
         (part, made.tracks[n], made.velocities[n] if made.velocities else None)
-        for n, part in enumerate(own)
-        if part not in {of_kept[k] for k in kept}
+        for n, part in enumerate(numbers_of(made))
+        if part not in {parts[k] for k in kept}
     ]
     loud = piece.velocities
-    rows += [(of_kept[n], piece.tracks[n], loud[n] if loud else None) for n in kept]
+    rows += [(parts[n], piece.tracks[n], loud[n] if loud else None) for n in kept]
     rows.sort(key=lambda row: row[0])
     usual = int(np.median(np.concatenate(loud))) if loud else 0
     velocities = tuple(
