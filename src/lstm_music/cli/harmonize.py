@@ -3,7 +3,7 @@
 import argparse
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -143,7 +143,7 @@ def make_parser() -> Parser:
         "--craft", type=number(0, 100), metavar="X",
         help="as of bin/sample (default: as there)",
     )  # fmt: skip
-    add_file_options(parser)
+    add_file_options(parser, "tune", "the bundled model", rolls=False)
     add_backend_options(parser)
     return parser
 
@@ -212,10 +212,21 @@ def task_of(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> 
     there = tracks_of(piece, composer.roster)
     kept = {part_named(name, composer, [*there]) for name in args.given or ()}
     if args.bars is None:
+        if not kept:
+            raise UserError("--given names no part: name those that stay, such as soprano,bass")
+        parts = missing(kept, usual_parts(composer))
         piece = in_parts(piece, {part: there[part] for part in sorted(kept)}, composer.roster)
-        return Task(piece, Asked(tuple(n for n in usual_parts(composer) if n not in kept)))
-    piece = in_parts(piece, there, composer.roster)
-    return Task(piece, Asked(tuple(n for n in there if n not in kept), *ticks_of(piece, args.bars)))
+        return Task(piece, Asked(parts))
+    parts, piece = missing(kept, [*there]), in_parts(piece, there, composer.roster)
+    return Task(piece, Asked(parts, *ticks_of(piece, args.bars)))
+
+
+def missing(kept: Collection[int], among: Sequence[int]) -> tuple[int, ...]:
+    """Return the parts that are to be composed. Raises UserError where none are."""
+    parts = tuple(part for part in among if part not in kept)
+    if not parts:
+        raise UserError("--given names all parts, none is left to compose: leave one of them out")
+    return parts
 
 
 def tune_task(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> Task:
@@ -313,7 +324,7 @@ def with_tempo(piece: Piece, args: argparse.Namespace, composer: EventComposer) 
 def describe(path: Path, one: Setting, task: Task) -> str:
     """Return one line on a setting that was written."""
     given, notes = count(task.piece), count(one.piece)
-    what = f"{given} notes given, {notes - given} composed"
+    what = f"{given} note{'s' * (given != 1)} given, {notes - given} composed"
     if task.asked.stop is not None:
         what = f"{notes} notes"
     parts, seconds = ", ".join(part_names(one.piece)), seconds_of(one.piece)

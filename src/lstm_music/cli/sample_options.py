@@ -184,40 +184,49 @@ def add_baseline_options(parser: Parser) -> None:
     add("--data", type=Path, metavar="FILE", help="read a named --corpus from this file or folder")
 
 
-def add_file_options(parser: Parser) -> None:
-    """Add what says how and where to write."""
+def add_file_options(
+    parser: Parser, primer: str = "primer", else_: str = "a baseline", rolls: bool = True
+) -> None:
+    """Add what says how and where to write.
+
+    primer: whose tempo is the default; else_: what has no run; rolls: of piano rolls, too.
+    """
     add = parser.add_argument
+    played = "; of a performance 125, as it was played" * rolls
     add(
         "--tempo",
         type=number(10, 1000),
         metavar="BPM",
-        help="quarter notes per minute (default: the primer's tempo, else the median of the corpus "
-        "that the model learnt, else 90; of a performance 125, as it was played)",
+        help=f"quarter notes per minute (default: the {primer}'s tempo, else the median of the "
+        f"corpus that the model learnt, else 90{played})",
     )
     add_program_option(parser)
-    add(
-        "--restrike",
-        action="store_true",
-        help="strike the notes of a piano roll anew in each frame (default: held notes are one)",
-    )
+    if rolls:
+        add(
+            "--restrike",
+            action="store_true",
+            help="strike the notes of a piano roll anew in each frame (default: held notes are "
+            "one)",
+        )
     add(
         "--out",
         type=Path,
         metavar="DIR|FILE.mid",
-        help="where to write (default: the run's samples/; samples/ for a baseline)",
+        help=f"where to write (default: the run's samples/; samples/ for {else_})",
     )
     add("--wav", action="store_true", help="play each piece into a WAV file beside its MIDI file")
     add("--png", action="store_true", help="draw the piano roll beside each MIDI file")
     add(
         "--svg",
         action="store_true",
-        help="engrave the score beside each MIDI file (bin/sample installs music21 and verovio)",
+        help=f"engrave the score beside each MIDI file ({parser.prog} installs music21 and "
+        "verovio)",
     )
     add(
         "--musicxml",
         action="store_true",
-        help="write MusicXML beside each MIDI file, for MuseScore and others (bin/sample installs "
-        "music21)",
+        help="write MusicXML beside each MIDI file, for MuseScore and others "
+        f"({parser.prog} installs music21)",
     )
     add("--pages", type=whole(1, 1000), default=2, metavar="N", help="of --svg, at most")
     add(

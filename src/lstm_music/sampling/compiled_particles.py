@@ -153,7 +153,9 @@ def _shares(rules, draw, longest, logits, x):  # type: ignore[no-untyped-def]
                 x[id] = (scaled + x[id]) * draw.temperature
                 if x[id] > most:
                     best, most = id, x[id]
-    return math.log(fit / all) if fit > 0 else -np.inf, best
+    if fit > 0:
+        return math.log(fit / all), best
+    return most / draw.temperature - top, best  # its exponential is too small
 
 
 @njit(cache=True, _nrt=False)  # see compiled_copying: no references are counted
@@ -223,10 +225,11 @@ def draw_words(  # type: ignore[no-untyped-def]
                 rules, gate, pasts, r, draw, scores[i], longest, fit, ids, found
             )
         own, best = _shares(rules, draw, longest, logits[i], fit)
-        whole = math.exp(own)
+        whole, top = math.exp(own), own
         for k in range(copies):
             whole += math.exp(min(found[k], LARGEST))
-        weights[r] += math.log(whole / total)
+            top = max(top, found[k])
+        weights[r] += math.log(whole / total) if whole > 0 else top - math.log(total)
         u, id = uniform(draw, numbers[r], drawn[r], words), NONE
         if copies:
             id, u = _draw_copy(ids, found, copies, own, u, draw)

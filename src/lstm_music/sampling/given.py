@@ -189,7 +189,7 @@ def fits(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) 
         return place_fits(given, piece, reached, piece.begin + rules.numbers[id], until)
     if kind == BAR_LINE:
         return bar_fits(given, piece, reached, id, until)
-    return bool(kind == PIECE_END and n == len(given.words))
+    return bool(kind == PIECE_END and n == len(given.words) and piece.now >= given.end)
 
 
 def must(given: Given, rules: Rules, piece: Any, reached: Any, sounding: Any, n: int) -> int:

@@ -7,8 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from lstm_music.arrays import Array
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.piece import Messages, Piece, Velocities, no_phrases, notes_of
+from lstm_music.midi.piece import (
+    LAST_TICK,
+    TICK,
+    Messages,
+    Notes,
+    Piece,
+    Velocities,
+    no_phrases,
+    notes_of,
+)
+from lstm_music.midi.repair import sorted_messages, velocities_of, without_overlaps
 from lstm_music.midi.timing import end_of
 from lstm_music.network.recall_rules import tells_phrases
 from lstm_music.sampling.composer import Ids, Show
@@ -20,9 +31,16 @@ from lstm_music.sampling.particles import sample_particles
 from lstm_music.sampling.rules import BAR_LINE, CADENCE, KEY, MOVE, NOTE_OFF, NOTE_ON, PLACE, Rules
 from lstm_music.sampling.rules import NONE as NO_WORD
 from lstm_music.sampling.token_composers import EventComposer, no_known_notes
-from lstm_music.sampling.tunes import in_known_bars
+from lstm_music.sampling.tunes import (
+    as_played,
+    at_known_places,
+    in_known_bars,
+    in_time_of,
+)
 from lstm_music.tokenizers.messages import PITCHES
 from lstm_music.tokenizers.parts import Player, parts_of, players_of
+
+NEAR = 30  # ticks by which what was played begins before its bar line at most
 
 
 class Setting(NamedTuple):
@@ -35,7 +53,7 @@ class Setting(NamedTuple):
 class Asked(NamedTuple):
     """What is to be composed: parts of the roster, by number, at ticks from start to before stop.
 
-    stop: None for the end of what is given.
+    stop: None for the end of what is given; what is composed then begins with that, too.
     """
 
     parts: tuple[int, ...]
@@ -60,11 +78,16 @@ def harmonise(
     if not composer.roster:
         raise UserError("the model tells no parts: take one that was trained with --parts")
     heard, later = in_known_bars(piece, bars_known(composer.rules))
+    heard, times = at_known_places(heard, composer.rules.places.tolist())
+    if len(times):
+        warn(f"{piece.name} is off the places that the model knows: it hears the nearest ones")
     ids = ids_of(composer, heard, warn)
     longest = max(composer.rules.longest_note, longest_note(heard))
     rules = composer.rules._replace(longest_piece=0, longest_note=longest, rings=longest + 1)
-    stop = None if asked.stop is None else asked.stop + later
-    moved = asked._replace(start=asked.start + later if asked.start else 0, stop=stop)
+    if asked.stop is None:
+        moved = asked._replace(start=max(asked.start + later, first_of(heard)))
+    else:
+        moved = asked._replace(start=asked.start + later, stop=asked.stop + later)
     given = given_of(ids, rules, moved, bool(len(piece.phrases)), end_of(heard))
     options = replace(options, length=None, limit=None, bars=None)
     voices = voices_of(composer.roster)
@@ -76,11 +99,20 @@ def harmonise(
         for n, part in enumerate(parts_of(players_of(piece), composer.roster))
         if part not in asked.parts
     ]
-    pieces = [setting_of(composer, piece, rules, options, one.ids, later) for one in drawn]
+    pieces = [setting_of(composer, piece, rules, options, one.ids, later, times) for one in drawn]
+    near = NEAR if len(times) else 0
+    if asked.stop is not None:
+        around = asked._replace(start=asked.start - near, stop=asked.stop - near)
+        pieces = [with_rest(made, piece, around, composer.roster) for made in pieces]
     return [
         Setting(with_given(made, piece, kept, composer.roster), one.nats)
         for made, one in zip(pieces, drawn, strict=True)
     ]
+
+
+def first_of(piece: Piece) -> int:
+    """Return the tick at which a piece's first note begins."""
+    return min(int(track[0, TICK]) for track in piece.tracks)
 
 
 def ids_of(composer: EventComposer, piece: Piece, warn: Warn) -> Ids:
@@ -117,15 +149,59 @@ def bars_known(rules: Rules) -> list[int]:
 
 
 def setting_of(
-    composer: EventComposer, piece: Piece, rules: Rules, options: Options, ids: Ids, later: int
-) -> Piece:
-    """Return a piece of what was drawn, in the meter and tempo of the one that was given."""
+    composer: EventComposer, piece: Piece, rules: Rules, options: Options, ids: Ids, later: int,
+    times: Array,
+) -> Piece:  # fmt: skip
+    """Return a piece of what was drawn, in the meter and tempo of the one that was given.
+
+    later, times: how it was heard; see tunes.
+    """
     made = decode(ids, composer.vocabulary, composer.tokenizer, rules, piece.name, options)
-    tracks = [track - np.array([later, 0, 0], np.int32) for track in made.tracks]
+    tracks = [as_played(track, times) for track in made.tracks]
+    tracks = [track - np.array([later, 0, 0], np.int32) for track in tracks]
+    phrases = in_time_of(made.phrases, times).astype(np.int32) - np.int32(later)
     return replace(
-        made, tracks=tracks, phrases=made.phrases - np.int32(later), meter=piece.meter,
+        made, tracks=tracks, phrases=phrases, meter=piece.meter,
         tempo=piece.tempo, beats=piece.beats, sharps=piece.sharps,
     )  # fmt: skip
+
+
+def with_rest(made: Piece, piece: Piece, asked: Asked, roster: Sequence[Player]) -> Piece:
+    """Return a setting whose parts are as they were but for what was asked for, from then to then.
+
+    What is composed is as loud as the piece, by its median.
+    """
+    loud = piece.velocities
+    usual = int(np.median(np.concatenate(loud))) if loud else 0
+    own = parts_of(players_of(piece), roster)
+    tracks, velocities = [], []
+    for part, track in zip(parts_of(players_of(made), roster), made.tracks, strict=True):
+        notes, values = notes_of(track), np.full(len(track) // 2, usual, np.int32)
+        if part in own:
+            n = own.index(part)
+            known = loud[n] if loud else np.zeros(len(piece.tracks[n]) // 2, np.int32)
+            kept, which = around(notes_of(piece.tracks[n]), notes, asked)
+            drawn = (asked.start <= notes[:, 0]) & (notes[:, 0] < (asked.stop or LAST_TICK))
+            notes = np.concatenate([kept, notes[drawn]])
+            values = np.concatenate([known[which], values[drawn]])
+            track = sorted_messages(*without_overlaps(notes))
+        tracks.append(track)
+        velocities.append(velocities_of(track, notes, values))
+    return replace(made, tracks=tracks, velocities=tuple(velocities) if loud else ())
+
+
+def around(own: Notes, made: Notes, asked: Asked) -> tuple[Notes, Array]:
+    """Return notes outside of what was asked for (n, 3), and which they are (n,).
+
+    One that is held over where that begins ends where it was made to.
+    """
+    begin = asked.start
+    which = np.flatnonzero((own[:, 0] < begin) | (own[:, 0] >= (asked.stop or LAST_TICK)))
+    kept = own[which]
+    for n in np.flatnonzero((kept[:, 0] < begin) & (kept[:, 1] > begin)).tolist():
+        over = (made[:, 0] < begin) & (made[:, 1] > begin) & (made[:, 2] == kept[n, 2])
+        kept[n, 1] = made[over, 1].max(initial=begin)
+    return kept, which
 
 
 def with_given(made: Piece, piece: Piece, kept: Sequence[int], roster: Sequence[Player]) -> Piece:
@@ -136,7 +212,7 @@ def with_given(made: Piece, piece: Piece, kept: Sequence[int], roster: Sequence[
     own = parts_of(players_of(made), roster)
     of_kept = parts_of(players_of(piece), roster)
     rows: list[tuple[int, Messages, Velocities | None]] = [
-        (part, made.tracks[n], None)
+        (part, made.tracks[n], made.velocities[n] if made.velocities else None)
         for n, part in enumerate(own)
         if part not in {of_kept[k] for k in kept}
     ]

@@ -11,7 +11,6 @@ multiplied estimate how likely what is given is (sequential Monte Carlo: Gordon,
 """
 
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from dataclasses import astuple, replace
@@ -44,6 +43,7 @@ LEAVES, ENDS = -1, -2  # in place of a note: words that leave a place, and those
 A_DRAFT = 5  # words of the sampler that take as long as a draft's
 ROWS = 64  # drafts computed at once, or those of one piece if these are more
 LARGEST = 700.0  # whose exponential is finite
+COLDEST = 1e-6  # a temperature by which logs of weights are finite: it takes the likeliest word
 RESAMPLING, CHOSEN = 1 << 30, 1 << 20  # random numbers that aren't for words, and for the last one
 
 
@@ -105,7 +105,8 @@ def sample_particles(
     neither, and one draft of each, the words are those that `sample` draws.
     """
     made: list[Drawn] = []
-    options = replace(options, temperature=1.0) if options.greedy else options
+    temperature = 1.0 if options.greedy else max(options.temperature, COLDEST)
+    options = replace(options, temperature=temperature)
     at_once = max(1, ROWS // options.particles)
     for first in range(0, len(primers), at_once):
         some = primers[first : first + at_once]
@@ -367,12 +368,15 @@ def network_share(
     whole = np.exp((x[may] - top) / temperature).sum()
     x[fit] -= np.array([*costs.values()]) * temperature
     share = float(np.exp((x[fit] - top) / temperature).sum() / whole)
-    return (math.log(share) if share > 0 else -math.inf), x
+    if share > 0:
+        return math.log(share), x
+    return float((x[fit].max() - top) / temperature), x  # its exponential is too small
 
 
 def log_sum(logs: Sequence[float]) -> float:
     """Return the log of a sum, by the logs of what is summed."""
-    return math.log(sum(math.exp(min(one, LARGEST)) for one in logs) or sys.float_info.min)
+    total = sum(math.exp(min(one, LARGEST)) for one in logs)
+    return math.log(total) if total > 0 else max(logs)
 
 
 class PlainDrafts:

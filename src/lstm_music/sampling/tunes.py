@@ -1,4 +1,4 @@
-"""Tunes to be harmonised: a note at a time, in a voice's range, in known bars and a key."""
+"""Tunes to be harmonised: a note at a time, in a voice's range, in known bars, places and a key."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from lstm_music.midi.piece import Notes, Part, Piece, notes_of
-from lstm_music.midi.repair import merge_tracks, sorted_messages
+from lstm_music.arrays import Array
+from lstm_music.midi.piece import Messages, Notes, Part, Piece, notes_of
+from lstm_music.midi.repair import merge_tracks, sorted_messages, without_overlaps
 from lstm_music.midi.timing import bars_of, end_of
 from lstm_music.sampling.craft import OCTAVE
 from lstm_music.sampling.excerpts import in_meter
@@ -113,3 +114,66 @@ def in_known_bars(piece: Piece, known: Sequence[int]) -> tuple[Piece, int]:
     tracks = [track + np.array([later, 0, 0], np.int32) for track in piece.tracks]
     moved = replace(piece, tracks=tracks, phrases=piece.phrases + np.int32(later))
     return replace(moved, meter=np.array([[0, bar]], np.int32)), later
+
+
+def at_known_places(piece: Piece, known: Sequence[int]) -> tuple[Piece, Array]:
+    """Return a piece whose notes begin and end at known places of its bars, and how it was played.
+
+    That is where it has notes that begin, and its end, then where these were (n, 2), both
+    ascending; none of a piece that was there. No note is shorter than to the next place. Of notes
+    that fall together the longest is left, with those that began as it did: graces are dropped.
+    """
+    starts, lengths = bars_of(piece.meter, end_of(piece))
+    points = np.add.outer(starts, np.array(known, np.int64))
+    points = np.append(points[points < (starts + lengths)[:, None]], starts[-1] + lengths[-1])
+    moved = [placed(notes_of(track).astype(np.int64), points) for track in piece.tracks]
+    if all(not (new[:, :2] - old[:, :2]).any() for new, old in moved):
+        return piece, np.zeros((0, 2), np.int64)
+    times = np.concatenate([np.column_stack([new[:, 0], old[:, 0]]) for new, old in moved])
+    times = times[np.lexsort((times[:, 1], times[:, 0]))]
+    times = times[np.unique(times[:, 0], return_index=True)[1]]
+    end = max(int(new[:, 1].max()) for new, _ in moved), end_of(piece)
+    tracks: list[Messages] = [
+        sorted_messages(*without_overlaps(new.astype(np.int32))) for new, _ in moved
+    ]
+    phrases = np.unique(nearest_of(piece.phrases.astype(np.int64), points)).astype(np.int32)
+    heard = replace(piece, tracks=tracks, velocities=(), phrases=phrases)
+    return heard, np.concatenate([times, [end]])
+
+
+def placed(notes: Notes, points: Array) -> tuple[Notes, Notes]:
+    """Return notes (n, 3) at the nearest of some points, ascending, and these notes as they were.
+
+    See at_known_places.
+    """
+    begin = np.minimum(nearest_of(notes[:, 0], points), points[-2])
+    after = points[np.searchsorted(points, begin, "right")]
+    new = np.column_stack([begin, np.maximum(nearest_of(notes[:, 1], points), after), notes[:, 2]])
+    order = np.lexsort((notes[:, 0] - notes[:, 1], begin))
+    first = order[np.unique(begin[order], return_index=True)[1]]  # the longest at each point
+    kept = notes[first[np.searchsorted(begin[first], begin)], 0] == notes[:, 0]
+    return new[kept], notes[kept]
+
+
+def nearest_of(ticks: Array, points: Array) -> Array:
+    """Return the point nearest to each tick (n,), of two the earlier."""
+    nearest: Array = points[np.searchsorted((points[1:] + points[:-1]) / 2, ticks)]
+    return nearest
+
+
+def as_played(track: Messages, times: Array) -> Messages:
+    """Return a track of known places in the time of what was played; see at_known_places."""
+    notes = notes_of(track).astype(np.int64)
+    start, end = np.maximum(in_time_of(notes[:, :2], times), 0).T
+    played = np.column_stack([start, np.maximum(end, start + 1), notes[:, 2]])
+    return sorted_messages(*without_overlaps(played.astype(np.int32))) if len(times) else track
+
+
+def in_time_of(ticks: Array, times: Array) -> Array:
+    """Return when what stands at known places was played, between beginnings in proportion."""
+    if not len(times):
+        return ticks
+    heard, played = times.T
+    early = np.minimum(ticks - heard[0], 0)  # before the first: as much earlier
+    when: Array = np.rint(np.interp(ticks, heard, played)).astype(np.int64) + early
+    return when
