@@ -41,7 +41,8 @@ def in_16_bits(parameters: Mapping[str, Array]) -> dict[str, Array]:
 def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any]:
     """Return what compose.js needs of a checkpoint, as JSON can hold it.
 
-    name: what the page calls it; drums: which parts are; top_p: the share that `bin/sample` draws
+    name: what the page calls it; drums: which parts are; parts: their names; voices: of each part
+    the voice or -1; craft: what a fault in part writing costs, in nats; top_p: the share that `bin/sample` draws
     among; tempo: of its corpus, in quarter notes a minute. weights: the parameters of arrays
     [name, size] one after the other, as base64 of little-endian 16-bit floats. rules, which notes
     have none of: without the table, which the page has; chords: the pitches of each, by id.
@@ -50,9 +51,10 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary
-    parts = tokenizer.get("parts", ())
+    parts = [Player(*player) for player in tokenizer.get("parts", ())]
     notes, chord = (tokenizer["name"] == kind for kind in ("note", "chord"))
     rules = None if notes else rules_of(vocabulary, tokenizer, corpus)
+    voices = voices_of(parts)
     pitches = [chords.parse(word) or [] for word in vocabulary.words] if chord else None
     rounded, words = in_16_bits(checkpoint.parameters), checkpoint.words
     names = list(parameter_shapes(config))
@@ -64,7 +66,11 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "rules": None if rules is None else as_lists(rules),
         "chords": pitches,
         "drums_alone": len(corpus.get("drums") or ()) == PITCHES,
-        "drums": [part for part, (*_, drums) in enumerate(parts) if drums],
+        "drums": [part for part, player in enumerate(parts) if player.drums],
+        "parts": [player.name for player in parts],
+        "voices": voices,
+        "craft": CRAFT if max(voices, default=NONE) >= 0 else 0,
+        "common_key": bool(tokenizer.get("common_key")),
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
         "tempo": tempo_of(checkpoint),
