@@ -35,7 +35,6 @@ from lstm_music.runs.opened import (
 from lstm_music.sampling.composer import Composer, Opening
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composers
-from lstm_music.sampling.options import Options
 
 FOLDER = "figures"
 MIDI = (".mid", ".midi")
@@ -161,8 +160,7 @@ def music(
 
 def composed(composer: Composer[Any], title: str, args: argparse.Namespace) -> Piece:
     """Compose a piece of --bars."""
-    asked = Options(bars=args.bars, top_p=composer.top_p, seed=args.seed)
-    options = composer.fitted(asked)
+    options = composer.fitted(composer.options(bars=args.bars, seed=args.seed))
     opening = (composer.openings() or [Opening("", [])])[0]
     (made,) = composer.compose([composer.cut(opening.music, 0, None)], options, lambda *_: None)
     return without_silence(composer.piece(made, options, title))[0]

@@ -213,7 +213,10 @@ def add_set_options(parser: Parser) -> None:
     add("--seed", type=whole(0), default=0, metavar="N", help="of all that is drawn")
     above_0, share = number(0, 100, above=True), number(0, 1, above=True)
     add("--temperature", type=above_0, default=1.0, metavar="X", help="as of bin/sample")
-    add("--top-p", type=share, metavar="P", help="as of bin/sample (default: as there)")
+    as_there = "as of bin/sample (default: as there)"
+    add("--top-p", type=share, metavar="P", help=as_there)
+    add("--craft", type=number(0, 100), metavar="X", help=as_there)
+    add("--particles", type=whole(1, 4096), metavar="N", help=as_there)
     add("--json", type=Path, metavar="FILE", help="write all figures as JSON")
 
 
@@ -221,7 +224,7 @@ def asked_from(args: argparse.Namespace) -> Asked:
     """Return what the options ask for."""
     return Asked(
         args.reference, args.data, args.split, args.bars, args.num, args.seed, args.backend,
-        args.temperature, args.top_p, warn,
+        args.temperature, args.top_p, args.craft, args.particles, warn,
     )  # fmt: skip
 
 

@@ -159,11 +159,11 @@ def options_of(args: argparse.Namespace, composer: Composer[Any], tempo: float) 
     limit = None
     if args.seconds is not None:
         limit = max(1, round(args.seconds * tempo / 60 * TICKS_PER_QUARTER))
-    top_p = composer.top_p if args.top_p is None else args.top_p
     meter = ((0, args.meter.bar),) if args.meter and not composer.tells_bars else ()
-    return Options(
-        args.length, limit, args.temperature, args.top_k, top_p, args.greedy, args.seed,
-        bars=args.bars, beyond=True, meter=meter, repetition=args.repetition,
+    return composer.options(
+        length=args.length, limit=limit, temperature=args.temperature, top_k=args.top_k,
+        top_p=args.top_p, greedy=args.greedy, seed=args.seed, bars=args.bars, beyond=True,
+        meter=meter, repetition=args.repetition, craft=args.craft, particles=args.particles,
     )  # fmt: skip
 
 

@@ -125,6 +125,19 @@ def add_drawing_options(parser: Parser) -> None:
         help="nats added to the scores of what the piece said before: above 0 more comes back, "
         "below 0 less (models with a copy gate)",
     )
+    add(
+        "--craft",
+        type=number(0, 100),
+        metavar="X",
+        help="nats that a fault of part writing costs, such as parallel fifths, of four voices by "
+        "name; 0 for none (default: 6 of models with such voices)",
+    )
+    add(
+        "--particles",
+        type=whole(1, 4096),
+        metavar="N",
+        help="drafts of each piece, of which those with fewer faults are gone on with (default: 1)",
+    )
     add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument
     rules("--strict", action="store_true", help="no token that breaks the grammar (the default)")

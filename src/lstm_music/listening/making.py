@@ -21,7 +21,6 @@ from lstm_music.sampling.composer import drums_of, from_silence, tempo_of
 from lstm_music.sampling.decoding import with_drums
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composers
-from lstm_music.sampling.options import Options
 from lstm_music.sampling.token_composers import PerformanceComposer
 from lstm_music.untrusted import read_bounded
 
@@ -140,7 +139,7 @@ def composed(one: Wanted, asked: Asked, tempo: float) -> list[Piece]:
     composer = composers(one.source, checkpoint, folder, asked.backend)[one.baseline or "model"]()
     tempo = composer.tempo if isinstance(composer, PerformanceComposer) else tempo
     ticks = round((asked.seconds + 2) * tempo / 60 * TICKS_PER_QUARTER)
-    drawing = Options(None, ticks, top_p=composer.top_p, seed=asked.seed)
+    drawing = composer.options(limit=ticks, seed=asked.seed)
     pieces = [without_silence(piece)[0] for piece in from_silence(composer, asked.num, drawing)]
     if not all(piece.tracks for piece in pieces):
         what = one.baseline or f"'{one.source}'"

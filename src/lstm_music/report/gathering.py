@@ -26,7 +26,6 @@ from lstm_music.runs.opened import bundled_model, evaluation_corpus, model_of, n
 from lstm_music.sampling.composer import Composer, origin_of, primers_of, tempo_of
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composer_of
-from lstm_music.sampling.options import Options
 
 TEMPERATURES = (0.8, 1.0, 1.2)
 BARS, FEWEST_BARS = 8, 2  # of a sample: 21 s at 90 a minute, or fewer where there are many
@@ -269,8 +268,8 @@ def compose(
     steps: Progress,
 ) -> list[Sample]:
     """Return --num samples, which begin alike at each temperature."""
-    drawing = Options(
-        limit=room.bars * WHOLE_NOTE, temperature=temperature, top_p=composer.top_p, seed=asked.seed
+    drawing = composer.options(
+        limit=room.bars * WHOLE_NOTE, temperature=temperature, seed=asked.seed
     )
     options = composer.fitted(drawing)
     openings = primers_of(composer, options, asked.num, PRIMER_LENGTH)

@@ -25,7 +25,7 @@ from lstm_music.tokenizers.messages import PITCHES
 
 RECORD = np.dtype([(name, np.int64) for name in FIELDS])  # Reached in compiled code
 FORCED = -50.0  # the log of a word's weight that the rules forbid
-GIVEN, CRAFT = njit_module(given), njit_module(craft)
+GIVEN, CRAFT = njit_module(given), njit_module(craft, leave=("new_voices", "voices_of"))
 fits, must, follow = (GIVEN[name] for name in ("fits", "must", "follow"))
 next_needed = GIVEN["next_needed"]
 note_faults, out_of_range, held_faults = (
@@ -39,7 +39,7 @@ ABOVE = 6  # a key's most semitones below what is written
 def faults_of(rules, voices, r, id):  # type: ignore[no-untyped-def]
     """Return the faults of the craft that piece r has with a next word."""
     kind, number = rules.kinds[id], rules.numbers[id]
-    if kind == NOTE_OFF or kind == KEY:
+    if kind in (NOTE_OFF, KEY):
         return 0
     if kind > NOTE_ON:
         return held_faults(voices, r)
@@ -72,10 +72,10 @@ def _penalties(rules, given, piece, reached, voices, r, n, weight, longest, x): 
     x[:] = -np.inf
     count = 0
     for id in range(len(x)):
-        if rules.deltas[id] <= longest[rules.classes[id]]:
-            if given is None or fits(given, rules, piece, reached, id, n):
-                x[id] = -weight * faults_of(rules, voices, r, id) if weight > 0 else 0.0
-                count += 1
+        may = rules.deltas[id] <= longest[rules.classes[id]]
+        if may and (given is None or fits(given, rules, piece, reached, id, n)):
+            x[id] = -weight * faults_of(rules, voices, r, id) if weight > 0 else 0.0
+            count += 1
     return count
 
 
@@ -162,7 +162,7 @@ def draw_words(  # type: ignore[no-untyped-def]
     rules, given, gate, weight, draw, rows, numbers, logits, scores,
     drafts, sounding, reached, pasts, voices, x, weights, drawn,
 ):  # fmt: skip
-    """Draw the next word of some pieces, rows (n,), into x (R,); add its log weight to weights (R,).
+    """Draw the next words of some pieces, rows (n,), into x (R,); add to their weights (R,).
 
     logits (n, V), scores (n, K) or None. numbers, drawn (R,): which random numbers are next.
     """
@@ -178,8 +178,10 @@ def draw_words(  # type: ignore[no-untyped-def]
         n = next_needed(given, rules, sounding[r], m.words) if given is not None else 0
         count = _penalties(rules, given, piece, m, voices, r, n, weight, longest, fit)
         if count == 0:
-            x[r] = must(given, rules, piece, m, sounding[r], n) if given is not None else rules.start
-            weights[r] += FORCED if given is not None else 0.0
+            x[r] = rules.start
+            if given is not None:
+                x[r] = must(given, rules, piece, m, sounding[r], n)
+                weights[r] += FORCED
             continue
         copies, total = 0, 1.0
         if gate is not None:

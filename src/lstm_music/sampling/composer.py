@@ -56,7 +56,9 @@ class Opening(NamedTuple):
 
 
 class Composer(ABC, Generic[Music]):
-    """What composes. unit: of its lengths; top_p: its default; drums: as Corpus.drums.
+    """What composes. unit: of its lengths; drums: as Corpus.drums.
+
+    top_p, craft, particles: its defaults of these Options.
 
     tempo: of what it composes, in quarter notes a minute, where nothing says another. recall: how
     its copy gate compares words, None without one. merged: all tracks are one; tells_bars: so do
@@ -66,6 +68,8 @@ class Composer(ABC, Generic[Music]):
 
     unit: str
     top_p: float
+    craft: float = 0.0
+    particles: int = 1
     drums: list[int] | None = None
     tempo: float = TEMPO
     recall: RecallRules | None = None
@@ -74,6 +78,11 @@ class Composer(ABC, Generic[Music]):
     primer_grid: Grid | None = None
     played: bool = False
     tells_bars: bool = False
+
+    def options(self, **asked: Any) -> Options:
+        """Return Options as asked, with its defaults of those that are None or left out."""
+        own = {"top_p": self.top_p, "craft": self.craft, "particles": self.particles}
+        return Options(**own | {name: value for name, value in asked.items() if value is not None})
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:

@@ -5,14 +5,18 @@ those with the voices above it, and what a voice that holds its note has with ot
 all words of a place are there. sampling/compiled_particles.py compiles these functions as they are.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from lstm_music.arrays import Array
+from lstm_music.tokenizers.parts import Player
 
 OCTAVE, FIFTH, STEP = 12, 7, 2  # semitones; larger than a step is a leap
 VOICES = ("soprano", "alto", "tenor", "bass")
 RANGES = ((60, 81), (55, 74), (48, 69), (40, 64))  # C4-A5, G3-D5, C3-A4, E2-E4
-REST = -1  # in place of a pitch
+REST = NONE = -1  # in place of a pitch, and of a voice
 
 
 class Voices(NamedTuple):
@@ -27,6 +31,22 @@ class Voices(NamedTuple):
     now: Array
     begun: Array
     above: Array
+
+
+def new_voices(of_part: Array, R: int) -> Voices:
+    """Return the voices of so many pieces before their first word."""
+    before, now, begun = (np.full((R, len(VOICES)), n, np.int64) for n in (REST, REST, 0))
+    return Voices(of_part, before, now, begun, np.zeros(R, np.int64))
+
+
+def voices_of(roster: Sequence[Player]) -> list[int]:
+    """Return the voice of each part, -1 of one that is no voice: none is one where the roster
+    has not all four, by their names.
+    """
+    names = [player.name.strip().lower() for player in roster]
+    if any(names.count(voice) != 1 for voice in VOICES):
+        return [NONE] * len(roster)
+    return [VOICES.index(name) if name in VOICES else NONE for name in names]
 
 
 def direction(before: int, after: int) -> int:
@@ -79,10 +99,10 @@ def begin_note(voices: Voices, r: int, voice: int, pitch: int) -> None:
 
 def is_chord(voices: Voices, r: int) -> bool:
     """Return whether a voice's note began here."""
+    begun = 0
     for voice in range(len(VOICES)):
-        if voices.begun[r, voice]:
-            return True
-    return False
+        begun += voices.begun[r, voice]
+    return begun > 0
 
 
 def held_faults(voices: Voices, r: int) -> int:

@@ -32,9 +32,9 @@ class Given(NamedTuple):
 
     ticks, words (m,): the words of notes, in order, and when they stand; in place of an id, -1 less
     a part: what sounds in it ends. bars, bar_words (n,): the bar lines. key: a word or NONE for
-    any. closes (k, 2): from where to before which a phrase closes. free (parts,): which parts
-    may be composed, one at least, at places from start to before stop; there cadences may be anywhere from
-    closing on.
+    any. closes (k, 2): from where to before which a phrase closes. free (parts,): which parts may
+    be composed, one at least, at places from start to before stop; there cadences may be anywhere
+    from closing on.
     """
 
     ticks: Array
@@ -66,16 +66,20 @@ class Reached:
 FIELDS = tuple(field.name for field in fields(Reached))
 
 
+def first_sounding(sounding: Any, part: int) -> int:
+    """Return the lowest note that sounds in a part, NONE where it is silent."""
+    for note in range(part * PITCHES, (part + 1) * PITCHES):
+        if sounding[note] != SILENT:
+            return note
+    return NONE
+
+
 def is_needed(given: Given, rules: Rules, sounding: Any, n: int) -> bool:
     """Return whether given word n says something: what doesn't sound needs no end."""
     id = given.words[n]
     if id >= 0:
         return bool(rules.kinds[id] != NOTE_OFF or sounding[rules.numbers[id]] != SILENT)
-    part = -1 - id
-    for note in range(part * PITCHES, (part + 1) * PITCHES):
-        if sounding[note] != SILENT:
-            return True
-    return False
+    return first_sounding(sounding, -1 - id) >= 0
 
 
 def next_needed(given: Given, rules: Rules, sounding: Any, n: int) -> int:
@@ -131,6 +135,22 @@ def place_fits(given: Given, piece: Any, reached: Any, to: int, until: int) -> b
     return to == until or given.start <= to < given.stop
 
 
+def cadence_fits(given: Given, piece: Any, reached: Any) -> bool:
+    """Return whether a phrase may close here."""
+    if closes_now(given, reached, piece.now):
+        return bool(reached.closed == 0)
+    return bool(max(given.start, given.closing) <= piece.now < given.stop)
+
+
+def bar_fits(given: Given, piece: Any, reached: Any, id: int, until: int) -> bool:
+    """Return whether a bar line may come; until: where the next given word stands."""
+    k = reached.bars
+    if k == len(given.bars) or given.bars[k] > until or given.bar_words[k] != id:
+        return False
+    ends = closes_now(given, reached, piece.now) and reached.closed == 0
+    return not (ends and given.bars[k] >= given.closes[reached.phrases, 1])
+
+
 def fits(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) -> bool:
     """Return whether a word that the rules let come fits what is given.
 
@@ -144,17 +164,11 @@ def fits(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) 
     if kind == KEY:
         return bool(given.key in (NONE, id))
     if kind == CADENCE:
-        if closes_now(given, reached, piece.now):
-            return bool(reached.closed == 0)
-        return bool(max(given.start, given.closing) <= piece.now < given.stop)
+        return cadence_fits(given, piece, reached)
     if kind == PLACE:
         return place_fits(given, piece, reached, piece.begin + rules.numbers[id], until)
     if kind == BAR_LINE:
-        k = reached.bars
-        if k == len(given.bars) or given.bars[k] > until or given.bar_words[k] != id:
-            return False
-        ends = closes_now(given, reached, piece.now) and reached.closed == 0
-        return not (ends and given.bars[k] >= given.closes[reached.phrases, 1])
+        return bar_fits(given, piece, reached, id, until)
     return bool(kind == PIECE_END and n == len(given.words))
 
 
@@ -169,10 +183,7 @@ def must(given: Given, rules: Rules, piece: Any, reached: Any, sounding: Any, n:
         id = given.words[n]
         if id >= 0:
             return int(id)
-        part = -1 - id
-        for note in range(part * PITCHES, (part + 1) * PITCHES):
-            if sounding[note] != SILENT:
-                return id_of(rules, NOTE_OFF, note)
+        return id_of(rules, NOTE_OFF, first_sounding(sounding, -1 - id))
     if k < len(given.bars) and given.bars[k] <= given.ticks[n]:
         return int(given.bar_words[k])
     return id_of(rules, PLACE, given.ticks[n] - piece.begin)
@@ -187,7 +198,7 @@ def id_of(rules: Rules, kind: int, number: int) -> int:
 
 
 def follow(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) -> None:
-    """Note what a piece has of what is given once it took a word. n: the given word that was due."""
+    """Note what a piece has of what is given once it took a word. n: that which was due."""
     kind = rules.kinds[id]
     if kind == BAR_LINE:
         reached.bars += 1

@@ -8,17 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.piece import NOTE_OFF, TICK, Piece, no_phrases
+from lstm_music.midi.piece import Piece
 from lstm_music.sampling.composer import Ids, Show
-from lstm_music.sampling.craft import VOICES
+from lstm_music.sampling.craft import voices_of
 from lstm_music.sampling.decoding import decode
 from lstm_music.sampling.given import NONE, Given
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.particles import Drawn, sample_particles
-from lstm_music.sampling.rules import BAR_LINE, CADENCE, FAR, KEY, MOVE, NOTE_ON, PLACE, Rules
+from lstm_music.sampling.rules import BAR_LINE, CADENCE, KEY, MOVE, NOTE_ON, PLACE, Rules
 from lstm_music.sampling.token_composers import EventComposer
 from lstm_music.tokenizers.messages import PITCHES
-from lstm_music.tokenizers.parts import Player
 
 
 class Setting(NamedTuple):
@@ -39,16 +38,6 @@ class Asked(NamedTuple):
     stop: int | None = None
 
 
-def voices_of(roster: Sequence[Player]) -> list[int]:
-    """Return the voice of each part, -1 of one that is no voice: none is one where the roster
-    has not all four, by their names.
-    """
-    names = [player.name.strip().lower() for player in roster]
-    if any(names.count(voice) != 1 for voice in VOICES):
-        return [NONE] * len(roster)
-    return [VOICES.index(name) if name in VOICES else NONE for name in names]
-
-
 def harmonise(
     composer: EventComposer,
     piece: Piece,
@@ -64,7 +53,9 @@ def harmonise(
     the model knows none of its notes, or tells no parts.
     """
     if not composer.roster:
-        raise UserError("the model tells no parts: harmonise with one that was trained with --parts")
+        raise UserError(
+            "the model tells no parts: harmonise with one that was trained with --parts"
+        )
     ids = composer.read(piece, piece, Path(piece.name), warn)
     rules = composer.rules._replace(longest_piece=0)
     given = given_of(ids, rules, asked, bool(len(piece.phrases)))
@@ -81,7 +72,9 @@ def setting_of(
 ) -> Setting:
     """Return a piece of what was drawn, in the tempo of the one that was given."""
     made = decode(drawn.ids, composer.vocabulary, composer.tokenizer, rules, piece.name, options)
-    return Setting(replace(made, tempo=piece.tempo, beats=piece.beats, sharps=piece.sharps), drawn.nats)
+    return Setting(
+        replace(made, tempo=piece.tempo, beats=piece.beats, sharps=piece.sharps), drawn.nats
+    )
 
 
 def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool) -> Given:
@@ -133,7 +126,7 @@ def outside(
 
     Where what is composed ends, so does what sounds in a part that is given as silent there.
     """
-    kept, silent = [], {}
+    kept, silent = [], dict[int, int]()
     for tick, id in words:
         part = int(rules.numbers[id]) // PITCHES
         composed = part in asked.parts

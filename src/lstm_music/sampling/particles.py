@@ -22,7 +22,7 @@ from lstm_music.sampling.compiled_choice import Draw
 from lstm_music.sampling.compiled_copying import gate_of
 from lstm_music.sampling.compiled_particles import RECORD, draw_words, take_words
 from lstm_music.sampling.compiled_rules import records
-from lstm_music.sampling.craft import REST, VOICES, Voices
+from lstm_music.sampling.craft import Voices, new_voices
 from lstm_music.sampling.given import Given
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import SILENT, Rules
@@ -34,9 +34,9 @@ RESAMPLING = 1 << 30  # added to a piece's number: not the random numbers of its
 
 
 class Drawn(NamedTuple):
-    """A piece's ids, its primer included, and the log of its estimated likelihood: of what is given.
+    """A piece's ids, its primer included, and the log of how likely what is given is, estimated.
 
-    With faults of the craft in place of what is given, of how few there are.
+    Faults of the craft lower it.
     """
 
     ids: list[int]
@@ -74,8 +74,10 @@ def sample_particles(
     made: list[Drawn] = []
     at_once = max(1, ROWS // options.particles)
     for first in range(0, len(primers), at_once):
-        group = Group(model, primers[first : first + at_once], options, rules, recall, voices, given, first)
-        group.draw(lambda done: show(first + done, len(primers)))
+        group = Group(
+            model, primers[first : first + at_once], options, rules, recall, voices, given, first
+        )
+        group.draw(lambda done, before=first: show(before + done, len(primers)))  # type: ignore[misc]
         made += group.chosen()
     return made
 
@@ -100,10 +102,7 @@ class Group:
         of_part = np.array([*voices, *[-1] * (rules.notes // 128 - len(voices))], np.int64)
         self.drafts = Drafts(
             pieces, np.full((R, rules.notes), SILENT, np.int64), np.zeros(R, RECORD),
-            Voices(
-                of_part, *(np.full((R, len(VOICES)), REST, np.int64) for _ in range(2)),
-                np.zeros((R, len(VOICES)), np.int64), np.zeros(R, np.int64),
-            ),
+            new_voices(of_part, R),
             np.full(R, rules.start, np.int32), np.zeros(R, np.int64), np.zeros(R),
             np.full((R, ROOM), -1, np.int32),
             new_recall(recall, ROOM, (R,)) if self.gate is not None and recall else None,
@@ -158,7 +157,9 @@ class Group:
         free = np.flatnonzero(~primed)
         if len(free):
             logits = ops.to_numpy(self.model.logits(after.h[-1][free]))
-            scores = None if self.gate is None else ops.to_numpy(self.model.copy_scores(after))[free]
+            scores = (
+                None if self.gate is None else ops.to_numpy(self.model.copy_scores(after))[free]
+            )
             draw_words(
                 self.rules, self.given, self.gate, self.options.craft, self.how(), rows[free],
                 self.numbers, logits, scores, d.pieces, d.sounding, d.reached, d.pasts, d.voices,
@@ -181,7 +182,9 @@ class Group:
         d = self.drafts
         pasts = d.pasts
         if pasts is not None:
-            longer = {f: widened(getattr(pasts, f), 0) for f in ("codes", "moved", "times", "before")}
+            longer = {
+                f: widened(getattr(pasts, f), 0) for f in ("codes", "moved", "times", "before")
+            }
             pasts = pasts._replace(**longer)
         self.drafts = d._replace(out=widened(d.out, -1), pasts=pasts)
 

@@ -22,6 +22,7 @@ from lstm_music.sampling.composer import (
     sample_on_cpu,
     tempo_of,
 )
+from lstm_music.sampling.craft import voices_of
 from lstm_music.sampling.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.priming import ends_at_once
@@ -34,6 +35,7 @@ from lstm_music.tokenizers.nearest import NearestEvent, NearestPerformance, Near
 from lstm_music.tokenizers.parts import Player
 from lstm_music.tokenizers.performance import PerformanceTokenizer
 
+CRAFT = 6.0  # nats; docs/results.md compares
 METERS = 8  # that a model knows, of which an error tells
 
 
@@ -68,7 +70,13 @@ class TokenComposer(Composer[Ids]):
         return within(music, self.rules, n, limit)
 
     def compose(self, primers: Sequence[Ids], options: Options, show: Show) -> list[Ids]:
-        """As Composer.compose: on a GPU, the loop never leaves it."""
+        """As Composer.compose: on a GPU, the loop never leaves it, but for particles."""
+        if options.craft or options.particles > 1:
+            from lstm_music.sampling.particles import sample_particles
+
+            voices = voices_of(self.roster) if self.roster else ()
+            how = self.model, primers, options, self.rules, show, self.recall, voices
+            return [drawn.ids for drawn in sample_particles(*how)]
         if self.model.ops.name != "cupy":
             return sample_on_cpu(self.model, primers, options, self.rules, show, self.recall)
         from lstm_music.sampling.device import sample_on_device
@@ -154,6 +162,7 @@ class EventComposer(TokenComposer):
         roster = [Player(*player) for player in told.get("parts", ())]
         self.tokenizer = EventTokenizer(told.get("common_key"), roster)
         self.roster = self.tokenizer.roster
+        self.craft = CRAFT if any(voice >= 0 for voice in voices_of(self.roster)) else 0.0
 
     def openings(self) -> list[Opening]:
         """As Composer.openings: those in its meter, where it keeps to one; some have an upbeat."""
@@ -233,7 +242,7 @@ class PerformanceComposer(EventComposer):
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        self.tokenizer = PerformanceTokenizer()
+        self.tokenizer, self.craft = PerformanceTokenizer(), 0.0
 
     def tokenizer_for(self, whole: Piece) -> MessageTokenizer:
         """As EventComposer.tokenizer_for."""

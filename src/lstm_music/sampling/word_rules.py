@@ -108,9 +108,9 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
     places come in ascending order, at each of them at least a note ends or begins, first the ends,
     then the beginnings, by ascending pitch; before them a cadence may stand.
     Only notes that sound end. Of several parts each has its turn, ends before beginnings, and a
-    note that it moves to ends what it sounds; no number of notes is too many. A piece ends after notes.
-    Bars without any follow one another for the length of the longest note at most, and don't begin
-    a piece. Raises ValueError for a vocabulary that holds other words.
+    note that it moves to ends what it sounds; no number of notes is too many. A piece ends after
+    notes. Bars without any follow one another for the length of the longest note at most, and
+    don't begin a piece. Raises ValueError for a vocabulary that holds other words.
     """
     kind_of = (NOTE_OFF, NOTE_ON, PLACE, BAR_LINE, CADENCE, KEY, MOVE, PIECE_END)
     table = [events.parse(word) or (len(kind_of) - 1, 0, 0) for word in vocabulary.words]

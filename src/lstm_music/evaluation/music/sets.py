@@ -23,7 +23,6 @@ from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.runs.opened import model_of, ops_of, own_corpus, reading_of
 from lstm_music.sampling.composer import Composer, from_silence
 from lstm_music.sampling.from_checkpoint import composer_of
-from lstm_music.sampling.options import Options
 from lstm_music.sampling.roll_composers import FrequencyComposer
 
 REAL = {"test": "held-out", "valid": "validation", "train": "training"}
@@ -34,7 +33,8 @@ class Asked(NamedTuple):
     """What is to be judged.
 
     reference, data: the corpus to judge against, None for the first run's own, and where it lies.
-    split: its part. bars, num: of each set's pieces. top_p: None for what suits the model.
+    split: its part. bars, num: of each set's pieces. top_p, craft, particles: None for what
+    suits the model.
     """
 
     reference: str | None
@@ -46,6 +46,8 @@ class Asked(NamedTuple):
     backend: str
     temperature: float
     top_p: float | None
+    craft: float | None
+    particles: int | None
     warn: Warn
 
 
@@ -183,11 +185,8 @@ def composed(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Mu
 
 def composed_pieces(composer: Composer[Any], asked: Asked, bars: int | None) -> list[Piece]:
     """Return the pieces asked for, each from silence, of so many bars or, of None, to its end."""
-    options = Options(
-        None,
-        bars and bars * BAR,
-        temperature=asked.temperature,
-        top_p=composer.top_p if asked.top_p is None else asked.top_p,
-        seed=asked.seed,
-    )
+    options = composer.options(
+        limit=bars and bars * BAR, temperature=asked.temperature, top_p=asked.top_p,
+        craft=asked.craft, particles=asked.particles, seed=asked.seed,
+    )  # fmt: skip
     return from_silence(composer, asked.num, options)
