@@ -28,4 +28,4 @@ def rules_script() -> str:
         lines.append(f"const {name} = {table.tolist()};")
     lists = {"FIELDS": FIELDS, "VOICES": VOICES, "RANGES": RANGES, "PROFILES": [*PROFILES.values()]}
     lines += [f"const {name} = {json.dumps(value)};" for name, value in lists.items()]
-    return "\n".join([*lines, f"const FORCED = {FORCED};"])
+    return "\n".join(lines)

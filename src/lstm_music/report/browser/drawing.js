@@ -123,13 +123,15 @@ function drawWord(network, how, draft, u) {
   }
   const may = (id) => rules.deltas[id] <= longest[rules.classes[id]];
   const said = past ? past.found(network.copyScores(), may) : [];
-  const scaled = said.map(([id, score]) => [id, score / temperature]);
-  const total = scaled.reduce((sum, [, s]) => sum + Math.exp(Math.min(s, 700)), 1);
-  const copies = scaled.filter(([id]) => x[id] > -Infinity).map(([id, s]) => [id, s + x[id]]);
+  const share = ([, score]) => Math.exp(Math.min(score / temperature, 700));
+  const total = said.reduce((sum, one) => sum + share(one), 1);
+  const copies = said
+    .filter(([id]) => x[id] > -Infinity)
+    .map(([id, score]) => [id, score + x[id] * temperature]);
   const plain = !given && !craft; // all fit: a word that is copied takes no logits
   const own = plain ? 0 : shares(network.logits(allowed), allowed, temperature, x);
-  const whole = copies.reduce((sum, [, s]) => sum + Math.exp(Math.min(s, 700)), Math.exp(own));
-  const [copy, left] = copied(copies, u, 1, topP, own);
+  const whole = copies.reduce((sum, one) => sum + share(one), Math.exp(own));
+  const [copy, left] = copied(copies, u, temperature, topP, own * temperature);
   if (copy !== null) return [copy, Math.log(whole / total)];
   const logits = plain ? network.logits(allowed) : x;
   return [draw(logits, fit, temperature, topP, left, rules.exact), Math.log(whole / total)];

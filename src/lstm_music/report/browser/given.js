@@ -2,6 +2,8 @@
 // What is given of a piece in parts: words that must come, between which others may.
 // sampling/given.py, line by line; given: as givenOf in harmonise.js makes it.
 
+const FORCED = -50; // the log of a word's weight that the rules forbid
+
 /** Return how much of what is given a piece before its first word has. */
 const newReached = () => ({ words: 0, bars: 0, phrases: 0, closed: 0 });
 
@@ -69,26 +71,31 @@ function placeFits(given, piece, reached, to, until) {
   return to === until || (given.start <= to && to < given.stop);
 }
 
+/** Return whether a phrase may close here. */
+function cadenceFits(given, piece, reached) {
+  if (closesNow(given, reached, piece.now)) return reached.closed === 0;
+  return Math.max(given.start, given.closing) <= piece.now && piece.now < given.stop;
+}
+
+/** Return whether a bar line may come; until: where the next given word stands. */
+function barFits(given, piece, reached, id, until) {
+  const k = reached.bars;
+  if (k === given.bars.length || given.bars[k] > until || given.barWords[k] !== id) return false;
+  const ends = closesNow(given, reached, piece.now) && reached.closed === 0;
+  return !(ends && given.bars[k] >= given.closes[reached.phrases][1]);
+}
+
 /** Return whether a word that the rules let come fits what is given; n: as noteFits. */
 function fits(given, rules, piece, reached, id, n) {
   const kind = rules.kinds[id];
   const until = n < given.words.length ? given.ticks[n] : FAR;
   if (kind <= NOTE_ON) return noteFits(given, rules, piece, id, n);
   if (kind === KEY) return given.key === -1 || given.key === id;
-  if (kind === CADENCE) {
-    if (closesNow(given, reached, piece.now)) return reached.closed === 0;
-    return Math.max(given.start, given.closing) <= piece.now && piece.now < given.stop;
-  }
+  if (kind === CADENCE) return cadenceFits(given, piece, reached);
   if (kind === PLACE) {
     return placeFits(given, piece, reached, piece.begin + rules.numbers[id], until);
   }
-  if (kind === BAR_LINE) {
-    const k = reached.bars;
-    const told = k < given.bars.length && given.bars[k] <= until && given.barWords[k] === id;
-    if (!told) return false;
-    const ends = closesNow(given, reached, piece.now) && reached.closed === 0;
-    return !(ends && given.bars[k] >= given.closes[reached.phrases][1]);
-  }
+  if (kind === BAR_LINE) return barFits(given, piece, reached, id, until);
   return kind === PIECE_END && n === given.words.length;
 }
 
@@ -99,9 +106,7 @@ function must(given, rules, piece, reached, sounding, n) {
   if (n === given.words.length) return rules.start;
   if (given.ticks[n] === piece.now && piece.phase !== AFTER_BAR) {
     const id = given.words[n];
-    if (id >= 0) return id;
-    const note = firstSounding(sounding, -1 - id);
-    if (note >= 0) return idOf(rules, NOTE_OFF, note);
+    return id >= 0 ? id : idOf(rules, NOTE_OFF, firstSounding(sounding, -1 - id));
   }
   if (k < given.bars.length && given.bars[k] <= given.ticks[n]) return given.barWords[k];
   return idOf(rules, PLACE, given.ticks[n] - piece.begin);

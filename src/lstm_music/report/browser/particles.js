@@ -79,6 +79,12 @@ class Group {
     return this.drafts.every((draft) => draft.ended);
   }
 
+  /** How much is done, of 1. */
+  get share() {
+    const behind = Math.min(...this.drafts.map(({ piece, ended }) => (ended ? Infinity : piece.now)));
+    return this.how.given ? Math.min(behind / this.how.given.end, 1) : 0;
+  }
+
   /** Take a word for each draft whose next word is due: they wait for one another. */
   step() {
     for (const draft of this.goingOn()) {

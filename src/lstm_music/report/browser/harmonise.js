@@ -1,0 +1,171 @@
+"use strict";
+// A tune as words, and what is given by them: sampling/harmonising.py, and of tokenizers/events.py
+// and midi/roll.py what a tune takes. A tune: notes [start, end, pitch] in ticks, one at a time, in
+// order; pickup: ticks of a first, shorter bar; bar: of the others; key: as keyOf, null to find it.
+
+const KEY_STEP = WHOLE_NOTE / 16; // frames by which a key is estimated
+
+/** Return the key to which C is written, 0 (C) to 11, of the tune: its own, major or minor. */
+function keyOf(notes) {
+  const [tonic, minor] = estimateKey(notes);
+  return (tonic + 3 * minor) % 12;
+}
+
+/** Return the tonic and whether it is minor: the profile that the notes' durations fit best. */
+function estimateKey(notes) {
+  const durations = new Array(12).fill(0);
+  for (const [start, end, pitch] of notes) {
+    if (pitch < LOWEST || LOWEST + PIANO <= pitch) continue;
+    durations[pitch % 12] += Math.ceil(end / KEY_STEP) - Math.ceil(start / KEY_STEP);
+  }
+  const centred = (x) => x.map((value) => value - x.reduce((a, b) => a + b) / 12);
+  const told = centred(durations);
+  let [best, most] = [[0, 0], -Infinity];
+  PROFILES.forEach((profile, minor) => {
+    const fit = centred(profile);
+    const norm = Math.hypot(...fit);
+    for (let tonic = 0; tonic < 12; tonic++) {
+      const found = told.reduce((sum, x, n) => sum + (x * fit[(n - tonic + 12) % 12]) / norm, 0);
+      if (found > most) [best, most] = [[tonic, minor], found];
+    }
+  });
+  return best;
+}
+
+/** Return octaves in semitones that move a tune into a voice's range, the fewest that do best. */
+function octavesInto(notes, voice) {
+  const outside = (by) => notes.filter(([, , pitch]) => outOfRange(voice, pitch + by)).length;
+  const some = [0, 12, -12, 24, -24, 36, -36, 48, -48, 60, -60];
+  return some.reduce((best, by) => (outside(by) < outside(best) ? by : best));
+}
+
+/** Return where bars begin up to the one that holds a tick. */
+function barsUpTo(tick, { pickup, bar }) {
+  const starts = [0];
+  let next = pickup || bar;
+  for (; next <= tick; next += bar) starts.push(next);
+  return starts;
+}
+
+/** Return the lengths of bars that a model knows, in ticks. */
+const knownBars = ({ rules }) =>
+  rules.numbers.filter((n, id) => rules.kinds[id] === BAR_LINE && n && rules.deltas[id] < NONE);
+
+/** Return the ids of a tune's words, without an end, and the notes that the model has no words for. */
+function wordsOf(model, tune, part) {
+  const { rules } = model;
+  const key = model.common_key ? tune.key ?? keyOf(tune.notes) : null;
+  const note = (kind, pitch) =>
+    findWord(rules, kind, part * PITCHES + pitch - soundingAbove(key ?? 0));
+  const [told, unknown] = [[], []];
+  tune.notes.forEach(([start, end, pitch], n) => {
+    const id = note(MOVE, pitch);
+    if (id < 0) return void unknown.push(tune.notes[n]); // the note before rings on
+    told.push([start, id]);
+    const rests = end < (tune.notes[n + 1]?.[0] ?? Infinity) && note(NOTE_OFF, pitch) >= 0;
+    if (rests) told.push([end, note(NOTE_OFF, pitch)]);
+  });
+  const ids = key === null ? [] : [findWord(rules, KEY, key)];
+  const starts = barsUpTo(told[told.length - 1]?.[0] ?? -1, tune);
+  starts.forEach((start, n) => {
+    const length = n === 0 ? tune.pickup || tune.bar : n === 1 && tune.pickup ? tune.bar : 0;
+    ids.push(findWord(rules, BAR_LINE, length));
+    const stop = starts[n + 1] ?? Infinity;
+    for (const [tick, id] of told) {
+      if (start <= tick && tick < stop) ids.push(findWord(rules, PLACE, tick - start), id);
+    }
+  });
+  return [ids.filter((id) => id >= 0), unknown];
+}
+
+/**
+ * Return what is given by a piece's words but for what is asked for: parts, at places from start to
+ * before stop (null for the end).
+ *
+ * phrases: words tell of them, so that cadences are given.
+ */
+function givenOf(ids, rules, asked, phrases) {
+  const words = [];
+  const bars = [];
+  const barWords = [];
+  let closing = [];
+  let [key, now, begin, length] = [-1, 0, 0, 0];
+  for (const id of ids) {
+    const kind = rules.kinds[id];
+    const number = rules.numbers[id];
+    if (kind === KEY) key = id;
+    else if (kind === BAR_LINE) {
+      now = begin = Math.max(begin + length, now);
+      length = number || length;
+      bars.push(now);
+      barWords.push(id);
+    } else if (kind === PLACE) now = begin + number;
+    else if (kind === CADENCE) closing.push(now);
+    else if (kind <= NOTE_ON) words.push([now, id]);
+  }
+  const end = Math.max(...words.map(([tick]) => tick));
+  const stop = Math.min(asked.stop ?? end, end);
+  const kept = outside(words, rules, asked, stop);
+  const ticks = [...new Set(kept.map(([tick]) => tick))].sort((a, b) => a - b);
+  if (!phrases) closing = ticks.filter((tick) => tick < end).slice(-1);
+  const known = new Set(rules.exact >= 0 ? ticks : []);
+  const closes = closing
+    .filter((tick) => known.has(tick))
+    .map((tick) => [tick, ticks.find((later) => later > tick) ?? end]);
+  const told = phrases && ticks.some((tick) => asked.start < tick && tick < stop);
+  const free = new Array(rules.notes / PITCHES).fill(false);
+  for (const part of asked.parts) free[part] = true;
+  return {
+    ticks: kept.map(([tick]) => tick), words: kept.map(([, id]) => id), bars, barWords, key, closes,
+    free, start: asked.start, stop, closing: told ? stop : asked.start, end,
+  };
+}
+
+/**
+ * Return the given words with their ticks, in order: those of parts that aren't asked for, all.
+ *
+ * Where what is composed ends, so does what sounds in a part that is given as silent there.
+ */
+function outside(words, rules, asked, stop) {
+  const kept = [];
+  const silent = new Set();
+  for (const [tick, id] of words) {
+    const part = Math.floor(rules.numbers[id] / PITCHES);
+    const composed = asked.parts.includes(part);
+    if (!composed || tick < asked.start || stop <= tick) {
+      const begins = [MOVE, NOTE_ON].includes(rules.kinds[id]);
+      const ends = composed && tick >= stop && !begins && !silent.has(part);
+      kept.push([tick, part, ends ? -1 - part : id]);
+    }
+    if (composed && tick >= stop) silent.add(part);
+  }
+  for (const part of asked.parts) if (!silent.has(part)) kept.push([stop, part, -1 - part]);
+  kept.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  return kept.map(([tick, , id]) => [tick, id]);
+}
+
+/**
+ * Return the drafts of a tune's setting, null where the model knows none of its notes, and the notes
+ * that it doesn't know. voice: the tune's.
+ */
+function settingOf(network, tune, voice, { seed, particles, temperature }) {
+  const { model } = network;
+  const part = model.voices.indexOf(voice);
+  const parts = [...model.voices.keys()].filter((k) => model.voices[k] >= 0 && k !== part);
+  const rules = { ...model.rules, longest_piece: 0 };
+  const [ids, unknown] = wordsOf(model, tune, part);
+  if (unknown.length === tune.notes.length) return { group: null, unknown };
+  const given = givenOf(ids, rules, { parts, start: 0, stop: null }, false);
+  const { craft, top_p: topP } = model;
+  const how = { rules, given, craft, temperature, topP, seed, particles };
+  return { group: new Group(network, how), unknown };
+}
+
+/** Return the notes of words as they sound, each with its part for a track, and where bars begin. */
+function notesOf(model, ids) {
+  const music = new WordMusic(model);
+  for (const id of ids) music.add(id);
+  const bars = music.bars.slice();
+  music.endPiece();
+  return { notes: music.notes, bars };
+}
