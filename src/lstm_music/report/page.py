@@ -66,10 +66,9 @@ def page(
     forms = [compose_section(runs, [], []), harmonise_section()]
     models, too_large = fitting(runs, most - bare - sum(len(form.encode()) for form in forms))
     composing = [compose_section(runs, models, too_large)]
-    if any(0 in model["voices"] for model in models):
-        composing.append(harmonise_section())
-    elif len(here) > 1:
-        top = header(runs, [*here[:1], *((name, title) for name, title, _ in parts)])
+    if len(here) > 1:
+        fits = any(0 in model["voices"] for model in models)
+        composing.append(harmonise_section() if fits else no_harmonising())
     data = {"samples": shown, "models": models, "primer_length": PRIMER_LENGTH}
     return shell(title_of(runs), "bin/report", top, [*composing, *main], data)
 
@@ -89,7 +88,7 @@ def harmony_page(checkpoint: Checkpoint, name: str, top_p: float, tune: Piece | 
     told = None if tune is None else tune_data(tune)
     top = joined(tag("h1", HARMONISE), tag("p", f"With the model “{name}”.", class_="lead"))
     data = {"samples": [], "models": [model], "tune": told}
-    return shell(HARMONISE, "bin/harmonize --page", top, [harmonise_section()], data)
+    return shell(HARMONISE, "bin/harmonize --page", top, [harmonise_section("Your tune")], data)
 
 
 def sings(checkpoint: Checkpoint) -> bool:
@@ -99,10 +98,16 @@ def sings(checkpoint: Checkpoint) -> bool:
     return told["name"] == "event" and any(voice >= 0 for voice in voices_of(roster))
 
 
-def harmonise_section() -> Html:
+def harmonise_section(title: str = HARMONISE) -> Html:
     """Return the section in which the page harmonises a tune."""
     content = Template(page_file("harmonise.html")).substitute(tempo=f"{TEMPO:.0f}")
-    return section("harmonise", HARMONISE, [Html(content)])
+    return section("harmonise", title, [Html(content)])
+
+
+def no_harmonising() -> Html:
+    """Return the section where no network that could harmonise fits."""
+    command = tag("code", "bin/harmonize --page")
+    return section("harmonise", HARMONISE, [tag("p", "Its network isn't in this page: ", command)])
 
 
 def tune_data(tune: Piece) -> dict[str, Any]:

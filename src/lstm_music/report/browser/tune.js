@@ -68,6 +68,10 @@ class TuneGrid {
     svg.addEventListener("keydown", (event) => this.press(event));
     svg.addEventListener("focus", () => this.draw());
     svg.addEventListener("pointerdown", (event) => this.touch(event));
+    svg.addEventListener("touchstart", (event) => {
+      const onNote = this.noteAt(...this.placeOf(event.touches[0])); // it's dragged, not scrolled
+      if (onNote && event.cancelable) event.preventDefault();
+    });
   }
 
   get end() {
