@@ -10,8 +10,6 @@ bach.md, beside the archive, whose counts a test holds to it.
 
 import argparse
 import re
-from collections import Counter
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +19,12 @@ from lstm_music.corpus.classical.build import check_music21, zip_files
 from lstm_music.corpus.classical.notation import (
     align_measures,
     file_of,
+    find_key,
     meter_messages,
     part_track,
+    phrase_ends,
     read_part,
     read_score,
-    to_ticks,
     track_of,
 )
 from lstm_music.midi.track_reader import PHRASE
@@ -33,8 +32,6 @@ from lstm_music.midi.track_reader import PHRASE
 OUT = Path("src/lstm_music/data/bach.zip")
 SUFFIXES = (".mxl", ".xml")  # three in Humdrum are second encodings, with rights reserved
 VOICES = ("Soprano", "Alto", "Tenor", "Bass")
-# Tonics a fifth apart, Fb to B#. Each sharp in the key signature is one step to the right.
-FIFTHS = [letter + accidental for accidental in ("b", "", "#") for letter in "FCGDAEB"]
 
 
 def main() -> None:
@@ -110,45 +107,6 @@ def part_name(written: str | None, index: int, parts: int) -> str:
     if written:
         return " ".join(written.split())
     return VOICES[index] if parts == len(VOICES) else f"Part {index + 1}"
-
-
-def phrase_ends(score: Any, last: int) -> list[int]:
-    """Return the ticks at which phrases end: the notes with a fermata, and the last one there.
-
-    They are those of the part that has most of them: the others' are often left out. None where
-    there is no fermata.
-    """
-    from music21 import expressions
-
-    def ends(part: Any) -> set[int]:
-        return {
-            to_ticks(Fraction(note.offset) + Fraction(note.quarterLength))
-            for note in part.flatten().notes
-            if any(isinstance(mark, expressions.Fermata) for mark in note.expressions)
-        }
-
-    most = max(map(ends, score.parts), key=len)
-    return sorted(most | {last}) if most else []
-
-
-def find_key(score: Any) -> str:
-    """Return the key of a score, such as `Em`.
-
-    Sharps and flats are those most parts agree on. The mode is the first part's, where the scores
-    keep it; where that part disagrees or states no mode, the last bass note decides.
-    """
-    from music21 import key
-
-    found = (part.recurse().getElementsByClass(key.KeySignature).last() for part in score.parts)
-    signatures = [signature for signature in found if signature is not None]
-    sharps = Counter(signature.sharps for signature in signatures).most_common(1)[0][0]
-    mode = getattr(signatures[0], "mode", None)
-    if signatures[0].sharps != sharps or mode is None:
-        last_bass = score.parts[-1].recurse().notes.last().pitches[0].pitchClass
-        minor_tonic = (7 * sharps + 9) % 12  # each sharp moves the tonic up a fifth, from A
-        mode = "minor" if last_bass == minor_tonic else "major"
-    tonic: int = sharps + FIFTHS.index("A" if mode == "minor" else "C")
-    return FIFTHS[tonic] + ("m" if mode == "minor" else "")
 
 
 def find_tempo(score: Any) -> float | None:

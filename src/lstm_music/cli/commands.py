@@ -3,6 +3,7 @@
 COMMANDS = (
     "train",
     "sample",
+    "harmonize",
     "corpus",
     "evaluate",
     "figures",

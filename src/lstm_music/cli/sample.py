@@ -207,15 +207,15 @@ def names_file(args: argparse.Namespace) -> bool:
     return args.out is not None and args.out.suffix.lower() in (".mid", ".midi")
 
 
-def out_paths(args: argparse.Namespace, folder: Path) -> list[Path]:
+def out_paths(args: argparse.Namespace, folder: Path, name: str = SAMPLE) -> list[Path]:
     """Return where each piece is to go; a name that another process takes first is its own."""
     if names_file(args):
         if args.num == 1:
             return [args.out]
         return [args.out.with_stem(f"{args.out.stem}-{k + 1}") for k in range(args.num)]
     folder = args.out or folder
-    first = free_number(folder, SAMPLE)
-    return [numbered(folder, SAMPLE, ".mid", first + k) for k in range(args.num)]
+    first = free_number(folder, name)
+    return [numbered(folder, name, ".mid", first + k) for k in range(args.num)]
 
 
 def midi_of(piece: Piece, args: argparse.Namespace) -> bytes:

@@ -109,12 +109,12 @@ def copied(gate, pasts, r, rules, longest, draw, u, scratch):  # type: ignore[no
     if n == 0:
         return NONE, u
     if draw.greedy:
-        return _likeliest(ids, found, n), u
-    return _drawn(ids, found, n, draw, u)
+        return likeliest(ids, found, n), u
+    return drawn_of(ids, found, n, draw, u)
 
 
 @njit(cache=True, _nrt=False)
-def _likeliest(ids, scores, n):  # type: ignore[no-untyped-def]
+def likeliest(ids, scores, n):  # type: ignore[no-untyped-def]
     """Return the id that its candidates make likelier than the network, NONE for none."""
     best, top = NONE, 1.0
     for j in range(n):
@@ -128,7 +128,7 @@ def _likeliest(ids, scores, n):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, _nrt=False, error_model="numpy")
-def _drawn(ids, scores, n, draw, u):  # type: ignore[no-untyped-def]
+def drawn_of(ids, scores, n, draw, u):  # type: ignore[no-untyped-def]
     """Draw one of n candidates or NONE, for the network; return also what is left of u."""
     top = 0.0
     for k in range(n):

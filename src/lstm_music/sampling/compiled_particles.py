@@ -1,73 +1,122 @@
-"""Drawing the next words of many pieces that share what is given, and what that says of each.
-
-A piece's words are drawn among those that fit; what the network gave to all of these, of what the
-rules let come, is its weight. Faults of the craft count as if the network found the word less
-likely: exp(-craft) for each. So a piece's weights multiplied are an estimate of how likely what is
-given is, and of how well it can be set (Gordon, Salmond & Smith 1993; Naesseth, Lindsten & Schön
-2019, "Elements of sequential Monte Carlo").
-"""
+"""Drafts of pieces in compiled code: as particles.Drafts, side by side in arrays."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from lstm_music.network.recall import NONE
+from lstm_music.arrays import Array
+from lstm_music.network.model import Model
+from lstm_music.network.recall import NONE, Recall, RecallRules, new_recall
 from lstm_music.ops.cpu.jit import njit, njit_module
+from lstm_music.ops.philox import split_seed
 from lstm_music.sampling import craft, given
-from lstm_music.sampling.compiled_choice import choose, uniform
-from lstm_music.sampling.compiled_copying import bucket_of, some_of, take
-from lstm_music.sampling.compiled_rules import extend, longest_deltas
-from lstm_music.sampling.copying import MOST
-from lstm_music.sampling.craft import REST
-from lstm_music.sampling.given import FIELDS
-from lstm_music.sampling.rules import BAR_LINE, KEY, NOTE_OFF, NOTE_ON
-from lstm_music.tokenizers.messages import PITCHES
-
-RECORD = np.dtype([(name, np.int64) for name in FIELDS])  # Reached in compiled code
-FORCED = -50.0  # the log of a word's weight that the rules forbid
-GIVEN, CRAFT = njit_module(given), njit_module(craft, leave=("new_voices", "voices_of"))
-fits, must, follow = (GIVEN[name] for name in ("fits", "must", "follow"))
-next_needed = GIVEN["next_needed"]
-note_faults, out_of_range, held_faults = (
-    CRAFT[name] for name in ("note_faults", "out_of_range", "held_faults")
+from lstm_music.sampling.compiled_choice import Draw, choose, uniform
+from lstm_music.sampling.compiled_copying import (
+    bucket_of,
+    drawn_of,
+    gate_of,
+    likeliest,
+    some_of,
+    take,
 )
-begin_note, next_place = CRAFT["begin_note"], CRAFT["next_place"]
-ABOVE = 6  # a key's most semitones below what is written
+from lstm_music.sampling.compiled_rules import extend, longest_deltas, records
+from lstm_music.sampling.craft import new_voices
+from lstm_music.sampling.given import FORCED, RECORD, Given
+from lstm_music.sampling.options import Options
+from lstm_music.sampling.rules import BAR_LINE, SILENT, Rules
+from lstm_music.sampling.sampler import new_piece
+
+ROOM = 512  # words that there is room for at first
+LARGEST = 700.0  # whose exponential is finite
+GIVEN = njit_module(given)
+CRAFT = njit_module(craft, leave=("new_voices", "voices_of"))
+fits, must, follow = (GIVEN[name] for name in ("fits", "must", "follow"))
+next_needed, faults_of, sing = GIVEN["next_needed"], CRAFT["faults_of"], CRAFT["sing"]
+
+
+class CompiledDrafts:
+    """As particles.Drafts."""
+
+    def __init__(
+        self, model: Model, primers: Sequence[Sequence[int]], options: Options, rules: Rules,
+        recall: RecallRules | None, voices: Sequence[int], given: Given | None,
+        numbers: Sequence[int],
+    ) -> None:  # fmt: skip
+        R, self.rules, self.given, self.options = len(primers), rules, given, options
+        self.gate, self.numbers = gate_of(model, recall, options), np.array(numbers, np.int64)
+        self.how = Draw(
+            options.temperature, options.top_k, options.top_p, options.greedy,
+            *split_seed(options.seed),
+        )  # fmt: skip
+        self.pieces = records([new_piece(rules, options, primer)[0] for primer in primers])
+        if given is not None:
+            self.pieces["least"] = 0
+        self.sounding = np.full((R, rules.notes), SILENT, np.int64)
+        self.reached, self.drawn = np.zeros(R, RECORD), np.zeros(R, np.int64)
+        self.voices = new_voices(voices, R)
+        self.weights, self.x = np.zeros(R), np.full(R, rules.start, np.int32)
+        self.out = np.full((R, ROOM), NONE, np.int32)
+        self.pasts: Recall | None = None
+        if self.gate is not None and recall is not None:
+            self.pasts = new_recall(recall, ROOM, (R,))
+
+    @property
+    def ended(self) -> Array:
+        """Whether each has (R,)."""
+        ended: Array = self.pieces["ended"] != 0
+        return ended
+
+    def draw(self, rows: Array, logits: Array, scores: Array | None) -> None:
+        """As particles.Drafts."""
+        draw_words(
+            self.rules, self.given, self.gate, self.options.craft, self.how, rows, self.numbers,
+            logits, scores, self.pieces, self.sounding, self.reached, self.pasts, self.voices,
+            self.x, self.weights, self.drawn,
+        )  # fmt: skip
+
+    def take(self, rows: Array) -> None:
+        """As particles.Drafts."""
+        if int(self.pieces["tokens"][rows].max()) + 1 >= self.out.shape[1]:
+            self.grow()
+        take_words(
+            self.rules, self.given, self.gate, rows, self.pieces, self.sounding, self.reached,
+            self.pasts, self.voices, self.x, self.drawn, self.out,
+        )  # fmt: skip
+
+    def grow(self) -> None:
+        """Make room for twice as many words."""
+        if self.pasts is not None:
+            names = ("codes", "moved", "times", "before")
+            longer = {name: doubled(getattr(self.pasts, name)) for name in names}
+            self.pasts = self.pasts._replace(**longer)
+        self.out = doubled(self.out)
+
+    def copy(self, rows: Array, into: Array) -> None:
+        """As particles.Drafts."""
+        of_voices = self.voices[1:]
+        arrays = self.pieces, self.sounding, self.reached, self.x, self.out, *of_voices
+        for array in (*arrays, *(self.pasts or ())):
+            array[into] = array[rows]
+
+    def ids(self, row: int) -> list[int]:
+        """As particles.Drafts."""
+        ids: list[int] = self.out[row, : int(self.pieces["tokens"][row])].tolist()
+        return ids
+
+
+def doubled(array: Array) -> Array:
+    """Return an array with twice the room along its last axis."""
+    return np.concatenate([array, np.full_like(array, NONE)], axis=-1)
+
+
+# One word ----------------------------------------------------------------------------------------
 
 
 @njit(cache=True)
-def faults_of(rules, voices, r, id):  # type: ignore[no-untyped-def]
-    """Return the faults of the craft that piece r has with a next word."""
-    kind, number = rules.kinds[id], rules.numbers[id]
-    if kind in (NOTE_OFF, KEY):
-        return 0
-    if kind > NOTE_ON:
-        return held_faults(voices, r)
-    voice = voices.of_part[number // PITCHES]
-    if voice < 0:
-        return 0
-    pitch = number % PITCHES + voices.above[r]
-    return note_faults(voices, r, voice, pitch) + out_of_range(voice, pitch)
-
-
-@njit(cache=True)
-def sing(rules, voices, r, id):  # type: ignore[no-untyped-def]
-    """Have the voices of piece r take a word."""
-    kind, number = rules.kinds[id], rules.numbers[id]
-    if kind == KEY:
-        voices.above[r] = (number + ABOVE) % (2 * ABOVE) - ABOVE
-    elif kind > NOTE_ON:
-        next_place(voices, r)
-    else:
-        voice = voices.of_part[number // PITCHES]
-        if voice >= 0 and kind == NOTE_OFF:
-            voices.now[r, voice] = -1
-        elif voice >= 0:
-            begin_note(voices, r, voice, number % PITCHES + voices.above[r])
-
-
-@njit(cache=True)
-def _penalties(rules, given, piece, reached, voices, r, n, weight, longest, x):  # type: ignore[no-untyped-def]
+def _penalties(  # type: ignore[no-untyped-def]
+    rules, given, piece, reached, voices, r, n, weight, longest, x
+):
     """Write to x (V,) what the craft adds to the log of each word's share, -∞ where none fits."""
     x[:] = -np.inf
     count = 0
@@ -104,7 +153,9 @@ def _shares(rules, draw, longest, logits, x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, _nrt=False)  # see compiled_copying: no references are counted
-def _copies(rules, gate, pasts, r, draw, scores, longest, x, ids, found):  # type: ignore[no-untyped-def]
+def _copies(  # type: ignore[no-untyped-def]
+    rules, gate, pasts, r, draw, scores, longest, x, ids, found
+):
     """Write what may be copied and the logs of its shares, the network's being 0; return how many.
 
     Returns also the sum of the shares of all that the rules let come. x (V,): as _penalties.
@@ -115,52 +166,30 @@ def _copies(rules, gate, pasts, r, draw, scores, longest, x, ids, found):  # typ
         id = gate.ids[code] if 0 <= code < len(gate.ids) else NONE
         if id != NONE and rules.deltas[id] <= longest[rules.classes[id]]:
             score = (scores[k] + gate.table[k, bucket_of(past, k)]) / draw.temperature
-            total += math.exp(min(score, 700.0))
+            total += math.exp(min(score, LARGEST))
             if x[id] > -np.inf:
                 ids[n], found[n] = id, score + x[id]
                 n += 1
     return n, total
 
 
-@njit(cache=True)
+@njit(cache=True, _nrt=False)
 def _draw_copy(ids, found, n, own, u, draw):  # type: ignore[no-untyped-def]
     """Choose one of n copies, or NONE for a word of the network's; return what is left of u.
 
-    own: the log of the network's share.
+    own: the log of the network's share, to which theirs are set in proportion.
     """
-    top, total = own, 0.0
     for k in range(n):
-        top = max(top, found[k])
-    network = math.exp(own - top)
-    for k in range(n):
-        found[k] = math.exp(found[k] - top)
-        total += found[k]
+        found[k] = (found[k] - max(own, -LARGEST)) * draw.temperature
     if draw.greedy:
-        best, most = NONE, network
-        for k in range(n):
-            same = 0.0
-            for j in range(n):
-                same += found[j] if ids[j] == ids[k] else 0.0
-            if same > most:
-                best, most = ids[k], same
-        return best, u
-    if network < (1 - draw.top_p) * (network + total):
-        network = 0.0
-    left = u * (network + total)
-    if left < network:
-        return NONE, min(left / network, MOST)
-    left -= network
-    for k in range(n - 1):
-        if left < found[k]:
-            return ids[k], u
-        left -= found[k]
-    return ids[n - 1], u
+        return likeliest(ids, found, n), u
+    return drawn_of(ids, found, n, draw, u)
 
 
 @njit(cache=True)
 def draw_words(  # type: ignore[no-untyped-def]
     rules, given, gate, weight, draw, rows, numbers, logits, scores,
-    drafts, sounding, reached, pasts, voices, x, weights, drawn,
+    pieces, sounding, reached, pasts, voices, x, weights, drawn,
 ):  # fmt: skip
     """Draw the next words of some pieces, rows (n,), into x (R,); add to their weights (R,).
 
@@ -170,10 +199,11 @@ def draw_words(  # type: ignore[no-untyped-def]
     longest = np.empty(len(rules.shortest), np.int64)
     fit, p = np.empty(V), np.empty(V)
     words = np.empty((4, 1), np.uint32)
-    ids, found = np.empty(64, np.int64), np.empty(64)
+    K = 0 if scores is None else scores.shape[1]
+    ids, found = np.empty(K, np.int64), np.empty(K)
     for i in range(len(rows)):
         r = rows[i]
-        piece, m = drafts[r], reached[r]
+        piece, m = pieces[r], reached[r]
         longest_deltas(rules, piece, sounding[r], longest)
         n = next_needed(given, rules, sounding[r], m.words) if given is not None else 0
         count = _penalties(rules, given, piece, m, voices, r, n, weight, longest, fit)
@@ -191,7 +221,7 @@ def draw_words(  # type: ignore[no-untyped-def]
         own, best = _shares(rules, draw, longest, logits[i], fit)
         whole = math.exp(own)
         for k in range(copies):
-            whole += math.exp(min(found[k], 700.0))
+            whole += math.exp(min(found[k], LARGEST))
         weights[r] += math.log(whole / total)
         u, id = uniform(draw, numbers[r], drawn[r], words), NONE
         if copies:
@@ -201,25 +231,22 @@ def draw_words(  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def take_words(  # type: ignore[no-untyped-def]
-    rules, given, gate, rows, drafts, sounding, reached, pasts, voices, x, drawn, out
+    rules, given, gate, rows, pieces, sounding, reached, pasts, voices, x, drawn, out
 ):
     """Have some pieces take their next words x (R,), which are written to out (R, …) by number."""
     for i in range(len(rows)):
         r = rows[i]
-        id, piece, m = x[r], drafts[r], reached[r]
+        id, piece, m = x[r], pieces[r], reached[r]
         n = next_needed(given, rules, sounding[r], m.words) if given is not None else 0
         at = piece.tokens
-        if id != rules.start:
-            sing(rules, voices, r, id)
         if extend(rules, piece, sounding[r], id):
             out[r, at] = id
         drawn[r] += 1
-        if given is not None and id != rules.start:
+        sing(rules, voices, r, id)
+        if given is not None:
             follow(given, rules, piece, m, id, n)
         elif rules.kinds[id] == BAR_LINE:
             m.bars += 1
-        if id == rules.start:
-            voices.before[r], voices.now[r], voices.begun[r] = REST, REST, 0
         if piece.ended:
             x[r] = rules.start
         elif gate is not None:

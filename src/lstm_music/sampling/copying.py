@@ -8,6 +8,7 @@ to each candidate's score.
 
 import math
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,6 +81,12 @@ class Past:
         """Begin another piece."""
         forget(self.recall)
 
+    def twin(self) -> "Past":
+        """Return another past, the same until now."""
+        one = copy(self)
+        one.recall = Recall(*map(copied_lists, self.recall))
+        return one
+
     def candidates(self, scores: Array) -> list[tuple[int, float]]:
         """Return the candidates' codes and scores; the network's own score is 0.
 
@@ -91,6 +98,11 @@ class Past:
             for k, (code, score) in enumerate(zip(m.candidates, scores.tolist(), strict=True))
             if code != NONE
         ]
+
+
+def copied_lists(values: list[Any]) -> list[Any]:
+    """Return a copy of a list, and of the lists in it."""
+    return [[*value] if isinstance(value, list) else value for value in values]
 
 
 def copied(

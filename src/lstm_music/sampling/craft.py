@@ -11,9 +11,11 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.sampling.rules import KEY, NOTE_OFF, NOTE_ON, Rules
+from lstm_music.tokenizers.messages import PITCHES
 from lstm_music.tokenizers.parts import Player
 
-OCTAVE, FIFTH, STEP = 12, 7, 2  # semitones; larger than a step is a leap
+OCTAVE, FIFTH, TRITONE, STEP = 12, 7, 6, 2  # semitones; larger than a step is a leap
 VOICES = ("soprano", "alto", "tenor", "bass")
 RANGES = ((60, 81), (55, 74), (48, 69), (40, 64))  # C4-A5, G3-D5, C3-A4, E2-E4
 REST = NONE = -1  # in place of a pitch, and of a voice
@@ -33,10 +35,10 @@ class Voices(NamedTuple):
     above: Array
 
 
-def new_voices(of_part: Array, R: int) -> Voices:
+def new_voices(of_part: Sequence[int], R: int) -> Voices:
     """Return the voices of so many pieces before their first word."""
     before, now, begun = (np.full((R, len(VOICES)), n, np.int64) for n in (REST, REST, 0))
-    return Voices(of_part, before, now, begun, np.zeros(R, np.int64))
+    return Voices(np.array(of_part, np.int64), before, now, begun, np.zeros(R, np.int64))
 
 
 def voices_of(roster: Sequence[Player]) -> list[int]:
@@ -121,3 +123,39 @@ def next_place(voices: Voices, r: int) -> None:
         for voice in range(len(VOICES)):
             voices.before[r, voice] = voices.now[r, voice]
             voices.begun[r, voice] = 0
+
+
+# Words ------------------------------------------------------------------------------------------
+
+
+def faults_of(rules: Rules, voices: Voices, r: int, id: int) -> int:
+    """Return the faults that piece r has with a next word: as it leaves a place, those held."""
+    kind, number = rules.kinds[id], rules.numbers[id]
+    if kind in (NOTE_OFF, KEY):
+        return 0
+    if kind > NOTE_ON:
+        return held_faults(voices, r)
+    voice = voices.of_part[number // PITCHES]
+    if voice < 0:
+        return 0
+    pitch = number % PITCHES + voices.above[r]
+    return note_faults(voices, r, voice, pitch) + out_of_range(voice, pitch)
+
+
+def sing(rules: Rules, voices: Voices, r: int, id: int) -> None:
+    """Have the voices of piece r take a word; the start symbol begins another piece."""
+    kind, number = rules.kinds[id], rules.numbers[id]
+    if id == rules.start:
+        for voice in range(len(VOICES)):
+            voices.before[r, voice] = voices.now[r, voice] = REST
+            voices.begun[r, voice] = 0
+    elif kind == KEY:
+        voices.above[r] = (number + TRITONE) % OCTAVE - TRITONE  # as events.sounding_above
+    elif kind > NOTE_ON:
+        next_place(voices, r)
+    else:
+        voice = voices.of_part[number // PITCHES]
+        if voice >= 0 and kind == NOTE_OFF:
+            voices.now[r, voice] = REST
+        elif voice >= 0:
+            begin_note(voices, r, voice, number % PITCHES + voices.above[r])

@@ -8,6 +8,8 @@ they are.
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lstm_music.arrays import Array
 from lstm_music.sampling.rules import (
     AFTER_BAR,
@@ -25,6 +27,7 @@ from lstm_music.sampling.rules import (
 from lstm_music.tokenizers.messages import PITCHES
 
 NONE = -1
+FORCED = -50.0  # the log of the weight of a word that the rules forbid
 
 
 class Given(NamedTuple):
@@ -63,7 +66,7 @@ class Reached:
     closed: int = 0
 
 
-FIELDS = tuple(field.name for field in fields(Reached))
+RECORD = np.dtype([(field.name, np.int64) for field in fields(Reached)])  # in compiled code
 
 
 def first_sounding(sounding: Any, part: int) -> int:

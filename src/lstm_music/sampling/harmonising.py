@@ -8,16 +8,19 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Messages, Piece, Velocities
 from lstm_music.sampling.composer import Ids, Show
 from lstm_music.sampling.craft import voices_of
 from lstm_music.sampling.decoding import decode
 from lstm_music.sampling.given import NONE, Given
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.particles import Drawn, sample_particles
+from lstm_music.sampling.particles import sample_particles
 from lstm_music.sampling.rules import BAR_LINE, CADENCE, KEY, MOVE, NOTE_ON, PLACE, Rules
+from lstm_music.sampling.rules import NONE as NO_WORD
 from lstm_music.sampling.token_composers import EventComposer
+from lstm_music.sampling.tunes import in_known_bars
 from lstm_music.tokenizers.messages import PITCHES
+from lstm_music.tokenizers.parts import Player, parts_of, players_of
 
 
 class Setting(NamedTuple):
@@ -49,32 +52,77 @@ def harmonise(
 ) -> list[Setting]:
     """Return so many settings of a piece, each of its tracks named as a part of the roster.
 
-    What the model can't tell of it is changed to what it can, and warned of. Raises UserError where
-    the model knows none of its notes, or tells no parts.
+    Parts that aren't asked for are kept as they are; of what the model can't tell of them it hears
+    the nearest that it can. Raises UserError where it knows none of their notes, or no parts.
     """
     if not composer.roster:
-        raise UserError(
-            "the model tells no parts: harmonise with one that was trained with --parts"
-        )
-    ids = composer.read(piece, piece, Path(piece.name), warn)
+        raise UserError("the model tells no parts: take one that was trained with --parts")
+    heard, later = in_known_bars(piece, bars_known(composer.rules))
+    ids = composer.read(heard, heard, Path(piece.name), warn)
     rules = composer.rules._replace(longest_piece=0)
-    given = given_of(ids, rules, asked, bool(len(piece.phrases)))
+    stop = None if asked.stop is None else asked.stop + later
+    moved = asked._replace(start=asked.start + later if asked.start else 0, stop=stop)
+    given = given_of(ids, rules, moved, bool(len(piece.phrases)))
     options = replace(options, length=None, limit=None, bars=None)
-    model, voices = composer.model, voices_of(composer.roster)
+    voices = voices_of(composer.roster)
     drawn = sample_particles(
-        model, [[]] * num, options, rules, show, composer.recall, voices, given
+        composer.model, [[]] * num, options, rules, show, composer.recall, voices, given
     )
-    return [setting_of(composer, piece, rules, options, one) for one in drawn]
+    kept = [
+        n
+        for n, part in enumerate(parts_of(players_of(piece), composer.roster))
+        if part not in asked.parts
+    ]
+    pieces = [setting_of(composer, piece, rules, options, one.ids, later) for one in drawn]
+    return [
+        Setting(with_given(made, piece, kept, composer.roster), one.nats)
+        for made, one in zip(pieces, drawn, strict=True)
+    ]
+
+
+def bars_known(rules: Rules) -> list[int]:
+    """Return the lengths of bars that a model knows, in ticks."""
+    known = rules.numbers[(rules.kinds == BAR_LINE) & (rules.deltas < NO_WORD)]
+    return [int(length) for length in known if length]
 
 
 def setting_of(
-    composer: EventComposer, piece: Piece, rules: Rules, options: Options, drawn: Drawn
-) -> Setting:
-    """Return a piece of what was drawn, in the tempo of the one that was given."""
-    made = decode(drawn.ids, composer.vocabulary, composer.tokenizer, rules, piece.name, options)
-    return Setting(
-        replace(made, tempo=piece.tempo, beats=piece.beats, sharps=piece.sharps), drawn.nats
+    composer: EventComposer, piece: Piece, rules: Rules, options: Options, ids: Ids, later: int
+) -> Piece:
+    """Return a piece of what was drawn, in the meter and tempo of the one that was given."""
+    made = decode(ids, composer.vocabulary, composer.tokenizer, rules, piece.name, options)
+    tracks = [track - np.array([later, 0, 0], np.int32) for track in made.tracks]
+    return replace(
+        made, tracks=tracks, phrases=made.phrases - np.int32(later), meter=piece.meter,
+        tempo=piece.tempo, beats=piece.beats, sharps=piece.sharps,
+    )  # fmt: skip
+
+
+def with_given(made: Piece, piece: Piece, kept: Sequence[int], roster: Sequence[Player]) -> Piece:
+    """Return a setting with tracks of the piece that was set, as they were, in place of its own.
+
+    What is composed is as loud as those are, by their median.
+    """
+    own = parts_of(players_of(made), roster)
+    of_kept = parts_of(players_of(piece), roster)
+    rows: list[tuple[int, Messages, Velocities | None]] = [
+        (part, made.tracks[n], None)
+        for n, part in enumerate(own)
+        if part not in {of_kept[k] for k in kept}
+    ]
+    loud = piece.velocities
+    rows += [(of_kept[n], piece.tracks[n], loud[n] if loud else None) for n in kept]
+    rows.sort(key=lambda row: row[0])
+    usual = int(np.median(np.concatenate(loud))) if loud else 0
+    velocities = tuple(
+        np.full(len(track) // 2, usual, np.int32) if values is None else values
+        for _, track, values in rows
     )
+    drums = tuple(roster[part].drums for part, *_ in rows)
+    return replace(
+        made, tracks=[track for _, track, _ in rows], drums=drums if any(drums) else (),
+        parts=tuple(roster[part].part for part, *_ in rows), velocities=velocities if loud else (),
+    )  # fmt: skip
 
 
 def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool) -> Given:

@@ -1,36 +1,48 @@
 """Drawing pieces by particles: several drafts of each, of which the likelier are gone on with.
 
-Where something is given, or faults of the craft weigh, a draft that was drawn word by word may have
-led where nothing fits. So drafts are compared wherever a given word was taken, or at bar lines:
-those of little weight end, those of much are gone on with several times (sequential Monte Carlo
-with systematic resampling, where the effective number is below half; Kong, Liu & Wong 1994).
+A draft's words are drawn among those that fit what is given. What the network gave to all of these,
+of what the rules let come, is its weight; a fault of the craft counts as if the network found a
+word less likely, exp(-craft) for each. So a draft that was drawn word by word may have led where
+nothing good fits: drafts of a piece are compared wherever a given word was taken, or at bar lines,
+and those of little weight end, those of much are gone on with several times. The weights' means
+multiplied estimate how likely what is given is (sequential Monte Carlo: Gordon, Salmond & Smith
+1993; systematic resampling where the effective number of drafts is below half: Kong, Liu & Wong
+1994; Naesseth, Lindsten & Schön 2019, "Elements of sequential Monte Carlo").
 """
 
 import math
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy, deepcopy
+from dataclasses import astuple, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from lstm_music.arrays import Array
 from lstm_music.network.config import State
 from lstm_music.network.model import Model
-from lstm_music.network.recall import Recall, RecallRules, new_recall
-from lstm_music.ops.philox import split_seed, uniform
-from lstm_music.sampling.compiled import side_by_side
-from lstm_music.sampling.compiled_choice import Draw
-from lstm_music.sampling.compiled_copying import gate_of
-from lstm_music.sampling.compiled_particles import RECORD, draw_words, take_words
-from lstm_music.sampling.compiled_rules import records
-from lstm_music.sampling.craft import Voices, new_voices
-from lstm_music.sampling.given import Given
+from lstm_music.network.recall import RecallRules
+from lstm_music.ops.philox import uniform
+from lstm_music.sampling.copying import Copies, copied, copies_of, ids_that
+from lstm_music.sampling.craft import faults_of, new_voices, sing
+from lstm_music.sampling.given import (
+    FORCED,
+    RECORD,
+    Given,
+    Reached,
+    fits,
+    follow,
+    must,
+    next_needed,
+)
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import SILENT, Rules
-from lstm_music.sampling.sampler import new_piece
+from lstm_music.sampling.rules import BAR_LINE, Rules
+from lstm_music.sampling.sampler import DRAWS, Draft, choose, rows_for
 
 ROWS = 64  # drafts computed at once, or those of one piece if these are more
-ROOM = 512  # words by which drafts grow
-RESAMPLING = 1 << 30  # added to a piece's number: not the random numbers of its words
+LARGEST = 700.0  # whose exponential is finite
+RESAMPLING, CHOSEN = 1 << 30, 1 << 20  # random numbers that aren't for words, and for the last one
 
 
 class Drawn(NamedTuple):
@@ -43,18 +55,36 @@ class Drawn(NamedTuple):
     nats: float
 
 
-class Drafts(NamedTuple):
-    """Pieces in the making, R of them, each array along its first axis."""
+class Drafts(Protocol):
+    """Pieces in the making, R of them.
 
-    pieces: Array
-    sounding: Array
-    reached: Array
-    voices: Voices
+    x (R,): the last word of each, or the one that is due; weights (R,): their logs; drawn (R,): how
+    many words each took.
+    """
+
     x: Array
-    drawn: Array
     weights: Array
-    out: Array
-    pasts: Recall | None
+    drawn: Array
+
+    @property
+    def ended(self) -> Array:
+        """Whether each has (R,)."""
+
+    @property
+    def reached(self) -> Array:
+        """What each has of what is given (R,), by the names of Reached."""
+
+    def draw(self, rows: Array, logits: Array, scores: Array | None) -> None:
+        """Draw the next words of some, rows (n,), by logits (n, V) and a copy gate's scores."""
+
+    def take(self, rows: Array) -> None:
+        """Have some take their next words."""
+
+    def copy(self, rows: Array, into: Array) -> None:
+        """Put some, rows (n,), in the places of others (n,)."""
+
+    def ids(self, row: int) -> list[int]:
+        """Return the words of one."""
 
 
 def sample_particles(
@@ -69,71 +99,68 @@ def sample_particles(
 ) -> list[Drawn]:
     """Draw one piece for each primer, as sampler.sample; see the module.
 
-    voices (parts,): of each part the voice whose craft counts, or -1; given: what must come.
+    voices (parts,): of each part the voice whose craft counts, or -1; given: what must come. With
+    neither, and one draft of each, the words are those that `sample` draws.
     """
     made: list[Drawn] = []
+    options = replace(options, temperature=1.0) if options.greedy else options
     at_once = max(1, ROWS // options.particles)
     for first in range(0, len(primers), at_once):
-        group = Group(
-            model, primers[first : first + at_once], options, rules, recall, voices, given, first
-        )
-        group.draw(lambda done, before=first: show(before + done, len(primers)))  # type: ignore[misc]
+        some = primers[first : first + at_once]
+        group = Group(model, some, options, rules, recall, voices, given, options.first + first)
+        for share in group.draw():
+            show(round(100 * (first + share * len(some))), 100 * len(primers))
         made += group.chosen()
     return made
 
 
 class Group:
-    """Some pieces, and so many drafts of each, that are drawn together."""
+    """Some pieces, and so many drafts of each, that are drawn together. first: their number."""
 
     def __init__(
         self, model: Model, primers: Sequence[Sequence[int]], options: Options, rules: Rules,
         recall: RecallRules | None, voices: Sequence[int], given: Given | None, first: int,
     ) -> None:  # fmt: skip
-        self.model, self.options, self.rules, self.given = model, options, rules, given
-        self.N, R = options.particles, len(primers) * options.particles
-        self.gate = gate_of(model, recall, options)
-        self.primed, self.lengths = side_by_side([p for p in primers for _ in range(self.N)])
-        pieces = records([new_piece(rules, options, p)[0] for p in primers for _ in range(self.N)])
-        if given is not None:
-            pieces["least"] = 0
-        number = options.first + first
-        self.firsts = range(number, number + len(primers))
-        self.numbers = np.arange(number * self.N, number * self.N + R)
-        of_part = np.array([*voices, *[-1] * (rules.notes // 128 - len(voices))], np.int64)
-        self.drafts = Drafts(
-            pieces, np.full((R, rules.notes), SILENT, np.int64), np.zeros(R, RECORD),
-            new_voices(of_part, R),
-            np.full(R, rules.start, np.int32), np.zeros(R, np.int64), np.zeros(R),
-            np.full((R, ROOM), -1, np.int32),
-            new_recall(recall, ROOM, (R,)) if self.gate is not None and recall else None,
-        )  # fmt: skip
-        self.state = model.zero_state(R)
-        self.nats = np.zeros(len(primers))
-        self.passed = np.zeros(len(primers), np.int64)  # of each piece, how often drafts met
+        self.model, self.options, self.first, self.N = model, options, first, options.particles
+        self.primers = [primer for primer in primers for _ in range(self.N)]
+        R = len(self.primers)
+        numbers = range(first * self.N, first * self.N + R)
+        of_part = [*voices, *[-1] * (rules.notes // 128 - len(voices))]
+        asked = self.primers, options, rules, recall, of_part, given, numbers
+        self.drafts: Drafts = drafts_of(model, *asked)
+        self.state = model.zero_state(rows_for(model, R))
+        self.nats, self.passed = np.zeros(len(primers)), np.zeros(len(primers), np.int64)
         self.stops = None if given is None else stops_of(given)
+        self.start = rules.start
 
-    def draw(self, show: Callable[[int], None]) -> None:
-        """Draw all pieces to their ends."""
+    def draw(self) -> Iterator[float]:
+        """Draw all pieces to their ends; yield the share that is done."""
         while len(rows := self.going_on()):
             self.step(rows)
-            show(int((self.drafts.pieces["ended"].reshape(-1, self.N).all(axis=1)).sum()))
+            yield self.share()
+
+    def share(self) -> float:
+        """Return how much is done, of 1."""
+        done = self.drafts.ended.mean()
+        if self.stops is not None:
+            done = (done + self.times_met().mean() / max(len(self.stops), 1)) / 2
+        return float(done)
 
     def going_on(self) -> Array:
         """Return the drafts (n,) whose next word is due: those of a piece wait for one another."""
-        if self.N == 1:
-            return np.flatnonzero(self.drafts.pieces["ended"] == 0)
-        while True:
-            ended = self.drafts.pieces["ended"].reshape(-1, self.N) != 0
-            there = ended | (self.reached() > self.passed[:, None])
-            met = there.all(axis=1) & ~ended.all(axis=1)
-            if not met.any():
+        while self.N > 1:
+            ended = self.drafts.ended.reshape(-1, self.N)
+            there = ended | (self.times_met() > self.passed[:, None])
+            met = np.flatnonzero(there.all(axis=1) & ~ended.all(axis=1))
+            if not len(met):
                 return np.flatnonzero(~there)
-            for k in np.flatnonzero(met):
-                self.compare(int(k))
+            for k in met.tolist():
+                self.compare(k)
                 self.passed[k] += 1
+        return np.flatnonzero(~self.drafts.ended)
 
-    def reached(self) -> Array:
-        """Return how many of the places where drafts meet each has reached (pieces, N)."""
+    def times_met(self) -> Array:
+        """Return how many of the places where drafts are compared each has reached (pieces, N)."""
         reached = self.drafts.reached
         if self.stops is None:
             return reached["bars"].reshape(-1, self.N)
@@ -142,51 +169,32 @@ class Group:
     def step(self, rows: Array) -> None:
         """Take one step of the network for some drafts, rows (n,), and draw their next words."""
         d, ops = self.drafts, self.model.ops
-        if d.out.shape[1] <= int(d.pieces["tokens"][rows].max()) + 1:
-            self.grow()
-            d = self.drafts
-        all_rows = len(rows) == len(d.x)
-        state = self.state if all_rows else State(self.state.h[:, rows], self.state.c[:, rows])
-        after = self.model.read(ops.asarray(d.x[rows], "int32"), state)
-        if all_rows:
-            self.state = after
-        else:
-            self.state.h[:, rows], self.state.c[:, rows] = after.h, after.c
-        primed = d.drawn[rows] < self.lengths[rows]
-        d.x[rows[primed]] = self.primed[rows[primed], d.drawn[rows[primed]]]
-        free = np.flatnonzero(~primed)
+        computed = np.arange(self.state.h.shape[1]) if ops.name == "cupy" else rows
+        x = np.full(len(computed), self.start, np.int32)
+        x[: len(d.x)] = d.x[computed[: len(d.x)]]
+        before = State(self.state.h[:, computed], self.state.c[:, computed])
+        after = self.model.read(ops.asarray(x, "int32"), before)
+        self.state.h[:, computed], self.state.c[:, computed] = after.h, after.c
+        logits, scores = self.model.logits(after.h[-1]), None
+        if self.model.gate is not None:
+            scores = ops.to_numpy(self.model.copy_scores(after))
+        free = self.take_primers(rows)
         if len(free):
-            logits = ops.to_numpy(self.model.logits(after.h[-1][free]))
-            scores = (
-                None if self.gate is None else ops.to_numpy(self.model.copy_scores(after))[free]
-            )
-            draw_words(
-                self.rules, self.given, self.gate, self.options.craft, self.how(), rows[free],
-                self.numbers, logits, scores, d.pieces, d.sounding, d.reached, d.pasts, d.voices,
-                d.x, d.weights, d.drawn,
-            )  # fmt: skip
-        take_words(
-            self.rules, self.given, self.gate, rows, d.pieces, d.sounding, d.reached, d.pasts,
-            d.voices, d.x, d.drawn, d.out,
-        )  # fmt: skip
-        begun = rows[d.x[rows] == self.rules.start]
+            places = np.searchsorted(computed, free)
+            d.draw(free, ops.to_numpy(logits)[places], None if scores is None else scores[places])
+        d.take(rows)
+        begun = rows[d.x[rows] == self.start]
         self.state.h[:, begun], self.state.c[:, begun] = 0, 0
 
-    def how(self) -> Draw:
-        """Return how to draw."""
-        o = self.options
-        return Draw(o.temperature, o.top_k, o.top_p, o.greedy, *split_seed(o.seed))
-
-    def grow(self) -> None:
-        """Make room for more words."""
-        d = self.drafts
-        pasts = d.pasts
-        if pasts is not None:
-            longer = {
-                f: widened(getattr(pasts, f), 0) for f in ("codes", "moved", "times", "before")
-            }
-            pasts = pasts._replace(**longer)
-        self.drafts = d._replace(out=widened(d.out, -1), pasts=pasts)
+    def take_primers(self, rows: Array) -> Array:
+        """Set the next words of drafts whose primers aren't over; return the others, (n,)."""
+        free = []
+        for row, drawn in zip(rows.tolist(), self.drafts.drawn[rows].tolist(), strict=True):
+            if drawn < len(self.primers[row]):
+                self.drafts.x[row] = self.primers[row][drawn]
+            else:
+                free.append(row)
+        return np.array(free, np.int64)
 
     # Weights --------------------------------------------------------------------------------------
 
@@ -200,38 +208,30 @@ class Group:
         self.drafts.weights[own] = 0
         times = systematic(shares, self.random(k, int(self.passed[k])))
         into = np.flatnonzero(times == 0) + k * self.N
-        self.copy(np.repeat(np.arange(self.N), np.maximum(times - 1, 0)) + k * self.N, into)
+        rows = np.repeat(np.arange(self.N), np.maximum(times - 1, 0)) + k * self.N
+        self.drafts.copy(rows, into)
+        for array in self.state:
+            array[:, into] = array[:, rows]
 
     def random(self, k: int, n: int) -> float:
         """Return the n-th random number of piece k that isn't for a word."""
         block, place = divmod(n, 4)
-        number = RESAMPLING + self.firsts[k]
+        number = RESAMPLING + self.first + k
         return float(uniform(self.options.seed, number, block, 4)[place])
-
-    def copy(self, rows: Array, into: Array) -> None:
-        """Put drafts, rows (n,), in the places of others (n,)."""
-        d = self.drafts
-        of_voices = (d.voices.before, d.voices.now, d.voices.begun, d.voices.above)
-        for array in (d.pieces, d.sounding, d.reached, d.x, d.out, *of_voices, *(d.pasts or ())):
-            array[into] = array[rows]
-        for array in self.state:
-            array[:, into] = array[:, rows]
 
     def chosen(self) -> list[Drawn]:
         """Return a draft of each piece, drawn by their weights."""
         made = []
-        for k in range(len(self.nats)):
-            own = slice(k * self.N, (k + 1) * self.N)
-            shares, total = shares_of(self.drafts.weights[own])
-            one = int(np.searchsorted(np.cumsum(shares), self.random(k, 1 << 20)))
+        for k, nats in enumerate(self.nats.tolist()):
+            shares, total = shares_of(self.drafts.weights[k * self.N : (k + 1) * self.N])
+            one = int(np.searchsorted(np.cumsum(shares), self.random(k, CHOSEN)))
             row = k * self.N + min(one, self.N - 1)
-            ids = self.drafts.out[row, : int(self.drafts.pieces["tokens"][row])]
-            made.append(Drawn(ids.tolist(), float(self.nats[k] + total)))
+            made.append(Drawn(self.drafts.ids(row), nats + total))
         return made
 
 
 def stops_of(given: Given) -> Array:
-    """Return how many given words (n,) must have been taken wherever drafts meet."""
+    """Return how many given words (n,) must have been taken wherever drafts are compared."""
     return np.flatnonzero(np.diff(given.ticks, append=given.end + 1)) + 1
 
 
@@ -250,7 +250,165 @@ def systematic(shares: Array, u: float) -> Array:
     return np.diff(edges, prepend=0)
 
 
-def widened(array: Array, filling: int) -> Array:
-    """Return an array with room for ROOM more along its last axis."""
-    width = [(0, 0)] * (array.ndim - 1) + [(0, ROOM)]
-    return np.pad(array, width, constant_values=filling)
+# Drafts -------------------------------------------------------------------------------------------
+
+
+def drafts_of(
+    model: Model, primers: Sequence[Sequence[int]], options: Options, rules: Rules,
+    recall: RecallRules | None, voices: Sequence[int], given: Given | None, numbers: Sequence[int],
+) -> Drafts:  # fmt: skip
+    """Return drafts before their first words: compiled, but of a model on NumPy.
+
+    numbers (R,): which choose the random numbers of each.
+    """
+    asked = primers, options, rules, recall, voices, given, numbers
+    if model.ops.name == "numpy":
+        return PlainDrafts(model, *asked)
+    from lstm_music.sampling.compiled_particles import CompiledDrafts
+
+    return CompiledDrafts(model, *asked)
+
+
+class Particle(Draft):
+    """A draft of a piece of which something is given, or whose voices' faults count."""
+
+    def __init__(
+        self, number: int, primer: Sequence[int], rules: Rules, options: Options,
+        copies: Copies | None, voices: Sequence[int], given: Given | None,
+    ) -> None:  # fmt: skip
+        super().__init__(number, primer, rules, options, copies)
+        self.voices, self.given, self.reached, self.words = (
+            new_voices(voices, 1), given, Reached(), 0,
+        )  # fmt: skip
+        if given is not None:
+            self.piece.least = 0
+
+    def next_given(self) -> int:
+        """Return the given word that is due next."""
+        if self.given is None:
+            return 0
+        return next_needed(self.given, self.rules, self.sounding, self.reached.words)
+
+    def next_word(self, logits: Array, scores: Array | None) -> tuple[int, float]:
+        """Draw the next id by logits (V,) and a copy gate's scores (K,); return its log weight."""
+        rules, o, given, n = self.rules, self.options, self.given, self.next_given()
+        may, piece = self.allowed, self.piece
+        fit = may.tolist()
+        if given is not None:
+            fit = [id for id in fit if fits(given, rules, piece, self.reached, id, n)]
+            if not fit:
+                return must(given, rules, piece, self.reached, self.sounding, n), FORCED
+        if not fit:
+            return rules.start, 0.0
+        costs = {id: o.craft * faults_of(rules, self.voices, 0, id) if o.craft else 0 for id in fit}
+        own, x = network_share(logits, may, costs, o.temperature)
+        u, id, total = self._uniform(), None, 0.0
+        if self._past is not None and scores is not None:
+            found = ids_that(self._past.candidates(scores), self._past.copies.ids, self._may)
+            found = [(id, score / o.temperature) for id, score in found]
+            total = log_sum([0.0, *(score for _, score in found)])
+            found = [(id, score - costs[id]) for id, score in found if id in costs]
+            raised = max(own, -LARGEST)
+            scaled = [(id, (score - raised) * o.temperature) for id, score in found]
+            id, u = copied(scaled, u, o)
+            own = log_sum([own, *(score for _, score in found)])
+        id = choose(x, np.array(fit), u, o, rules.exact) if id is None else id
+        return id, own - total
+
+    def take(self, id: int) -> None:
+        """Take an id, whether it might come or not."""
+        n = self.next_given()
+        super().take(id)
+        self.words += 1
+        sing(self.rules, self.voices, 0, id)
+        if self.given is not None:
+            follow(self.given, self.rules, self.piece, self.reached, id, n)
+        else:
+            self.reached.bars += int(self.rules.kinds[id] == BAR_LINE)
+
+    def _uniform(self) -> float:
+        """Return the random number of this draft's place and this word of it."""
+        block, n = divmod(self.words, DRAWS)
+        if n == 0 or not len(self._draws):
+            self._draws = uniform(self.options.seed, self.number, block, DRAWS)
+        return float(self._draws[n])
+
+    def go_on_as(self, other: "Particle") -> None:
+        """Become another draft, but for one's own random numbers."""
+        self.ids, self.reached, self.piece = [*other.ids], copy(other.reached), copy(other.piece)
+        self.sounding, self.voices = other.sounding.copy(), deepcopy(other.voices)
+        if other._past is not None:
+            self._past = other._past.twin()
+
+
+def network_share(
+    logits: Array, may: Array, costs: dict[int, float], temperature: float
+) -> tuple[float, Array]:
+    """Return the log of what the network gives to the words that fit, of those that may come.
+
+    logits (V,), may (n,): ids; costs: of each that fits. Returns also the logits less the costs.
+    """
+    x = np.array(logits, np.float64)
+    top, fit = x[may].max(), np.array([*costs])
+    whole = np.exp((x[may] - top) / temperature).sum()
+    x[fit] -= np.array([*costs.values()]) * temperature
+    share = float(np.exp((x[fit] - top) / temperature).sum() / whole)
+    return (math.log(share) if share > 0 else -math.inf), x
+
+
+def log_sum(logs: Sequence[float]) -> float:
+    """Return the log of a sum, by the logs of what is summed."""
+    return math.log(sum(math.exp(min(one, LARGEST)) for one in logs) or sys.float_info.min)
+
+
+class PlainDrafts:
+    """Drafts one by one, as the reference has them; see Drafts."""
+
+    def __init__(
+        self, model: Model, primers: Sequence[Sequence[int]], options: Options, rules: Rules,
+        recall: RecallRules | None, voices: Sequence[int], given: Given | None,
+        numbers: Sequence[int],
+    ) -> None:  # fmt: skip
+        copies, R = copies_of(model, recall, options), len(primers)
+        self.rows = [
+            Particle(number, primer, rules, options, copies, voices, given)
+            for number, primer in zip(numbers, primers, strict=True)
+        ]
+        self.x = np.full(R, rules.start, np.int32)
+        self.weights, self.drawn = np.zeros(R), np.zeros(R, np.int64)
+
+    @property
+    def ended(self) -> Array:
+        """Whether each has (R,)."""
+        return np.array([one.ended for one in self.rows])
+
+    @property
+    def reached(self) -> Array:
+        """What each has of what is given (R,), by the names of Reached."""
+        rows = [astuple(one.reached) for one in self.rows]
+        return np.array(rows, RECORD)
+
+    def draw(self, rows: Array, logits: Array, scores: Array | None) -> None:
+        """Draw the next words of some, rows (n,), by logits (n, V) and a copy gate's scores."""
+        for n, r in enumerate(rows.tolist()):
+            own = None if scores is None else scores[n]
+            self.x[r], weight = self.rows[r].next_word(logits[n], own)
+            self.weights[r] += weight
+
+    def take(self, rows: Array) -> None:
+        """Have some take their next words."""
+        self.drawn[rows] += 1
+        for r in rows.tolist():
+            self.rows[r].take(int(self.x[r]))
+            if self.rows[r].ended:
+                self.x[r] = self.rows[r].rules.start
+
+    def copy(self, rows: Array, into: Array) -> None:
+        """Put some, rows (n,), in the places of others (n,)."""
+        self.x[into] = self.x[rows]
+        for row, place in zip(rows.tolist(), into.tolist(), strict=True):
+            self.rows[place].go_on_as(self.rows[row])
+
+    def ids(self, row: int) -> list[int]:
+        """Return the words of one."""
+        return self.rows[row].ids

@@ -19,9 +19,12 @@ from typing import Any, NamedTuple
 import mido
 
 from lstm_music.midi.piece import CHANNELS, TICKS_PER_QUARTER
+from lstm_music.midi.track_reader import PHRASE
 
 VELOCITY = 80
 FINEST = 64  # the denominator of a meter, at most
+# Tonics a fifth apart, Fb to B#. Each sharp in the key signature is one step to the right.
+FIFTHS = [letter + accidental for accidental in ("b", "", "#") for letter in "FCGDAEB"]
 
 
 class Note(NamedTuple):
@@ -48,8 +51,11 @@ class MeterChange(NamedTuple):
     denominator: int
 
 
-def midi_of(path: Path) -> bytes:
-    """Return a score's file as the bytes of a MIDI file; music21 raises whatever it likes."""
+def midi_of(path: Path, told: bool = False) -> bytes:
+    """Return a score's file as the bytes of a MIDI file; music21 raises whatever it likes.
+
+    told: with its key, where phrases end and its parts' names.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         score = read_score(path)
@@ -57,14 +63,35 @@ def midi_of(path: Path) -> bytes:
         measures = align_measures(score)
         parts = [(part, read_part(part)) for part in score.parts]
     tracks = [conductor_track(score.parts[0], measures)]
+    if told:
+        tracks.append(
+            track_of(told_of(score, max((n.end for _, ns in parts for n in ns), default=0)))
+        )
     for channel, (part, notes) in zip(CHANNELS * len(parts), parts, strict=False):
         if notes:
             program = part.getInstrument().midiProgram or 0
             opening = mido.Message("program_change", channel=channel, program=program)
-            tracks.append(part_track(opening, notes, channel))
+            track = part_track(opening, notes, channel)
+            if told:
+                track.insert(0, mido.MetaMessage("track_name", name=latin(part.partName or "")))
+            tracks.append(track)
     if len(tracks) == 1:
         raise ValueError("has no notes")
     return file_of(tracks)
+
+
+def told_of(score: Any, last: int) -> list[tuple[int, Any]]:
+    """Return the key of a score and where its phrases end, as messages, each with its tick."""
+    key = find_key(score)
+    rows = [(0, mido.MetaMessage("key_signature", key=key))] if key else []
+    return rows + [
+        (tick, mido.MetaMessage("marker", text=PHRASE)) for tick in phrase_ends(score, last)
+    ]
+
+
+def latin(text: str) -> str:
+    """Return a text in one line of letters that a MIDI file may hold."""
+    return " ".join(text.split()).encode("latin-1", "replace").decode("latin-1")
 
 
 def read_score(path: Path) -> Any:
@@ -252,6 +279,47 @@ def meter_messages(measures: Sequence[Measure]) -> list[tuple[int, Any]]:
         (tick, mido.MetaMessage("time_signature", numerator=numerator, denominator=denominator))
         for tick, numerator, denominator in meter_changes(measures)
     ]
+
+
+def phrase_ends(score: Any, last: int) -> list[int]:
+    """Return the ticks at which phrases end: the notes with a fermata, and the last one there.
+
+    They are those of the part that has most of them: the others' are often left out. None where
+    there is no fermata.
+    """
+    from music21 import expressions
+
+    def ends(part: Any) -> set[int]:
+        return {
+            to_ticks(Fraction(note.offset) + Fraction(note.quarterLength))
+            for note in part.flatten().notes
+            if any(isinstance(mark, expressions.Fermata) for mark in note.expressions)
+        }
+
+    most = max(map(ends, score.parts), key=len)
+    return sorted(most | {last}) if most else []
+
+
+def find_key(score: Any) -> str | None:
+    """Return the key of a score, such as `Em`; None where no part has a signature.
+
+    Sharps and flats are those most parts agree on. The mode is the first part's, where the scores
+    keep it; where that part disagrees or states no mode, the last bass note decides.
+    """
+    from music21 import key
+
+    found = (part.recurse().getElementsByClass(key.KeySignature).last() for part in score.parts)
+    signatures = [signature for signature in found if signature is not None]
+    if not signatures:
+        return None
+    sharps = Counter(signature.sharps for signature in signatures).most_common(1)[0][0]
+    mode = getattr(signatures[0], "mode", None)
+    if signatures[0].sharps != sharps or mode is None:
+        last_bass = score.parts[-1].recurse().notes.last().pitches[0].pitchClass
+        minor_tonic = (7 * sharps + 9) % 12  # each sharp moves the tonic up a fifth, from A
+        mode = "minor" if last_bass == minor_tonic else "major"
+    tonic: int = sharps + FIFTHS.index("A" if mode == "minor" else "C")
+    return FIFTHS[tonic] + ("m" if mode == "minor" else "")
 
 
 def part_track(opening: Any, notes: Iterable[Note], channel: int = 0) -> mido.MidiTrack:

@@ -1,0 +1,329 @@
+"""bin/harmonize: compose the voices that a tune lacks."""
+
+import argparse
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from lstm_music.cli.common import (
+    Parser,
+    add_backend_options,
+    limit_threads,
+    number,
+    run,
+    warn,
+    whole,
+    write,
+)
+from lstm_music.cli.opening import check_opener, open_file
+from lstm_music.cli.printing import Bar
+from lstm_music.cli.programs import check_programs
+from lstm_music.cli.sample import companions, find_checkpoint, midi_of, names_file, out_paths
+from lstm_music.cli.sample_options import add_file_options
+from lstm_music.errors import UserError
+from lstm_music.midi.files import read_midi
+from lstm_music.midi.piece import MidiError, Piece, part_names
+from lstm_music.midi.timing import bars_of, constant, end_of, seconds_of
+from lstm_music.runs.opened import model_of
+from lstm_music.sampling.craft import RANGES, VOICES, voices_of
+from lstm_music.sampling.excerpts import without_silence
+from lstm_music.sampling.from_checkpoint import composer_of
+from lstm_music.sampling.harmonising import Asked, Setting, harmonise
+from lstm_music.sampling.rules import NOTE_ON
+from lstm_music.sampling.token_composers import EventComposer, PerformanceComposer
+from lstm_music.sampling.tunes import in_range, sharps_of, tune_of
+from lstm_music.tokenizers.events import EventTokenizer
+from lstm_music.tokenizers.messages import PITCHES
+from lstm_music.tokenizers.parts import OTHERS, Player, parts_of, players_of
+
+EXAMPLES = """examples:
+  bin/harmonize tune.mid                       three voices beneath a tune, by the newest run, else
+                                               the bundled Bach model
+  bin/harmonize tune.musicxml --num 3 --wav --svg
+  bin/harmonize bass.mid --part bass           three voices above a bass
+  bin/harmonize chorale.mid --given soprano,bass     its inner voices anew
+  bin/harmonize chorale.mid --bars 5-8         these bars anew, the rest stays
+"""
+PARTICLES = 32
+NAME = "harmony"  # of a file, before its number
+SCORES = (".musicxml", ".mxl", ".xml")
+WORDS_A_NOTE = 10  # that are drawn for each, about
+
+
+class Task(NamedTuple):
+    """A piece whose tracks are parts of the model, and what is to be composed of it."""
+
+    piece: Piece
+    asked: Asked
+
+
+def main(argv: Sequence[str]) -> int:
+    """Write the settings and print their paths; return the exit status."""
+    args = make_parser().parse_args(argv)
+    if args.open:
+        check_opener()
+    limit_threads(args.threads, args.backend)
+    given = read_given(args.melody)
+    composer, folder = find_composer(args, given)
+    task = task_of(args, composer, given)
+    options = composer.options(
+        temperature=args.temperature, top_k=args.top_k, top_p=args.top_p, greedy=args.greedy,
+        seed=args.seed, craft=args.craft, particles=args.particles,
+    )  # fmt: skip
+    with Bar(args.quiet, "% of the music") as bar:
+
+        def show(done: int, most: int) -> None:
+            bar.show(100 * done // most, 100)
+
+        settings = harmonise(composer, task.piece, task.asked, options, args.num, show, warn)
+    settings = [one._replace(piece=with_tempo(one.piece, args, composer)) for one in settings]
+    check_programs([one.piece for one in settings], args.program)
+    unmade: list[str] = []
+    for n, (path, one) in enumerate(zip(out_paths(args, folder, NAME), settings, strict=True)):
+        path = write(midi_of(one.piece, args), path, new=not names_file(args))
+        print(path if args.quiet else describe(path, one, task))
+        made = companions(replace(one.piece, name=path.stem), path, args, unmade)
+        for other, what in made:
+            print(other if args.quiet else f"{other}  ({what})")
+        if args.open and n == 0:
+            for other, _ in made or [(path, "")]:
+                open_file(other)
+    if unmade:
+        raise UserError("; ".join(dict.fromkeys(unmade)))
+    return 0
+
+
+# What is asked ----------------------------------------------------------------------------------
+
+
+def make_parser() -> Parser:
+    """Return the command's options."""
+    parser = Parser("harmonize", "Compose the voices that a tune lacks.", EXAMPLES)
+    add = parser.add_argument
+    add("melody", type=Path, metavar="MELODY.mid|.musicxml", help="a tune, or a piece with parts")
+    add(
+        "run", nargs="?", metavar="RUN|CHECKPOINT",
+        help="a run trained with --parts (default: the newest run, else the bundled Bach model)",
+    )  # fmt: skip
+    which = parser.add_mutually_exclusive_group().add_argument
+    which(
+        "--part", metavar="NAME",
+        help="the part that the tune is (default: soprano, else the model's first)",
+    )  # fmt: skip
+    which(
+        "--given", type=names, metavar="NAME,NAME",
+        help="these parts of the file stay, and the others are composed",
+    )  # fmt: skip
+    add(
+        "--bars", type=bars, metavar="A-B",
+        help="compose these bars anew, of all parts or of those that --given doesn't name; the "
+        "rest stays (bars count from 1, an upbeat is 0)",
+    )  # fmt: skip
+    add("--num", type=whole(1, 1000), default=1, metavar="N", help="number of settings")
+    add("--seed", type=whole(0), default=0, metavar="N", help="another seed gives other settings")
+    add(
+        "--temperature", type=number(0, 100, above=True), default=1.0, metavar="X",
+        help="below 1 more careful, above 1 bolder",
+    )  # fmt: skip
+    add("--top-k", type=whole(0), default=0, metavar="N", help="as of bin/sample")
+    add(
+        "--top-p", type=number(0, 1, above=True), metavar="P",
+        help="as of bin/sample (default: as there)",
+    )  # fmt: skip
+    add("--greedy", action="store_true", help="always take the likeliest word")
+    add(
+        "--particles", type=whole(1, 4096), default=PARTICLES, metavar="N",
+        help="drafts of each setting, of which the likelier are gone on with",
+    )  # fmt: skip
+    add(
+        "--craft", type=number(0, 100), metavar="X",
+        help="as of bin/sample (default: as there)",
+    )  # fmt: skip
+    add_file_options(parser)
+    add_backend_options(parser)
+    return parser
+
+
+def names(text: str) -> list[str]:
+    """Return the names in a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def bars(text: str) -> tuple[int, int]:
+    """Return the first and the last of some bars. Raises ArgumentTypeError for anything else."""
+    match = re.fullmatch("([0-9]{1,6})(?:-([0-9]{1,6}))?", text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if first > last:
+        raise argparse.ArgumentTypeError(f"'{text}' are no bars such as 5-8 or 5")
+    return first, last
+
+
+def read_given(path: Path) -> Piece:
+    """Return the piece of a MIDI file or a score. Raises UserError where there is none."""
+    if not path.is_file():
+        raise UserError(f"no file '{path}': give a MIDI file or MusicXML with a tune")
+    try:
+        source = midi_of_score(path) if path.suffix.lower() in SCORES else path
+        piece, silent = without_silence(read_midi(source, path.name))
+    except MidiError as error:
+        raise UserError(f"'{path}' {error}: give a file with a tune") from error
+    if silent:
+        warn(f"{path} begins with silence, {silent} bars: left out")
+    return piece
+
+
+def midi_of_score(path: Path) -> bytes:
+    """Return a score as a MIDI file. Raises UserError where music21 is missing or can't read it."""
+    from lstm_music.rendering.musicxml import check_available
+
+    check_available()
+    from lstm_music.corpus.classical.notation import midi_of as notated
+
+    try:
+        return notated(path, told=True)
+    except Exception as error:
+        raise UserError(f"'{path}' can't be read by music21 ({error}): give a MIDI file") from error
+
+
+def find_composer(args: argparse.Namespace, given: Piece) -> tuple[EventComposer, Path]:
+    """Return what composes, and the folder for what it does."""
+    checkpoint, folder = find_checkpoint(args.run)
+    told = checkpoint.meta["tokenizer"]
+    if told["name"] != "event" or not told.get("parts"):
+        raise UserError(
+            f"'{args.run or 'the newest run'}' tells no parts: name a run of events that was "
+            "trained with --parts, or bach"
+        )
+    notes = sum(len(track) for track in given.tracks) // 2
+    words = args.num * args.particles * notes * WORDS_A_NOTE
+    composer = composer_of(checkpoint, model_of(checkpoint, args.backend, words))
+    assert isinstance(composer, EventComposer) and not isinstance(composer, PerformanceComposer)
+    return composer, folder
+
+
+def task_of(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> Task:
+    """Return what is to be composed. Raises UserError where there are no such parts or bars."""
+    if args.given is None and args.bars is None:
+        return tune_task(args, composer, piece)
+    there = tracks_of(piece, composer.roster)
+    kept = {part_named(name, composer, [*there]) for name in args.given or ()}
+    if args.bars is None:
+        piece = in_parts(piece, {part: there[part] for part in sorted(kept)}, composer.roster)
+        return Task(piece, Asked(tuple(n for n in usual_parts(composer) if n not in kept)))
+    piece = in_parts(piece, there, composer.roster)
+    return Task(piece, Asked(tuple(n for n in there if n not in kept), *ticks_of(piece, args.bars)))
+
+
+def tune_task(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> Task:
+    """Return the task of setting a tune, and say what was made of it."""
+    usual = usual_parts(composer)
+    part = usual[0] if args.part is None else part_named(args.part, composer, usual)
+    tune, said = tune_of(piece, composer.roster[part].name)
+    low, high = range_of(composer, part)
+    tune, octaves = in_range(tune, low, high)
+    if octaves:
+        way = "up" if octaves > 0 else "down"
+        said.append(
+            f"it is moved {abs(octaves)} octave{'s' * (abs(octaves) > 1)} {way}, to where "
+            f"a {composer.roster[part].name} sings"
+        )
+    for line in said:
+        warn(f"{args.melody}: {line}")
+    tokenizer = composer.tokenizer
+    if tune.sharps is None and isinstance(tokenizer, EventTokenizer) and tokenizer.common_key:
+        tune = replace(tune, sharps=sharps_of(tune, tokenizer.key_of(tune) or 0))
+    tune = in_parts(tune, {part: 0}, composer.roster)
+    return Task(tune, Asked(tuple(n for n in usual if n != part)))
+
+
+def usual_parts(composer: EventComposer) -> list[int]:
+    """Return the parts that a setting has: the four voices, or all but drums and rare ones."""
+    sung = [part for part, voice in enumerate(voices_of(composer.roster)) if voice >= 0]
+    return sung or [
+        part
+        for part, player in enumerate(composer.roster)
+        if not player.drums and player.name != OTHERS
+    ]
+
+
+def part_named(name: str, composer: EventComposer, among: Sequence[int]) -> int:
+    """Return the part of a name. Raises UserError where it is none of those."""
+    known = {composer.roster[part].name.casefold(): part for part in among}
+    if name.casefold() not in known:
+        there = ", ".join(composer.roster[part].name for part in among)
+        raise UserError(f"there is no part '{name}': name one of {there}")
+    return known[name.casefold()]
+
+
+def tracks_of(piece: Piece, roster: Sequence[Player]) -> dict[int, int]:
+    """Return which track is which part, of several the first; nameless four are the voices."""
+    players, voices = players_of(piece), voices_of(roster)
+    numbers = parts_of(players, roster)
+    if len(players) == len(VOICES) and not any(player.name.strip() for player in players):
+        numbers = [voices.index(n) if n in voices else numbers[n] for n in range(len(VOICES))]
+    return {part: numbers.index(part) for part in sorted({*numbers})}
+
+
+def in_parts(piece: Piece, tracks: Mapping[int, int], roster: Sequence[Player]) -> Piece:
+    """Return a piece of some of its tracks, named as the parts that they are."""
+    drums = tuple(roster[part].drums for part in tracks)
+    loud = piece.velocities
+    return replace(
+        piece, tracks=[piece.tracks[n] for n in tracks.values()],
+        parts=tuple(roster[part].part for part in tracks), drums=drums if any(drums) else (),
+        velocities=tuple(loud[n] for n in tracks.values()) if loud else (),
+    )  # fmt: skip
+
+
+def range_of(composer: EventComposer, part: int) -> tuple[int, int]:
+    """Return the lowest and the highest pitch of a part: a voice's, else what the model knows."""
+    voice = voices_of(composer.roster)[part]
+    if voice >= 0:
+        return RANGES[voice]
+    rules = composer.rules
+    known = rules.numbers[(rules.kinds <= NOTE_ON) & (rules.numbers // PITCHES == part)] % PITCHES
+    return int(known.min(initial=127)), int(known.max(initial=0))
+
+
+def ticks_of(piece: Piece, asked: tuple[int, int]) -> tuple[int, int]:
+    """Return where some bars begin and end. Raises UserError where the piece has no such bars."""
+    starts, lengths = bars_of(piece.meter, max(end_of(piece) - 1, 0))
+    first = int(len(lengths) < 2 or lengths[0] >= lengths[1])  # an upbeat is bar 0
+    last = first + len(starts) - 1
+    if not first <= asked[0] <= asked[1] <= last:
+        raise UserError(f"the piece has bars {first} to {last}: give --bars some of these")
+    end = asked[1] - first
+    return int(starts[asked[0] - first]), int(starts[end] + lengths[end])
+
+
+# What comes out ---------------------------------------------------------------------------------
+
+
+def with_tempo(piece: Piece, args: argparse.Namespace, composer: EventComposer) -> Piece:
+    """Return a piece in the tempo asked for, else its own, else the model's."""
+    if args.tempo or not len(piece.tempo):
+        return replace(piece, tempo=constant(args.tempo or composer.tempo))
+    return piece
+
+
+def describe(path: Path, one: Setting, task: Task) -> str:
+    """Return one line on a setting that was written."""
+    given, notes = count(task.piece), count(one.piece)
+    what = f"{given} notes given, {notes - given} composed"
+    if task.asked.stop is not None:
+        what = f"{notes} notes"
+    parts, seconds = ", ".join(part_names(one.piece)), seconds_of(one.piece)
+    fit = f"{one.nats / given:.2f} nats a given note"
+    return f"{path}  ({what}; {parts}; {seconds:.0f} s; log-likelihood, less faults: {fit})"
+
+
+def count(piece: Piece) -> int:
+    """Return how many notes a piece has."""
+    return sum(len(track) for track in piece.tracks) // 2
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, sys.argv[1:]))
