@@ -1,6 +1,7 @@
 """Harmonising in the page: the words that Python draws, for the same tune, seed and particles."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from lstm_music.report.browser_model import in_16_bits
 from lstm_music.report.page import RunReport, page
 from lstm_music.runs.checkpoint import read_checkpoint, read_run
 from lstm_music.runs.opened import bundled_model
-from lstm_music.sampling.craft import VOICES, voices_of
+from lstm_music.sampling.craft import RANGES, VOICES, voices_of
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.harmonising import Asked, given_of
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.particles import sample_particles
 from lstm_music.sampling.sampler import choose
+from lstm_music.sampling.tunes import in_range, one_at_a_time, sharps_of
 from lstm_music.tokenizers.events import EventTokenizer
 
 pytestmark = pytest.mark.skipif(
@@ -180,12 +182,14 @@ def others(composer, voice):
 def test_words_are_those_of_python(opened, checkpoints, tune, particles, craft):
     parts = others(composer_as_in_page(checkpoints["bundled"]), 0)
     options = Options(seed=7, top_p=0.8, particles=particles, craft=craft)
-    composer, ids, made = compared(
+    composer, _, made = compared(
         opened, checkpoints, "bundled", piece_of(tune), Asked(parts), options
     )
     piece = composer.tokenizer.piece([composer.vocabulary.word(id) for id in made], "made")
     assert {part.name for part in piece.parts} == {*NAMES}
-    (own,) = (t for t, part in zip(piece.tracks, piece.parts, strict=True) if part.name == "Soprano")
+    (own,) = (
+        t for t, part in zip(piece.tracks, piece.parts, strict=True) if part.name == "Soprano"
+    )
     assert own.tolist() == piece_of(tune).tracks[0].tolist()
 
 
@@ -199,7 +203,9 @@ def test_words_without_a_gate_are_those_of_python(opened, checkpoints, particles
 def test_cadences_and_bars_composed_anew_are_those_of_python(opened, checkpoints):
     """A piece with phrases, of the bundled model's own: lower parts, and two bars of all parts."""
     composer = composer_as_in_page(checkpoints["bundled"])
-    words = [composer.vocabulary.word(id) for id in checkpoints["bundled"].meta["primers"][0]["ids"]]
+    words = [
+        composer.vocabulary.word(id) for id in checkpoints["bundled"].meta["primers"][0]["ids"]
+    ]
     piece = composer.tokenizer.piece(words, "own")
     assert len(piece.phrases)
     options = Options(seed=5, top_p=0.9, particles=4, craft=3.0)
@@ -289,30 +295,41 @@ def test_a_tune_is_the_words_that_python_reads(opened, checkpoints, tune, voice)
     piece = piece_of(tune, voice)
     script = f"return wordsOf(model, {tune_json(tune)}, model.voices.indexOf({voice}))"
     ids, unknown = run(opened, "bundled", script)
-    left_out = []
+    key = 7 * sharps_of(piece, composer.tokenizer.key_of(piece)) % 12
+    piece, left_out = replace(piece, sharps=(key * 7 + 5) % 12 - 5), []
     assert ids == composer.read(piece, piece, piece.name, left_out.append)
     assert bool(unknown) == bool(left_out)
 
 
-def test_keys_are_those_of_python(opened):
+def random_tunes(n):
+    """Tunes in scales of few and of many notes, here and there with a rest or notes at once."""
     rng = np.random.default_rng(8)
     tunes = []
-    for _ in range(60):
-        low, scale = rng.integers(40, 60), rng.choice(12, rng.integers(1, 8), replace=False)
+    for _ in range(n):
+        low, scale = rng.integers(24, 90), rng.choice(12, rng.integers(1, 8), replace=False)
         notes, now = [], 0
         for _ in range(rng.integers(1, 30)):
-            ticks = int(rng.choice([120, 160, 240, 480, 960]))
-            notes.append([now, now + ticks, int(low + rng.choice(scale))])
-            now += ticks
-        tunes.append(notes)
-    tokenizer = EventTokenizer("A")
-    expected = [tokenizer.key_of(Piece("", [track_of(notes)])) for notes in tunes]
-    assert run(opened, "small", f"return {json.dumps(tunes)}.map(keyOf)") == expected
-    assert len({*expected}) > 6
+            ticks = int(rng.choice([120, 240, 480, 960]))
+            later = int(rng.choice([0, 0, 60, ticks // 2]))
+            notes.append([now, now + ticks + later, int(low + rng.choice(scale))])
+            now += int(rng.choice([0, ticks, ticks, ticks]))
+        alone = {(start, pitch): [start, end, pitch] for start, end, pitch in notes}
+        tunes.append(list(alone.values()))
+    return tunes
 
 
-def test_a_tune_moves_by_octaves_into_its_voice(opened):
-    script = "return CASES.map(([pitches, voice]) => octavesInto(pitches.map((p) => [0, 1, p]), voice))"
-    cases = [[[60, 72], 0], [[48, 60], 0], [[90, 96], 0], [[72, 76], 3], [[60, 100], 0]]
-    moved = run(opened, "small", script.replace("CASES", json.dumps(cases)))
-    assert moved == [0, 12, -24, -12, 0]
+def test_what_is_made_of_a_tune_is_what_python_makes(opened):
+    """One note at a time, moved by octaves into a voice, and its key."""
+    tokenizer, tunes, keys = EventTokenizer("A"), random_tunes(80), set()
+    script = f"""return {json.dumps(tunes)}.map((notes, n) => {{
+        const alone = oneAtATime(notes);
+        return [alone, octavesInto(alone, n % 4), keyOf(alone)];
+    }})"""
+    for n, (notes, ours) in enumerate(zip(tunes, run(opened, "small", script), strict=True)):
+        alone, _ = one_at_a_time(np.array(sorted(notes), np.int32))
+        tune = Piece("", [track_of(alone.tolist())])
+        _, octaves = in_range(tune, *RANGES[n % 4])
+        key = 7 * sharps_of(tune, tokenizer.key_of(tune)) % 12
+        assert ours == [alone.tolist(), 12 * octaves, key]
+        keys.add(key)
+    assert len(keys) > 6

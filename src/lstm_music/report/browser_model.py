@@ -45,13 +45,13 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
     """Return what compose.js needs of a checkpoint, as JSON can hold it.
 
     name: what the page calls it; drums: which parts are; parts: their names; voices: of each part
-    of written music the voice or -1; craft: what a fault in part writing costs, in nats; top_p: the
-    share that `bin/sample` draws among; tempo: of its corpus, in quarter notes a minute. common_key:
-    words tell the key. weights: the parameters of arrays
-    [name, size] one after the other, as base64 of little-endian 16-bit floats. rules, which notes
-    have none of: without the table, which the page has; chords: the pitches of each, by id.
-    classes, deltas: of a factored head, by id. recall: of a copy gate, how it compares words,
-    without the ids of codes, which the page finds itself.
+    of written music the voice or -1; craft: what a fault in part writing costs, in nats; top_p:
+    the share that `bin/sample` draws among; tempo: of its corpus, in quarter notes a minute.
+    common_key: words tell the key. weights: the parameters of arrays [name, size] one after the
+    other, as base64 of little-endian 16-bit floats. rules, which notes have none of: without the
+    table, which the page has; chords: the pitches of each, by id. classes, deltas: of a factored
+    head, by id. recall: of a copy gate, how it compares words, without the ids of codes, which the
+    page finds itself.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary

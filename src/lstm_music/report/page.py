@@ -30,6 +30,7 @@ from lstm_music.report.rules_script import rules_script
 from lstm_music.report.told import Row, RunReport, Sample, Table, sentence, settings_table
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.craft import VOICES, voices_of
+from lstm_music.sampling.token_composers import EventComposer
 from lstm_music.tokenizers.parts import Player
 from lstm_music.untrusted import typeable
 
@@ -73,18 +74,18 @@ def page(
     return shell(title_of(runs), "bin/report", top, [*composing, *main], data)
 
 
-def harmony_page(checkpoint: Checkpoint, name: str, top_p: float, tune: Piece | None = None) -> str:
+def harmony_page(checkpoint: Checkpoint, name: str, tune: Piece | None = None) -> str:
     """Return the page, as HTML, that harmonises with a model of four voices.
 
-    name: what it calls the model; top_p: as composer.top_p; tune: what stands in the grid at first,
-    of one track; its part's name tells which voice it is. Raises UserError for other models.
+    name: what it calls the model; tune: what stands in the grid at first, of one track; its part's
+    name tells which voice it is. Raises UserError for other models.
     """
     if not sings(checkpoint):
         raise UserError(
             f"{name} doesn't tell soprano, alto, tenor and bass apart: harmonise with a model that "
             "was trained with --parts on such music"
         )
-    model = page_model(name, checkpoint, top_p)
+    model = page_model(name, checkpoint, EventComposer.top_p)
     told = None if tune is None else tune_data(tune)
     top = joined(tag("h1", HARMONISE), tag("p", f"With the model “{name}”.", class_="lead"))
     data = {"samples": [], "models": [model], "tune": told}

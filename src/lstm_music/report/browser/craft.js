@@ -1,12 +1,11 @@
 "use strict";
-// The craft of part writing, counted as music is drawn: sampling/craft.py, line by line, and what
-// words say of it, as sampling/compiled_particles.py.
+// The craft of part writing, counted as music is drawn: sampling/craft.py, line by line.
 
 const OCTAVE = 12;
 const FIFTH = 7;
 const STEP = 2; // semitones; larger than a step is a leap
 const QUIET = -1; // in place of a pitch
-const ABOVE = 6; // a key's most semitones below what is written
+const TRITONE = 6;
 
 /** Return the voices of a piece before its first word; ofPart: of each part, its voice or -1. */
 function newVoices(ofPart) {
@@ -105,4 +104,4 @@ function sing(rules, voices, id) {
 }
 
 /** Return how many semitones above what is written a piece in a key sounds, -6 to 5. */
-const soundingAbove = (key) => ((key + ABOVE) % (2 * ABOVE)) - ABOVE;
+const soundingAbove = (key) => ((key + TRITONE) % OCTAVE) - TRITONE;

@@ -1,8 +1,9 @@
 "use strict";
-// Random numbers, and the draw of a word: ops/philox.py, sampling/compiled_choice.py and
-// sampling/compiled_particles.py, whose seeds, words and weights these are.
+// Random numbers, and the draw of a word: ops/philox.py, sampling/sampler.py and
+// sampling/particles.py, whose seeds, words and weights these are.
 
 const DRAWS = 1024; // random numbers of a block
+const LEAST = 2 ** -1022; // whose logarithm is finite
 
 const highHalf = (a, b) => Number((BigInt(a) * BigInt(b)) >> 32n);
 
@@ -101,7 +102,7 @@ function shares(logits, allowed, temperature, x) {
     fit += Math.exp(scaled - top + x[id]);
     x[id] = (scaled + x[id]) * temperature;
   }
-  return Math.log(fit / all);
+  return Math.log(fit / all || LEAST);
 }
 
 /**

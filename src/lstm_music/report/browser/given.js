@@ -2,8 +2,6 @@
 // What is given of a piece in parts: words that must come, between which others may.
 // sampling/given.py, line by line; given: as givenOf in harmonise.js makes it.
 
-const FORCED = -50; // the log of a word's weight that the rules forbid
-
 /** Return how much of what is given a piece before its first word has. */
 const newReached = () => ({ words: 0, bars: 0, phrases: 0, closed: 0 });
 

@@ -5,10 +5,18 @@
 
 const KEY_STEP = WHOLE_NOTE / 16; // frames by which a key is estimated
 
-/** Return the key to which C is written, 0 (C) to 11, of the tune: its own, major or minor. */
+const ENDINGS = [0, 4, 9]; // semitones above C on which tunes in C major or A minor end
+
+/**
+ * Return the key to which C is written, 0 (C) to 11: as its notes say or, as sampling/tunes.py has
+ * it, a fifth away, where the tune ends as one in that key does.
+ */
 function keyOf(notes) {
   const [tonic, minor] = estimateKey(notes);
-  return (tonic + 3 * minor) % 12;
+  const key = (tonic + 3 * minor) % 12;
+  const last = notes[notes.length - 1][2];
+  const ends = (n) => ENDINGS.includes((last - key - n + 24) % 12);
+  return (key + ([0, 5, 7].find(ends) ?? 0)) % 12;
 }
 
 /** Return the tonic and whether it is minor: the profile that the notes' durations fit best. */
@@ -32,11 +40,43 @@ function estimateKey(notes) {
   return best;
 }
 
-/** Return octaves in semitones that move a tune into a voice's range, the fewest that do best. */
+/** Return the octaves, in semitones, by which most of a tune lies in a voice's range. */
 function octavesInto(notes, voice) {
-  const outside = (by) => notes.filter(([, , pitch]) => outOfRange(voice, pitch + by)).length;
-  const some = [0, 12, -12, 24, -24, 36, -36, 48, -48, 60, -60];
-  return some.reduce((best, by) => (outside(by) < outside(best) ? by : best));
+  const pitches = notes.map(([, , pitch]) => pitch).sort((a, b) => a - b);
+  const [lowest, highest] = [pitches[0], pitches[pitches.length - 1]];
+  if (!pitches.some((pitch) => outOfRange(voice, pitch))) return 0;
+  const half = pitches.length / 2;
+  const median = (pitches[Math.ceil(half) - 1] + pitches[Math.floor(half)]) / 2;
+  const middle = (RANGES[voice][0] + RANGES[voice][1]) / 2;
+  let [best, misfit] = [0, [Infinity, Infinity]];
+  for (let by = -OCTAVE * Math.floor(lowest / OCTAVE); by + highest <= 127; by += OCTAVE) {
+    const outside = pitches.filter((pitch) => outOfRange(voice, pitch + by)).length;
+    const far = Math.abs(median + by - middle);
+    if (outside < misfit[0] || (outside === misfit[0] && far < misfit[1])) {
+      [best, misfit] = [by, [outside, far]];
+    }
+  }
+  return best;
+}
+
+/**
+ * Return the highest notes of those that sound at once. One that sounds on a little into the next,
+ * as played legato, ends where that begins.
+ */
+function oneAtATime(notes) {
+  const kept = [];
+  for (const [start, end, pitch] of [...notes].sort((a, b) => a[0] - b[0] || b[2] - a[2])) {
+    let hidden = false;
+    while (!hidden && kept.length && kept[kept.length - 1][1] > start) {
+      const last = kept[kept.length - 1];
+      const overlap = Math.min(last[1], end) - start;
+      const legato = overlap <= Math.min(last[1] - last[0], end - start) / 2;
+      hidden = last[0] === start || (last[2] >= pitch && !legato);
+      if (!hidden) last[1] = start;
+    }
+    if (!hidden) kept.push([start, end, pitch]);
+  }
+  return kept;
 }
 
 /** Return where bars begin up to the one that holds a tick. */

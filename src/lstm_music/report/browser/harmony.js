@@ -19,6 +19,9 @@ function notesOfText(text) {
   );
 }
 
+/** Return the keys in which what is written in C may sound. */
+const nameOfKey = (key) => `${NAMES[key]} major / ${NAMES[(key + 9) % 12]} minor`;
+
 class Harmoniser {
   constructor() {
     const by = (name) => byId(`harmonise-${name}`);
@@ -32,9 +35,7 @@ class Harmoniser {
     this.models.forEach((model, n) => by("run").add(new Option(model.name, n)));
     by("run").closest("div").hidden = this.models.length < 2;
     VOICE_NAMES.forEach((name, voice) => by("voice").add(new Option(name, voice)));
-    for (const key of FIFTHS) {
-      by("key").add(new Option(`${NAMES[key]} major, ${NAMES[(key + 9) % 12]} minor`, key));
-    }
+    for (const key of FIFTHS) by("key").add(new Option(nameOfKey(key), key));
     this.listen();
     this.chooseRun();
     const { notes, bar, voice, tempo } = DATA.tune ?? {};
@@ -115,7 +116,7 @@ class Harmoniser {
   /** Take notes as the tune, in its voice's range, and say what was changed. */
   take(notes, bar = this.grid.bar, said = []) {
     const voice = Number(this.by("voice").value);
-    const by = octavesInto(notes, voice);
+    const by = notes.length ? octavesInto(notes, voice) : 0;
     const many = Math.abs(by) === 12 ? "an octave" : `${Math.abs(by) / 12} octaves`;
     if (by) said.push(`The tune is moved ${many} ${by > 0 ? "up" : "down"}, to where a ${VOICES[voice]} sings.`);
     const moved = notes.map(([start, end, pitch]) => [start, end, pitch + by]);
@@ -173,9 +174,8 @@ class Harmoniser {
     this.stop();
     const { notes } = this.grid;
     for (const name of ["listen", "save", "another"]) this.by(name).disabled = true;
-    const [tonic, minor] = estimateKey(notes);
-    const found = `${NAMES[tonic]} ${minor ? "minor" : "major"}, as found`;
-    this.by("key").options[0].textContent = notes.length ? found : "as found";
+    const found = notes.length ? `${nameOfKey(keyOf(notes))}, as found` : "as found";
+    this.by("key").options[0].textContent = found;
     this.roll.draw([], NOWHERE);
     this.by("legend").replaceChildren();
     this.by("facts").textContent = "";

@@ -8,21 +8,6 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const pitchName = (pitch) => `${NAMES[pitch % 12]}${Math.floor(pitch / 12) - 1}`;
 
-/** Return notes [start, end, pitch] of which no two sound at once: of those that do, the upper. */
-function upperNotes(notes) {
-  const edges = [...new Set(notes.flatMap(([start, end]) => [start, end]))].sort((a, b) => a - b);
-  const made = [];
-  let before = null;
-  edges.forEach((edge, n) => {
-    const sounds = notes.filter(([start, end]) => start <= edge && edge < end);
-    const upper = sounds.reduce((a, b) => (a && a[2] >= b[2] ? a : b), null);
-    if (upper && upper === before) made[made.length - 1][1] = edges[n + 1];
-    else if (upper) made.push([edge, edges[n + 1], upper[2]]);
-    before = upper;
-  });
-  return made;
-}
-
 /**
  * Return the tune of a MIDI file as `readMidi` read it: notes on a grid of sixteenths, bar, tempo,
  * and what was changed, in sentences. The tune: of tracks with many notes the highest.
@@ -39,9 +24,9 @@ function tuneOfMidi({ tracks, meter, tempo }, known) {
     .sort((a, b) => a[0] - b[0]);
   const moved = notes.filter(([start]) => Math.abs(start - grid(start)) > 1).length;
   if (moved) said.push(`${moved} notes were moved to sixteenths.`);
-  const alone = upperNotes(placed);
-  const ticks = (some) => some.reduce((sum, [start, end]) => sum + end - start, 0);
-  if (ticks(alone) < ticks(placed)) said.push("Of notes at once the upper ones stay.");
+  const alone = oneAtATime(placed);
+  const left = placed.length - alone.length;
+  if (left) said.push(`Of notes at once the highest is the tune: ${left} are left out.`);
   const [first, second] = meter;
   const pickup = second && second[0] === first[1] && first[1] < second[1] ? first[1] : 0;
   let bar = (pickup ? second : first)?.[1] ?? BAR;
