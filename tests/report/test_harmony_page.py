@@ -11,7 +11,8 @@ from test_harmonise_browser import BAR, NAMES, QUARTER, piece_of, tune_of
 from lstm_music.errors import UserError
 from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import Part, Piece, notes_of
-from lstm_music.report.page import harmony_page
+from lstm_music.midi.timing import signature_of
+from lstm_music.report.page import RunReport, harmony_page, page
 from lstm_music.runs.checkpoint import read_checkpoint, read_run
 from lstm_music.runs.opened import bundled_model
 from lstm_music.sampling.craft import RANGES
@@ -147,6 +148,21 @@ def test_a_setting_is_heard_and_kept(opened):
     assert piece.meter.tolist() == [[0, BAR]]
     saved = sorted(note for track in piece.tracks for note in notes_of(track).tolist())
     assert saved == sorted(note[:3] for note in notes)
+
+
+def test_six_eighths_are_two_beats(opened):
+    choose(opened, "meter", "6/8")
+    assert opened.run("byId('harmonise-grid').querySelectorAll('.beat').length") == 11
+    harmonised(opened)
+    opened.run("download = (bytes, name) => (saved = [[...bytes], name])")
+    opened.press("#harmonise-save")
+    piece = read_midi(bytes(opened.run("saved[0]")), "page")
+    assert piece.meter.tolist() == [[0, 1440]]
+    assert signature_of(1440, piece.beats) == (6, 8)
+    choose(opened, "meter", "3/4")
+    assert opened.run("harmoniser.grid.beat") == QUARTER
+    open_file(opened, bytes(opened.run("saved[0]")))
+    opened.wait("byId('harmonise-meter').value === '6/8'")
 
 
 def test_a_setting_can_be_called_off(opened):
@@ -361,3 +377,16 @@ def test_another_model_is_refused(tmp_path):
     checkpoint = read_run(tmp_path / "run", pytest.fail)[0]
     with pytest.raises(UserError, match="trained with --parts"):
         harmony_page(checkpoint, "small")
+
+
+def test_a_report_harmonises_where_its_network_fits(tmp_path):
+    """Else it says how to; a model without voices has no such section."""
+    small_trainer(small_corpus(tmp_path / "music"), tmp_path / "run", max_steps=2).train()
+    small = RunReport("small", read_run(tmp_path / "run", pytest.fail)[0], [], 0.9, [])
+    bach = RunReport("bach", read_checkpoint(bundled_model()), [], 0.8, [])
+    both = page([small, bach], [], [])
+    assert 'id="harmonise-go"' in both and 'href="#harmonise"' in both
+    without = page([small, bach], [], [], most=500_000)
+    assert 'id="harmonise-go"' not in without and "bin/harmonize --page" in without
+    assert 'href="#harmonise"' not in page([small], [], [])
+    assert len(without.encode()) <= 500_000

@@ -96,6 +96,10 @@ class Harmoniser {
     return Number(this.by("tempo").value);
   }
 
+  get inSix() {
+    return this.by("meter").value === "6/8";
+  }
+
   setTempo(tempo) {
     this.by("tempo").value = Math.round(tempo);
     this.by("tempo-value").textContent = this.by("tempo").value;
@@ -122,6 +126,7 @@ class Harmoniser {
     const moved = notes.map(([start, end, pitch]) => [start, end, pitch + by]);
     const name = Object.keys(METERS).find((own) => METERS[own] === bar);
     if (METERS[this.by("meter").value] !== bar && name) this.by("meter").value = name;
+    this.grid.beat = this.inSix ? 3 * 240 : QUARTER;
     this.grid.show(moved, RANGES[voice], bar);
     this.by("step").value = this.grid.step;
     this.say(said.join(" "));
@@ -132,7 +137,9 @@ class Harmoniser {
     if (!file) return;
     const found = readMidi(new Uint8Array(await file.arrayBuffer()));
     if (!found?.tracks.length) return this.say(`${file.name} has no notes to read: choose a MIDI file.`);
-    const { notes, bar, tempo, said } = tuneOfMidi(found, knownBars(this.network.model));
+    const known = [...this.by("meter").options].map(({ value }) => METERS[value]);
+    const { notes, bar, name, tempo, said } = tuneOfMidi(found, known);
+    if (METERS[name] === bar) this.by("meter").value = name;
     if (tempo) this.setTempo(Math.min(Math.max(tempo, 40), 200));
     this.take(notes, bar, said);
   }
@@ -290,7 +297,7 @@ class Harmoniser {
   save() {
     const { notes, bars } = this.made;
     const inOrder = [...notes].sort((a, b) => a[3] - b[3] || a[0] - b[0]);
-    const bytes = midiFile(inOrder, this.tempo, bars, this.network.model);
+    const bytes = midiFile(inOrder, this.tempo, bars, this.network.model, this.inSix ? 3 : 2);
     download(bytes, `harmonised-${this.by("seed").value || 0}.mid`);
   }
 }

@@ -19,8 +19,12 @@ function meterOf(bars) {
   return changes[0]?.[0] === 0 ? changes : [[0, BAR], ...changes];
 }
 
-/** Return the bytes of a MIDI file: a track with the tempo and the meter, then those of the notes. */
-function midiFile(notes, tempo, bars, model) {
+/**
+ * Return the bytes of a MIDI file: a track with the tempo and the meter, then those of the notes.
+ *
+ * least: the meter's lower number is 2^least at least.
+ */
+function midiFile(notes, tempo, bars, model, least = 2) {
   const number = (n, size) => [24, 16, 8, 0].slice(4 - size).map((shift) => (n >>> shift) & 255);
   const delta = (n) => (n < 128 ? [n] : [...delta(n >>> 7).map((byte) => byte | 128), n & 127]);
   const chunk = (name, bytes) =>
@@ -30,7 +34,8 @@ function midiFile(notes, tempo, bars, model) {
   const first = [0, 0xff, 0x51, 3, ...microseconds];
   let last = 0;
   for (const [tick, length] of meterOf(bars)) {
-    const power = [2, 3, 4, 5, 6].find((n) => (length * 2 ** n) % BAR === 0) ?? 6;
+    const fits = (n) => n >= least && (length * 2 ** n) % BAR === 0;
+    const power = [2, 3, 4, 5, 6].find(fits) ?? 6;
     const beats = Math.min(Math.max(Math.round((length * 2 ** power) / BAR), 1), 255);
     first.push(...delta(tick - last), 0xff, 0x58, 4, beats, power, 24, 8);
     last = tick;
@@ -57,7 +62,10 @@ function midiFile(notes, tempo, bars, model) {
   return Uint8Array.from(chunk("MThd", head).concat(...tracks.map((t) => chunk("MTrk", t))));
 }
 
-/** Return what a MIDI file says: tracks of notes [start, end, pitch], its meter and tempo, or null. */
+/**
+ * Return what a MIDI file says: tracks of notes [start, end, pitch], its meter [tick, length of bars,
+ * power of two of its lower number] and tempo; or null.
+ */
 function readMidi(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
   const named = (at, name) => [...name].every((c, n) => bytes[at + n] === c.charCodeAt(0));
@@ -96,7 +104,7 @@ function readTrack(bytes, track, found) {
       const size = number();
       const [a, b, c] = bytes.subarray(at, at + size);
       if (kind === 0x51 && !found.tempo) found.tempo = 60e6 / ((a << 16) | (b << 8) | c);
-      if (kind === 0x58) meter.push([now, (a * BAR) / 2 ** b]);
+      if (kind === 0x58) meter.push([now, (a * BAR) / 2 ** b, b]);
       at += size;
       continue;
     }

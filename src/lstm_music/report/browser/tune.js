@@ -9,8 +9,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const pitchName = (pitch) => `${NAMES[pitch % 12]}${Math.floor(pitch / 12) - 1}`;
 
 /**
- * Return the tune of a MIDI file as `readMidi` read it: notes on a grid of sixteenths, bar, tempo,
- * and what was changed, in sentences. The tune: of tracks with many notes the highest.
+ * Return the tune of a MIDI file as `readMidi` read it: notes on a grid of sixteenths, bar, meter if
+ * it is in eighths, tempo, and what was changed, in sentences. The tune: of tracks with many notes the highest.
  */
 function tuneOfMidi({ tracks, meter, tempo }, known) {
   const many = Math.max(...tracks.map((notes) => notes.length)) / 2;
@@ -29,9 +29,9 @@ function tuneOfMidi({ tracks, meter, tempo }, known) {
   if (left) said.push(`Of notes at once the highest is the tune: ${left} are left out.`);
   const [first, second] = meter;
   const pickup = second && second[0] === first[1] && first[1] < second[1] ? first[1] : 0;
-  let bar = (pickup ? second : first)?.[1] ?? BAR;
+  let [, bar, power] = (pickup ? second : first) ?? [0, BAR, 2];
   if (!known.includes(bar)) {
-    said.push("Its meter is new to the model: bars are of 4/4.");
+    said.push("Its meter can't be set here: bars are of 4/4.");
     bar = BAR;
   }
   const shift = pickup ? bar - pickup : 0;
@@ -39,7 +39,7 @@ function tuneOfMidi({ tracks, meter, tempo }, known) {
   const whole = alone.map(([start, end, pitch]) => [start - silent, end - silent, pitch]);
   const kept = whole.filter(([, end]) => end <= MOST_BARS * bar);
   if (kept.length < whole.length) said.push(`Only its first ${MOST_BARS} bars fit.`);
-  return { notes: kept, bar, tempo, said };
+  return { notes: kept, bar, name: power === 3 ? "6/8" : "", tempo, said };
 }
 
 /** A grid to enter a tune in, one note at a time. */
@@ -47,7 +47,7 @@ class TuneGrid {
   /** changed: called after each change; heard: with a pitch to sound. */
   constructor(svg, names, cursorText, changed, heard) {
     Object.assign(this, { svg, names, cursorText, changed, heard });
-    Object.assign(this, { notes: [], bar: BAR, step: 240, bars: 8, low: 60, high: 81 });
+    Object.assign(this, { notes: [], bar: BAR, beat: QUARTER, step: 240, bars: 8, low: 60, high: 81 });
     this.length = QUARTER; // of notes to come, in ticks
     this.cursor = { tick: 0, pitch: 67 };
     svg.addEventListener("keydown", (event) => this.press(event));
@@ -201,7 +201,7 @@ class TuneGrid {
   // ---- What is shown ----
 
   draw() {
-    const { svg, names, bar, step, bars, low, high, scale, notes, cursor } = this;
+    const { svg, names, bar, beat, step, bars, low, high, scale, notes, cursor } = this;
     const [width, height] = [this.end * scale, (high - low + 1) * ROW];
     const y = (pitch) => (high - pitch) * ROW;
     const parts = [];
@@ -215,7 +215,7 @@ class TuneGrid {
       add("rect", { class: "line", x: 0, y: y(pitch), width, height: 1 });
     }
     for (let tick = 0; tick < this.end; tick += step) {
-      const kind = tick % bar === 0 ? "bar" : tick % QUARTER === 0 ? "beat" : "line";
+      const kind = tick % bar === 0 ? "bar" : tick % bar % beat === 0 ? "beat" : "line";
       add("rect", { class: kind, x: tick * scale, y: 0, width: 1, height });
     }
     for (let n = 0; n < bars; n++) add("text", { x: n * bar * scale + 4, y: height - 4 }, n + 1);
@@ -238,7 +238,7 @@ class TuneGrid {
   tell() {
     const { tick, pitch } = this.cursor;
     const note = this.noteAt(tick);
-    const beat = (tick % this.bar) / QUARTER + 1;
+    const beat = Math.round((100 * (tick % this.bar)) / this.beat) / 100 + 1;
     const sounds = note ? ` · ${pitchName(note[2])} sounds` : "";
     this.cursorText.textContent =
       `${pitchName(pitch)}, bar ${Math.floor(tick / this.bar) + 1}, beat ${beat}${sounds}`;
