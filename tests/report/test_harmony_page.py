@@ -369,7 +369,7 @@ def test_the_page_begins_with_the_tune_that_it_was_made_for(tmp_path):
         assert browser.run("byId('harmonise-voice').value") == "2"
         assert browser.run("harmoniser.tune().pickup") == pickup
         found = browser.run("byId('harmonise-key').options[0].textContent")
-        assert found == "F major / D minor, as found"
+        assert found == "F / Dm, as found"
 
 
 def test_another_model_is_refused(tmp_path):

@@ -38,31 +38,38 @@ function randomNumbers(seed, number = 0) {
  */
 function draw(logits, allowed, temperature, topP, u, exact = -1) {
   const top = allowed.reduce((best, id) => Math.max(best, logits[id]), -Infinity);
-  const weight = (id) => Math.exp((logits[id] - top) / temperature);
-  let some = allowed.map((id) => [id, weight(id)]);
-  let mass = some.reduce((sum, [, p]) => sum + p, 0);
+  const p = allowed.map((id) => Math.exp((logits[id] - top) / temperature));
+  let mass = p.reduce((a, b) => a + b);
   if (topP < 1) {
-    if (allowed.includes(exact)) {
-      const share = weight(exact) / mass;
+    const place = allowed.indexOf(exact);
+    if (place >= 0) {
+      const share = p[place] / mass;
       if (u < share) return exact;
       u = (u - share) / (1 - share);
-      mass -= weight(exact);
-      some = some.filter(([id]) => id !== exact);
+      mass -= p[place];
+      p[place] = 0;
     }
-    [some, mass] = likeliest(some, topP, mass);
+    const [order, held] = likeliest(p, topP, mass);
+    return allowed[order[placeOf(order.map((k) => p[k]), u * held)]];
   }
-  let left = u * mass;
-  const found = some.find(([, p]) => (left -= p) < 0) ?? some[some.length - 1];
-  return found[0];
+  return allowed[placeOf(p, u * mass)];
 }
 
-/** Return the fewest words [id, weight] that hold a share of a mass, by weight, and what they do. */
-function likeliest(some, share, mass) {
-  const least = (((1 - share) * mass) / some.length) * (1 - 1e-9); // those left out weigh less
-  const falling = some.filter(([, p]) => p >= least).sort((a, b) => b[1] - a[1]);
+/** Return the first place up to which weights add up to more than some. */
+function placeOf(weights, left) {
+  const found = weights.findIndex((weight) => (left -= weight) < 0);
+  return found < 0 ? weights.length - 1 : found;
+}
+
+/** Return where the fewest weights are that hold a share of a mass, by weight, and what they do. */
+function likeliest(p, share, mass) {
+  const least = (((1 - share) * mass) / p.length) * (1 - 1e-9); // those left out weigh less
+  const some = [];
+  for (let k = 0; k < p.length; k++) if (p[k] > 0 && p[k] >= least) some.push(k);
+  some.sort((a, b) => p[b] - p[a]);
   let [n, sum] = [0, 0];
-  while (n < falling.length && sum < share * mass) sum += falling[n++][1];
-  return [falling.slice(0, n), sum];
+  while (n < some.length && sum < share * mass) sum += p[some[n++]];
+  return [some.slice(0, n), sum];
 }
 
 /** Return the ids that may come next; longest: of each class, overwritten. */
