@@ -19,6 +19,7 @@ from lstm_music.midi.roll import (
     PROFILES,
     estimate_key,
     frames_of,
+    key_of,
     pack,
     piece_of_frames,
     shift_range,
@@ -203,6 +204,31 @@ def test_keys_are_recognised_and_brought_to_the_common_ones(tonic, mode):
         assert -6 <= shift <= 5 and (tonic + shift) % 12 == goal
         assert estimate_key(common) == (goal, mode)
         assert_frames(common, transpose(frames, shift))
+
+
+@pytest.mark.parametrize(
+    ("tonic", "mode", "sharps", "expected"),
+    [
+        (0, "major", None, (0, "major", 0)),
+        (0, "major", 0, (0, "major", 0)),
+        (0, "major", 1, (7, "major", 7)),  # a fifth apart: the signature's
+        (0, "major", -1, (5, "major", 5)),
+        (0, "major", 2, (0, "major", 0)),  # more than that: the notes'
+        (2, "minor", None, (2, "minor", 5)),
+        (2, "minor", -1, (2, "minor", 5)),
+        (2, "minor", -2, (7, "minor", 10)),
+        (2, "minor", 0, (2, "minor", 0)),  # Dorian
+        (2, "minor", 4, (2, "minor", 5)),
+    ],
+)
+def test_a_piece_is_in_the_key_of_its_signature_unless_notes_contradict(
+    tonic, mode, sharps, expected
+):
+    weights = np.round(8 * np.array(PROFILES[mode])).astype(int)
+    spans = [(0, int(n), 60 + (k + tonic) % 12) for k, n in enumerate(120 * weights)]
+    piece = Piece("", [track_of(spans), track_of([(0, 96000, 60 + tonic + 1)])],
+                  drums=(False, True), sharps=sharps)  # fmt: skip
+    assert key_of(piece) == expected
 
 
 @given(rolls(), st.integers(-6, 6))

@@ -102,9 +102,9 @@ def held_out(names: Sequence[str], asked: Asked) -> Corpus:
 
 
 def reading_by_parts(corpus: str) -> Reading:
-    """Return how a corpus is read so that its pieces have their parts, if they have any."""
+    """Return how a corpus is read so that its pieces have their parts, if any, and signatures."""
     rolls = corpus in ROLLS or Path(corpus).suffix.lower() in ROLL_SUFFIXES
-    return Reading("note") if rolls else Reading("event", parts=True)
+    return Reading("note") if rolls else Reading("event", parts=True, common_key="A")
 
 
 def rows_of_corpus(corpus: Corpus, asked: Asked) -> list[Craft]:

@@ -50,7 +50,7 @@ EXAMPLES = """examples:
 PARTICLES = 32
 NAME = "harmony"  # of a file, before its number
 SCORES = (".musicxml", ".mxl", ".xml")
-WORDS_A_NOTE = 10  # that are drawn for each, about
+WORDS_A_NOTE = 50  # that are drawn for each, as if by the sampler: a draft takes five times as long
 
 
 class Task(NamedTuple):

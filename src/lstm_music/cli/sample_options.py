@@ -130,13 +130,14 @@ def add_drawing_options(parser: Parser) -> None:
         type=number(0, 100),
         metavar="X",
         help="nats that a fault of part writing costs, such as parallel fifths, of four voices by "
-        "name; 0 for none (default: 6 of models with such voices)",
+        "name; 0 for none (default: 4 of models with such voices)",
     )
     add(
         "--particles",
         type=whole(1, 4096),
         metavar="N",
-        help="drafts of each piece, of which those with fewer faults are gone on with (default: 1)",
+        help="drafts of each piece, of which those with fewer faults are gone on with (default: "
+        "4 of models with such voices, else 1)",
     )
     add("--greedy", action="store_true", help="always take the likeliest token or notes")
     rules = parser.add_mutually_exclusive_group().add_argument

@@ -1,6 +1,6 @@
 """Music as frames: which of a piano's 88 notes sound at each step of a grid."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,7 @@ from lstm_music.midi.piece import LAST_TICK, TICKS_PER_QUARTER, Piece, notes_of
 from lstm_music.midi.repair import sorted_messages
 
 NOTES = 88
+KEY_GRID = 16  # frames a whole note, by which a piece's key is estimated
 LOWEST = 21  # the MIDI pitch of column 0
 HIGHEST = LOWEST + NOTES - 1
 
@@ -93,6 +94,39 @@ def estimate_key(frames: Frames) -> tuple[int, Mode]:
     profiles /= np.linalg.norm(profiles, axis=1, keepdims=True)
     # Dividing by the durations' deviation too would change no order.
     return keys[int(np.argmax(profiles @ (durations - durations.mean())))]
+
+
+class Key(NamedTuple):
+    """A piece's key: its tonic, 0 (C) to 11, its mode, and the major key of as many sharps."""
+
+    tonic: int
+    mode: Mode
+    major: int
+
+
+def key_of(piece: Piece) -> Key:
+    """Return the key of a piece, its drums left out.
+
+    The sharps are those of its signature; where it has none, or one that is more than a fifth from
+    the estimated key (so many files say C), those of that. The mode is the estimated one, and so is
+    the tonic of a minor key that lacks a flat, as Dorian signatures do: of 28 such chorales 24 end
+    on it, as 84 % of all do on their tonic (73 % on the estimated one).
+    """
+    tonic, mode = estimate_key(frames_of(without_drums(piece), KEY_GRID)[0])
+    above = 3 if mode == "minor" else 0  # the major key's tonic above this one
+    major = (tonic + above) % 12
+    further = 0 if piece.sharps is None else (7 * piece.sharps - major) % 12
+    if further not in (0, 5, 7):
+        return Key(tonic, mode, major)
+    told = (major + further) % 12
+    dorian = mode == "minor" and further == 7
+    return Key(tonic if dorian else (told - above) % 12, mode, told)
+
+
+def without_drums(piece: Piece) -> Piece:
+    """Return the notes of a piece that are in a key."""
+    drums = piece.drums or (False,) * len(piece.tracks)
+    return Piece("", [t for t, drum in zip(piece.tracks, drums, strict=True) if not drum])
 
 
 def to_common_key(frames: Frames, minor: CommonKey = "A") -> tuple[Frames, int]:

@@ -123,7 +123,11 @@ def _penalties(  # type: ignore[no-untyped-def]
     for id in range(len(x)):
         may = rules.deltas[id] <= longest[rules.classes[id]]
         if may and (given is None or fits(given, rules, piece, reached, id, n)):
-            x[id] = -weight * faults_of(rules, voices, r, id) if weight > 0 else 0.0
+            x[id] = (
+                -weight * faults_of(rules.kinds[id], rules.numbers[id], voices, r)
+                if weight > 0
+                else 0.0
+            )
             count += 1
     return count
 

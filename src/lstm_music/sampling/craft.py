@@ -6,11 +6,10 @@ all words of a place are there. sampling/compiled_particles.py compiles these fu
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from lstm_music.arrays import Array
 from lstm_music.sampling.rules import KEY, NOTE_OFF, NOTE_ON, Rules
 from lstm_music.tokenizers.messages import PITCHES
 from lstm_music.tokenizers.parts import Player
@@ -25,14 +24,15 @@ class Voices(NamedTuple):
     """The four voices of pieces: by part, the voice or -1 (parts,); what sounds in them.
 
     before (R, 4): pitches in the last chord, now (R, 4): in this one, begun (R, 4): whether the
-    voice's note began here. above (R,): semitones by which they sound above what is written.
+    voice's note began here. above (R,): semitones by which they sound above what is written. Arrays
+    where compiled code reads them, lists where Python does.
     """
 
-    of_part: Array
-    before: Array
-    now: Array
-    begun: Array
-    above: Array
+    of_part: Any
+    before: Any
+    now: Any
+    begun: Any
+    above: Any
 
 
 def new_voices(of_part: Sequence[int], R: int) -> Voices:
@@ -77,9 +77,9 @@ def neighbour_faults(a0: int, a1: int, b0: int, b1: int, inner: bool) -> int:
 
 def note_faults(voices: Voices, r: int, voice: int, pitch: int) -> int:
     """Return the faults that a voice's note at a pitch has with the voices above it."""
-    last, faults, before = len(VOICES) - 1, 0, voices.before[r, voice]
+    last, faults, before = len(VOICES) - 1, 0, voices.before[r][voice]
     for a in range(voice):
-        was, now = voices.before[r, a], voices.now[r, a]
+        was, now = voices.before[r][a], voices.now[r][a]
         if now < 0:
             continue
         faults += interval_faults(was, now, before, pitch, a == 0 and voice == last)
@@ -95,15 +95,15 @@ def out_of_range(voice: int, pitch: int) -> bool:
 
 def begin_note(voices: Voices, r: int, voice: int, pitch: int) -> None:
     """Begin a voice's note."""
-    voices.now[r, voice] = pitch
-    voices.begun[r, voice] = 1
+    voices.now[r][voice] = pitch
+    voices.begun[r][voice] = 1
 
 
 def is_chord(voices: Voices, r: int) -> bool:
     """Return whether a voice's note began here."""
     begun = 0
     for voice in range(len(VOICES)):
-        begun += voices.begun[r, voice]
+        begun += voices.begun[r][voice]
     return begun > 0
 
 
@@ -112,8 +112,8 @@ def held_faults(voices: Voices, r: int) -> int:
     faults = 0
     if is_chord(voices, r):
         for voice in range(1, len(VOICES)):
-            if not voices.begun[r, voice] and voices.now[r, voice] >= 0:
-                faults += note_faults(voices, r, voice, voices.now[r, voice])
+            if not voices.begun[r][voice] and voices.now[r][voice] >= 0:
+                faults += note_faults(voices, r, voice, voices.now[r][voice])
     return faults
 
 
@@ -121,16 +121,15 @@ def next_place(voices: Voices, r: int) -> None:
     """Go on from a place, whose chord is the last one from now on."""
     if is_chord(voices, r):
         for voice in range(len(VOICES)):
-            voices.before[r, voice] = voices.now[r, voice]
-            voices.begun[r, voice] = 0
+            voices.before[r][voice] = voices.now[r][voice]
+            voices.begun[r][voice] = 0
 
 
 # Words ------------------------------------------------------------------------------------------
 
 
-def faults_of(rules: Rules, voices: Voices, r: int, id: int) -> int:
+def faults_of(kind: int, number: int, voices: Voices, r: int) -> int:
     """Return the faults that piece r has with a next word: as it leaves a place, those held."""
-    kind, number = rules.kinds[id], rules.numbers[id]
     if kind in (NOTE_OFF, KEY):
         return 0
     if kind > NOTE_ON:
@@ -147,8 +146,8 @@ def sing(rules: Rules, voices: Voices, r: int, id: int) -> None:
     kind, number = rules.kinds[id], rules.numbers[id]
     if id == rules.start:
         for voice in range(len(VOICES)):
-            voices.before[r, voice] = voices.now[r, voice] = REST
-            voices.begun[r, voice] = 0
+            voices.before[r][voice] = voices.now[r][voice] = REST
+            voices.begun[r][voice] = 0
     elif kind == KEY:
         voices.above[r] = (number + TRITONE) % OCTAVE - TRITONE  # as events.sounding_above
     elif kind > NOTE_ON:
@@ -156,6 +155,6 @@ def sing(rules: Rules, voices: Voices, r: int, id: int) -> None:
     else:
         voice = voices.of_part[number // PITCHES]
         if voice >= 0 and kind == NOTE_OFF:
-            voices.now[r, voice] = REST
+            voices.now[r][voice] = REST
         elif voice >= 0:
             begin_note(voices, r, voice, number % PITCHES + voices.above[r])

@@ -13,7 +13,7 @@ multiplied estimate how likely what is given is (sequential Monte Carlo: Gordon,
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import astuple, replace
 from typing import NamedTuple, Protocol
 
@@ -24,8 +24,8 @@ from lstm_music.network.config import State
 from lstm_music.network.model import Model
 from lstm_music.network.recall import RecallRules
 from lstm_music.ops.philox import uniform
-from lstm_music.sampling.copying import Copies, copied, copies_of, ids_that
-from lstm_music.sampling.craft import faults_of, new_voices, sing
+from lstm_music.sampling.copying import Copies, copied, copied_lists, copies_of, ids_that
+from lstm_music.sampling.craft import Voices, faults_of, new_voices, sing
 from lstm_music.sampling.given import (
     FORCED,
     RECORD,
@@ -37,9 +37,10 @@ from lstm_music.sampling.given import (
     next_needed,
 )
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import BAR_LINE, Rules
+from lstm_music.sampling.rules import BAR_LINE, NOTE_OFF, NOTE_ON, Rules
 from lstm_music.sampling.sampler import DRAWS, Draft, choose, rows_for
 
+LEAVES, ENDS = -1, -2  # in place of a note: words that leave a place, and those that end one
 ROWS = 64  # drafts computed at once, or those of one piece if these are more
 LARGEST = 700.0  # whose exponential is finite
 RESAMPLING, CHOSEN = 1 << 30, 1 << 20  # random numbers that aren't for words, and for the last one
@@ -277,9 +278,8 @@ class Particle(Draft):
         copies: Copies | None, voices: Sequence[int], given: Given | None,
     ) -> None:  # fmt: skip
         super().__init__(number, primer, rules, options, copies)
-        self.voices, self.given, self.reached, self.words = (
-            new_voices(voices, 1), given, Reached(), 0,
-        )  # fmt: skip
+        self.voices = Voices(*(array.tolist() for array in new_voices(voices, 1)))
+        self.given, self.reached, self.words = given, Reached(), 0
         if given is not None:
             self.piece.least = 0
 
@@ -300,7 +300,7 @@ class Particle(Draft):
                 return must(given, rules, piece, self.reached, self.sounding, n), FORCED
         if not fit:
             return rules.start, 0.0
-        costs = {id: o.craft * faults_of(rules, self.voices, 0, id) if o.craft else 0 for id in fit}
+        costs = self.costs(fit)
         own, x = network_share(logits, may, costs, o.temperature)
         u, id, total = self._uniform(), None, 0.0
         if self._past is not None and scores is not None:
@@ -314,6 +314,18 @@ class Particle(Draft):
             own = log_sum([own, *(score for _, score in found)])
         id = choose(x, np.array(fit), u, o, rules.exact) if id is None else id
         return id, own - total
+
+    def costs(self, fit: Sequence[int]) -> dict[int, float]:
+        """Return what the faults that each of some words makes cost."""
+        rules, found = self.rules, dict[int, float]()
+        kinds, numbers = rules.kinds[[*fit]].tolist(), rules.numbers[[*fit]].tolist()
+        alike: dict[int, float] = {}  # by note, and of all that leave the place
+        for id, kind, number in zip(fit, kinds, numbers, strict=True):
+            key = LEAVES if kind > NOTE_ON else ENDS if kind == NOTE_OFF else number
+            if key not in alike:
+                alike[key] = self.options.craft * faults_of(kind, number, self.voices, 0)
+            found[id] = alike[key]
+        return found
 
     def take(self, id: int) -> None:
         """Take an id, whether it might come or not."""
@@ -336,7 +348,8 @@ class Particle(Draft):
     def go_on_as(self, other: "Particle") -> None:
         """Become another draft, but for one's own random numbers."""
         self.ids, self.reached, self.piece = [*other.ids], copy(other.reached), copy(other.piece)
-        self.sounding, self.voices = other.sounding.copy(), deepcopy(other.voices)
+        self.sounding = other.sounding.copy()
+        self.voices = Voices(*map(copied_lists, other.voices))
         if other._past is not None:
             self._past = other._past.twin()
 

@@ -35,7 +35,7 @@ from lstm_music.tokenizers.nearest import NearestEvent, NearestPerformance, Near
 from lstm_music.tokenizers.parts import Player
 from lstm_music.tokenizers.performance import PerformanceTokenizer
 
-CRAFT = 6.0  # nats; docs/results.md compares
+CRAFT, PARTICLES = 4.0, 4  # of four voices; docs/results.md compares
 METERS = 8  # that a model knows, of which an error tells
 
 
@@ -162,7 +162,8 @@ class EventComposer(TokenComposer):
         roster = [Player(*player) for player in told.get("parts", ())]
         self.tokenizer = EventTokenizer(told.get("common_key"), roster)
         self.roster = self.tokenizer.roster
-        self.craft = CRAFT if any(voice >= 0 for voice in voices_of(self.roster)) else 0.0
+        if any(voice >= 0 for voice in voices_of(self.roster)):
+            self.craft, self.particles = CRAFT, PARTICLES
 
     def openings(self) -> list[Opening]:
         """As Composer.openings: those in its meter, where it keeps to one; some have an upbeat."""
@@ -242,7 +243,8 @@ class PerformanceComposer(EventComposer):
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        self.tokenizer, self.craft = PerformanceTokenizer(), 0.0
+        self.tokenizer = PerformanceTokenizer()
+        self.craft, self.particles = 0.0, 1  # bars and places are what voices are led by
 
     def tokenizer_for(self, whole: Piece) -> MessageTokenizer:
         """As EventComposer.tokenizer_for."""

@@ -31,7 +31,7 @@ from lstm_music.midi.piece import (
     no_phrases,
 )
 from lstm_music.midi.repair import merge_tracks, repair_track
-from lstm_music.midi.roll import CommonKey, estimate_key, frames_of
+from lstm_music.midi.roll import CommonKey, key_of, without_drums
 from lstm_music.midi.timing import bars_of, meter_of
 from lstm_music.tokenizers.messages import (
     NUMBER,
@@ -50,7 +50,6 @@ SPECIALS = (PIECE_END,)  # it gets id 0 and is the start symbol too
 SAME = 0  # in place of a bar's length: that of the last
 WORD = re.compile(f"({'|'.join(KINDS)})-{NUMBER}(?:/{NUMBER})?")
 HIGHEST = (127, 127, LAST_TICK, LAST_TICK, 0, 11, 127)  # number of each kind
-COMMON_GRID = 16  # frames a whole note, by which a key is estimated
 
 
 def spell(kind: int, number: int, part: int = 0) -> str:
@@ -86,9 +85,8 @@ def parse(word: str) -> tuple[int, int, int] | None:
 class EventTokenizer(MessageTokenizer):
     """Turns a piece into events and any events into a piece; see MessageTokenizer.
 
-    common_key: A to write pieces in C major and A minor, None as they sound. A piece's key is that
-    of its signature; where it has none, or one that is more than a fifth from the estimated key (so
-    many files say C), that. roster: who plays each part; none merges all tracks.
+    common_key: A to write pieces in C major and A minor, None as they sound; a piece's key is
+    roll.key_of's. roster: who plays each part; none merges all tracks.
     """
 
     name: ClassVar[str] = "event"
@@ -149,13 +147,8 @@ class EventTokenizer(MessageTokenizer):
         """
         if self.common_key is None:
             return None
-        drums = piece.drums or (False,) * len(piece.tracks)
-        tuned = Piece("", [t for t, drum in zip(piece.tracks, drums, strict=True) if not drum])
-        tonic, mode = estimate_key(frames_of(tuned, COMMON_GRID)[0])
-        key = (tonic + 3 * (mode == "minor")) % 12
-        if piece.sharps is not None and (7 * piece.sharps - key) % 12 in (0, 5, 7):
-            key = 7 * piece.sharps % 12
-        pitches = merge_tracks(tuned)[:, PITCH] - sounding_above(key)
+        key = key_of(piece).major
+        pitches = merge_tracks(without_drums(piece))[:, PITCH] - sounding_above(key)
         fits = not len(pitches) or (pitches.min() >= 0 and pitches.max() <= 127)
         return key if fits else 0
 

@@ -15,6 +15,17 @@ diminished fifth is none of 7. Of the faults (what harmony books call them, as i
   (domisol.app/glossary/satb), the alto's up to D5, as for part writing (fiveable.me, Four-part
   writing basics). Alone of all it changes where music is transposed.
 - spacing: soprano and alto, or alto and tenor, more than an octave apart, each chord anew.
+- leading: two voices sound the leading note, one of them beginning it, in a chord of no other
+  pitch classes than V7 has (so of V and vii°). The key is the piece's, as `roll.key_of` tells it:
+  where music is in another for a while, that one's leading note isn't looked for.
+- unresolved: two voices begin to sound a second or seventh, octaves left out, and neither leaves
+  its note by a step, whenever it does. A voice that goes to a rest doesn't step; where none goes
+  to a note, as at the end, nothing is known. Which of the two dissonates isn't asked, nor whether
+  the step is down.
+
+"The leading tone is NEVER to be doubled" (jeanwjoseph.com, Dominant 7ths and chorale
+harmonization), "all chordal sevenths should resolve by a descending step" (fiveable.me, Voice
+leading with seventh chords); suspensions do, and passing notes and neighbours leave by step too.
 """
 
 import math
@@ -31,12 +42,18 @@ from lstm_music.evaluation.music.nearness import Interval
 from lstm_music.midi.bytes import Phrases
 from lstm_music.midi.piece import Notes, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks
+from lstm_music.midi.roll import key_of
 
 VOICES = ("soprano", "alto", "tenor", "bass")
 RANGES = ((60, 81), (55, 74), (48, 69), (40, 64))  # C4-A5, G3-D5, C3-A4, E2-E4
-FAULTS = ("fifths", "octaves", "hidden", "crossed", "overlaps", "range", "spacing")
+FAULTS = (
+    "fifths", "octaves", "hidden", "crossed", "overlaps", "range", "spacing", "leading",
+    "unresolved",
+)  # fmt: skip
 NAME, TRACK, PITCH = WAYS = ("name", "track", "pitch")
 OCTAVE, FIFTH, STEP = 12, 7, 2  # semitones; larger than a step is a leap
+DISSONANCES = (1, 2, 10, 11)
+LEADING, DOMINANT = 11, (2, 5, 7, 11)  # semitones above the tonic
 TRIADS = ((3, 7), (4, 7))  # the third and fifth, above the root
 
 Ints = npt.NDArray[np.int64]
@@ -46,12 +63,13 @@ class Chords(NamedTuple):
     """All points at which a voice begins a note: ticks (n,), ascending; pitches (n, 4).
 
     pitches: of soprano, alto, tenor, bass, -1 of one that is silent; begins (n, 4): whether the
-    voice's note begins here.
+    voice's note begins here; tonic: of the piece's key, 0 (C) to 11.
     """
 
     ticks: Ints
     pitches: Ints
     begins: npt.NDArray[np.bool_]
+    tonic: int
 
     @property
     def full(self) -> npt.NDArray[np.bool_]:
@@ -95,17 +113,18 @@ def chorales(pieces: Sequence[Piece]) -> list[Piece]:
 def chords_of(piece: Piece, by_pitch: bool = False) -> Chords:
     """Return the chords of a piece's voices, told as way_of says, or by pitch alone."""
     way = PITCH if by_pitch else way_of(piece)
+    tonic = key_of(piece).tonic
     if way == PITCH:
-        return by_pitch_alone(notes_of(merge_tracks(piece)))
+        return by_pitch_alone(notes_of(merge_tracks(piece)), tonic)
     tracks = piece.tracks
     if way == NAME:
         names = [part.name.strip().lower() for part in piece.parts]
         tracks = [tracks[names.index(voice)] for voice in VOICES]
     voices = [notes_of(track) for track in tracks]
-    return by_voice([notes[notes[:, 0] < notes[:, 1]] for notes in voices])
+    return by_voice([notes[notes[:, 0] < notes[:, 1]] for notes in voices], tonic)
 
 
-def by_voice(voices: Sequence[Notes]) -> Chords:
+def by_voice(voices: Sequence[Notes], tonic: int) -> Chords:
     """Return the chords of four voices; of several notes of one the last begun counts."""
     ticks = np.unique(np.concatenate([notes[:, 0] for notes in voices])).astype(np.int64)
     pitches = np.full((len(ticks), len(voices)), -1, np.int64)
@@ -115,10 +134,10 @@ def by_voice(voices: Sequence[Notes]) -> Chords:
         rows, points = sounding(notes, ticks)
         pitches[points, voice] = notes[rows, 2]
         begins[np.searchsorted(ticks, notes[:, 0]), voice] = True
-    return Chords(ticks, pitches, begins)
+    return Chords(ticks, pitches, begins, tonic)
 
 
-def by_pitch_alone(notes: Notes) -> Chords:
+def by_pitch_alone(notes: Notes, tonic: int) -> Chords:
     """Return the chords of merged notes (n, 3): where just four sound, the highest is soprano's.
 
     So a unison of two voices is no chord, and voices never cross.
@@ -131,7 +150,7 @@ def by_pitch_alone(notes: Notes) -> Chords:
     rows, points = rows[four[points]], points[four[points]]
     rows = rows[np.lexsort((-notes[rows, 2], points))].reshape(-1, len(VOICES))
     pitches[four], begins[four] = notes[rows, 2], notes[rows, 0] == ticks[four, None]
-    return Chords(ticks, pitches, begins)
+    return Chords(ticks, pitches, begins, tonic)
 
 
 def sounding(notes: Notes, ticks: Ints) -> tuple[Ints, Ints]:
@@ -154,6 +173,7 @@ def faults_of(chords: Chords) -> dict[str, int]:
     low, high = np.array(RANGES).T
     wrong = chords.begins & ((pitches < low) | (pitches > high))
     found = Counter(overlaps=overlaps(before, after), range=int(wrong[full].sum()))
+    found.update(leading=doubled_leading(chords), unresolved=unresolved(chords))
     found["crossed"] = int((pitches[full, :-1] < pitches[full, 1:]).sum())
     found["spacing"] = int((pitches[full, :2] - pitches[full, 1:3] > OCTAVE).sum())
     moved = np.sign(after - before)
@@ -177,6 +197,33 @@ def overlaps(before: Ints, after: Ints) -> int:
     crossed = (before[:, :-1] < before[:, 1:]) | (after[:, :-1] < after[:, 1:])
     past = (after[:, 1:] > before[:, :-1]) | (after[:, :-1] < before[:, 1:])
     return int((past & ~crossed).sum())
+
+
+def doubled_leading(chords: Chords) -> int:
+    """Return in how many chords the leading note is doubled, anew, where the dominant sounds."""
+    above = (chords.pitches - chords.tonic) % OCTAVE
+    leading = above == LEADING
+    dominant = chords.full & np.isin(above, DOMINANT).all(axis=1)
+    anew = (leading & chords.begins).any(axis=1)
+    return int((dominant & anew & (leading.sum(axis=1) > 1)).sum())
+
+
+def unresolved(chords: Chords) -> int:
+    """Return how many seconds and sevenths of two voices are left by no step."""
+    pitches, full = chords.pitches, chords.full
+    end = len(pitches)
+    where = np.where(pitches[1:] != pitches[:-1], np.arange(1, end)[:, None], end)
+    where = np.minimum.accumulate(where[::-1], axis=0)[::-1]  # the chord to which each moves next
+    to = np.take_along_axis(np.pad(pitches, ((0, 1), (0, 0)), constant_values=-1), where, axis=0)
+    moves, steps = to >= 0, (to >= 0) & (np.abs(to - pitches[:-1]) <= STEP)
+    count = 0
+    for pair in combinations(range(pitches.shape[1]), 2):
+        own = pitches[:, pair]
+        old = np.append(False, full[:-1] & (own[1:] == own[:-1]).all(axis=1))
+        dissonant = full & ~old & np.isin(np.abs(own[:, 0] - own[:, 1]) % OCTAVE, DISSONANCES)
+        left = dissonant[:-1] & moves[:, pair].any(axis=1)
+        count += int((left & ~steps[:, pair].any(axis=1)).sum())
+    return count
 
 
 def cadences(chords: Chords, phrases: Phrases) -> npt.NDArray[np.bool_]:
