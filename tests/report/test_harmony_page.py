@@ -166,10 +166,10 @@ def test_six_eighths_are_two_beats(opened):
 
 
 def test_a_setting_can_be_called_off(opened):
-    opened.run("void harmoniser.harmonise()")
+    opened.run("void (whole = harmoniser.harmonise())")
     assert opened.run("byId('harmonise-go').textContent") == "Cancel"
     opened.press("#harmonise-go")
-    opened.wait("!harmoniser.working")
+    opened.run("whole")  # comes to its end
     assert opened.run("byId('harmonise-go').textContent") == "Harmonise"
     assert not opened.run("harmoniser.made")
     assert opened.run("byId('harmonise-listen').disabled")
