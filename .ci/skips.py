@@ -14,7 +14,9 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a test file that isn't skipped says where it runs otherwise with an extra.
-EXTRAS = re.compile(r"\b(music21|verovio|score|torch|mpi4py|distributed)\b|bin/figures|\"figures\"")
+EXTRAS = re.compile(
+    r"\b(music21|verovio|score|torch|mpi4py|distributed|rtmidi)\b|bin/figures|\"figures\""
+)
 # The one reason for which a test may be skipped in every pass, where that data is absent.
 WITHOUT_DATA = r"LSTM_MUSIC_DATA|no odd-midi|no bach-417"  # real music, which isn't in the repo
 

@@ -2,6 +2,7 @@ import sys
 
 import browser
 import gradcheck
+import memory_midi
 import numba
 import pytest
 from host_cuda import AS_CUPY
@@ -19,6 +20,8 @@ try:
     BACKENDS.append("cupy")
 except UserError as error:
     NOT_HERE["cupy"] = str(error)
+if (reason := memory_midi.why_not_real()) is not None:
+    NOT_HERE["rtmidi of mido"] = reason
 
 
 @pytest.fixture(scope="module", params=BACKENDS)

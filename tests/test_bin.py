@@ -227,6 +227,7 @@ def test_extras_add_up_whatever_their_order(project: Project) -> None:
         ("figures", [], "score"),
         ("report", ["my-run"], "score"),
         ("reproduce", [], "score"),
+        ("play", [], "play"),
         ("corpus", ["classical", "--build"], "classical"),
     ],
 )

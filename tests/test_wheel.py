@@ -69,7 +69,7 @@ def test_the_wheel_says_what_it_is(wheel):
     assert "lstm-music = lstm_music.cli:main" in said["entry_points.txt"]
     assert "License-Expression: MIT" in said["METADATA"]
     assert said["LICENSE"] == (ROOT / "LICENSE").read_text("utf-8")
-    for extra in ("cuda12", "cuda13", "classical", "score", "listen"):
+    for extra in ("cuda12", "cuda13", "classical", "score", "listen", "play"):
         assert f"Provides-Extra: {extra}" in said["METADATA"]
 
 

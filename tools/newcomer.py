@@ -46,6 +46,8 @@ MEANT = re.compile(
     r"bin/\w+: (making|updating) the Python environment .*"
     r"|warning: interrupted.*"
 )
+# What bin/play says where no instrument is connected.
+ALONE = re.compile("error: (this system has no MIDI ports|no MIDI input|no instrument) .*")
 SILENCED = ("PYTHON", "VIRTUAL_ENV", "CONDA", "XDG_", "LSTM_MUSIC", "NUMBA", "HYPOTHESIS", "MPL")
 # A piano-roll file of the form of Boulanger-Lewandowski's: MATLAB cells of frames by 88 keys.
 ROLLS = """
@@ -133,7 +135,7 @@ class Newcomer:
         self.place.mkdir()
         venv.create(self.home / "venv", with_pip=True, symlinks=True)
         self.python = self.home / "venv" / "bin" / "python"
-        extras = [self.python, "-m", "pip", "install", "--quiet", f"{wheel}[listen,score]"]
+        extras = [self.python, "-m", "pip", "install", "--quiet", f"{wheel}[listen,play,score]"]
         subprocess.run(extras, cwd=self.place, env=self.environ, check=True)
         self.environ["PATH"] = f"{self.python.parent}{os.pathsep}{self.environ['PATH']}"
 
@@ -146,7 +148,8 @@ class Newcomer:
         if self.place is not self.clone:
             command = command.replace("bin/", "lstm-music ", 1)
         begun = time.perf_counter()
-        status, out, err = (self.served if line.startswith("bin/listen") else self.ran)(command)
+        until_stopped = line.startswith(("bin/listen", "bin/play"))
+        status, out, err = (self.served if until_stopped else self.ran)(command)
         complaints = [said for said in err.splitlines() if said and not MEANT.fullmatch(said)]
         if line.startswith(". "):  # what a shell reads holds for all that follows
             self.shell += f"{line} && "
@@ -184,7 +187,10 @@ class Newcomer:
         return done.returncode, done.stdout, done.stderr
 
     def served(self, command: str) -> tuple[int, str, str]:
-        """Begin a command that serves a page, read the page, end it by Ctrl-C."""
+        """Begin a command that serves a page, read the page, end it by Ctrl-C.
+
+        Or one that plays along, where there is an instrument; where none is, that is all it says.
+        """
         # Where this runs in the background, a child would ignore Ctrl-C as it does.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         process = subprocess.Popen(
@@ -198,10 +204,17 @@ class Newcomer:
             if line.startswith("http"):
                 with urllib.request.urlopen(line.strip(), timeout=30) as answer:
                     page = answer.read().decode()
+            elif line.startswith("play on "):
+                page = line
+            if page:
                 process.send_signal(signal.SIGINT)
                 break
         out, err = process.communicate(timeout=60)
-        status = 0 if "<html" in page and process.returncode == 130 else process.returncode or 1
+        said = [line for line in err.splitlines() if not MEANT.fullmatch(line)]
+        if process.returncode == 2 and len(said) == 1 and ALONE.fullmatch(said[0]):
+            return 0, "".join(lines) + out, ""
+        well = process.returncode == 130 and re.search("<html|^play on ", page)
+        status = 0 if well else process.returncode or 1
         return status, "".join(lines) + out, err
 
 

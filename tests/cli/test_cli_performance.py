@@ -1,6 +1,7 @@
 """--representation performance through every command."""
 
 import json
+import re
 from pathlib import Path
 
 import mido
@@ -153,6 +154,16 @@ def test_a_primer_is_read_as_it_was_played(command):
     starts = [[note[0], note[2]] for note in notes_of(ours).tolist()]
     assert starts[: len(theirs)] == [[start, pitch] for start, _, pitch in theirs]
     assert (as_loud // BIN)[: len(theirs)].tolist() == (loud // BIN)[: len(theirs)].tolist()
+
+
+def test_without_its_primer_a_performance_goes_on_at_once(command):
+    """There are no bars whose line is to be waited for."""
+    words = ("--primer", "music/3.mid", "--seconds", 1.5, "--out", "x.mid")
+    new = [
+        re.search(r"(\d+) new", command("sample", "p", *words, *more).out[0])[1]
+        for more in ((), ("--without-primer",))
+    ]
+    assert new[0] == new[1] == str(len(read("x.mid").notes)) != "0"
 
 
 def test_notes_that_a_model_never_saw_are_left_out(command):

@@ -9,6 +9,7 @@ COMMANDS = (
     "figures",
     "report",
     "listen",
+    "play",
     "reproduce",
     "completion",
 )

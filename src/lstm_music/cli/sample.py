@@ -167,10 +167,8 @@ def options_of(args: argparse.Namespace, composer: Composer[Any], tempo: float) 
     )  # fmt: skip
 
 
-def begin(
-    args: argparse.Namespace, composer: Composer[Any]
-) -> tuple[Options, list[Opening], Tempo]:
-    """Return how to draw, how each piece begins, and the tempo from there on."""
+def fit(args: argparse.Namespace, composer: Composer[Any]) -> None:
+    """Have a composer keep to --meter. Raises UserError for what it can't do."""
     if args.bars is not None and isinstance(composer, PerformanceComposer):
         raise UserError("--bars counts bars, and a performance has none: use --seconds")
     if args.repetition and composer.recall is None:
@@ -180,6 +178,13 @@ def begin(
         )
     if args.meter:
         composer.keep_to(args.meter.bar)
+
+
+def begin(
+    args: argparse.Namespace, composer: Composer[Any]
+) -> tuple[Options, list[Opening], Tempo]:
+    """Return how to draw, how each piece begins, and the tempo from there on."""
+    fit(args, composer)
     usual = PRIMER_FROM_FILE if args.primer else PRIMER_FROM_CORPUS
     n = usual if args.primer_length is None else args.primer_length
     given, tempo = Opening("", []), constant(args.tempo or composer.tempo)

@@ -194,14 +194,7 @@ def add_file_options(parser: Parser) -> None:
         help="quarter notes per minute (default: the primer's tempo, else the median of the corpus "
         "that the model learnt, else 90; of a performance 125, as it was played)",
     )
-    add(
-        "--program",
-        type=program,
-        action="append",
-        metavar="N|PART=N",
-        help="General MIDI instrument, 0 piano, 19 organ, of all parts or of one, by its name or "
-        "number: Soprano=73; may be repeated (default: each part's own, 0 where it has none)",
-    )
+    add_program_option(parser)
     add(
         "--restrike",
         action="store_true",
@@ -233,6 +226,18 @@ def add_file_options(parser: Parser) -> None:
         help="open what the first piece was made into: its sound, pictures, or the MIDI file",
     )
     add("--quiet", action="store_true", help="print nothing but the paths")
+
+
+def add_program_option(parser: Parser) -> None:
+    """Add what says which instruments play."""
+    parser.add_argument(
+        "--program",
+        type=program,
+        action="append",
+        metavar="N|PART=N",
+        help="General MIDI instrument, 0 piano, 19 organ, of all parts or of one, by its name or "
+        "number: Soprano=73; may be repeated (default: each part's own, 0 where it has none)",
+    )
 
 
 def program(text: str) -> tuple[str, int]:

@@ -28,6 +28,10 @@ Show = Callable[[int, int], None]
 Rows = tuple[tuple[int, int], ...]  # of a piece's meter or tempo
 
 
+class UnknownNotes(UserError):
+    """A model knows none of the notes that it is to go on from."""
+
+
 class Primer(NamedTuple):
     """What is asked of a MIDI file: so many tokens or frames at most, of its end or its beginning.
 
@@ -101,6 +105,13 @@ class Composer(ABC, Generic[Music]):
         whole = on_grid(whole, self.primer_grid) if self.primer_grid else whole
         for lost in losses(whole, self.merged, self.roster, self.played):
             warn(f"{asked.path}: {lost}")
+        return self.opening_in(whole, asked, warn)
+
+    def opening_in(self, whole: Piece, asked: Primer, warn: Warn) -> Opening:
+        """Return how a piece is gone on with that is on its grid; the path alone is told.
+
+        Raises UnknownNotes where nothing is left of it.
+        """
         part = whole if asked.from_start else last_bars(whole, asked.length, self.size_of)
         read = self.read(part, whole, asked.path, warn)
         music = self.cut(read, asked.length if asked.from_start or not asked.length else None, None)
@@ -114,7 +125,7 @@ class Composer(ABC, Generic[Music]):
     def read(self, piece: Piece, whole: Piece, path: Path, warn: Warn) -> Music:
         """Return a piece of a file, which is part of a whole, as it knows one.
 
-        Raises UserError where nothing is left of it.
+        Raises UnknownNotes where nothing is left of it.
         """
 
     @abstractmethod

@@ -90,7 +90,7 @@ def finished(
         piece = replace(piece, tempo=constant(tempo_at(tempo, end)))
     else:
         piece = without(replace(piece, tempo=tempo), old)
-        piece = since(piece, line_of(piece, end))
+        piece = since(piece, end if composer.played else line_of(piece, end))
     written = len(keys_of(piece))
     heard = len(new) if keep or over else written
     piece, silent = without_silence(replace(piece, beats=dict(opening.beats)))

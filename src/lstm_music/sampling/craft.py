@@ -15,6 +15,7 @@ from lstm_music.tokenizers.messages import PITCHES
 from lstm_music.tokenizers.parts import Player
 
 OCTAVE, FIFTH, TRITONE, STEP = 12, 7, 6, 2  # semitones; larger than a step is a leap
+DISSONANCES = (1, 2, 10, 11)  # seconds and sevenths
 VOICES = ("soprano", "alto", "tenor", "bass")
 RANGES = ((60, 81), (55, 74), (48, 69), (40, 64))  # C4-A5, G3-D5, C3-A4, E2-E4
 REST = NONE = -1  # in place of a pitch, and of a voice
@@ -67,6 +68,17 @@ def interval_faults(a0: int, a1: int, b0: int, b1: int, outer: bool) -> int:
     return int(was == now or (outer and abs(a1 - a0) > STEP))
 
 
+def dissonance_fault(a0: int, a1: int, b0: int, b1: int) -> int:
+    """Return whether two voices leave a second or seventh, and neither by a step.
+
+    voices.py waits until both have moved; here the first that leaps counts, which is told at once.
+    """
+    if a0 < 0 or b0 < 0 or abs(a0 - b0) % OCTAVE not in DISSONANCES:
+        return 0
+    steps = 0 < abs(a1 - a0) <= STEP or 0 < abs(b1 - b0) <= STEP
+    return int((a0 != a1 or b0 != b1) and not steps)
+
+
 def neighbour_faults(a0: int, a1: int, b0: int, b1: int, inner: bool) -> int:
     """Return whether neighbours cross, overlap, or stand too far apart: a above b."""
     if a1 < b1:
@@ -83,6 +95,7 @@ def note_faults(voices: Voices, r: int, voice: int, pitch: int) -> int:
         if now < 0:
             continue
         faults += interval_faults(was, now, before, pitch, a == 0 and voice == last)
+        faults += dissonance_fault(was, now, before, pitch)
         if a == voice - 1:
             faults += neighbour_faults(was, now, before, pitch, voice < last)
     return faults

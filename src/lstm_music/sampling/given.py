@@ -19,11 +19,13 @@ from lstm_music.sampling.rules import (
     KEY,
     NOTE_OFF,
     NOTE_ON,
+    NOTES,
     PIECE_END,
     PLACE,
     SILENT,
     Rules,
 )
+from lstm_music.sampling.rules import NONE as NO_WORD
 from lstm_music.tokenizers.messages import PITCHES
 
 NONE = -1
@@ -69,10 +71,10 @@ class Reached:
 RECORD = np.dtype([(field.name, np.int64) for field in fields(Reached)])  # in compiled code
 
 
-def first_sounding(sounding: Any, part: int) -> int:
-    """Return the lowest note that sounds in a part, NONE where it is silent."""
+def first_sounding(rules: Rules, sounding: Any, part: int) -> int:
+    """Return the lowest note that sounds in a part and that a word ends, NONE where none does."""
     for note in range(part * PITCHES, (part + 1) * PITCHES):
-        if sounding[note] != SILENT:
+        if sounding[note] != SILENT and rules.shortest[NOTES + note] < NO_WORD:
             return note
     return NONE
 
@@ -82,7 +84,7 @@ def is_needed(given: Given, rules: Rules, sounding: Any, n: int) -> bool:
     id = given.words[n]
     if id >= 0:
         return bool(rules.kinds[id] != NOTE_OFF or sounding[rules.numbers[id]] != SILENT)
-    return first_sounding(sounding, -1 - id) >= 0
+    return first_sounding(rules, sounding, -1 - id) >= 0
 
 
 def next_needed(given: Given, rules: Rules, sounding: Any, n: int) -> int:
@@ -186,7 +188,7 @@ def must(given: Given, rules: Rules, piece: Any, reached: Any, sounding: Any, n:
         id = given.words[n]
         if id >= 0:
             return int(id)
-        return id_of(rules, NOTE_OFF, first_sounding(sounding, -1 - id))
+        return id_of(rules, NOTE_OFF, first_sounding(rules, sounding, -1 - id))
     if k < len(given.bars) and given.bars[k] <= given.ticks[n]:
         return int(given.bar_words[k])
     return id_of(rules, PLACE, given.ticks[n] - piece.begin)

@@ -8,16 +8,18 @@ from typing import NamedTuple
 import numpy as np
 
 from lstm_music.errors import UserError, Warn
-from lstm_music.midi.piece import Messages, Piece, Velocities
+from lstm_music.midi.piece import Messages, Piece, Velocities, no_phrases, notes_of
+from lstm_music.midi.timing import end_of
+from lstm_music.network.recall_rules import tells_phrases
 from lstm_music.sampling.composer import Ids, Show
 from lstm_music.sampling.craft import voices_of
 from lstm_music.sampling.decoding import decode
 from lstm_music.sampling.given import NONE, Given
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.particles import sample_particles
-from lstm_music.sampling.rules import BAR_LINE, CADENCE, KEY, MOVE, NOTE_ON, PLACE, Rules
+from lstm_music.sampling.rules import BAR_LINE, CADENCE, KEY, MOVE, NOTE_OFF, NOTE_ON, PLACE, Rules
 from lstm_music.sampling.rules import NONE as NO_WORD
-from lstm_music.sampling.token_composers import EventComposer
+from lstm_music.sampling.token_composers import EventComposer, no_known_notes
 from lstm_music.sampling.tunes import in_known_bars
 from lstm_music.tokenizers.messages import PITCHES
 from lstm_music.tokenizers.parts import Player, parts_of, players_of
@@ -58,11 +60,12 @@ def harmonise(
     if not composer.roster:
         raise UserError("the model tells no parts: take one that was trained with --parts")
     heard, later = in_known_bars(piece, bars_known(composer.rules))
-    ids = composer.read(heard, heard, Path(piece.name), warn)
-    rules = composer.rules._replace(longest_piece=0)
+    ids = ids_of(composer, heard, warn)
+    longest = max(composer.rules.longest_note, longest_note(heard))
+    rules = composer.rules._replace(longest_piece=0, longest_note=longest, rings=longest + 1)
     stop = None if asked.stop is None else asked.stop + later
     moved = asked._replace(start=asked.start + later if asked.start else 0, stop=stop)
-    given = given_of(ids, rules, moved, bool(len(piece.phrases)))
+    given = given_of(ids, rules, moved, bool(len(piece.phrases)), end_of(heard))
     options = replace(options, length=None, limit=None, bars=None)
     voices = voices_of(composer.roster)
     drawn = sample_particles(
@@ -78,6 +81,33 @@ def harmonise(
         Setting(with_given(made, piece, kept, composer.roster), one.nats)
         for made, one in zip(pieces, drawn, strict=True)
     ]
+
+
+def ids_of(composer: EventComposer, piece: Piece, warn: Warn) -> Ids:
+    """Return the words of a piece that the model knows, or those nearest to them, but for its end.
+
+    Raises UserError where it knows none of its notes.
+    """
+    if not tells_phrases(composer.vocabulary):
+        piece = replace(piece, phrases=no_phrases())
+    words, nearest = composer.tokenizer_for(piece).words(piece)[:-1], composer.nearest()
+    found = [nearest(word) for word in words]
+    ids = [composer.vocabulary.id(word) for word in found if word is not None]
+    if not (composer.rules.kinds[ids] <= NOTE_ON).any():
+        raise no_known_notes(Path(piece.name), "tune")
+    changed = sum(new != word for new, word in zip(found, words, strict=True))
+    if changed:
+        warn(
+            f"{changed} of {len(words)} tokens of {piece.name} are new to the model: it hears its "
+            "nearest ones in their place, or none"
+        )
+    return ids
+
+
+def longest_note(piece: Piece) -> int:
+    """Return how long the longest note of a piece is, in ticks."""
+    notes = np.concatenate([notes_of(track) for track in piece.tracks])
+    return int((notes[:, 1] - notes[:, 0]).max())
 
 
 def bars_known(rules: Rules) -> list[int]:
@@ -125,10 +155,10 @@ def with_given(made: Piece, piece: Piece, kept: Sequence[int], roster: Sequence[
     )  # fmt: skip
 
 
-def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool) -> Given:
+def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool, end: int) -> Given:
     """Return what is given by a piece's words but for what is asked for.
 
-    phrases: it tells of them, so that cadences are given.
+    phrases: it tells of them, so that cadences are given; end: the tick at which it does.
     """
     words: list[tuple[int, int]] = []
     bars: list[tuple[int, int]] = []
@@ -148,9 +178,9 @@ def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool) -> Given:
             closing.append(now)
         elif kind <= NOTE_ON:
             words.append((now, id))
-    end = max(tick for tick, _ in words)
+    end = max(end, *(tick for tick, _ in words))
     stop = end if asked.stop is None else min(asked.stop, end)
-    kept = outside(words, rules, asked, stop)
+    kept = outside(words, rules, asked, stop, end)
     ticks = sorted({tick for tick, _ in kept})
     if not phrases:
         closing = [tick for tick in ticks if tick < end][-1:]
@@ -168,21 +198,38 @@ def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool) -> Given:
 
 
 def outside(
-    words: Sequence[tuple[int, int]], rules: Rules, asked: Asked, stop: int
+    words: Sequence[tuple[int, int]], rules: Rules, asked: Asked, stop: int, end: int
 ) -> list[tuple[int, int]]:
-    """Return the given words with their ticks, in order: those of parts that aren't asked for, all.
+    """Return the given words with their ticks, in order: of parts that aren't asked for, all.
 
-    Where what is composed ends, so does what sounds in a part that is given as silent there.
+    Where what is composed of a part stops, it is silent if it is given as silent; all parts are
+    where the piece ends.
     """
-    kept, silent = [], dict[int, int]()
+    by_part: dict[int, list[tuple[int, int]]] = {part: [] for part in asked.parts}
     for tick, id in words:
-        part = int(rules.numbers[id]) // PITCHES
-        composed = part in asked.parts
-        if not composed or not asked.start <= tick < stop:
-            ends = composed and tick >= stop and rules.kinds[id] not in (MOVE, NOTE_ON)
-            kept.append((tick, part, -1 - part if ends and part not in silent else id))
-        if composed and tick >= stop:
-            silent.setdefault(part, tick)
-    kept += [(stop, part, -1 - part) for part in asked.parts if part not in silent]
-    in_order = sorted(kept, key=lambda row: row[:2])
-    return [(tick, id) for tick, _, id in in_order]
+        by_part.setdefault(int(rules.numbers[id]) // PITCHES, []).append((tick, id))
+    kept = [(end, part, -1 - part) for part in by_part]
+    for part, own in by_part.items():
+        if part not in asked.parts:
+            kept += [(tick, part, id) for tick, id in own]
+            continue
+        after = [(tick, part, id) for tick, id in own if tick >= stop]
+        kept += [(tick, part, id) for tick, id in own if tick < asked.start] + after
+        silent = next((tick for tick, _, id in after if rules.kinds[id] == NOTE_OFF), end)
+        begins = next((tick for tick, _, id in after if rules.kinds[id] != NOTE_OFF), end)
+        if not sounds_at(own, rules, stop) and stop < begins:
+            silent = stop
+        if silent < begins:
+            kept.append((silent, part, -1 - part))
+    return [(tick, id) for tick, _, id in sorted(kept, key=lambda row: row[:2])]
+
+
+def sounds_at(words: Sequence[tuple[int, int]], rules: Rules, tick: int) -> bool:
+    """Return whether a part of so many words sounds before a tick."""
+    sounding: set[int] = set()
+    for at, id in words:
+        kind, note = int(rules.kinds[id]), int(rules.numbers[id])
+        if at < tick:
+            sounding = sounding - {note} if kind == NOTE_OFF else sounding | {note}
+            sounding = {note} if kind == MOVE else sounding
+    return bool(sounding)

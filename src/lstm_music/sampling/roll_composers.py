@@ -23,6 +23,7 @@ from lstm_music.sampling.composer import (
     Ids,
     Opening,
     Show,
+    UnknownNotes,
     drums_of,
     sample_on_cpu,
     tempo_of,
@@ -228,10 +229,10 @@ def frames_asked(options: Options, grid: int, primed: int = 0) -> int | None:
 
 
 def frames_of_primer(piece: Piece, path: Path, reading: RollReading, warn: Warn) -> Frames:
-    """Return a MIDI file's frames as a model read its corpus. Raises UserError for silence."""
+    """Return a MIDI file's frames as a model read its corpus. Raises UnknownNotes for silence."""
     frames, out_of_range = frames_of(piece, reading.grid)
     if not frames.any():
-        raise UserError(
+        raise UnknownNotes(
             f"no note in '{path}' sounds on the model's grid of {reading.grid} frames a whole "
             "note: choose another --primer"
         )

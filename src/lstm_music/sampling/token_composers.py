@@ -18,6 +18,7 @@ from lstm_music.sampling.composer import (
     Ids,
     Opening,
     Show,
+    UnknownNotes,
     drums_of,
     sample_on_cpu,
     tempo_of,
@@ -255,9 +256,9 @@ class PerformanceComposer(EventComposer):
         return NearestPerformance(self.vocabulary.words)
 
 
-def no_known_notes(path: Path) -> UserError:
-    """Return the error for a primer of which a model knows nothing."""
-    return UserError(
-        f"the model knows none of the notes in '{path}': choose another --primer, "
+def no_known_notes(path: Path, what: str = "--primer") -> UnknownNotes:
+    """Return the error for a primer, or what else, of which a model knows nothing."""
+    return UnknownNotes(
+        f"the model knows none of the notes in '{path}': choose another {what}, "
         "or train a model on music like it"
     )

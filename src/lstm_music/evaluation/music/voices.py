@@ -43,16 +43,13 @@ from lstm_music.midi.bytes import Phrases
 from lstm_music.midi.piece import Notes, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks
 from lstm_music.midi.roll import key_of
+from lstm_music.sampling.craft import DISSONANCES, FIFTH, OCTAVE, RANGES, STEP, VOICES
 
-VOICES = ("soprano", "alto", "tenor", "bass")
-RANGES = ((60, 81), (55, 74), (48, 69), (40, 64))  # C4-A5, G3-D5, C3-A4, E2-E4
 FAULTS = (
     "fifths", "octaves", "hidden", "crossed", "overlaps", "range", "spacing", "leading",
     "unresolved",
 )  # fmt: skip
 NAME, TRACK, PITCH = WAYS = ("name", "track", "pitch")
-OCTAVE, FIFTH, STEP = 12, 7, 2  # semitones; larger than a step is a leap
-DISSONANCES = (1, 2, 10, 11)
 LEADING, DOMINANT = 11, (2, 5, 7, 11)  # semitones above the tonic
 TRIADS = ((3, 7), (4, 7))  # the third and fifth, above the root
 
