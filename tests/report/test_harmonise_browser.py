@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from small import small_trainer, track_of
 
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.files import write_midi
-from lstm_music.midi.piece import Part, Piece
+from lstm_music.midi.piece import Part, Piece, notes_of
+from lstm_music.midi.timing import bars_of, end_of
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
 from lstm_music.ops.philox import uniform
@@ -20,7 +22,13 @@ from lstm_music.runs.checkpoint import read_checkpoint, read_run
 from lstm_music.runs.opened import bundled_model
 from lstm_music.sampling.craft import RANGES, VOICES, voices_of
 from lstm_music.sampling.from_checkpoint import composer_of
-from lstm_music.sampling.harmonising import Asked, given_of
+from lstm_music.sampling.harmonising import (
+    Asked,
+    given_of,
+    harmonise,
+    ids_of,
+    longest_note,
+)
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.particles import sample_particles
 from lstm_music.sampling.sampler import choose
@@ -39,6 +47,8 @@ TUNES = {
     "hymn": ("67 1 67 1 69 1 71 1 72 1 71 1 69 2 67 1 69 1 71 1 67 1 69 1 66 1 67 2", 0, 4),
     "waltz": ("74 1 71 1 67 1 69 1.5 71 .5 72 1 71 2 0 1 69 1 67 .5 66 .5 64 1 62 2 62 1", 0, 3),
     "pickup": ("65 1 70 1 70 .5 72 .5 74 1 72 1 70 2 0 1 70 1 69 1 67 1 65 1 65 2", 1, 4),
+    "held": ("67 1 69 1 71 2 72 12 73 1 71 3", 0, 4),
+    "high": ("67 1 69 1 98 1 72 1 71 1 69 1 67 2", 0, 4),
     "minor": ("76 1 75 1 76 2 74 .25 72 .25 71 .5 69 3 68 2 69 2", 0, 4),
 }
 
@@ -122,9 +132,25 @@ def composer_as_in_page(checkpoint):
     return composer_of(checkpoint, Model(checkpoint.config, OPS, parameters=parameters))
 
 
-def drawn_in_page(opened, kind, ids, asked, phrases, options):
-    """The words that the page draws around what is given by ids."""
-    told = {"parts": asked.parts, "start": asked.start, "stop": asked.stop}
+class Task(NamedTuple):
+    """What is drawn around: words, and of what they tell the end and the longest note, in ticks."""
+
+    ids: list
+    asked: Asked
+    phrases: bool
+    end: int
+    longest: int
+
+
+def task_of(composer, piece, asked, phrases):
+    ids = ids_of(composer, piece, [].append)  # small models know few keys
+    longest = max(composer.rules.longest_note, longest_note(piece))
+    return Task(ids, asked, phrases, end_of(piece), longest)
+
+
+def drawn_in_page(opened, kind, task, options):
+    """The words that the page draws, and how likely it says that what is given is."""
+    asked = json.dumps(task.asked._asdict())
     how = {
         "craft": options.craft,
         "temperature": options.temperature,
@@ -133,8 +159,9 @@ def drawn_in_page(opened, kind, ids, asked, phrases, options):
         "particles": options.particles,
     }
     script = f"""
-        const rules = {{ ...model.rules, longest_piece: 0 }};
-        const given = givenOf({json.dumps(ids)}, rules, {json.dumps(told)}, {json.dumps(phrases)});
+        const rules = rulesFor(model.rules, [[0, {task.longest}]]);
+        const phrases = {json.dumps(task.phrases)};
+        const given = givenOf({json.dumps(task.ids)}, rules, {asked}, phrases, {task.end});
         const group = new Group(network, {{ rules, given, ...{json.dumps(how)} }});
         while (!group.done) group.step();
         return group.chosen();
@@ -142,9 +169,11 @@ def drawn_in_page(opened, kind, ids, asked, phrases, options):
     return run(opened, kind, script)
 
 
-def drawn_in_python(composer, ids, asked, phrases, options):
-    rules = composer.rules._replace(longest_piece=0)
-    given = given_of(ids, rules, asked, phrases)
+def drawn_in_python(composer, task, options):
+    """As drawn_in_page."""
+    longest = {"longest_note": task.longest, "rings": task.longest + 1}
+    rules = composer.rules._replace(longest_piece=0, **longest)
+    given = given_of(task.ids, rules, task.asked, task.phrases, task.end)
     voices = voices_of(composer.roster)
     (drawn,) = sample_particles(
         composer.model, [[]], options, rules, lambda *_: None, composer.recall, voices, given
@@ -152,22 +181,18 @@ def drawn_in_python(composer, ids, asked, phrases, options):
     return drawn
 
 
-def read(composer, piece):
-    return composer.read(piece, piece, piece.name, [].append)  # small models know few keys
-
-
 # Words ------------------------------------------------------------------------------------------
 
 
 def compared(opened, checkpoints, kind, piece, asked, options, phrases=False):
-    """The words of Python and the page, which are the same, and how likely they say these are."""
+    """The words of Python and the page, which are the same; and the composer."""
     composer = composer_as_in_page(checkpoints[kind])
-    ids = read(composer, piece)
-    ours = drawn_in_page(opened, kind, ids, asked, phrases, options)
-    python = drawn_in_python(composer, ids, asked, phrases, options)
+    task = task_of(composer, piece, asked, phrases)
+    ours = drawn_in_page(opened, kind, task, options)
+    python = drawn_in_python(composer, task, options)
     assert ours["ids"] == python.ids
     assert ours["nats"] == pytest.approx(python.nats, rel=1e-3, abs=1e-3)
-    return composer, ids, python.ids
+    return composer, python.ids
 
 
 def others(composer, voice):
@@ -182,9 +207,7 @@ def others(composer, voice):
 def test_words_are_those_of_python(opened, checkpoints, tune, particles, craft):
     parts = others(composer_as_in_page(checkpoints["bundled"]), 0)
     options = Options(seed=7, top_p=0.8, particles=particles, craft=craft)
-    composer, _, made = compared(
-        opened, checkpoints, "bundled", piece_of(tune), Asked(parts), options
-    )
+    composer, made = compared(opened, checkpoints, "bundled", piece_of(tune), Asked(parts), options)
     piece = composer.tokenizer.piece([composer.vocabulary.word(id) for id in made], "made")
     assert {part.name for part in piece.parts} == {*NAMES}
     (own,) = (
@@ -218,13 +241,13 @@ def test_cadences_and_bars_composed_anew_are_those_of_python(opened, checkpoints
 def test_what_nothing_fits_is_forced_as_in_python(opened, checkpoints):
     """A bass that the rules never let come so: a part's words in the order of another's."""
     composer = composer_as_in_page(checkpoints["small"])
-    ids = read(composer, piece_of("hymn", 3, -24))
-    ons = [id for id in ids if composer.vocabulary.word(id).startswith("to-")]
-    at = ids.index(ons[3])
-    ids = [*ids[:at], ons[3], ons[2], ons[3], *ids[at + 1 :]]  # three times at one place
+    task = task_of(composer, piece_of("hymn", 3, -24), Asked((0, 1, 2)), False)
+    ons = [id for id in task.ids if composer.vocabulary.word(id).startswith("to-")]
+    at = task.ids.index(ons[3])
+    ids = [*task.ids[:at], ons[3], ons[2], ons[3], *task.ids[at + 1 :]]  # at one place
     options = Options(seed=2, particles=4)
-    ours = drawn_in_page(opened, "small", ids, Asked((0, 1, 2)), False, options)
-    python = drawn_in_python(composer, ids, Asked((0, 1, 2)), False, options)
+    ours = drawn_in_page(opened, "small", task._replace(ids=ids), options)
+    python = drawn_in_python(composer, task._replace(ids=ids), options)
     assert ours["ids"] == python.ids
     assert python.nats < -50  # a forced word's weight
     assert ours["nats"] == pytest.approx(python.nats, rel=1e-3)
@@ -283,9 +306,10 @@ def test_a_draw_is_that_of_python(opened):
 # Tunes ------------------------------------------------------------------------------------------
 
 
-def tune_json(name):
+def tune_json(name, up=0):
     notes, pickup, bar = tune_of(name)
-    return json.dumps({"notes": notes, "pickup": pickup, "bar": bar, "key": None})
+    moved = [(start, end, pitch + up) for start, end, pitch in notes]
+    return json.dumps({"notes": moved, "pickup": pickup, "bar": bar, "key": None})
 
 
 @pytest.mark.parametrize("voice", [0, 2])
@@ -297,8 +321,41 @@ def test_a_tune_is_the_words_that_python_reads(opened, checkpoints, tune, voice)
     ids, unknown = run(opened, "bundled", script)
     key = 7 * sharps_of(piece, composer.tokenizer.key_of(piece)) % 12
     piece, left_out = replace(piece, sharps=(key * 7 + 5) % 12 - 5), []
-    assert ids == composer.read(piece, piece, piece.name, left_out.append)
+    assert ids == ids_of(composer, piece, left_out.append)
     assert bool(unknown) == bool(left_out)
+
+
+@pytest.mark.parametrize(
+    ("tune", "voice", "up"), [("waltz", 0, 0), ("minor", 2, -9), ("held", 3, -24), ("high", 0, 0)]
+)
+def test_a_setting_is_that_of_python(opened, checkpoints, tune, voice, up):
+    """From notes to notes; one is held for three bars, and one is none of the model's."""
+    composer = composer_as_in_page(checkpoints["bundled"])
+    piece = piece_of(tune, voice, up)
+    key = 7 * sharps_of(piece, composer.tokenizer.key_of(piece)) % 12
+    piece = replace(piece, sharps=(key * 7 + 5) % 12 - 5)
+    options = composer.options(seed=3, particles=4)
+    asked = Asked(others(composer, voice))
+    (setting,) = harmonise(composer, piece, asked, options)
+    script = f"""
+        const tune = {tune_json(tune, up)};
+        const how = {{ seed: 3, particles: 4, temperature: 1 }};
+        const {{ group }} = settingOf(network, tune, {voice}, how);
+        while (!group.done) group.step();
+        const {{ notes, bars }} = notesOf(model, group.chosen().ids, tune, {voice});
+        return [notes.map((note) => [...note.slice(0, 3), model.parts[note[3]]]), bars];
+    """
+    notes, bars = run(opened, "bundled", script)
+    made = setting.piece
+    expected = [
+        [*note, part.name]
+        for track, part in zip(made.tracks, made.parts, strict=True)
+        for note in notes_of(track).tolist()
+    ]
+    assert sorted(notes) == sorted(expected)
+    last = max(end for _, end, *_ in notes)
+    starts = bars_of(made.meter, last - 1)[0].tolist()
+    assert [bar for bar in bars if bar < last] == starts
 
 
 def random_tunes(n):

@@ -4,6 +4,7 @@
 const OCTAVE = 12;
 const FIFTH = 7;
 const STEP = 2; // semitones; larger than a step is a leap
+const DISSONANCES = [1, 2, 10, 11]; // seconds and sevenths
 const QUIET = -1; // in place of a pitch
 const TRITONE = 6;
 
@@ -28,6 +29,16 @@ function intervalFaults(a0, a1, b0, b1, outer) {
   return Number(was === now || (outer && Math.abs(a1 - a0) > STEP));
 }
 
+/**
+ * Return whether two voices leave a second or seventh, and neither by a step: the first that leaps
+ * counts.
+ */
+function dissonanceFault(a0, a1, b0, b1) {
+  if (a0 < 0 || b0 < 0 || !DISSONANCES.includes(Math.abs(a0 - b0) % OCTAVE)) return 0;
+  const isStep = (was, now) => was !== now && Math.abs(now - was) <= STEP;
+  return Number((a0 !== a1 || b0 !== b1) && !isStep(a0, a1) && !isStep(b0, b1));
+}
+
 /** Return whether neighbours cross, overlap, or stand too far apart: a above b. */
 function neighbourFaults(a0, a1, b0, b1, inner) {
   if (a1 < b1) return 1;
@@ -44,6 +55,7 @@ function noteFaults(voices, voice, pitch) {
     const [was, now] = [voices.before[a], voices.now[a]];
     if (now < 0) continue;
     faults += intervalFaults(was, now, before, pitch, a === 0 && voice === last);
+    faults += dissonanceFault(was, now, before, pitch);
     if (a === voice - 1) faults += neighbourFaults(was, now, before, pitch, voice < last);
   }
   return faults;

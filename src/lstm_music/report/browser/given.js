@@ -5,10 +5,10 @@
 /** Return how much of what is given a piece before its first word has. */
 const newReached = () => ({ words: 0, bars: 0, phrases: 0, closed: 0 });
 
-/** Return the lowest note of a part that sounds, -1 for none. */
-function firstSounding(sounding, part) {
+/** Return the lowest note of a part that sounds and that a word ends, -1 for none. */
+function firstSounding(rules, sounding, part) {
   for (let note = part * PITCHES; note < (part + 1) * PITCHES; note++) {
-    if (sounding[note] !== SILENT) return note;
+    if (sounding[note] !== SILENT && rules.shortest[NOTES + note] < NONE) return note;
   }
   return -1;
 }
@@ -16,7 +16,7 @@ function firstSounding(sounding, part) {
 /** Return whether given word n says something: what doesn't sound needs no end. */
 function isNeeded(given, rules, sounding, n) {
   const id = given.words[n];
-  if (id < 0) return firstSounding(sounding, -1 - id) >= 0;
+  if (id < 0) return firstSounding(rules, sounding, -1 - id) >= 0;
   return rules.kinds[id] !== NOTE_OFF || sounding[rules.numbers[id]] !== SILENT;
 }
 
@@ -104,7 +104,7 @@ function must(given, rules, piece, reached, sounding, n) {
   if (n === given.words.length) return rules.start;
   if (given.ticks[n] === piece.now && piece.phase !== AFTER_BAR) {
     const id = given.words[n];
-    return id >= 0 ? id : idOf(rules, NOTE_OFF, firstSounding(sounding, -1 - id));
+    return id >= 0 ? id : idOf(rules, NOTE_OFF, firstSounding(rules, sounding, -1 - id));
   }
   if (k < given.bars.length && given.bars[k] <= given.ticks[n]) return given.barWords[k];
   return idOf(rules, PLACE, given.ticks[n] - piece.begin);

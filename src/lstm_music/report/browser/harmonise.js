@@ -91,40 +91,45 @@ function barsUpTo(tick, { pickup, bar }) {
 const knownBars = ({ rules }) =>
   rules.numbers.filter((n, id) => rules.kinds[id] === BAR_LINE && n && rules.deltas[id] < NONE);
 
-/** Return the ids of a tune's words, without an end, and the notes that the model has no words for. */
+/** Return the ids of a tune's words that a model knows, and the notes that it has no words for. */
 function wordsOf(model, tune, part) {
   const { rules } = model;
   const key = model.common_key ? tune.key ?? keyOf(tune.notes) : null;
   const note = (kind, pitch) =>
     findWord(rules, kind, part * PITCHES + pitch - soundingAbove(key ?? 0));
-  const [told, unknown] = [[], []];
-  tune.notes.forEach(([start, end, pitch], n) => {
-    const id = note(MOVE, pitch);
-    if (id < 0) return void unknown.push(tune.notes[n]); // the note before rings on
-    told.push([start, id]);
-    const rests = end < (tune.notes[n + 1]?.[0] ?? Infinity) && note(NOTE_OFF, pitch) >= 0;
-    if (rests) told.push([end, note(NOTE_OFF, pitch)]);
+  const place = (ticks) => {
+    const far = (known) => Math.abs(known - ticks);
+    const nearest = rules.places.reduce((a, b) => (far(b) < far(a) ? b : a));
+    return findWord(rules, PLACE, nearest);
+  };
+  const told = tune.notes.flatMap(([start, end, pitch], n) => {
+    const rests = end < (tune.notes[n + 1]?.[0] ?? Infinity);
+    return [[start, note(MOVE, pitch)], ...(rests ? [[end, note(NOTE_OFF, pitch)]] : [])];
   });
   const ids = key === null ? [] : [findWord(rules, KEY, key)];
-  const starts = barsUpTo(told[told.length - 1]?.[0] ?? -1, tune);
+  const starts = barsUpTo(endOf(tune.notes), tune);
   starts.forEach((start, n) => {
     const length = n === 0 ? tune.pickup || tune.bar : n === 1 && tune.pickup ? tune.bar : 0;
     ids.push(findWord(rules, BAR_LINE, length));
     const stop = starts[n + 1] ?? Infinity;
     for (const [tick, id] of told) {
-      if (start <= tick && tick < stop) ids.push(findWord(rules, PLACE, tick - start), id);
+      if (start <= tick && tick < stop) ids.push(place(tick - start), id);
     }
   });
+  const unknown = tune.notes.filter(([, , pitch]) => note(MOVE, pitch) < 0);
   return [ids.filter((id) => id >= 0), unknown];
 }
+
+/** Return where notes end. */
+const endOf = (notes) => notes.reduce((end, note) => Math.max(end, note[1]), 0);
 
 /**
  * Return what is given by a piece's words but for what is asked for: parts, at places from start to
  * before stop (null for the end).
  *
- * phrases: words tell of them, so that cadences are given.
+ * phrases: words tell of them, so that cadences are given; ends: the tick at which the piece does.
  */
-function givenOf(ids, rules, asked, phrases) {
+function givenOf(ids, rules, asked, phrases, ends) {
   const words = [];
   const bars = [];
   const barWords = [];
@@ -143,9 +148,9 @@ function givenOf(ids, rules, asked, phrases) {
     else if (kind === CADENCE) closing.push(now);
     else if (kind <= NOTE_ON) words.push([now, id]);
   }
-  const end = Math.max(...words.map(([tick]) => tick));
+  const end = Math.max(ends, ...words.map(([tick]) => tick));
   const stop = Math.min(asked.stop ?? end, end);
-  const kept = outside(words, rules, asked, stop);
+  const kept = outside(words, rules, asked, stop, end);
   const ticks = [...new Set(kept.map(([tick]) => tick))].sort((a, b) => a - b);
   if (!phrases) closing = ticks.filter((tick) => tick < end).slice(-1);
   const known = new Set(rules.exact >= 0 ? ticks : []);
@@ -162,26 +167,53 @@ function givenOf(ids, rules, asked, phrases) {
 }
 
 /**
- * Return the given words with their ticks, in order: those of parts that aren't asked for, all.
+ * Return the given words with their ticks, in order: of parts that aren't asked for, all.
  *
- * Where what is composed ends, so does what sounds in a part that is given as silent there.
+ * Where what is composed of a part stops, it is silent if it is given as silent; all parts are where
+ * the piece ends.
  */
-function outside(words, rules, asked, stop) {
-  const kept = [];
-  const silent = new Set();
+function outside(words, rules, asked, stop, end) {
+  const byPart = new Map(asked.parts.map((part) => [part, []]));
   for (const [tick, id] of words) {
     const part = Math.floor(rules.numbers[id] / PITCHES);
-    const composed = asked.parts.includes(part);
-    if (!composed || tick < asked.start || stop <= tick) {
-      const begins = [MOVE, NOTE_ON].includes(rules.kinds[id]);
-      const ends = composed && tick >= stop && !begins && !silent.has(part);
-      kept.push([tick, part, ends ? -1 - part : id]);
-    }
-    if (composed && tick >= stop) silent.add(part);
+    byPart.set(part, [...(byPart.get(part) ?? []), [tick, id]]);
   }
-  for (const part of asked.parts) if (!silent.has(part)) kept.push([stop, part, -1 - part]);
+  const kept = [...byPart.keys()].map((part) => [end, part, -1 - part]);
+  for (const [part, own] of byPart) {
+    const all = own.map(([tick, id]) => [tick, part, id]);
+    if (!asked.parts.includes(part)) {
+      kept.push(...all);
+      continue;
+    }
+    const after = all.filter(([tick]) => tick >= stop);
+    kept.push(...all.filter(([tick]) => tick < asked.start), ...after);
+    const first = (off) =>
+      after.find(([, , id]) => (rules.kinds[id] === NOTE_OFF) === off)?.[0] ?? end;
+    const begins = first(false);
+    const silent = !soundsAt(own, rules, stop) && stop < begins ? stop : first(true);
+    if (silent < begins) kept.push([silent, part, -1 - part]);
+  }
   kept.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   return kept.map(([tick, , id]) => [tick, id]);
+}
+
+/** Return whether a part of so many words sounds before a tick. */
+function soundsAt(words, rules, tick) {
+  const sounding = new Set();
+  for (const [at, id] of words) {
+    if (at >= tick) continue;
+    if (rules.kinds[id] === MOVE) sounding.clear();
+    if (rules.kinds[id] === NOTE_OFF) sounding.delete(rules.numbers[id]);
+    else sounding.add(rules.numbers[id]);
+  }
+  return sounding.size > 0;
+}
+
+/** Return a model's rules for music with these notes: as long as it is, and as they are. */
+function rulesFor(rules, notes) {
+  const longest = notes.reduce((most, [start, end]) => Math.max(most, end - start), 0);
+  const longest_note = Math.max(rules.longest_note, longest);
+  return { ...rules, longest_piece: 0, longest_note, rings: longest_note + 1 };
 }
 
 /**
@@ -192,20 +224,26 @@ function settingOf(network, tune, voice, { seed, particles, temperature }) {
   const { model } = network;
   const part = model.voices.indexOf(voice);
   const parts = [...model.voices.keys()].filter((k) => model.voices[k] >= 0 && k !== part);
-  const rules = { ...model.rules, longest_piece: 0 };
   const [ids, unknown] = wordsOf(model, tune, part);
   if (unknown.length === tune.notes.length) return { group: null, unknown };
-  const given = givenOf(ids, rules, { parts, start: 0, stop: null }, false);
+  const rules = rulesFor(model.rules, tune.notes);
+  const asked = { parts, start: 0, stop: null };
+  const given = givenOf(ids, rules, asked, false, endOf(tune.notes));
   const { craft, top_p: topP } = model;
   const how = { rules, given, craft, temperature, topP, seed, particles };
   return { group: new Group(network, how), unknown };
 }
 
-/** Return the notes of words as they sound, each with its part for a track, and where bars begin. */
-function notesOf(model, ids) {
-  const music = new WordMusic(model);
+/**
+ * Return the notes of a tune's setting, each with its part for a track, and where bars begin. The
+ * tune's are its own.
+ */
+function notesOf(model, ids, tune, voice) {
+  const part = model.voices.indexOf(voice);
+  const music = new WordMusic({ ...model, rules: rulesFor(model.rules, tune.notes) });
   for (const id of ids) music.add(id);
   const bars = music.bars.slice();
   music.endPiece();
-  return { notes: music.notes, bars };
+  const others = music.notes.filter((note) => note[3] !== part);
+  return { notes: [...tune.notes.map((note) => [...note, part]), ...others], bars };
 }

@@ -217,7 +217,8 @@ class Harmoniser {
   /** Show what was composed. */
   show(ids, tune, seconds, unknown) {
     const { model } = this.network;
-    const { notes, bars: begun } = notesOf(model, ids);
+    const voice = Number(this.by("voice").value);
+    const { notes, bars: begun } = notesOf(model, ids, tune, voice);
     this.roll.total = Math.max(...notes.map((note) => note[1]));
     const bars = begun.filter((tick) => tick < this.roll.total); // the last word opens another
     this.made = { notes, bars };
@@ -233,7 +234,7 @@ class Harmoniser {
     }));
     for (const name of ["listen", "save", "another"]) this.by(name).disabled = false;
     this.by("facts").textContent = `${parts.length} voices, ${bars.length} bars · composed in ${seconds.toFixed(1)} s`;
-    const left = unknown.length ? ` ${unknown.length} notes that the model has never met are left out.` : "";
+    const left = unknown.length ? ` ${unknown.length} notes are new to the model, which doesn't hear them.` : "";
     this.showState(`Harmonised.${left}`);
   }
 
