@@ -35,7 +35,7 @@ __device__ __forceinline__ void begin(const Rules& rules, Piece& piece, int* sou
     piece.least = rules.least;
     piece.bar = piece.measure;
     piece.line = piece.bars = 0;
-    piece.begin = piece.length = piece.heard = 0;
+    piece.begin = piece.length = piece.heard = piece.part = 0;
     piece.rank = piece.struck = piece.closed = SILENT;
     EACH_NOTE(note) sounding[note] = SILENT;
 }
@@ -136,6 +136,12 @@ __device__ __forceinline__ int facts_of_note(const Piece& piece, int began, int 
         | IN_ORDER * (note >= first_in_order(piece.rank, kind));
 }
 
+// The note that a number in a word stands for: the first are those of the part told.
+__device__ __forceinline__ int note_of(const Piece& piece, int number)
+{
+    return number < PITCHES ? number + piece.part : number;
+}
+
 __device__ __forceinline__ bool hold(int facts, int needs) { return (facts & needs) == needs; }
 
 __device__ __forceinline__ void allow_notes(
@@ -145,7 +151,7 @@ __device__ __forceinline__ void allow_notes(
     for (int kind = 0; kind <= NOTE_ON; kind++) {
         const int needs = NEEDS[piece.phase][kind];
         EACH_NOTE(note) {
-            const int began = sounding[note];
+            const int began = sounding[note_of(piece, note)];
             int stays = left - (kind != NOTE_OFF);
             if (kind == NOTE_OFF && (needs & SOUNDS)) {
                 const int age = began + rules.longest_note - piece.now;
@@ -162,8 +168,10 @@ __device__ __forceinline__ bool any_stops_at(
 {
     int stop = 0;
     EACH_NOTE(note) {
-        const bool can_stop =
-            sounding[note] != SILENT && words.shortest[class_of(NOTE_OFF, note, rules.notes)] < NONE;
+        const int told = min(
+            words.shortest[class_of(NOTE_OFF, note, rules.notes)],
+            words.shortest[class_of(NOTE_OFF, note % rules.told, rules.notes)]);
+        const bool can_stop = sounding[note] != SILENT && told < NONE;
         stop += can_stop && sounding[note] + rules.longest_note >= tick;
     }
     return block_sum(stop, scratch) > 0;
@@ -189,14 +197,15 @@ __device__ __forceinline__ void allow_shifts(
     const Rules& rules, const Words& words, const Piece& piece, const int* sounding, int limit, int facts,
     int* longest, int* scratch)
 {
-    const int shift = NEEDS[piece.phase][SHIFT], velocity = NEEDS[piece.phase][VELOCITY];
+    const int* needs = NEEDS[piece.phase];
     int latest = min(limit >= 0 ? limit : FAR, LAST_TICK);
     latest -= !any_stops_at(rules, words, sounding, latest, scratch);
     if (threadIdx.x != 0) return;
     latest = min(latest, piece.heard + rules.longest_pause);
-    longest[SHIFTS] = hold(facts, shift) ? latest - piece.now : NEVER;
-    const bool comes = hold(facts, velocity) && (limit < 0 || piece.now < limit);
-    longest[VELOCITIES] = comes ? 0 : NEVER;
+    const bool begins = limit < 0 || piece.now < limit;
+    longest[SHIFTS] = hold(facts, needs[SHIFT]) ? latest - piece.now : NEVER;
+    longest[VELOCITIES] = begins && hold(facts, needs[VELOCITY]) ? 0 : NEVER;
+    longest[PARTS] = begins && hold(facts, needs[PART]) ? 0 : NEVER;
 }
 
 __device__ __forceinline__ bool any_within(
@@ -226,7 +235,7 @@ __device__ __forceinline__ void allow(
     if (rules.events) allow_times(rules, words, piece, sounding, limit, facts, longest, scratch);
     else if (threadIdx.x == 0) longest[BARS] = longest[AFTER] = longest[BEFORE] = NEVER;
     if (rules.longest_pause >= 0) allow_shifts(rules, words, piece, sounding, limit, facts, longest, scratch);
-    else if (threadIdx.x == 0) longest[SHIFTS] = longest[VELOCITIES] = NEVER;
+    else if (threadIdx.x == 0) longest[SHIFTS] = longest[VELOCITIES] = longest[PARTS] = NEVER;
     if (threadIdx.x == 0) {
         const int* needs = NEEDS[piece.phase];
         longest[KEYS] = hold(facts, needs[KEY]) ? 0 : NEVER;
@@ -337,9 +346,10 @@ __device__ __forceinline__ void advance(
     }
     if (kind == CADENCE) piece.closed = piece.now;
     if (kind == MOVE) sounding[number / PITCHES * PITCHES + threadIdx.x] = SILENT;
+    if (kind == PART) piece.part = number;
     if (kind <= NOTE_ON) {
         if (kind != NOTE_OFF) piece.struck = piece.now;
-        if (threadIdx.x == number % PITCHES) sounding[number] = kind == NOTE_OFF ? SILENT : piece.now;
+        if (threadIdx.x == number % PITCHES) sounding[note_of(piece, number)] = kind == NOTE_OFF ? SILENT : piece.now;
     }
     tidy(rules, piece, sounding, scratch, first);
 }

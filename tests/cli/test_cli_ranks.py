@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from small import COMPUTE, SMALL, heed_signals, metrics
 
 from lstm_music.errors import LAUNCHERS
-from lstm_music.runs.checkpoint import checkpoints_of
+from lstm_music.runs.checkpoint import checkpoints_of, read_checkpoint
 
 MPIRUN = shutil.which("mpirun", path=str(Path(sys.executable).parent))
 pytestmark = pytest.mark.skipif(
@@ -91,6 +92,24 @@ def test_two_ranks_train_one_run_and_one_process_goes_on(folder, train_small):
     assert float(found[0]["loss"]) == pytest.approx(float(expected[0]["loss"]), rel=1e-4)
     train_small("--resume", "--max-steps", 40, "--run", "ranks")
     assert checkpoints_of(Path("runs/ranks"))[0].name == "step-00000040"
+
+
+def test_two_ranks_begin_with_a_trained_model_as_one_does(folder, train_small):
+    """Step 0 is judged to the last bit alike: both have the parameters that it ended with."""
+    train_small("--max-steps", 20, "--run", "a")
+    how = ("--from", "a", "--max-steps", 12)
+    train_small(*how, "--run", "alone")
+    done = ended(begin(2, "train", "music", *SMALL, *how, "--run", "ranks"))
+    assert (done.status, done.err) == (0, [])
+    step = re.search(r"new run runs/ranks from a, step ([0-9]+), with", done.out[0])
+    assert step and sum(line.startswith("new run") for line in done.out) == 1
+    assert done.out[0].endswith("; 2 ranks")
+    made = read_checkpoint(Path("runs/ranks/checkpoints/latest").resolve())
+    assert made.meta["origin"] == {"name": "a", "step": int(step[1])}
+    found, expected = metrics("runs/ranks"), metrics("runs/alone")
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    assert (found[0]["step"], found[0]["loss"]) == ("0", expected[0]["loss"])
+    assert float(found[-1]["loss"]) == pytest.approx(float(expected[-1]["loss"]), rel=1e-3)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="no /proc to find ranks in")

@@ -4,7 +4,14 @@ import json
 import shutil
 
 import pytest
-from small import COMPUTE, small_corpus, small_rolls, small_trainer, write_music
+from small import (
+    COMPUTE,
+    small_corpus,
+    small_performances,
+    small_rolls,
+    small_trainer,
+    write_music,
+)
 
 from lstm_music.cli import evaluate, music
 from lstm_music.cli.common import run
@@ -52,6 +59,25 @@ def test_the_tables_and_what_they_say(runs, tmp_path, capsys):
     assert sets["m"]["whole"]["pieces"] == 6 == sets["training"]["whole"]["pieces"]
     assert sets["held-out"]["whole"]["pieces"] == 2
     assert "Nearest to held-out first" in shown and "recite" in shown.lower()
+
+
+def test_of_performances_nothing_is_counted_in_bars(tmp_path, capsys, monkeypatch):
+    """A bar of 1.92 s is none: only how long an excerpt is and where a copy lies is told, in s."""
+    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
+    corpus = small_performances(tmp_path, pieces=20, notes=40)
+    small_trainer(corpus, tmp_path / "p", max_steps=60).train()
+    asked = [str(tmp_path / "p"), "--num", "4", "--bars", "4", *COMPUTE]
+    assert music.main([*asked, "--json", str(tmp_path / "a.json")]) == 0
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first.startswith("Excerpts and pieces of 7.7 s") and "performances have no bars" in first
+    assert not [line for line in lines if "bar" in line or "groove" in line or "phrase" in line]
+    sets = json.loads((tmp_path / "a.json").read_text())["sets"]
+    for one in sets:
+        assert one["whole"] is None and one["repetition"] == {}
+        assert "groove_consistency" not in one["numbers"] and "polyphony" in one["numbers"]
+        assert "empty_bar_rate" not in one["features"]
+    with pytest.raises(UserError, match="--figure draws bars, and a performance has none"):
+        music.main([*asked, "--figure", str(tmp_path / "x.png")])
 
 
 def test_another_corpus_as_the_reference(runs, tmp_path, capsys):

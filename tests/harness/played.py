@@ -8,13 +8,14 @@ import numpy as np
 PEDAL = 64
 
 
-def played_file(seed=0, notes=60, division=384, tracks=3, pedal=True):
+def played_file(seed=0, notes=60, division=384, tracks=3, pedal=True, players=()):
     """The content of a file of a tempo track and others, and what is in it, in ticks.
 
     Notes are (start, end, pitch, velocity, channel) as keys are released, pedals (channel, down,
     up), and tempos (tick, microseconds a quarter note), of which there are three. The last track
-    has a channel of its own.
+    has a channel of its own. players: of each track a name, a program and a channel.
     """
+    tracks = len(players) + 1 if players else tracks
     rng = np.random.default_rng(seed)
     tempos = [(0, 500_000), (division * 7 + 1, 431_017), (division * 19 + 5, 612_345)]
     midi = mido.MidiFile(type=1, ticks_per_beat=division)
@@ -24,6 +25,7 @@ def played_file(seed=0, notes=60, division=384, tracks=3, pedal=True):
     found, pedals = [], []
     for number in range(tracks - 1):
         channel, events, low = int(number == tracks - 2), [], 36 + 24 * number
+        name, program, channel = players[number] if players else ("", None, channel)
         begin = division // 3
         for _ in range(notes):
             begin += int(rng.integers(1, division))
@@ -46,6 +48,9 @@ def played_file(seed=0, notes=60, division=384, tracks=3, pedal=True):
                 )
                 messages.append((tick, message))
             pedals.append((channel, down + 2, up))
+        if players:
+            change = mido.Message("program_change", program=program, channel=channel)
+            messages = [(0, mido.MetaMessage("track_name", name=name)), (0, change), *messages]
         midi.tracks.append(_track(messages))
     content = io.BytesIO()
     midi.save(file=content)

@@ -36,9 +36,19 @@ PERFORMANCES = [
     *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in PITCHES),
     *("shift-1", "shift-24", "shift-100", "velocity-0", "velocity-20"),
 ]
+ENSEMBLES = [
+    *(f"{kind}-{pitch}{drums}" for kind in ("off", "on") for pitch in PITCHES
+      for drums in ("", "/2")),
+    *("part-1", "part-2", "part-3", "shift-1", "shift-24", "shift-100"),
+    *("velocity-0", "velocity-20", "velocity-20/2"),
+]  # fmt: skip
 KINDS = ("merge", "flatten", "free merge", "free flatten", "event", "chord")
 PLAYED = 1500  # walks from here on are of performances,
-FIRST_OF_PARTS = 1750  # and from here on of events in parts
+FIRST_OF_PARTS = 1750  # from here on of events in parts,
+FIRST_OF_ENSEMBLES = 2050  # and from here on of performances in parts
+LATER = {
+    PLAYED: "performance", FIRST_OF_PARTS: "parts", FIRST_OF_ENSEMBLES: "performance in parts",
+}  # fmt: skip
 LENGTHS = (
     {}, {}, {"length": 1}, {"length": 5}, {"length": 25}, {"bars": 1}, {"bars": 3},
     *({"limit": n} for n in (1, 480, BAR, 2 * BAR + 100, 3 * LAST_TICK)),
@@ -62,15 +72,18 @@ class Walk(NamedTuple):
 def walk_of(seed):
     """The walk of a seed."""
     random = Random(seed)
-    later = "parts" if seed >= FIRST_OF_PARTS else "performance"
-    kind = later if seed >= PLAYED else KINDS[seed % len(KINDS)]
-    of_kinds = {"event": EVENTS, "chord": CHORDS, "performance": PERFORMANCES, "parts": PARTS}
+    later = [kind for first, kind in LATER.items() if seed >= first]
+    kind = later[-1] if later else KINDS[seed % len(KINDS)]
+    of_kinds = {
+        "event": EVENTS, "chord": CHORDS, "performance": PERFORMANCES, "parts": PARTS,
+        "performance in parts": ENSEMBLES,
+    }  # fmt: skip
     words = of_kinds.get(kind, MESSAGES)
     if random.random() < 0.5:
         words = random.sample(words, len(words) - random.randrange(min(5, len(words))))
     elif random.random() < 0.3:
         words = random.sample(words, random.randrange(len(words)))
-    meter = () if kind in ("event", "parts", "performance") else random.choice(METERS)
+    meter = () if kind in ("event", *LATER.values()) else random.choice(METERS)
     lengths = random.choice(LENGTHS)
     options = Options(**lengths, beyond=random.random() < 0.5, meter=meter)
     habits = (random.choice((0, 1, 480, 3000)), random.randrange(4), random.randrange(5))

@@ -3,7 +3,7 @@
 import csv
 import ctypes
 import signal
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.files import write_midi
-from lstm_music.midi.piece import Piece
+from lstm_music.midi.piece import Part, Piece
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
@@ -102,6 +102,18 @@ def small_performances(folder, **music):
     """The same music as performances."""
     music = str(write_music(folder / "music", **music))
     return load_corpus(music, reading=Reading("performance"))
+
+
+def small_ensembles(folder):
+    """Music of a flute and drums, each with dynamics of its own, as performances in parts."""
+    music = folder / "ensembles"
+    music.mkdir(parents=True)
+    who = {"parts": (Part("Flute", 73), Part("Kit")), "drums": (False, True)}
+    for seed in range(8):
+        piece, rng = piece_of(seed, notes=20), np.random.default_rng(seed)
+        loud = [rng.integers(40, 60, 20), rng.integers(90, 110, 20)]
+        write_midi(replace(piece, velocities=tuple(loud), **who), music / f"{seed}.mid")
+    return load_corpus(str(music), reading=Reading("performance", parts=True, drums=True))
 
 
 def small_rolls(folder, representation="note", music=None, **reading):

@@ -4,7 +4,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
-from small import small_corpus, small_events, small_performances, small_rolls
+from small import small_corpus, small_ensembles, small_events, small_performances, small_rolls
 
 from lstm_music.midi.roll import NOTES
 from lstm_music.network import recall as recall_module
@@ -509,12 +509,13 @@ def corpora(tmp_path_factory):
             "flatten": small_corpus(folder, "flatten"),
             "event": small_events(folder),
             "performance": small_performances(folder),
+            "ensemble": small_ensembles(folder),
             "chord": small_rolls(folder, "chord", grid=8),
             "note": small_rolls(folder, "note", grid=8),
         }
 
 
-KINDS = ("merge", "flatten", "event", "performance", "chord", "note")
+KINDS = ("merge", "flatten", "event", "performance", "ensemble", "chord", "note")
 
 
 def pieces_of(corpus):
@@ -523,8 +524,9 @@ def pieces_of(corpus):
     return [source.words(piece, corpus.recall) for piece in range(len(corpus.pieces))]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "ensemble"])
 def test_lags_of_real_pieces_are_those_of_all_places(corpora, kind):
+    """But of ensembles, whose parts have words at one place in any order."""
     corpus = corpora[kind]
     there = 0
     for words in pieces_of(corpus)[:4]:

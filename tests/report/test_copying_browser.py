@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from browser import CHROMIUM, Browser
 from rule_states import State
-from small import small_corpus, small_events, small_performances, small_rolls, small_trainer
+from small import (
+    small_corpus,
+    small_ensembles,
+    small_events,
+    small_performances,
+    small_rolls,
+    small_trainer,
+)
 
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.model import Model, parameter_shapes
@@ -34,7 +41,7 @@ pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium here to run the page: apt-get install chromium"
 )
 OPS = get_ops("numpy")
-WORDS = ("merge", "flatten", "event", "performance", "chord")
+WORDS = ("merge", "flatten", "event", "performance", "ensemble", "chord")
 KINDS = (*WORDS, "sigmoid", "nade")
 
 
@@ -62,6 +69,7 @@ def checkpoints(tmp_path_factory):
             "flatten": small_corpus(folder, "flatten"),
             "event": small_events(folder),
             "performance": small_performances(folder),
+            "ensemble": small_ensembles(folder),
             "chord": small_rolls(folder, "chord", grid=8),
             "sigmoid": small_rolls(folder, "note", grid=8),
             "nade": small_rolls(folder, "note", grid=8),

@@ -78,6 +78,17 @@ FORGED = {
         "vocabulary": Vocabulary([*PERFORMANCE, "shift-101"]).to_json(),
         "corpus": {"name": "a", "key": "b", "longest_pause": 9} | HABITS,
     },
+    **{
+        f"{word} of {len(parts)} parts": {
+            "tokenizer": PLAYED | {"parts": parts},
+            "vocabulary": Vocabulary([*PERFORMANCE, word]).to_json(),
+            "corpus": {"name": "a", "key": "b", "longest_pause": 9} | HABITS,
+        }
+        for word, parts in (
+            ("part-1", []), ("part-2", [["Flute", 73, False]]), ("on-38/2", [["Kit", 0, True]]),
+            ("part-1", [["Flute", 173, False]]),
+        )
+    },
     "no pause": {"tokenizer": PLAYED, "vocabulary": Vocabulary([*PERFORMANCE, "on-61"]).to_json()},
     "flat performance": {
         "tokenizer": PLAYED | {"layout": "flatten"},

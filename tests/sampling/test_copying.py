@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from small import small_corpus, small_events, small_performances, small_rolls
+from small import small_corpus, small_ensembles, small_events, small_performances, small_rolls
 
 from lstm_music.midi.roll import NOTES
 from lstm_music.network.config import Config
@@ -98,12 +98,13 @@ def corpora(tmp_path_factory):
             "flatten": small_corpus(folder, "flatten"),
             "event": small_events(folder),
             "performance": small_performances(folder),
+            "ensemble": small_ensembles(folder),
             "chord": small_rolls(folder, "chord", grid=8),
             "note": small_rolls(folder, "note", grid=8),
         }
 
 
-WORDS = ("merge", "flatten", "event", "performance", "chord")
+WORDS = ("merge", "flatten", "event", "performance", "ensemble", "chord")
 
 
 def rules_for(corpus, kind):
@@ -111,7 +112,7 @@ def rules_for(corpus, kind):
         return chord_rules(corpus.vocabulary, 240)
     if kind == "event":
         return event_rules(corpus.vocabulary, corpus.longest_note, corpus.most_notes)
-    if kind == "performance":
+    if kind in ("performance", "ensemble"):
         habits = corpus.longest_note, corpus.most_notes, corpus.longest_pause
         return performance_rules(corpus.vocabulary, *habits)
     habits = corpus.longest_note, corpus.max_tracks, corpus.most_notes

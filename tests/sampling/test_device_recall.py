@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
-from rule_walks import CHORDS, EVENTS, MESSAGES, PERFORMANCES
+from rule_walks import CHORDS, ENSEMBLES, EVENTS, MESSAGES, PERFORMANCES
 
 from lstm_music.network import recall
 from lstm_music.network.config import Config, State
@@ -27,6 +27,7 @@ WORDS = {
     "event": [*EVENTS, *(f"on-{pitch}" for pitch in range(70, 80))],
     "message": MESSAGES,
     "performance": PERFORMANCES,
+    "ensemble": ENSEMBLES,
     "chord": CHORDS,
 }
 N, START = 5, 0
@@ -35,7 +36,8 @@ N, START = 5, 0
 def model_of(kind, cupy, seed=0):
     """A model that copies often, and how its words are compared."""
     vocabulary = Vocabulary([PIECE_END, *WORDS[kind]])
-    rules = recall_rules(vocabulary, {"name": kind, "grid": 8})
+    name = {"ensemble": "performance"}.get(kind, kind)
+    rules = recall_rules(vocabulary, {"name": name, "grid": 8})
     config = Config(len(vocabulary), 4, 5, 1, copy=rules.candidates)
     model = Model(config, CupyOps("float64", cupy=cupy), seed=seed)
     rng = np.random.default_rng(seed)

@@ -13,6 +13,7 @@ from lstm_music.midi.playing import played_tempo
 from lstm_music.sampling.word_rules import performance_rules
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.tokenizers.performance import (
+    PART,
     SHIFT,
     STEP,
     VELOCITY,
@@ -27,11 +28,20 @@ ALL = [
     *(f"{kind}-{pitch}" for kind in ("off", "on") for pitch in (60, 61, 67)),
     *("shift-1", "shift-24", "shift-100", "velocity-4", "velocity-20"),
 ]
+IN_PARTS = [
+    PIECE_END,
+    *(f"{kind}-{pitch}{drums}" for kind in ("off", "on") for pitch in (60, 61)
+      for drums in ("", "/3")),
+    *("shift-1", "shift-24", "shift-100", "velocity-4", "velocity-4/3", "part-1", "part-2"),
+]  # fmt: skip
 FULL = Vocabulary(ALL)
 SHIFTS, VELOCITIES, ONS = ALL[7:10], ALL[10:], ["on-60", "on-61", "on-67"]
 randoms = st.integers(0, 2**32 - 1).map(Random)  # evener than st.randoms()
 limits = st.sampled_from([None, 10, 480, 1000, 3840])
-vocabularies = st.one_of(st.just(FULL), st.lists(st.sampled_from(ALL), unique=True).map(Vocabulary))
+vocabularies = st.one_of(
+    st.just(FULL),
+    *(st.lists(st.sampled_from(words), unique=True).map(Vocabulary) for words in (ALL, IN_PARTS)),
+)
 
 
 def walk(rules, vocabulary, limit, random, steps):
@@ -55,28 +65,35 @@ def walk(rules, vocabulary, limit, random, steps):
 def test_a_walk_keeps_the_rules(vocabulary, limit, longest, pause, random):
     rules = performance_rules(vocabulary, longest, 3, pause)
     words = walk(rules, vocabulary, limit, random, 80)
-    now = heard = 0
+    now = heard = current = 0
     began, last, struck, notes = {}, None, set(), 0
-    for kind, number in (parse(word) or (None, 0) for word in words):
+    for kind, *told in (parse(word) or (None, 0, 0) for word in words):
+        note = told[0], told[1] or current  # of two parts, two
         if kind == SHIFT:
             assert last in (SHIFT, NOTE_OFF, NOTE_ON)
-            now, struck = now + number * STEP, set()
+            now, struck = now + note[0] * STEP, set()
             assert now <= heard + pause
             assert limit is None or now <= limit
+        elif kind == PART:
+            assert last not in (PART, VELOCITY)
+            assert limit is None or now < limit
+            current = note[0]
+            after_offs = last in (SHIFT, NOTE_OFF)
         elif kind == VELOCITY:
             assert last != VELOCITY
+            assert current or ("part-1" not in words and "part-2" not in words)
             assert limit is None or now < limit
         elif kind == NOTE_OFF:
-            assert last in (SHIFT, NOTE_OFF)
-            assert now - began.pop(number) <= longest
+            assert last in (SHIFT, NOTE_OFF) or (last == PART and after_offs)
+            assert now - began.pop(note) <= longest
         elif kind == NOTE_ON:
             assert last is not None
-            assert number not in struck
+            assert note not in struck
             assert limit is None or now < limit
-            began[number] = now
-            struck.add(number)
+            began[note] = now
+            struck.add(note)
             notes += 1
-        elif notes and limit is None and last != VELOCITY:
+        elif notes and limit is None and last not in (VELOCITY, PART):
             assert last in (NOTE_OFF, NOTE_ON)
         heard = now if kind in (NOTE_OFF, NOTE_ON) else heard
         last = kind
@@ -124,6 +141,45 @@ def test_what_may_follow_by_example():
     ):
         assert allowed(rules, *words) == expected, words
     assert PIECE_END not in allowed(rules, *begun, may_end=False)
+
+
+def test_of_parts_no_number_of_notes_is_too_many_and_each_ends_its_own():
+    vocabulary = Vocabulary(IN_PARTS)
+    words = (
+        *("part-2", "velocity-4", "on-60", "on-61", "part-1", "velocity-4", "on-60"),
+        *("velocity-4/3", "on-60/3", "shift-1"),
+    )
+    rules = performance_rules(vocabulary, longest_note=900, most_notes=1, longest_pause=900)
+    state = State(rules).advance(*map(vocabulary.id, words))
+    assert sorted(state.sounding) == [128 + 60, 2 * 128 + 60, 2 * 128 + 61, 3 * 128 + 60]
+    for word, ends in (
+        ("off-60/3", ["off-60"]), ("part-2", ["off-60", "off-61"]), ("off-60", ["off-61"]),
+        ("part-1", ["off-60"]),
+    ):  # fmt: skip
+        state.advance(vocabulary.id(word))
+        may = [vocabulary.word(int(id)) for id in np.flatnonzero(state.allowed())]
+        assert [word for word in may if word.startswith("off")] == ends
+
+
+def test_what_may_follow_a_part_by_example():
+    """Who plays is told first of all, and before a note; among beginnings none ends."""
+    vocabulary = Vocabulary(IN_PARTS)
+    rules = performance_rules(vocabulary, longest_note=900, most_notes=1, longest_pause=900)
+    parts, begun = ["part-1", "part-2"], ["part-2", "velocity-4", "on-60"]
+    loud, ons = ["velocity-4", "velocity-4/3"], ["on-60", "on-60/3", "on-61", "on-61/3"]
+    for words, expected in (
+        ([], parts),
+        (begun[:1], loud),
+        (begun[:2], ons),
+        ([*begun, "part-1"], [*ons, *loud]),
+        ([*begun, "part-2"], [*ons[1:], *loud]),  # whom 60 has just been struck by
+        ([*begun, "shift-1", "part-1"], [*ons, *loud]),
+        ([*begun, "shift-1", "part-2"], ["off-60", *ons, *loud]),
+        ([*begun, "shift-1", "off-60", "part-2"], [*ons, *loud]),
+    ):
+        state = State(rules).advance(*map(vocabulary.id, words))
+        may = [vocabulary.word(int(id)) for id in np.flatnonzero(state.allowed())]
+        assert sorted(may) == sorted(expected), words
 
 
 def test_a_note_may_end_by_its_word_at_the_longest_age_and_ends_past_it_by_itself():

@@ -12,9 +12,9 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from rule_walks import (
     BAR,
-    FIRST_OF_PARTS,
+    ENSEMBLES,
     KINDS,
-    PLAYED,
+    LATER,
     digest,
     primer_of,
     steps_of,
@@ -59,7 +59,7 @@ def rules_of(walk):
     if walk.kind in ("event", "parts"):
         rules = event_rules(vocabulary, walk.longest_note, walk.most_notes)
         return rules._replace(longest_piece=BAR * walk.max_tracks)
-    if walk.kind == "performance":
+    if walk.kind.startswith("performance"):
         pause = 400 * walk.max_tracks
         return performance_rules(vocabulary, walk.longest_note, walk.most_notes, pause)
     if walk.kind == "chord":
@@ -98,8 +98,7 @@ class Walker:
 def some(n):
     """The seeds of some walks of each kind."""
     each = n // len(KINDS)
-    later = (PLAYED, FIRST_OF_PARTS)
-    return [*range(n), *(first + k for first in later for k in range(each))]
+    return [*range(n), *(first + k for first in LATER for k in range(each))]
 
 
 def steps(seed, walker=Walker, most=60):
@@ -196,6 +195,32 @@ def test_walks_on_the_device_are_the_same():
     assert walk_on_device(some(60)) > 1000
 
 
+WALKERS = {
+    "python": Walker,
+    "compiled": CompiledWalker,
+    "device": lambda *made: DeviceWalker(CupyOps("float32", cupy=HostCupy()), *made),
+}
+
+
+@pytest.mark.parametrize("walker", ["python", "compiled", pytest.param("device", marks=on_device)])
+def test_time_goes_on_to_a_limit_where_a_note_of_any_part_may_end(walker):
+    """The same word ends it as ends one of another part; of drums, whose words differ, its own."""
+    vocabulary = Vocabulary(["piece-end", *ENSEMBLES])
+    rules = performance_rules(vocabulary, 3000, 9, 3000)
+    began = ["part-3", "velocity-0", "on-60", "shift-24"]
+    for words, goes_on in (
+        (began, True), ([*began, "off-60"], False),
+        ([*began[:2], "on-61/2", "shift-24", "part-1"], True),
+        ([*began, "part-1", "on-67", "part-3", "off-60"], True),
+    ):  # fmt: skip
+        made = WALKERS[walker](rules, Options(limit=480), [])
+        for word in words:
+            made.extend(vocabulary.id(word))
+        if words[-1] == "part-1":
+            made.extend(vocabulary.id("on-60"))
+        assert (vocabulary.id("shift-24") in made.allowed()) is goes_on, words
+
+
 # On the page -------------------------------------------------------------------------------------
 
 in_browser = pytest.mark.skipif(
@@ -272,6 +297,10 @@ PHASES_OF = {
         "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_VELOCITY", "AMONG_OFFS", "AMONG_ONS",
     ),
 }  # fmt: skip
+PHASES_OF["performance in parts"] = (
+    "NO_PART_YET", "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_PART",
+    "AMONG_OFFS", "AFTER_VELOCITY", "AMONG_ONS", "ONS_OF_PART",
+)  # fmt: skip
 OF_MESSAGES = ("NOTE_OFF", "NOTE_ON", "TRACK_END", "PIECE_END")
 KINDS_OF = {
     **dict.fromkeys(KINDS, OF_MESSAGES),
@@ -280,6 +309,7 @@ KINDS_OF = {
     "chord": ("CHORD", "PIECE_END"),
     "performance": ("NOTE_OFF", "NOTE_ON", "SHIFT", "VELOCITY", "PIECE_END"),
 }
+KINDS_OF["performance in parts"] = (*KINDS_OF["performance"], "PART")
 CELLS = [
     (kind, phase, word)
     for kind, phases in PHASES_OF.items() for phase in phases for word in KINDS_OF[kind]

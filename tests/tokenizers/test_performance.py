@@ -16,7 +16,7 @@ from test_messages import pieces
 from lstm_music.midi.files import read_any, read_midi, write_midi
 from lstm_music.midi.piece import LAST_TICK, MidiError, Piece, notes_of
 from lstm_music.midi.repair import merge_tracks
-from lstm_music.tokenizers.messages import PIECE_END
+from lstm_music.tokenizers.messages import PIECE_END, PITCHES
 from lstm_music.tokenizers.nearest import NearestPerformance
 from lstm_music.tokenizers.performance import (
     BIN,
@@ -152,17 +152,51 @@ def test_time_stops_at_the_last_tick():
 
 
 @pytest.mark.parametrize(
-    "word", ["", "on", "on-128", "on--1", "off-060", "shift-0", "shift-101", "velocity-32", "at-0"]
+    "word",
+    [
+        "",
+        "on",
+        "on-128",
+        "on--1",
+        "off-060",
+        "shift-0",
+        "shift-101",
+        "velocity-32",
+        "at-0",
+        "on-60/0",
+        "on-60/17",
+        "on-60/",
+        "on-60/01",
+        "velocity-3/0",
+        "shift-1/1",
+        "part-0",
+        "part-17",
+        "part-1/1",
+    ],
 )
 def test_other_words_are_refused(word):
     with pytest.raises(ValueError, match="not a word of a performance"):
         parse(word)
 
 
-@pytest.mark.parametrize("word", ["on-60", "off-0", "shift-1", "shift-100", "velocity-0"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "on-60",
+        "off-0",
+        "shift-1",
+        "shift-100",
+        "velocity-0",
+        "part-16",
+        "on-127/1",
+        "off-0/16",
+        "velocity-31/9",
+    ],
+)
 def test_words_are_spelled_as_they_are_parsed(word):
-    kind, number = parse(word)
-    assert spell(kind, number) == TOKENIZER.spelled(number * len(KINDS) + kind) == word
+    kind, number, part = parse(word)
+    code = (part * PITCHES + number) * len(KINDS) + kind
+    assert spell(kind, number, part) == TOKENIZER.spelled(code) == word
 
 
 def test_only_pitches_are_transposed():

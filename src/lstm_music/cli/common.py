@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 
 from lstm_music.cli.commands import COMMANDS
 from lstm_music.cli.printing import shown, unfailing
-from lstm_music.corpus.load import PLAYED, REPRESENTATIONS, Reading
+from lstm_music.corpus.load import PLAYED, REPRESENTATIONS, TELL_PARTS, Reading
 from lstm_music.corpus.parsing import Workers
 from lstm_music.corpus.sources import namesake
 from lstm_music.corpus.survey import GRID
@@ -178,20 +178,20 @@ def add_reading_options(parser: argparse.ArgumentParser, defaults: Mapping[str, 
             text += CHOSEN
         parser.add_argument(flag, help=text, default=None, **settings)
     for flag, text in (
-        ("--parts", "events tell who plays each note, where a corpus has several parts (default: "
-         "events do)"),
-        ("--drums", "keep the drums, MIDI's channel 10 (default: where events tell parts)"),
+        ("--parts", "events and performances tell who plays each note, where a corpus has several "
+         "parts, of performances more than a piano's hands (default: they do)"),
+        ("--drums", "keep the drums, MIDI's channel 10 (default: where words tell parts)"),
     ):  # fmt: skip
         action = argparse.BooleanOptionalAction
         parser.add_argument(flag, help=text, default=None, action=action)
 
 
-def parts_of_events(representation: str | None, corpus: str, parts: bool | None) -> dict[str, Any]:
-    """Return what reading events adds where nothing else is asked: their parts, drums among them.
+def parts_told(representation: str | None, corpus: str, parts: bool | None) -> dict[str, Any]:
+    """Return what a reading adds where nothing else is asked: the parts, drums among them.
 
     The bundled chorales have no drums.
     """
-    told = representation == "event" and parts is not False
+    told = representation in TELL_PARTS and parts is not False
     return {"parts": True, "drums": corpus != "bach"} if told else {}
 
 

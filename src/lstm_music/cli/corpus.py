@@ -13,7 +13,7 @@ from lstm_music.cli.common import (
     Parser,
     add_reading_options,
     add_worker_options,
-    parts_of_events,
+    parts_told,
     reading_from,
     run,
     warn_of_namesake,
@@ -46,7 +46,7 @@ SHOWN = 10  # skipped files and composers on the screen; --skipped and --json ha
 def main(argv: Sequence[str]) -> int:
     """Print the pieces, tokens and unique tokens of a corpus; return the exit status."""
     args = make_parser().parse_args(argv)
-    usual = parts_of_events(args.representation, args.corpus, args.parts)
+    usual = parts_told(args.representation, args.corpus, args.parts)
     for name, value in usual.items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -19,7 +19,7 @@ from lstm_music.runs.opened import open_run, reading_of
 from lstm_music.tokenizers.parts import Player, parts_of
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
-PART = re.compile(r"/([0-9]+)$")  # in a word of a note
+PART = re.compile(r"(/|^part-)([0-9]+)$")  # in a word
 
 OF_ITS_OWN = ("seed", "max_pieces", "min_count")  # what a new run reads as if it began anew
 FREE = ("dropout", "input_dropout", "output_dropout")  # of a shape, what may be another
@@ -102,7 +102,7 @@ def words_as_known(origin: Origin, corpus: Corpus) -> Sequence[str]:
     for part, number in enumerate(parts_of(roster, own)):
         free = number not in taken.values()
         taken[part] = number if free else len(own) + part
-    return [PART.sub(lambda found: f"/{taken[int(found[1]) - 1] + 1}", word) for word in words]
+    return [PART.sub(lambda part: f"{part[1]}{taken[int(part[2]) - 1] + 1}", w) for w in words]
 
 
 def began(origin: Origin, corpus: Corpus) -> str:

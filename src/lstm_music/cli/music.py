@@ -23,6 +23,7 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.printing import Bar, shown
 from lstm_music.corpus.splits import SPLITS
+from lstm_music.errors import UserError
 from lstm_music.evaluation.music.form import PHRASE
 from lstm_music.evaluation.music.judgement import (
     Judgement,
@@ -36,6 +37,7 @@ from lstm_music.evaluation.music.judgement import (
 from lstm_music.evaluation.music.memorisation import LONG, SHORT
 from lstm_music.evaluation.music.repetition import WHOLE_LAGS
 from lstm_music.evaluation.music.sets import Asked, corpus_for, reference_of, sets_of
+from lstm_music.midi.piece import BAR
 from lstm_music.runs.opened import (
     bundled_model,
     newest_run,
@@ -52,6 +54,7 @@ Without a run: the newest one, else the bundled model. The first run's corpus is
 Of each set of pieces: what it is like (muspy's measures), how far the distances within held-out
 music overlap those to it (MGEval; 1 is alike), what it has copied from training, and how often its
 bars return. Of whole pieces: what returns in them, whether it loops, how they end, their phrases.
+Of performances, which have no bars, what counts those is left out.
 """
 
 
@@ -65,12 +68,16 @@ def main(argv: Sequence[str]) -> int:
     corpora = [corpus_for(*one, reading_of(*one[1:]), asked) for one in opened]
     reference = reference_of(opened[0], corpora[0], asked)
     warn_of_namesake(args.reference, args.data)
+    has_bars = all(one.meta["tokenizer"]["name"] != "performance" for _, one, _ in opened)
+    if args.figure and not has_bars:
+        raise UserError("--figure draws bars, and a performance has none: leave it out")
     with Bar(args.quiet, "sets") as bar:
         judged = []
         makers = sets_of(opened, corpora, reference, asked)
         held_out = makers[0]()
         for n, make in enumerate(makers):
-            judged.append(judge(held_out, held_out if n == 0 else make(), args.bars, args.seed))
+            one = held_out if n == 0 else make()
+            judged.append(judge(held_out, one, args.bars, args.seed, has_bars))
             bar.show(n + 1, len(makers))
     if not args.quiet:
         print_tables(judged, args)
@@ -98,8 +105,10 @@ Rows = list[tuple[str, list[str]]]
 
 def print_tables(judged: Sequence[Judgement], args: argparse.Namespace) -> None:
     """Print all tables, a column for each set of pieces."""
-    print(f"Excerpts and pieces of {args.bars} bars, seed {args.seed}\n")
     first, others = judged[0], judged[1:]
+    length = f"{args.bars} bars" if first.repetition else f"{args.bars * BAR / 1000:.1f} s"
+    bars = "" if first.repetition else "; performances have no bars: what counts them is left out"
+    print(f"Excerpts and pieces of {length}, seed {args.seed}{bars}\n")
     rows = [("pieces", [str(one.pieces) for one in judged])]
     if any(one.silent for one in judged):
         rows.append(("silent", [str(one.silent) for one in judged]))
@@ -118,6 +127,8 @@ def print_tables(judged: Sequence[Judgement], args: argparse.Namespace) -> None:
     print_table(f"overlap with {first.name}", others, rows)
     print_table("divergence, nats", others, divergences)
     print_table("copied from training", judged, memory_rows(judged))
+    if not first.repetition:
+        return
     repeated = [
         (f"{lag} bar{'s' * (lag > 1)} before", [f"{o.repetition[lag].value:.1%}" for o in judged])
         for lag in first.repetition

@@ -14,7 +14,7 @@ from lstm_music.cli.common import (
     add_worker_options,
     number,
     option_of,
-    parts_of_events,
+    parts_told,
     whole,
     workers_from,
 )
@@ -117,7 +117,7 @@ def new_folder(args: argparse.Namespace) -> Path:
 
 def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit a corpus and the options given, None for those that aren't."""
-    usual = DEFAULTS | parts_of_events(given["representation"], corpus, given["parts"])
+    usual = DEFAULTS | parts_told(given["representation"], corpus, given["parts"])
     chorales = (corpus, given["representation"]) == ("bach", "event")
     if not chorales or given["optimizer"] not in (None, "adam"):
         return usual

@@ -55,6 +55,7 @@ Prepared = TypeVar("Prepared", MessageCorpus, RollCorpus)
 Representation = Literal["message", "event", "performance", "chord", "note"]
 REPRESENTATIONS: tuple[Representation, ...] = ("message", "event", "performance", "chord", "note")
 OF_WORDS = ("message", "event", "performance")  # what MIDI files are read as, in no frames
+TELL_PARTS = ("event", "performance")  # whose words say who plays a note
 PLAYED: Representation = "performance"  # what suits played music, whose onsets lie on no grid
 WRITTEN: Representation = "event"  # and written music, which events of the bar say most of
 
@@ -97,8 +98,11 @@ class Reading:
             raise UserError("--common-key C is for piano rolls: say A for events")
         if self.key and self.representation == "event" and self.drums and not self.parts:
             raise UserError("drums have no key: add --common-key none, --parts, or --no-drums")
-        if self.parts and self.representation != "event":
-            raise UserError("--parts is for events: add --representation event, or leave it out")
+        if self.parts and self.representation not in TELL_PARTS:
+            raise UserError(
+                "--parts is for events and performances: add --representation event, "
+                "or leave it out"
+            )
         if self.min_count and self.representation != "message":
             raise UserError("--min-count is for messages: leave it out, or --representation")
 
@@ -122,7 +126,7 @@ class Reading:
         """Return how to read a corpus as messages, events or performances."""
         augment = self.transpose_augment
         if self.representation == "performance":
-            return MessageReading("merge", augment, 0, "performance")
+            return MessageReading("merge", augment, 0, "performance", parts=self.parts)
         if self.representation == "event":
             return MessageReading("merge", augment, 0, "event", self.key, self.grid, self.parts)
         return MessageReading(self.tracks, augment, self.min_count, grid=self.grid)

@@ -21,7 +21,7 @@ from lstm_music.midi.roll import CommonKey
 from lstm_music.tokenizers.events import EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END, SPECIALS, Layout, MessageTokenizer, parse
 from lstm_music.tokenizers.nearest import NearestWord
-from lstm_music.tokenizers.parts import Player, roster_of
+from lstm_music.tokenizers.parts import Player, of_one_piano, roster_of
 from lstm_music.tokenizers.performance import PerformanceTokenizer
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -40,7 +40,7 @@ class MessageReading:
     layout: merge of the last two; augment: see Corpus; min_count: a message that the training split
     holds fewer times becomes the nearest one of the same kind and pitch that it holds as often;
     common_key: as EventTokenizer's; grid: where notes are put, None for where they are; parts: tell
-    them apart, where the corpus has any.
+    them apart, where the corpus has any, of performances more than a piano's hands.
     """
 
     layout: Layout
@@ -56,7 +56,7 @@ class MessageReading:
         if self.representation == "event":
             return EventTokenizer(self.common_key, roster)
         if self.representation == "performance":
-            return PerformanceTokenizer()
+            return PerformanceTokenizer(roster)
         return MessageTokenizer(self.layout)
 
     def to_text(self) -> str:
@@ -171,6 +171,8 @@ def prepare_messages(
     Raises UserError where no file can be used.
     """
     roster = roster_of(p for p in found() if isinstance(p, Piece)) if reading.parts else ()
+    if reading.representation == "performance" and of_one_piano(roster):
+        roster = ()
     tokenizer = reading.tokenizer(roster)
     gathered, habits, moves = Gathered(name), Habits(), Moved()
     counts = Tally()
@@ -248,7 +250,7 @@ def notes_in(tracks: Sequence[Array]) -> int:
 
 def note_lengths(track: Array) -> Array:
     """Return the length of each note of a repaired track (n,), in ticks, by pitch and start."""
-    by_pitch = np.argsort(track[:, PITCH].astype(np.uint8), kind="stable")  # bytes sort fastest
+    by_pitch = np.argsort(track[:, PITCH].astype(np.uint16), kind="stable")  # two bytes sort fast
     ticks = track[by_pitch, TICK]
     lengths: Array = ticks[1::2] - ticks[0::2]  # a repaired track alternates within a pitch
     return lengths

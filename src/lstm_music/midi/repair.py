@@ -229,7 +229,7 @@ def velocities_of(track: Messages, notes: Notes, velocities: Velocities) -> Velo
 
     That is the loudest of those with its start and pitch, of which there is one at least.
     """
-    keys, wanted = (n[:, 0].astype(np.int64) * 128 + n[:, 2] for n in (notes, notes_of(track)))
+    keys, wanted = ((n[:, 0].astype(np.int64) << 32) + n[:, 2] for n in (notes, notes_of(track)))
     order = np.lexsort((velocities, keys))
     found = np.searchsorted(keys[order], wanted, side="right") - 1
     return velocities[order[found]].astype(np.int32)

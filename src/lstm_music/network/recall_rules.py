@@ -132,11 +132,11 @@ def performance_says(word: str) -> Says:
     event = performance.parse(word)
     if event is None:
         return word, NONE, PLACE, NONE, 0, 0, 0
-    kind, number = event
+    kind, number, part = event
     if kind > midi_piece.NOTE_ON:
         time = performance.STEP * number * (kind == performance.SHIFT)
         return word, NONE, PLACE, NONE, time, 0, 0
-    return kind, number, PLACE, NONE, 0, 1 + messages.PITCHES * kind + number, 0
+    return (kind, part), number, PLACE, NONE, 0, 1 + messages.PITCHES * kind + number, 0
 
 
 def chord_says(word: str) -> Says:

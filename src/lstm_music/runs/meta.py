@@ -118,17 +118,25 @@ def check_events(tokenizer: dict[str, Any], words: Vocabulary) -> None:
         raise ValueError("tokenizer.layout is not merge")
     if tokenizer.get("common_key") not in (None, "A"):
         raise ValueError("tokenizer.common_key isn't A")
+    parsed = filter(None, map(events.parse, words.words))
+    check_roster(tokenizer, [(kind in events.OF_NOTES, part) for kind, _, part in parsed])
+    check_specials(words, events.SPECIALS)
+
+
+def check_roster(tokenizer: dict[str, Any], told: list[tuple[bool, int]]) -> None:
+    """Raise ValueError where the parts aren't those of words.
+
+    told: of each word, whether it is to tell a part, and the part that it tells, 0 for none.
+    """
     roster = tokenizer.get("parts", [])
     if not isinstance(roster, list) or len(roster) > MOST_PARTS:
         raise ValueError("tokenizer.parts is no list of parts")
     for player in roster:
         check_player(player)
-    parsed = [event for event in map(events.parse, words.words) if event is not None]
-    if any(part > len(roster) for *_, part in parsed):
+    if any(part > len(roster) for _, part in told):
         raise ValueError("a word is of a part that tokenizer.parts hasn't")
-    if roster and any(kind in events.OF_NOTES and not part for kind, _, part in parsed):
+    if roster and any(tells and not part for tells, part in told):
         raise ValueError("a word is of no part, and tokenizer.parts has some")
-    check_specials(words, events.SPECIALS)
 
 
 def check_player(player: Any) -> None:
@@ -143,8 +151,9 @@ def check_performances(tokenizer: dict[str, Any], words: Vocabulary) -> None:
     """Raise ValueError where a model of performances has other words."""
     if tokenizer.get("layout") != "merge":
         raise ValueError("tokenizer.layout is not merge")
-    for word in words.words:
-        performance.parse(word)
+    parsed = filter(None, map(performance.parse, words.words))
+    parts = [number if kind == performance.PART else part for kind, number, part in parsed]
+    check_roster(tokenizer, [(False, part) for part in parts])
     check_specials(words, performance.SPECIALS)
 
 

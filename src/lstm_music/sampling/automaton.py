@@ -37,6 +37,8 @@ from lstm_music.sampling.rules import (
     NOTE_OFF,
     NOTE_ON,
     NOTES,
+    PART,
+    PARTS,
     PIECE_END,
     PIECE_ENDS,
     PLACE,
@@ -82,6 +84,7 @@ class Piece:
     heard: int = 0  # when a note last began or ended
     struck: int = -1  # when one last began
     closed: int = -1  # where the last cadence stood
+    part: int = 0  # where a word tells it, the first of the notes of which others are
     asked_tokens: int = -1
     asked_ticks: int = -1
     asked_bars: int = -1
@@ -103,7 +106,7 @@ def begin(rules: Rules, piece: Piece, sounding: Array) -> None:
     piece.least = rules.least
     piece.bar = piece.measure
     piece.line = piece.bars = 0
-    piece.begin = piece.length = piece.heard = 0
+    piece.begin = piece.length = piece.heard = piece.part = 0
     piece.rank = piece.struck = piece.closed = SILENT
     sounding[:] = SILENT
 
@@ -255,7 +258,11 @@ def allow_notes(
                 stays = age if rules.events else min(left, age)
             note_facts = silent | SOUNDS
             note_facts -= STRUCK_BEFORE * (began == piece.now)
-            longest[first + note] = stays if hold(note_facts, needs) else NEVER
+            may = stays if hold(note_facts, needs) else NEVER
+            if note >= PITCHES:
+                longest[first + note] = may
+            if 0 <= note - piece.part < PITCHES:
+                longest[first + note - piece.part] = may
         if needs & IN_ORDER:
             longest[first : first + first_in_order(piece.rank, kind)] = NEVER
 
@@ -263,8 +270,8 @@ def allow_notes(
 def any_stops_at(rules: Rules, sounding: Array, tick: int) -> bool:
     """Return whether a note that sounds may end at a tick."""
     for note in may_sound(sounding):
-        can_stop = sounding[note] != SILENT and rules.shortest[NOTES + note] < NONE
-        if can_stop and sounding[note] + rules.longest_note >= tick:
+        told = min(rules.shortest[NOTES + note], rules.shortest[NOTES + note % rules.told])
+        if sounding[note] != SILENT and told < NONE and sounding[note] + rules.longest_note >= tick:
             return True
     return False
 
@@ -293,17 +300,18 @@ def allow_times(
 def allow_shifts(
     rules: Rules, piece: Piece, sounding: Array, limit: int, facts: int, longest: Array
 ) -> None:
-    """Write the longest shift, and whether a velocity may come: a note must begin after it.
+    """Write the longest shift, and whether a velocity or part may come: a note may begin after it.
 
     At the limit there is the end of a note, or nothing.
     """
-    shift, velocity = int(rules.needs[piece.phase, SHIFT]), int(rules.needs[piece.phase, VELOCITY])
+    needs, phase = rules.needs, piece.phase
     latest = min(limit if limit >= 0 else FAR, LAST_TICK)
     latest -= not any_stops_at(rules, sounding, latest)
     latest = min(latest, piece.heard + rules.longest_pause)
-    longest[SHIFTS] = latest - piece.now if hold(facts, shift) else NEVER
-    comes = hold(facts, velocity) and (limit < 0 or piece.now < limit)
-    longest[VELOCITIES] = 0 if comes else NEVER
+    begins = limit < 0 or piece.now < limit
+    longest[SHIFTS] = latest - piece.now if hold(facts, int(needs[phase, SHIFT])) else NEVER
+    longest[VELOCITIES] = 0 if begins and hold(facts, int(needs[phase, VELOCITY])) else NEVER
+    longest[PARTS] = 0 if begins and hold(facts, int(needs[phase, PART])) else NEVER
 
 
 def any_within(rules: Rules, longest: Array, first: int, stop: int) -> bool:
@@ -427,9 +435,12 @@ def advance(rules: Rules, piece: Piece, sounding: Array, id: int) -> None:
     if kind == MOVE:
         part = number // PITCHES * PITCHES
         sounding[part : part + PITCHES] = SILENT
+    if kind == PART:
+        piece.part = number
     if kind <= NOTE_ON:
         piece.struck = piece.struck if kind == NOTE_OFF else piece.now
-        sounding[number] = SILENT if kind == NOTE_OFF else piece.now
+        note = number + piece.part * (number < PITCHES)
+        sounding[note] = SILENT if kind == NOTE_OFF else piece.now
     if kind != CHORD:
         tidy(rules, piece, sounding)
 

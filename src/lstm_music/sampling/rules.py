@@ -20,11 +20,12 @@ from lstm_music.midi.piece import LAST_TICK, WHOLE_NOTE
 
 KINDS = (
     "NOTE_OFF", "MOVE", "NOTE_ON",  # of notes, in the order in which a part has them at a place
-    "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "SHIFT", "VELOCITY", "TRACK_END", "PIECE_END",
+    "CHORD", "PLACE", "BAR_LINE", "CADENCE", "KEY", "SHIFT", "VELOCITY", "PART",
+    "TRACK_END", "PIECE_END",
 )  # fmt: skip
 (
     NOTE_OFF, MOVE, NOTE_ON,
-    CHORD, PLACE, BAR_LINE, CADENCE, KEY, SHIFT, VELOCITY, TRACK_END, PIECE_END,
+    CHORD, PLACE, BAR_LINE, CADENCE, KEY, SHIFT, VELOCITY, PART, TRACK_END, PIECE_END,
 ) = range(len(KINDS))  # fmt: skip
 
 PHASES = (
@@ -34,14 +35,18 @@ PHASES = (
     "NO_KEY_YET", "NO_BAR_YET",  # events
     "AFTER_BAR", "AFTER_PLACE", "AFTER_CADENCE", "AFTER_NOTE",
     "AMONG_CHORDS",
-    "NOT_PLAYED_YET", "AFTER_SHIFT", "AFTER_VELOCITY", "AMONG_OFFS", "AMONG_ONS",  # performances
+    "NO_PART_YET", "NOT_PLAYED_YET",  # performances
+    "AFTER_SHIFT", "AMONG_OFFS", "AFTER_PART",  # a note may end or begin,
+    "AFTER_VELOCITY", "AMONG_ONS", "ONS_OF_PART",  # or may only begin
 )  # fmt: skip
 (
     NOTHING_YET, IN_PIECE, BETWEEN_TRACKS, IN_TRACK, FREE_PIECE, FREE_TRACKS,
     NO_KEY_YET, NO_BAR_YET,
     AFTER_BAR, AFTER_PLACE, AFTER_CADENCE, AFTER_NOTE,
     AMONG_CHORDS,
-    NOT_PLAYED_YET, AFTER_SHIFT, AFTER_VELOCITY, AMONG_OFFS, AMONG_ONS,
+    NO_PART_YET, NOT_PLAYED_YET,
+    AFTER_SHIFT, AMONG_OFFS, AFTER_PART,
+    AFTER_VELOCITY, AMONG_ONS, ONS_OF_PART,
 ) = range(len(PHASES))  # fmt: skip
 
 FACTS = (
@@ -97,24 +102,32 @@ MAY_FOLLOW = {  # phase: {kind of word: what must hold}; a kind that isn't there
         PIECE_END: COMPOSED | MAY_END,
     },
     AMONG_CHORDS: {CHORD: 0, PIECE_END: MAY_END},
+    NO_PART_YET: {PART: 0},
     NOT_PLAYED_YET: {VELOCITY: 0},
-    AFTER_SHIFT: {NOTE_OFF: SOUNDS, NOTE_ON: 0, SHIFT: 0, VELOCITY: 0},
-    AFTER_VELOCITY: {NOTE_ON: STRUCK_BEFORE},
+    AFTER_SHIFT: {NOTE_OFF: SOUNDS, NOTE_ON: 0, SHIFT: 0, VELOCITY: 0, PART: 0},
     AMONG_OFFS: {
         NOTE_OFF: SOUNDS,
         NOTE_ON: 0,
         SHIFT: 0,
         VELOCITY: 0,
+        PART: 0,
         PIECE_END: COMPOSED | MAY_END,
     },
+    AFTER_PART: {NOTE_OFF: SOUNDS, NOTE_ON: 0, VELOCITY: 0},
+    AFTER_VELOCITY: {NOTE_ON: STRUCK_BEFORE},
     AMONG_ONS: {
         NOTE_ON: STRUCK_BEFORE,
         SHIFT: 0,
         VELOCITY: 0,
+        PART: 0,
         PIECE_END: COMPOSED | MAY_END,
     },
+    ONS_OF_PART: {NOTE_ON: STRUCK_BEFORE, VELOCITY: 0},
 }
-# The phases of a representation, of which the first begins a piece: {kind of word: where it leads},
+PLAYED = {
+    SHIFT: AFTER_SHIFT, VELOCITY: AFTER_VELOCITY, NOTE_OFF: AMONG_OFFS, NOTE_ON: AMONG_ONS,
+}  # fmt: skip
+# Phases of a representation, of which the first begins a piece: {kind of word: where it leads},
 # whether it might come or not; any other leaves the piece where it is.
 LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
     (NOTHING_YET, IN_PIECE): {NOTE_ON: IN_PIECE, TRACK_END: NOTHING_YET},
@@ -131,12 +144,9 @@ LEADS_TO: dict[tuple[int, ...], dict[int, int]] = {
         NOTE_ON: AFTER_NOTE,
     },
     (AMONG_CHORDS,): {},
-    (NOT_PLAYED_YET, AFTER_SHIFT, AFTER_VELOCITY, AMONG_OFFS, AMONG_ONS): {
-        SHIFT: AFTER_SHIFT,
-        VELOCITY: AFTER_VELOCITY,
-        NOTE_OFF: AMONG_OFFS,
-        NOTE_ON: AMONG_ONS,
-    },
+    (NO_PART_YET, NOT_PLAYED_YET): PLAYED | {PART: NOT_PLAYED_YET},
+    (AFTER_SHIFT, AMONG_OFFS, AFTER_PART): PLAYED | {PART: AFTER_PART},
+    (AFTER_VELOCITY, AMONG_ONS, ONS_OF_PART): PLAYED | {PART: ONS_OF_PART},
 }
 
 
@@ -160,7 +170,7 @@ def next_table() -> Array:
 
 # The classes: one of the words of each of these kinds; of a note, NOTES + kind * notes + note;
 # behind the notes of all three kinds, one of each place.
-PIECE_ENDS, TRACK_ENDS, CADENCES, CHORDS, KEYS, SHIFTS, VELOCITIES, BARS, NOTES = range(9)
+PIECE_ENDS, TRACK_ENDS, CADENCES, CHORDS, KEYS, SHIFTS, VELOCITIES, PARTS, BARS, NOTES = range(10)
 TOLD, UNTOLD = 0, 1  # the deltas of bars whose words tell their length, and of those as the last
 NEVER = -1  # as the longest delta of a class: none of its words
 NONE = 2**31 - 1  # as a word's delta: it never comes; as the shortest of a class: no word does
@@ -178,12 +188,12 @@ class Rules(NamedTuple):
     also ends a piece, -1 without one. exact: the id that is as likely as the network says, whatever
     is cut, -1 for none: a cadence, else phrases would end only where that is sure. merged: tracks
     are one, or there is but one. notes: how many the words tell apart, which begin with those of
-    the first part, PITCHES of each. events: bars are told by words; frame_ticks: how long a chord
-    lasts, 0 without chords: a length in frames holds exactly. longest_note, in ticks; rings: the
-    age at which a note ends by itself; most_notes: how many may sound at once in a track. least:
-    ticks of a piece without a length at least. longest_piece: the ticks from which on it ends with
-    its phrase, 0 for never. longest_pause: of performances, ticks in which no note begins or ends,
-    NEVER of others.
+    the first part, PITCHES of each; told: PITCHES where words tell whose the first of them are,
+    else notes. events: bars are told by words; frame_ticks: how long a chord lasts, 0 without
+    chords: a length in frames holds exactly. longest_note, in ticks; rings: the age at which a note
+    ends by itself; most_notes: how many may sound at once in a track. least: ticks of a piece
+    without a length at least. longest_piece: the ticks from which on it ends with its phrase, 0 for
+    never. longest_pause: of performances, ticks in which no note begins or ends, NEVER of others.
 
     By id, (V,): kinds of words, numbers (note, place or a bar's length), steps (ticks until it, or
     of a chord), classes and deltas. shortest (C,): the shortest delta of each class, NONE without
@@ -197,6 +207,7 @@ class Rules(NamedTuple):
     exact: int
     merged: bool
     notes: int
+    told: int
     events: bool
     frame_ticks: int
     max_tracks: int
@@ -217,7 +228,7 @@ class Rules(NamedTuple):
 
 # The fields of Rules that are numbers, as kernels have them.
 NUMBERS = (
-    "phase", "start", "exact", "merged", "notes", "events", "frame_ticks",
+    "phase", "start", "exact", "merged", "notes", "told", "events", "frame_ticks",
     "max_tracks", "longest_note", "rings", "most_notes", "least", "longest_piece",
     "longest_pause",
 )  # fmt: skip

@@ -244,7 +244,7 @@ class PerformanceComposer(EventComposer):
 
     def __init__(self, checkpoint: Checkpoint, model: Model) -> None:
         super().__init__(checkpoint, model)
-        self.tokenizer = PerformanceTokenizer()
+        self.tokenizer = PerformanceTokenizer(self.roster)
         self.craft, self.particles = 0.0, 1  # bars and places are what voices are led by
 
     def tokenizer_for(self, whole: Piece) -> MessageTokenizer:

@@ -26,12 +26,15 @@ from lstm_music.sampling.rules import (
     NEVER,
     NO_BAR_YET,
     NO_KEY_YET,
+    NO_PART_YET,
     NONE,
     NOT_PLAYED_YET,
     NOTE_OFF,
     NOTE_ON,
     NOTES,
     NOTHING_YET,
+    PART,
+    PARTS,
     PIECE_END,
     PIECE_ENDS,
     PLACE,
@@ -119,7 +122,7 @@ def event_rules(vocabulary: Vocabulary, longest_note: int, most_notes: int = PIT
         np.array(kind_of, np.int32)[kinds],
         numbers + np.maximum(parts - 1, 0) * PITCHES,
     )
-    notes = (int(numbers[kinds <= NOTE_ON].max(initial=0)) // PITCHES + 1) * PITCHES
+    notes = notes_told(kinds, numbers)
     places = np.unique(numbers[kinds == PLACE])
     among = np.where(kinds == PLACE, np.searchsorted(places, numbers), 0)
     deltas = np.zeros_like(numbers)
@@ -143,23 +146,34 @@ def performance_rules(
 ) -> Rules:
     """Return the rules of performances.
 
-    A piece begins with a velocity, after which a note begins. At one time stand first the notes
-    that end, then those that begin, no pitch twice. Only notes that sound end. Shifts follow one
-    another for the longest pause at most. A piece ends after notes. Raises ValueError for a
+    A piece begins with a velocity, of several parts with whose it is, after which a note begins. At
+    one time stand first the notes that end, then those that begin, no pitch of a part twice. Only
+    notes that sound end. Shifts follow one another for the longest pause at most. A piece ends
+    after notes. Of several parts, no number of notes is too many. Raises ValueError for a
     vocabulary that holds other words.
     """
-    kind_of = np.array((NOTE_OFF, NOTE_ON, SHIFT, VELOCITY, PIECE_END), np.int32)
-    table = [performance.parse(word) or (len(kind_of) - 1, 0) for word in vocabulary.words]
-    kinds, numbers = np.array(table, np.int32).reshape(-1, 2).T
+    kind_of = np.array((NOTE_OFF, NOTE_ON, SHIFT, VELOCITY, PART, PIECE_END), np.int32)
+    table = [performance.parse(word) or (len(kind_of) - 1, 0, 0) for word in vocabulary.words]
+    kinds, numbers, parts = np.array(table, np.int32).reshape(-1, 3).T
     kinds = kind_of[kinds]
+    numbers = np.where(kinds == PART, numbers * PITCHES, parts * PITCHES + numbers)
+    notes, several = notes_told(kinds, numbers), bool((kinds == PART).any())
     steps = np.where(kinds == SHIFT, numbers * performance.STEP, 0)
     offsets = np.where(kinds <= NOTE_ON, numbers, 0)
-    rules = _rules(vocabulary, NOT_PLAYED_YET, kinds, numbers, steps, offsets, steps)
+    phase = NO_PART_YET if several else NOT_PLAYED_YET
+    rules = _rules(vocabulary, phase, kinds, numbers, steps, offsets, steps, notes=notes)
     # At the longest age notes may still end by their word.
     return rules._replace(
-        max_tracks=1, longest_note=longest_note, rings=longest_note + 1, most_notes=most_notes,
-        longest_pause=longest_pause,
+        max_tracks=1, longest_note=longest_note, rings=longest_note + 1,
+        most_notes=notes if several else most_notes, longest_pause=longest_pause,
+        told=PITCHES if several else notes,
     )  # fmt: skip
+
+
+def notes_told(kinds: Array, numbers: Array) -> int:
+    """Return how many notes the words of parts tell apart: PITCHES of each up to the last."""
+    of_parts = (kinds <= NOTE_ON) | (kinds == PART)
+    return (int(numbers[of_parts].max(initial=0)) // PITCHES + 1) * PITCHES
 
 
 def chord_rules(vocabulary: Vocabulary, frame_ticks: int) -> Rules:
@@ -197,7 +211,7 @@ def _rules(
     """Return rules without habits. offsets (V,): from the first class of a word's kind."""
     places = np.zeros(0, np.int32) if places is None else places
     offs, moves, ons, at = (NOTES + n * notes for n in range(4))
-    others = (BARS, CADENCES, KEYS, SHIFTS, VELOCITIES, TRACK_ENDS, PIECE_ENDS)
+    others = (BARS, CADENCES, KEYS, SHIFTS, VELOCITIES, PARTS, TRACK_ENDS, PIECE_ENDS)
     classes = np.array([offs, moves, ons, CHORDS, at, *others])[kinds] + offsets
     if phase not in (FREE_PIECE, FREE_TRACKS) and not (kinds == MOVE).any():
         ends = np.isin(numbers, numbers[kinds == NOTE_OFF])  # what no word ends isn't to begin
@@ -210,7 +224,7 @@ def _rules(
     )
     return Rules(
         needs_table(), next_table(), phase, -1 if start is None else start, exact=-1,
-        merged=True, notes=notes, events=False, frame_ticks=0,
+        merged=True, notes=notes, told=notes, events=False, frame_ticks=0,
         max_tracks=0, longest_note=0, rings=0, most_notes=0, least=SHORTEST, longest_piece=0,
         longest_pause=NEVER,
         kinds=kinds, numbers=numbers, steps=steps, classes=classes, deltas=deltas,

@@ -30,7 +30,7 @@ from lstm_music.midi.piece import (
     Piece,
     no_phrases,
 )
-from lstm_music.midi.repair import merge_tracks, repair_track
+from lstm_music.midi.repair import merge_tracks
 from lstm_music.midi.roll import CommonKey, key_of, without_drums
 from lstm_music.midi.timing import bars_of, meter_of
 from lstm_music.tokenizers.messages import (
@@ -41,7 +41,14 @@ from lstm_music.tokenizers.messages import (
     MessageTokenizer,
     Row,
 )
-from lstm_music.tokenizers.parts import MOST_PARTS, Player, parts_of, players_of
+from lstm_music.tokenizers.parts import (
+    MOST_PARTS,
+    Player,
+    parts_of,
+    players_of,
+    tracks_of,
+    who_plays,
+)
 
 AT, BAR_LINE, CADENCE, KEY, MOVE = range(2, 7)  # kinds of words, beside NOTE_OFF and NOTE_ON
 KINDS = ("off", "on", "at", "bar", "cadence", "key", "to")
@@ -212,17 +219,12 @@ class EventTokenizer(MessageTokenizer):
     ) -> Piece:  # fmt: skip
         """Return a piece of what words told of each part (1 + parts), the first of no part."""
         messages = [np.array(row, np.int32).reshape(-1, 3) for row in rows]
-        first = silent and bool(self.roster)  # the words of no part are none of its parts
-        last = max((int(own[-1, TICK]) for own in messages if len(own)), default=0)
-        tracks = {part: repair_track(own, last) for part, own in enumerate(messages)}
-        tracks = {k: track for k, track in tracks.items() if len(track) or (silent and k >= first)}
+        tracks = tracks_of(messages, self.roster, silent)
         ticks = np.unique(np.concatenate([no_phrases(), *(t[:, TICK] for t in tracks.values())]))
         phrases = phrases_of(ticks, closing) if len(ticks) else no_phrases()
-        who = [self.roster[k - 1] if k else Player() for k in tracks] if self.roster else []
-        drums = tuple(player.drums for player in who)
         return Piece(
             name, [*tracks.values()], meter=meter_of(bars), phrases=phrases, sharps=sharps,
-            parts=tuple(player.part for player in who), drums=drums if any(drums) else (),
+            **who_plays(tracks, self.roster),
         )  # fmt: skip
 
 

@@ -98,7 +98,8 @@ class MessageTokenizer:
     """Turns a piece into words and any words into a piece.
 
     The layout flatten puts track after track; merge puts all tracks on one time line.
-    common_key, roster: of events. always: words that a vocabulary has though no piece did.
+    common_key: of events; roster: of performances too. always: words that a vocabulary has though
+    no piece did.
     """
 
     common_key: CommonKey | None = None

@@ -4,7 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 
-from lstm_music.midi.piece import NOTE_OFF, NOTE_ON
+from lstm_music.midi.piece import NOTE_OFF
 from lstm_music.tokenizers import events, messages, performance
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -33,21 +33,24 @@ class NearestEvent:
 
 
 class NearestPerformance:
-    """Finds the vocabulary's word of the same kind with the nearest number; a pitch is itself."""
+    """Finds the vocabulary's word of the same kind and part with the nearest number.
+
+    A pitch is itself.
+    """
 
     def __init__(self, vocabulary: Sequence[str]) -> None:
         self._known = {*vocabulary}
-        self._numbers: dict[int, list[int]] = {performance.SHIFT: [], performance.VELOCITY: []}
-        for kind, number in filter(None, map(performance.parse, vocabulary)):
-            self._numbers.setdefault(kind, []).append(number)
+        self._numbers: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        for kind, number, part in filter(None, map(performance.parse, vocabulary)):
+            self._numbers[kind, part].append(number)
 
     def __call__(self, word: str) -> str | None:
         """Return the nearest word, of two the lower, or None where there is none."""
-        kind, number = performance.parse(word) or (NOTE_OFF, 0)
-        if kind > NOTE_ON and self._numbers[kind]:
-            return performance.spell(
-                kind, min(self._numbers[kind], key=lambda n: (abs(n - number), n))
-            )
+        kind, number, part = performance.parse(word) or (NOTE_OFF, 0, 0)
+        numbers = self._numbers.get((kind, part), [])
+        if kind in (performance.SHIFT, performance.VELOCITY) and numbers:
+            nearest = min(numbers, key=lambda n: (abs(n - number), n))
+            return performance.spell(kind, nearest, part)
         return word if word in self._known else None
 
 

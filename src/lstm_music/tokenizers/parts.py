@@ -1,13 +1,14 @@
 """Who plays: the parts that a corpus has, and which of them each track of a piece is."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from lstm_music.midi.piece import Part, Piece
+from lstm_music.midi.piece import TICK, Messages, Part, Piece
+from lstm_music.midi.repair import repair_track
 
 MOST_PARTS = 16
 COMMON = 0.03  # of pieces: a part that fewer have is one of OTHERS
@@ -99,6 +100,38 @@ def parts_of(players: Sequence[Player], roster: Sequence[Player]) -> list[int]:
     fits = likeness[rows, free] >= 0
     parts[rows[fits]] = free[fits]
     return [int(part) for part in parts]
+
+
+def of_one_piano(roster: Iterable[Player]) -> bool:
+    """Return whether parts are of keyboards alone, as the hands of a pianist on two tracks."""
+    return all(player.program < FAMILIES and not player.drums for player in roster)
+
+
+# What words told of parts -------------------------------------------------------------------------
+
+
+def tracks_of(
+    messages: Sequence[Messages], roster: Sequence[Player], silent: bool
+) -> dict[int, Messages]:
+    """Return the repaired tracks of what was told of each part (1 + parts), the first of no part.
+
+    They are by their place among messages; those without a note are left out, but for parts where
+    silent, of which nothing told of no part is one.
+    """
+    first = silent and bool(roster)
+    last = max((int(own[-1, TICK]) for own in messages if len(own)), default=0)
+    tracks = {part: repair_track(own, last) for part, own in enumerate(messages)}
+    return {k: track for k, track in tracks.items() if len(track) or (silent and k >= first)}
+
+
+def who_plays(tracks: Mapping[int, Messages], roster: Sequence[Player]) -> dict[str, Any]:
+    """Return what a Piece of `tracks_of` says of its parts: the fields parts and drums."""
+    who = [roster[k - 1] if k else Player() for k in tracks] if roster else []
+    drums = tuple(player.drums for player in who)
+    return {
+        "parts": tuple(player.part for player in who),
+        "drums": drums if any(drums) else (),
+    }
 
 
 def _likeness(player: Player, part: Player) -> int:

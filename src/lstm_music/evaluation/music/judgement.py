@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +29,14 @@ from lstm_music.evaluation.music.repetition import (
     similarity,
     times_in_a_row,
 )
+from lstm_music.midi.piece import BAR
 
 Array = npt.NDArray[np.float64]
 
+Described = TypeVar("Described")
+
 FEWEST_NOTES = LONG  # of a sample that can be said to recite
+OF_BARS = ("empty_bar_rate", "groove_consistency")  # of what describes a piece
 
 
 class MusicSet(NamedTuple):
@@ -110,15 +114,21 @@ class Judgement(NamedTuple):
     whole: Whole | None
 
 
-def judge(reference: MusicSet, one: MusicSet, bars: int, seed: int = 0) -> Judgement:
-    """Judge a set of pieces of so many bars against a real one; itself it is not compared with."""
-    described = [numbers(piece.notes) for piece in one.pieces]
+def judge(
+    reference: MusicSet, one: MusicSet, bars: int, seed: int = 0, has_bars: bool = True
+) -> Judgement:
+    """Judge a set of pieces of so many bars against a real one; itself it is not compared with.
+
+    has_bars: whether music says where they are; else nothing is said of what counts them.
+    """
+    described = [kept(numbers(piece.notes), has_bars) for piece in one.pieces]
     table = {name: np.array([row[name] for row in described]) for name in described[0]}
     found: dict[str, Nearness] = {}
     overlap = Interval(math.nan, math.nan, math.nan)
     if one is not reference:  # to itself, distances of 0 would make it nearer than it can be
         real, other = (
-            [features(piece.notes) for piece in some.pieces] for some in (reference, one)
+            [kept(features(piece.notes), has_bars) for piece in some.pieces]
+            for some in (reference, one)
         )
         found, overlap = compare(real, other, seed)
     matrices = [similarity(piece.notes, bars) for piece in one.pieces]
@@ -134,11 +144,19 @@ def judge(reference: MusicSet, one: MusicSet, bars: int, seed: int = 0) -> Judge
         found,
         overlap,
         memory_of(one, seed),
-        {lag: mean_interval(np.array([row[lag] for row in repeated]), seed) for lag in LAGS},
-        [mean_interval(column, seed) for column in curves.T],
+        {
+            lag: mean_interval(np.array([row[lag] for row in repeated]), seed)
+            for lag in (LAGS if has_bars else ())
+        },
+        [mean_interval(column, seed) for column in curves.T if has_bars],
         matrices[typical],
-        whole_of(one.whole, seed) if one.whole else None,
+        whole_of(one.whole, seed) if one.whole and has_bars else None,
     )
+
+
+def kept(found: dict[str, Described], has_bars: bool) -> dict[str, Described]:
+    """Return what describes a piece but for what counts bars, where there are none."""
+    return {name: value for name, value in found.items() if has_bars or name not in OF_BARS}
 
 
 def whole_of(pieces: Sequence[Music], seed: int) -> Whole:
@@ -321,7 +339,8 @@ def words_of(one: Judgement, reference: Judgement) -> list[str]:
         f"{' and '.join(map(plain, reversed(far)))}{with_means(far, one, reference)}."
     ]
     if one.memory and reference.memory:
-        lines.append(memory_words(one.name, one.memory, reference.memory))
+        has_bars = bool(reference.repetition)
+        lines.append(memory_words(one.name, one.memory, reference.memory, has_bars))
     if one.whole and reference.whole:
         lines.append(whole_words(one.name, one.whole, reference.whole))
     return lines
@@ -337,14 +356,14 @@ def with_means(names: Sequence[str], one: Judgement, reference: Judgement) -> st
     return f" ({'; '.join(told)})" if told else ""
 
 
-def memory_words(name: str, own: Memory, held_out: Memory) -> str:
+def memory_words(name: str, own: Memory, held_out: Memory, has_bars: bool = True) -> str:
     """Return what a run has copied, in words."""
     worst = own.worst
     compared = (
         f"{own.long.value:.1%} of its runs of {LONG} notes are in its training set, of held-out "
         f"pieces {held_out.long.value:.1%}"
     )
-    longest = f"its longest copy is {described(worst.transposed)}"
+    longest = f"its longest copy is {described(worst.transposed, has_bars)}"
     if recites(own, held_out):
         return f"{name} RECITES: {compared}; {longest}."
     return f"{name} does not recite: {compared}; {longest}."
@@ -361,13 +380,17 @@ def whole_words(name: str, own: Whole, held_out: Whole) -> str:
     )
 
 
-def described(copy: Copy) -> str:
-    """Return a copy in words."""
+def described(copy: Copy, has_bars: bool = True) -> str:
+    """Return a copy in words; without bars, their ticks are milliseconds."""
     if not copy.notes:
         return "of no note"
     shift = f", {copy.semitones:+d} semitones" if copy.semitones else ""
-    there, here = (f"{first}-{last}" for first, last in (copy.there, copy.here))
-    return f"{copy.notes} notes of '{copy.piece}' (bars {there}; in the sample {here}{shift})"
+    bars, seconds = "bars " * has_bars, BAR / 1000
+    there, here = (
+        f"{first}-{last}" if has_bars else f"{(first - 1) * seconds:.0f} to {last * seconds:.0f} s"
+        for first, last in (copy.there, copy.here)
+    )
+    return f"{copy.notes} notes of '{copy.piece}' ({bars}{there}; in the sample {here}{shift})"
 
 
 def plain(name: str) -> str:

@@ -232,8 +232,9 @@ class Music {
     this.tokens = 0;
     this.end = 0; // of the last note so far
     this.above = 0; // semitones that it sounds above what is written: its key, as words tell it
-    this.velocity = undefined; // of the notes to come, as words tell it
-    this.loud = []; // and of those that sound, by pitch
+    this.velocities = []; // of the notes to come, by part, as words tell it
+    this.usual = undefined; // of those of a part before its first, the last that was told
+    this.loud = []; // and of those that sound, by note
     if (this.rules) Object.assign(this, newPiece(this.rules));
   }
 
@@ -244,12 +245,12 @@ class Music {
   }
 
   /** Write a note down, if it has a length; ticks of the piece. */
-  write(start, end, pitch, track = 0) {
+  write(start, end, pitch, track = 0, loud = undefined) {
     if (end <= start) return;
     this.end = Math.max(this.end, end);
     const above = isDrums(this.model, track) ? 0 : this.above;
     const note = [start + this.offset, end + this.offset, pitch + above, track];
-    this.notes.push(this.loud[pitch] ? [...note, this.loud[pitch]] : note);
+    this.notes.push(loud ? [...note, loud] : note);
   }
 }
 
@@ -271,14 +272,19 @@ class WordMusic extends Music {
     const { rules, piece, sounding } = this;
     const began = sounding.slice();
     const kind = rules.kinds[id];
+    const number = rules.numbers[id];
+    const note = noteOf(piece, number);
+    const part = Math.floor(note / PITCHES);
     this.tokens++;
     if (kind === TRACK_END) this.endTrack();
     advance(rules, piece, sounding, id);
-    if (kind === KEY) this.above = ((rules.numbers[id] + 6) % 12) - 6;
+    if (kind === KEY) this.above = ((number + 6) % 12) - 6;
     if (kind === BAR_LINE) this.bars.push(this.offset + piece.begin);
-    if (kind === VELOCITY) this.velocity = BIN * rules.numbers[id] + BIN / 2;
+    if (kind === VELOCITY) {
+      this.usual = this.velocities[part] = BIN * (number % PITCHES) + BIN / 2;
+    }
     if (kind !== TRACK_END) this.writeEnded(began);
-    if (kind === NOTE_ON) this.loud[rules.numbers[id]] = this.velocity;
+    if (kind === NOTE_ON) this.loud[note] = this.velocities[part] ?? this.usual;
   }
 
   /** Write what ended since notes began to sound so: by its word, of old age, or for others. */
@@ -303,8 +309,9 @@ class WordMusic extends Music {
 
   /** Write a note of a part, which has a track of its own. */
   writeNote(start, end, note) {
-    const part = Math.floor(note / PITCHES);
-    this.write(start, end, note % PITCHES, this.piece.tracks + part);
+    const first = this.rules.told < this.rules.notes; // before whom nobody's notes are
+    const part = Math.floor(note / PITCHES) - first;
+    this.write(start, end, note % PITCHES, this.piece.tracks + part, this.loud[note]);
   }
 
   endPiece() {

@@ -24,7 +24,7 @@ function beginPiece(rules, piece, sounding) {
   piece.least = rules.least;
   piece.bar = piece.measure;
   piece.line = piece.bars = 0;
-  piece.begin = piece.length = piece.heard = 0;
+  piece.begin = piece.length = piece.heard = piece.part = 0;
   piece.rank = piece.struck = piece.closed = SILENT;
   sounding.fill(SILENT);
 }
@@ -94,6 +94,9 @@ function factsOfNote(piece, began, note, first) {
 
 const hold = (facts, needs) => (facts & needs) === needs;
 
+/** Return the note that a number in a word stands for: the first are those of the part told. */
+const noteOf = (piece, number) => (number < PITCHES ? number + piece.part : number);
+
 /** Write the longest deltas of words of notes; facts: the piece's. */
 function allowNotes(rules, piece, sounding, facts, longest) {
   const left = isOver(rules, piece) ? 0 : FAR;
@@ -101,7 +104,7 @@ function allowNotes(rules, piece, sounding, facts, longest) {
     const needs = NEEDS[piece.phase][kind];
     const first = firstInOrder(piece.rank, kind);
     for (let note = 0; note < rules.notes; note++) {
-      const began = sounding[note];
+      const began = sounding[noteOf(piece, note)];
       let stays = left - (kind !== NOTE_OFF);
       if (kind === NOTE_OFF && needs & SOUNDS) {
         const age = began + rules.longest_note - piece.now;
@@ -116,7 +119,9 @@ function allowNotes(rules, piece, sounding, facts, longest) {
 /** Return whether a note that sounds may end at a tick. */
 function anyStopsAt(rules, sounding, tick) {
   return sounding.some((began, note) => {
-    const canStop = began !== SILENT && rules.shortest[classOf(NOTE_OFF, note, rules.notes)] < NONE;
+    const shortest = (n) => rules.shortest[classOf(NOTE_OFF, n, rules.notes)];
+    const told = Math.min(shortest(note), shortest(note % rules.told));
+    const canStop = began !== SILENT && told < NONE;
     return canStop && began + rules.longest_note >= tick;
   });
 }
@@ -139,7 +144,7 @@ function allowTimes(rules, piece, sounding, facts, longest) {
   longest[BARS] = fits && hold(facts, barLine) ? same : NEVER;
 }
 
-/** Write the longest shift, and whether a velocity may come. */
+/** Write the longest shift, and whether a velocity or part may come. */
 function allowShifts(rules, piece, sounding, facts, longest) {
   const needs = NEEDS[piece.phase];
   const latest = Math.min(
@@ -148,6 +153,7 @@ function allowShifts(rules, piece, sounding, facts, longest) {
   );
   longest[SHIFTS] = hold(facts, needs[SHIFT]) ? latest - piece.now : NEVER;
   longest[VELOCITIES] = hold(facts, needs[VELOCITY]) ? 0 : NEVER;
+  longest[PARTS] = hold(facts, needs[PART]) ? 0 : NEVER;
 }
 
 /** Write the longest delta of each class. Where nothing may come, the track or piece ends. */
@@ -234,9 +240,10 @@ function advance(rules, piece, sounding, id) {
     const part = Math.floor(number / PITCHES) * PITCHES;
     sounding.fill(SILENT, part, part + PITCHES);
   }
+  if (kind === PART) piece.part = number;
   if (kind <= NOTE_ON) {
     if (kind !== NOTE_OFF) piece.struck = piece.now;
-    sounding[number] = kind === NOTE_OFF ? SILENT : piece.now;
+    sounding[noteOf(piece, number)] = kind === NOTE_OFF ? SILENT : piece.now;
   }
   tidy(rules, piece, sounding);
 }
