@@ -286,6 +286,14 @@ def test_a_midi_keyboard_enters_a_tune_step_by_step(opened):
     opened.wait(f"{STATUS}.startsWith('No MIDI keyboard')")
 
 
+def test_a_browser_without_midi_offers_no_keyboard(opened):
+    shown = "byId('harmonise-keyboard').getClientRects().length"
+    assert opened.run(shown) == 1
+    opened.run("Object.defineProperty(navigator, 'requestMIDIAccess', { value: undefined })")
+    opened.run("new Harmoniser()")
+    assert opened.run(shown) == 0
+
+
 # Files ------------------------------------------------------------------------------------------
 
 
@@ -312,6 +320,21 @@ def test_a_midi_file_is_read(opened, tmp_path, tune):
     ]
     made = harmonised(opened)
     assert sorted(note[:3] for note in made if note[3] == 0) == [[*note] for note in notes]
+
+
+def test_a_midi_file_is_dropped(opened, tmp_path):
+    data = [*bytes_of(tmp_path, piece_of("hymn"))]
+    opened.run(
+        f"""(() => {{
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([new Uint8Array({data})], "tune.mid"));
+            const event = new DragEvent("drop", {{ dataTransfer, cancelable: true, bubbles: true }});
+            byId("harmonise-grid").dispatchEvent(event);
+        }})()"""
+    )
+    notes = [[*note] for note in tune_of("hymn")[0]]
+    opened.wait(f"{NOTES}.length === {len(notes)}")
+    assert opened.run(NOTES) == notes
 
 
 def test_of_two_notes_at_once_the_highest_stays(opened, tmp_path):

@@ -33,8 +33,8 @@ function randomNumbers(seed, number = 0) {
 }
 
 /**
- * Draw a token by a uniform number u among those allowed, the likeliest that hold a share topP; one,
- * exact, keeps its probability, and the others are cut among themselves.
+ * Draw a token by a uniform number u among those allowed, the likeliest that hold a share topP;
+ * one, exact, keeps its probability, and the others are cut among themselves.
  */
 function draw(logits, allowed, temperature, topP, u, exact = -1) {
   const top = allowed.reduce((best, id) => Math.max(best, logits[id]), -Infinity);

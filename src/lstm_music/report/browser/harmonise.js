@@ -169,8 +169,8 @@ function givenOf(ids, rules, asked, phrases, ends) {
 /**
  * Return the given words with their ticks, in order: of parts that aren't asked for, all.
  *
- * Where what is composed of a part stops, it is silent if it is given as silent; all parts are where
- * the piece ends.
+ * Where what is composed of a part stops, it is silent if it is given as silent; all parts are
+ * where the piece ends.
  */
 function outside(words, rules, asked, stop, end) {
   const byPart = new Map(asked.parts.map((part) => [part, []]));
@@ -217,8 +217,8 @@ function rulesFor(rules, notes) {
 }
 
 /**
- * Return the drafts of a tune's setting, null where the model knows none of its notes, and the notes
- * that it doesn't know. voice: the tune's.
+ * Return the drafts of a tune's setting, null where the model knows none of its notes, and the
+ * notes that it doesn't know. voice: the tune's.
  */
 function settingOf(network, tune, voice, { seed, particles, temperature }) {
   const { model } = network;

@@ -122,7 +122,8 @@ class Harmoniser {
     const voice = Number(this.by("voice").value);
     const by = notes.length ? octavesInto(notes, voice) : 0;
     const many = Math.abs(by) === 12 ? "an octave" : `${Math.abs(by) / 12} octaves`;
-    if (by) said.push(`The tune is moved ${many} ${by > 0 ? "up" : "down"}, to where a ${VOICES[voice]} sings.`);
+    const way = by > 0 ? "up" : "down";
+    if (by) said.push(`The tune is moved ${many} ${way}, to where a ${VOICES[voice]} sings.`);
     const moved = notes.map(([start, end, pitch]) => [start, end, pitch + by]);
     const name = Object.keys(METERS).find((own) => METERS[own] === bar);
     if (METERS[this.by("meter").value] !== bar && name) this.by("meter").value = name;
@@ -136,7 +137,9 @@ class Harmoniser {
   async open(file) {
     if (!file) return;
     const found = readMidi(new Uint8Array(await file.arrayBuffer()));
-    if (!found?.tracks.length) return this.say(`${file.name} has no notes to read: choose a MIDI file.`);
+    if (!found?.tracks.length) {
+      return this.say(`${file.name} has no notes to read: choose a MIDI file.`);
+    }
     const known = [...this.by("meter").options].map(({ value }) => METERS[value]);
     const { notes, bar, name, tempo, said } = tuneOfMidi(found, known);
     if (METERS[name] === bar) this.by("meter").value = name;
@@ -156,7 +159,8 @@ class Harmoniser {
       };
     }
     const names = inputs.map((input) => input.name).join(", ");
-    this.say(names ? `Play on ${names}: each note is entered at the cursor.` : "No MIDI keyboard answers: connect one and press again.");
+    const none = "No MIDI keyboard answers: connect one and press again.";
+    this.say(names ? `Play on ${names}: each note is entered at the cursor.` : none);
   }
 
   /** Return the tune as words take it: an upbeat, if there is one, is a short first bar. */
@@ -191,16 +195,23 @@ class Harmoniser {
 
   /** Compose the other voices, a little at a time so that the page stays awake. */
   async harmonise() {
-    if (this.working) return void (this.working = null, this.showState());
-    if (!this.grid.notes.length) return this.say("There is no tune yet: set some notes in the grid.");
+    if (this.working) {
+      this.working = null;
+      return this.showState();
+    }
+    if (!this.grid.notes.length) {
+      return this.say("There is no tune yet: set some notes in the grid.");
+    }
     this.forget();
     const begun = performance.now();
     const [tune, seed] = [this.tune(), Number(this.by("seed").value)];
     const temperature = Number(this.by("temperature").value);
-    const { group, unknown } = settingOf(
-      this.network, tune, Number(this.by("voice").value), { seed, particles: PARTICLES, temperature },
-    );
-    if (!group) return this.say("The model knows none of these notes: choose another key or voice.");
+    const voice = Number(this.by("voice").value);
+    const how = { seed, particles: PARTICLES, temperature };
+    const { group, unknown } = settingOf(this.network, tune, voice, how);
+    if (!group) {
+      return this.say("The model knows none of these notes: choose another key or voice.");
+    }
     this.working = group;
     this.showState();
     while (!group.done) {
@@ -225,17 +236,22 @@ class Harmoniser {
     this.roll.bars = bars;
     this.roll.draw(notes, NOWHERE);
     const parts = [...new Set(notes.map((note) => note[3]))].sort((a, b) => a - b);
-    this.by("legend").replaceChildren(...parts.map((part) => {
-      const item = document.createElement("li");
-      item.append(drawnNode("svg", { viewBox: "0 0 36 16", "aria-hidden": "true" }), model.parts[part]);
-      const line = { class: `colour-${part % 6}`, x1: 0, x2: 36, y1: 8, y2: 8, "stroke-width": 6 };
-      item.firstChild.append(drawnNode("line", line));
-      return item;
-    }));
+    this.by("legend").replaceChildren(...parts.map((part) => this.legendOf(part)));
     for (const name of ["listen", "save", "another"]) this.by(name).disabled = false;
-    this.by("facts").textContent = `${parts.length} voices, ${bars.length} bars · composed in ${seconds.toFixed(1)} s`;
-    const left = unknown.length ? ` ${unknown.length} notes are new to the model, which doesn't hear them.` : "";
-    this.showState(`Harmonised.${left}`);
+    this.by("facts").textContent =
+      `${parts.length} voices, ${bars.length} bars · composed in ${seconds.toFixed(1)} s`;
+    const left = ` ${unknown.length} notes are new to the model, which doesn't hear them.`;
+    this.showState(`Harmonised.${unknown.length ? left : ""}`);
+  }
+
+  /** Return a part's line of the legend. */
+  legendOf(part) {
+    const item = document.createElement("li");
+    const picture = drawnNode("svg", { viewBox: "0 0 36 16", "aria-hidden": "true" });
+    const line = { class: `colour-${part % 6}`, x1: 0, x2: 36, y1: 8, y2: 8, "stroke-width": 6 };
+    picture.append(drawnNode("line", line));
+    item.append(picture, this.network.model.parts[part]);
+    return item;
   }
 
   showState(text) {

@@ -63,8 +63,8 @@ function midiFile(notes, tempo, bars, model, least = 2) {
 }
 
 /**
- * Return what a MIDI file says: tracks of notes [start, end, pitch], its meter [tick, length of bars,
- * power of two of its lower number] and tempo; or null.
+ * Return what a MIDI file says, or null: tracks of notes [start, end, pitch], meter [tick, length of
+ * bars, power of two of its lower number], tempo.
  */
 function readMidi(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);

@@ -1,6 +1,6 @@
 "use strict";
-// Drawing a piece by particles: several drafts, of which the likelier are gone on with. The Group of
-// sampling/particles.py, of one piece.
+// Drawing a piece by particles: several drafts, of which the likelier are gone on with. The Group
+// of sampling/particles.py, of one piece.
 
 const RESAMPLING = 2 ** 30; // the piece's number of random numbers that aren't for its words
 const LAST_CHOICE = 2 ** 20; // which of those chooses the draft that is kept
@@ -81,8 +81,9 @@ class Group {
 
   /** How much is done, of 1. */
   get share() {
-    const behind = Math.min(...this.drafts.map(({ piece, ended }) => (ended ? Infinity : piece.now)));
-    return this.how.given ? Math.min(behind / this.how.given.end, 1) : 0;
+    const { given } = this.how;
+    const behind = Math.min(...this.drafts.map((d) => (d.ended ? Infinity : d.piece.now)));
+    return given ? Math.min(behind / given.end, 1) : 0;
   }
 
   /** Take a word for each draft whose next word is due: they wait for one another. */

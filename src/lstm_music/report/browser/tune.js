@@ -9,8 +9,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const pitchName = (pitch) => `${NAMES[pitch % 12]}${Math.floor(pitch / 12) - 1}`;
 
 /**
- * Return the tune of a MIDI file as `readMidi` read it: notes on a grid of sixteenths, bar, meter if
- * it is in eighths, tempo, and what was changed, in sentences. The tune: of tracks with many notes the highest.
+ * Return the tune of a MIDI file as `readMidi` read it: notes on a grid of sixteenths, their bar,
+ * its meter's name if that is in eighths, its tempo, and what was changed, in sentences.
+ *
+ * The tune is the highest of the tracks with many notes. known: lengths of bars.
  */
 function tuneOfMidi({ tracks, meter, tempo }, known) {
   const many = Math.max(...tracks.map((notes) => notes.length)) / 2;
@@ -47,7 +49,8 @@ class TuneGrid {
   /** changed: called after each change; heard: with a pitch to sound. */
   constructor(svg, names, cursorText, changed, heard) {
     Object.assign(this, { svg, names, cursorText, changed, heard });
-    Object.assign(this, { notes: [], bar: BAR, beat: QUARTER, step: 240, bars: 8, low: 60, high: 81 });
+    Object.assign(this, { notes: [], bar: BAR, beat: QUARTER, bars: 8 });
+    Object.assign(this, { step: 240, low: 60, high: 81 });
     this.length = QUARTER; // of notes to come, in ticks
     this.cursor = { tick: 0, pitch: 67 };
     svg.addEventListener("keydown", (event) => this.press(event));
@@ -134,7 +137,8 @@ class TuneGrid {
   /** Do what a key says; return whether it says something. */
   obey(key, shift) {
     const { cursor, step } = this;
-    const along = { ArrowLeft: -step, ArrowRight: step, PageUp: -this.bar, PageDown: this.bar }[key];
+    const moves = { ArrowLeft: -step, ArrowRight: step, PageUp: -this.bar, PageDown: this.bar };
+    const along = moves[key];
     const up = { ArrowUp: shift ? 12 : 1, ArrowDown: shift ? -12 : -1 }[key];
     if (along && shift && Math.abs(along) === step) {
       const note = this.noteAt(cursor.tick);
