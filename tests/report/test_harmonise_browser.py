@@ -238,6 +238,19 @@ def test_cadences_and_bars_composed_anew_are_those_of_python(opened, checkpoints
     compared(opened, checkpoints, "bundled", piece, some, options, phrases=True)
 
 
+def test_a_long_tune_is_set_to_its_end(opened, checkpoints):
+    """However many words that takes."""
+    notes = [(240 * n, 240 * n + 240, 60 + (4 * n + n // 8) % 20) for n in range(8 * 64)]
+    piece = Piece("long", [track_of(notes)], parts=(Part("Soprano"),))
+    parts = others(composer_as_in_page(checkpoints["bundled"]), 0)
+    composer, made = compared(
+        opened, checkpoints, "bundled", piece, Asked(parts), Options(seed=1, top_p=0.5)
+    )
+    assert len(made) > 2000
+    piece = composer.tokenizer.piece([composer.vocabulary.word(id) for id in made], "made")
+    assert {end_of(replace(piece, tracks=[track])) for track in piece.tracks} == {64 * BAR}
+
+
 def test_what_nothing_fits_is_forced_as_in_python(opened, checkpoints):
     """A bass that the rules never let come so: a part's words in the order of another's."""
     composer = composer_as_in_page(checkpoints["small"])

@@ -328,7 +328,8 @@ def test_a_midi_file_is_dropped(opened, tmp_path):
         f"""(() => {{
             const dataTransfer = new DataTransfer();
             dataTransfer.items.add(new File([new Uint8Array({data})], "tune.mid"));
-            const event = new DragEvent("drop", {{ dataTransfer, cancelable: true, bubbles: true }});
+            const how = {{ dataTransfer, cancelable: true, bubbles: true }};
+            const event = new DragEvent("drop", how);
             byId("harmonise-grid").dispatchEvent(event);
         }})()"""
     )

@@ -51,7 +51,7 @@ class Draft {
     this.out.push(id);
     if (given) follow(given, rules, piece, reached, id, n);
     else if (rules.kinds[id] === BAR_LINE) reached.bars++;
-    this.ended = this.out.length >= MOST_WORDS;
+    this.ended = this.out.length >= MOST_WORDS * (1 + (given?.bars.length ?? 0));
     if (this.ended) this.x = rules.start;
     else this.past?.take(id);
   }
