@@ -176,6 +176,12 @@ def fit(args: argparse.Namespace, composer: Composer[Any]) -> None:
             "--repetition is only for models with a copy gate, and this one has none: leave it "
             "out, or train a model with --copy"
         )
+    if not composer.craft and (args.craft or (args.particles or 1) > 1):
+        flag = "--craft" if args.craft else "--particles"
+        raise UserError(
+            f"{flag} is only for models of written music with four voices, named soprano, alto, "
+            "tenor and bass: leave it out"
+        )
     if args.meter:
         composer.keep_to(args.meter.bar)
 

@@ -13,6 +13,7 @@ import numpy as np
 from lstm_music.arrays import Array
 from lstm_music.sampling.rules import (
     AFTER_BAR,
+    AFTER_PLACE,
     BAR_LINE,
     CADENCE,
     FAR,
@@ -116,8 +117,22 @@ def is_due(given: Given, piece: Any, n: int) -> bool:
     return n < len(given.words) and bool(given.ticks[n] == piece.now)
 
 
-def note_fits(given: Given, rules: Rules, piece: Any, id: int, n: int) -> bool:
+def must_close(given: Given, rules: Rules, piece: Any, reached: Any) -> bool:
+    """Return whether a phrase's cadence comes here or never: no place is left before its end."""
+    if piece.phase != AFTER_PLACE or reached.closed or not closes_now(given, reached, piece.now):
+        return False
+    after = max(piece.now + 1, given.start)
+    until = min(given.closes[reached.phrases, 1], piece.begin + piece.length, given.stop)
+    left = 0
+    for place in rules.places:
+        left += after <= piece.begin + place < until
+    return left == 0
+
+
+def note_fits(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) -> bool:
     """Return whether a word of a note may come. n: the next given word that says something."""
+    if must_close(given, rules, piece, reached):
+        return False
     part = rules.numbers[id] // PITCHES
     if is_due(given, piece, n):
         own = part_of_given(given, rules, n)
@@ -171,7 +186,7 @@ def fits(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int) 
     if n < len(given.words):
         until = given.ticks[n]
     if kind <= NOTE_ON:
-        return note_fits(given, rules, piece, id, n)
+        return note_fits(given, rules, piece, reached, id, n)
     if kind == KEY:
         return bool(given.key in (NONE, id))
     if kind == CADENCE:
@@ -214,7 +229,7 @@ def follow(given: Given, rules: Rules, piece: Any, reached: Any, id: int, n: int
     if kind == BAR_LINE:
         reached.bars += 1
     elif kind == CADENCE:
-        reached.closed = 1
+        reached.closed += closes_now(given, reached, piece.now)
     elif kind <= NOTE_ON and is_due(given, piece, n) and given.words[n] == id:
         reached.words = max(reached.words, n + 1)
     while reached.words < len(given.words) and given.ticks[reached.words] < piece.now:

@@ -75,7 +75,7 @@ class TokenComposer(Composer[Ids]):
         if options.craft or options.particles > 1:
             from lstm_music.sampling.particles import sample_particles
 
-            voices = voices_of(self.roster) if self.roster else ()
+            voices = voices_of(self.roster) if not self.played else ()
             how = self.model, primers, options, self.rules, show, self.recall, voices
             return [drawn.ids for drawn in sample_particles(*how)]
         if self.model.ops.name != "cupy":
