@@ -29,7 +29,7 @@ from lstm_music.report.browser_model import page_model, weights_size
 from lstm_music.report.rules_script import rules_script
 from lstm_music.report.told import Row, RunReport, Sample, Table, sentence, settings_table
 from lstm_music.runs.checkpoint import Checkpoint
-from lstm_music.sampling.craft import VOICES, voices_of
+from lstm_music.sampling.craft import VOICES, sings
 from lstm_music.sampling.token_composers import EventComposer
 from lstm_music.tokenizers.parts import Player
 from lstm_music.untrusted import typeable
@@ -56,7 +56,7 @@ def page(
     """
     parts = parts_of(runs, tables, remarks)
     here = [("compose", "Compose here")]
-    if any(sings(run.checkpoint) for run in runs):
+    if any(harmonises(run.checkpoint) for run in runs):
         here.append(("harmonise", HARMONISE))
     top = header(runs, [*here, *((name, title) for name, title, _ in parts)])
     main = [section(*part) for part in parts]
@@ -80,7 +80,7 @@ def harmony_page(checkpoint: Checkpoint, name: str, tune: Piece | None = None) -
     name: what it calls the model; tune: what stands in the grid at first, of one track; its part's
     name tells which voice it is. Raises UserError for other models.
     """
-    if not sings(checkpoint):
+    if not harmonises(checkpoint):
         raise UserError(
             f"{name} doesn't tell soprano, alto, tenor and bass apart: harmonise with a model that "
             "was trained with --parts on such music"
@@ -92,11 +92,10 @@ def harmony_page(checkpoint: Checkpoint, name: str, tune: Piece | None = None) -
     return shell(HARMONISE, "bin/harmonize --page", top, [harmonise_section("Your tune")], data)
 
 
-def sings(checkpoint: Checkpoint) -> bool:
+def harmonises(checkpoint: Checkpoint) -> bool:
     """Return whether a model of written music tells soprano, alto, tenor and bass."""
     told = checkpoint.meta["tokenizer"]
-    roster = [Player(*player) for player in told.get("parts", ())]
-    return told["name"] == "event" and any(voice >= 0 for voice in voices_of(roster))
+    return told["name"] == "event" and sings([Player(*one) for one in told.get("parts", ())])
 
 
 def harmonise_section(title: str = HARMONISE) -> Html:

@@ -39,8 +39,20 @@ const isFree = (given, part, tick) =>
 /** Return whether given word n stands where the piece does. */
 const isDue = (given, piece, n) => n < given.words.length && given.ticks[n] === piece.now;
 
+/** Return whether a phrase's cadence comes here or never: no place is left before its end. */
+function mustClose(given, rules, piece, reached) {
+  const closes = piece.phase === AFTER_PLACE && !reached.closed;
+  if (!closes || !closesNow(given, reached, piece.now)) return false;
+  const after = Math.max(piece.now + 1, given.start);
+  const until = Math.min(
+    given.closes[reached.phrases][1], piece.begin + piece.length, given.stop,
+  );
+  return !rules.places.some((place) => after <= piece.begin + place && piece.begin + place < until);
+}
+
 /** Return whether a word of a note may come. n: the next given word that says something. */
-function noteFits(given, rules, piece, id, n) {
+function noteFits(given, rules, piece, reached, id, n) {
+  if (mustClose(given, rules, piece, reached)) return false;
   const part = Math.floor(rules.numbers[id] / PITCHES);
   if (isDue(given, piece, n)) {
     const own = partOfGiven(given, rules, n);
@@ -87,7 +99,7 @@ function barFits(given, piece, reached, id, until) {
 function fits(given, rules, piece, reached, id, n) {
   const kind = rules.kinds[id];
   const until = n < given.words.length ? given.ticks[n] : FAR;
-  if (kind <= NOTE_ON) return noteFits(given, rules, piece, id, n);
+  if (kind <= NOTE_ON) return noteFits(given, rules, piece, reached, id, n);
   if (kind === KEY) return given.key === -1 || given.key === id;
   if (kind === CADENCE) return cadenceFits(given, piece, reached);
   if (kind === PLACE) {
@@ -124,7 +136,7 @@ function idOf(rules, kind, number) {
 function follow(given, rules, piece, reached, id, n) {
   const kind = rules.kinds[id];
   if (kind === BAR_LINE) reached.bars++;
-  else if (kind === CADENCE) reached.closed = 1;
+  else if (kind === CADENCE) reached.closed += closesNow(given, reached, piece.now);
   else if (kind <= NOTE_ON && isDue(given, piece, n) && given.words[n] === id) {
     reached.words = Math.max(reached.words, n + 1);
   }
