@@ -32,6 +32,7 @@ from lstm_music.sampling.craft import RANGES, VOICES, voices_of
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.harmonising import Asked, Setting, harmonise
+from lstm_music.sampling.particles import A_DRAFT
 from lstm_music.sampling.rules import NOTE_ON
 from lstm_music.sampling.token_composers import EventComposer, PerformanceComposer
 from lstm_music.sampling.tunes import in_range, sharps_of, tune_of
@@ -50,7 +51,7 @@ EXAMPLES = """examples:
 PARTICLES = 32
 NAME = "harmony"  # of a file, before its number
 SCORES = (".musicxml", ".mxl", ".xml")
-WORDS_A_NOTE = 50  # that are drawn for each, as if by the sampler: a draft takes five times as long
+WORDS_A_NOTE = 10  # that are drawn for each, about
 
 
 class Task(NamedTuple):
@@ -198,7 +199,7 @@ def find_composer(args: argparse.Namespace, given: Piece) -> tuple[EventComposer
             "trained with --parts, or bach"
         )
     notes = sum(len(track) for track in given.tracks) // 2
-    words = args.num * args.particles * notes * WORDS_A_NOTE
+    words = args.num * args.particles * A_DRAFT * notes * WORDS_A_NOTE
     composer = composer_of(checkpoint, model_of(checkpoint, args.backend, words))
     assert isinstance(composer, EventComposer) and not isinstance(composer, PerformanceComposer)
     return composer, folder

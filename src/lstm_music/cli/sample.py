@@ -44,10 +44,13 @@ from lstm_music.sampling.composer import (
     primers_of,
 )
 from lstm_music.sampling.continuing import Continued, compose_after, ends_of, finished
+from lstm_music.sampling.craft import sings
 from lstm_music.sampling.from_checkpoint import composer_of, untrained
 from lstm_music.sampling.options import Options
+from lstm_music.sampling.particles import A_DRAFT
 from lstm_music.sampling.roll_composers import FrequencyComposer
-from lstm_music.sampling.token_composers import PerformanceComposer
+from lstm_music.sampling.token_composers import PARTICLES, PerformanceComposer
+from lstm_music.tokenizers.parts import Player
 from lstm_music.training.ranks import Alone, join
 
 PRIMER_FROM_CORPUS, PRIMER_FROM_FILE = 16, 64  # tokens or frames
@@ -108,10 +111,18 @@ def find_composer(args: argparse.Namespace) -> tuple[Composer[Any], Path]:
     """Return what composes, and the folder for its samples."""
     if args.baseline is None:
         checkpoint, folder = find_checkpoint(args.run)
-        tokens = args.num * (args.length or USUAL_LENGTH)
-        model = model_of(checkpoint, args.backend, tokens)
+        model = model_of(checkpoint, args.backend, words_of(args, checkpoint))
         return composer_of(checkpoint, model, args.free, args.restrike), folder
     return baseline_composer(args), Path("samples")
+
+
+def words_of(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
+    """Return how many words are drawn, about: of drafts, as many as take as long."""
+    roster = [Player(*player) for player in checkpoint.meta["tokenizer"].get("parts", ())]
+    drafts = 1
+    if sings(roster):
+        drafts = A_DRAFT * (args.particles or PARTICLES)
+    return int(args.num * (args.length or USUAL_LENGTH) * drafts)
 
 
 def baseline_composer(args: argparse.Namespace) -> Composer[Any]:

@@ -30,7 +30,7 @@ from lstm_music.sampling.sampler import new_piece
 ROOM = 512  # words that there is room for at first
 LARGEST = 700.0  # whose exponential is finite
 GIVEN = njit_module(given)
-CRAFT = njit_module(craft, leave=("new_voices", "voices_of"))
+CRAFT = njit_module(craft, leave=("new_voices", "sings", "voices_of"))
 fits, must, follow = (GIVEN[name] for name in ("fits", "must", "follow"))
 next_needed, faults_of, sing = GIVEN["next_needed"], CRAFT["faults_of"], CRAFT["sing"]
 

@@ -52,6 +52,11 @@ def voices_of(roster: Sequence[Player]) -> list[int]:
     return [VOICES.index(name) if name in VOICES else NONE for name in names]
 
 
+def sings(roster: Sequence[Player]) -> bool:
+    """Return whether the four voices are in a roster."""
+    return any(voice != NONE for voice in voices_of(roster))
+
+
 def direction(before: int, after: int) -> int:
     """Return 1 of a voice that rises, -1 of one that falls, else 0."""
     return int(after > before) - int(after < before)

@@ -42,6 +42,7 @@ from lstm_music.sampling.rules import BAR_LINE, NOTE_OFF, NOTE_ON, Rules
 from lstm_music.sampling.sampler import DRAWS, Draft, choose, rows_for
 
 LEAVES, ENDS = -1, -2  # in place of a note: words that leave a place, and those that end one
+A_DRAFT = 5  # words of the sampler that take as long as a draft's
 ROWS = 64  # drafts computed at once, or those of one piece if these are more
 LARGEST = 700.0  # whose exponential is finite
 RESAMPLING, CHOSEN = 1 << 30, 1 << 20  # random numbers that aren't for words, and for the last one

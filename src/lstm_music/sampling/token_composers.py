@@ -23,7 +23,7 @@ from lstm_music.sampling.composer import (
     sample_on_cpu,
     tempo_of,
 )
-from lstm_music.sampling.craft import voices_of
+from lstm_music.sampling.craft import sings, voices_of
 from lstm_music.sampling.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.priming import ends_at_once
@@ -163,7 +163,7 @@ class EventComposer(TokenComposer):
         roster = [Player(*player) for player in told.get("parts", ())]
         self.tokenizer = EventTokenizer(told.get("common_key"), roster)
         self.roster = self.tokenizer.roster
-        if any(voice >= 0 for voice in voices_of(self.roster)):
+        if sings(self.roster):
             self.craft, self.particles = CRAFT, PARTICLES
 
     def openings(self) -> list[Opening]:
