@@ -32,6 +32,7 @@ from lstm_music.sampling.given import (
     Reached,
     fits,
     follow,
+    most_words,
     must,
     next_needed,
 )
@@ -283,7 +284,7 @@ class Particle(Draft):
         self.voices = Voices(*(array.tolist() for array in new_voices(voices, 1)))
         self.given, self.reached, self.words = given, Reached(), 0
         if given is not None:
-            self.piece.least = 0
+            self.piece.least, self.piece.most = 0, most_words(given)
 
     def next_given(self) -> int:
         """Return the given word that is due next."""
