@@ -25,7 +25,7 @@ from lstm_music.cli.sample import companions, find_checkpoint, midi_of, names_fi
 from lstm_music.cli.sample_options import add_file_options
 from lstm_music.errors import UserError
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import MidiError, Piece, part_names
+from lstm_music.midi.piece import MidiError, Piece, one_line, part_names
 from lstm_music.midi.timing import bars_of, constant, end_of, seconds_of
 from lstm_music.runs.opened import BUNDLED, model_of, newest_run
 from lstm_music.sampling.craft import RANGES, VOICES, voices_of
@@ -246,6 +246,10 @@ def task_of(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> 
         return tune_task(args, composer, piece)
     there = tracks_of(piece, composer.roster)
     kept = {part_named(name, composer, [*there]) for name in args.given or ()}
+    said = kept if args.bars is None else {*there}
+    lost = sum(part in said for part in parts_in(piece, composer.roster)) - len(said)
+    if lost:
+        warn(f"{args.melody}: of tracks of the same part the first is left, {lost} are left out")
     if args.bars is None:
         if not kept:
             raise UserError("--given names no part: name those that stay, such as soprano,bass")
@@ -275,7 +279,7 @@ def tune_task(args: argparse.Namespace, composer: EventComposer, piece: Piece) -
         way = "up" if octaves > 0 else "down"
         said.append(
             f"it is moved {abs(octaves)} octave{'s' * (abs(octaves) > 1)} {way}, to where "
-            f"a {composer.roster[part].name} sings"
+            f"{shown_name(composer.roster, part)} is at home"
         )
     for line in said:
         warn(f"{args.melody}: {line}")
@@ -298,20 +302,31 @@ def usual_parts(composer: EventComposer) -> list[int]:
 
 def part_named(name: str, composer: EventComposer, among: Sequence[int]) -> int:
     """Return the part of a name. Raises UserError where it is none of those."""
-    known = {composer.roster[part].name.casefold(): part for part in among}
-    if name.casefold() not in known:
-        there = ", ".join(composer.roster[part].name for part in among)
-        raise UserError(f"there is no part '{name}': name one of {there}")
-    return known[name.casefold()]
+    shown = {part: shown_name(composer.roster, part) for part in among}
+    found = next((n for n in among if shown[n].casefold() == name.casefold()), None)
+    if found is None:
+        raise UserError(f"there is no part '{name}': name one of {', '.join(shown.values())}")
+    return found
+
+
+def shown_name(roster: Sequence[Player], part: int) -> str:
+    """Return a part's name, or its number, as piece.part_names."""
+    return one_line(roster[part].name) or f"part {part + 1}"
 
 
 def tracks_of(piece: Piece, roster: Sequence[Player]) -> dict[int, int]:
-    """Return which track is which part, of several the first; nameless four are the voices."""
+    """Return which track is which part, of several the first."""
+    numbers = parts_in(piece, roster)
+    return {part: numbers.index(part) for part in sorted({*numbers})}
+
+
+def parts_in(piece: Piece, roster: Sequence[Player]) -> list[int]:
+    """Return the part of each track; nameless four are the voices."""
     players, voices = players_of(piece), voices_of(roster)
     numbers = parts_of(players, roster)
     if len(players) == len(VOICES) and not any(player.name.strip() for player in players):
         numbers = [voices.index(n) if n in voices else numbers[n] for n in range(len(VOICES))]
-    return {part: numbers.index(part) for part in sorted({*numbers})}
+    return numbers
 
 
 def in_parts(piece: Piece, tracks: Mapping[int, int], roster: Sequence[Player]) -> Piece:

@@ -258,10 +258,13 @@ def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool, end: int) -> G
     stop = end if asked.stop is None else min(asked.stop, end)
     kept = outside(words, rules, asked, stop, end)
     ticks = sorted({tick for tick, _ in kept})
-    if not phrases:
-        closing = [tick for tick in ticks if tick < end][-1:]
     known = {*ticks} if rules.exact >= 0 else set()
-    closes = [(c, next((t for t in ticks if t > c), end)) for c in closing if c in known]
+    # Where a phrase closes is the last of its places: nothing is composed from there on.
+    until = sorted({*ticks, asked.start, end})
+    closes = [(c, next(t for t in until if t > c)) for c in closing if c in known and c < end]
+    if not phrases and rules.exact >= 0:
+        last = max((tick for tick in ticks if tick < end), default=0)
+        closes = [(max(last, asked.start), end)]
     told = phrases and any(asked.start < tick < stop for tick in ticks)
     free = np.zeros(rules.notes // PITCHES, np.int64)
     free[[*asked.parts]] = 1

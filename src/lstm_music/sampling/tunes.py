@@ -25,7 +25,7 @@ def tune_of(piece: Piece, part: str) -> tuple[Piece, list[str]]:
     """
     names = [player.name.strip().casefold() for player in piece.parts]
     said = []
-    if part.casefold() in names:
+    if part and part.casefold() in names:
         n = names.index(part.casefold())
         track, loud = piece.tracks[n], piece.velocities[n : n + 1]
     else:
