@@ -48,6 +48,7 @@ TUNES = {
     "waltz": ("74 1 71 1 67 1 69 1.5 71 .5 72 1 71 2 0 1 69 1 67 .5 66 .5 64 1 62 2 62 1", 0, 3),
     "pickup": ("65 1 70 1 70 .5 72 .5 74 1 72 1 70 2 0 1 70 1 69 1 67 1 65 1 65 2", 1, 4),
     "held": ("67 1 69 1 71 2 72 12 73 1 71 3", 0, 4),
+    "late": ("0 1 67 1 69 1 71 1 72 2 0 2 71 1 69 1 67 2", 0, 4),
     "high": ("67 1 69 1 98 1 72 1 71 1 69 1 67 2", 0, 4),
     "minor": ("76 1 75 1 76 2 74 .25 72 .25 71 .5 69 3 68 2 69 2", 0, 4),
 }
@@ -339,7 +340,8 @@ def test_a_tune_is_the_words_that_python_reads(opened, checkpoints, tune, voice)
 
 
 @pytest.mark.parametrize(
-    ("tune", "voice", "up"), [("waltz", 0, 0), ("minor", 2, -9), ("held", 3, -24), ("high", 0, 0)]
+    ("tune", "voice", "up"),
+    [("waltz", 0, 0), ("minor", 2, -9), ("held", 3, -24), ("high", 0, 0), ("late", 0, 0)],
 )
 def test_a_setting_is_that_of_python(opened, checkpoints, tune, voice, up):
     """From notes to notes; one is held for three bars, and one is none of the model's."""

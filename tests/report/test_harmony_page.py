@@ -396,6 +396,22 @@ def test_the_page_begins_with_the_tune_that_it_was_made_for(tmp_path):
         assert found == "F / Dm, as found"
 
 
+def test_a_tune_that_no_grid_holds_stands_at_the_nearest_places(tmp_path):
+    """Triplets in bars of five quarters, which the page doesn't offer."""
+    track = track_of([(160 * n, 160 * n + 160, 67 + n % 5) for n in range(30)])
+    tune = Piece("", [track], parts=(Part("Soprano"),), meter=np.array([[0, 2400]], np.int32))
+    made = harmony_page(read_checkpoint(bundled_model()), "Bach", tune)
+    (tmp_path / "page.html").write_text(made, "utf-8")
+    with Browser() as browser:
+        browser.open(tmp_path / "page.html")
+        browser.wait("typeof harmoniser === 'object' && harmoniser !== null")
+        assert browser.run("harmoniser.grid.bar") == BAR
+        notes = browser.run(NOTES)
+        assert all(start % 120 == end % 120 == 0 for start, end, _ in notes)
+        assert len(harmonised(browser)) > len(notes) > 20
+        assert browser.complaints == []
+
+
 def test_another_model_is_refused(tmp_path):
     small_trainer(small_corpus(tmp_path / "music"), tmp_path / "run", max_steps=2).train()
     checkpoint = read_run(tmp_path / "run", pytest.fail)[0]

@@ -3,7 +3,6 @@
 // sampling/particles.py, whose seeds, words and weights these are.
 
 const DRAWS = 1024; // random numbers of a block
-const LEAST = 2 ** -1022; // whose logarithm is finite
 
 const highHalf = (a, b) => Number((BigInt(a) * BigInt(b)) >> 32n);
 
@@ -109,7 +108,8 @@ function shares(logits, allowed, temperature, x) {
     fit += Math.exp(scaled - top + x[id]);
     x[id] = (scaled + x[id]) * temperature;
   }
-  return Math.log(fit / all || LEAST);
+  if (fit > 0) return Math.log(fit / all);
+  return allowed.reduce((most, id) => Math.max(most, x[id]), -Infinity) / temperature - top;
 }
 
 /**
@@ -139,8 +139,10 @@ function drawWord(network, how, draft, u) {
   const plain = !given && !craft; // all fit: a word that is copied takes no logits
   const own = plain ? 0 : shares(network.logits(allowed), allowed, temperature, x);
   const whole = copies.reduce((sum, one) => sum + share(one), Math.exp(own));
+  const top = copies.reduce((most, [, score]) => Math.max(most, score / temperature), own);
+  const weight = whole > 0 ? Math.log(whole / total) : top - Math.log(total);
   const [copy, left] = copied(copies, u, temperature, topP, own * temperature);
-  if (copy !== null) return [copy, Math.log(whole / total)];
+  if (copy !== null) return [copy, weight];
   const logits = plain ? network.logits(allowed) : x;
-  return [draw(logits, fit, temperature, topP, left, rules.exact), Math.log(whole / total)];
+  return [draw(logits, fit, temperature, topP, left, rules.exact), weight];
 }

@@ -106,7 +106,7 @@ function fits(given, rules, piece, reached, id, n) {
     return placeFits(given, piece, reached, piece.begin + rules.numbers[id], until);
   }
   if (kind === BAR_LINE) return barFits(given, piece, reached, id, until);
-  return kind === PIECE_END && n === given.words.length;
+  return kind === PIECE_END && n === given.words.length && piece.now >= given.end;
 }
 
 /** Return the word that leads on where none of those that the rules let come fits. */

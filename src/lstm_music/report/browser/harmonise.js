@@ -227,7 +227,7 @@ function settingOf(network, tune, voice, { seed, particles, temperature }) {
   const [ids, unknown] = wordsOf(model, tune, part);
   if (unknown.length === tune.notes.length) return { group: null, unknown };
   const rules = rulesFor(model.rules, tune.notes);
-  const asked = { parts, start: 0, stop: null };
+  const asked = { parts, start: tune.notes[0][0], stop: null }; // all begin with the tune
   const given = givenOf(ids, rules, asked, false, endOf(tune.notes));
   const { craft, top_p: topP } = model;
   const how = { rules, given, craft, temperature, topP, seed, particles };

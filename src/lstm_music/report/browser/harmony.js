@@ -41,7 +41,8 @@ class Harmoniser {
     const { notes, bar, voice, tempo } = DATA.tune ?? {};
     by("voice").value = voice ?? 0;
     if (tempo) this.setTempo(tempo);
-    this.take(notes ?? notesOfText(EXAMPLE), bar ?? BAR);
+    const begins = oneAtATime(onSixteenths(notes ?? notesOfText(EXAMPLE)));
+    this.take(begins, this.meters.includes(bar) ? bar : BAR);
   }
 
   /** Have controls do what they say. */
@@ -96,6 +97,11 @@ class Harmoniser {
     return Number(this.by("tempo").value);
   }
 
+  /** The lengths of bars that may be chosen. */
+  get meters() {
+    return [...this.by("meter").options].map(({ value }) => METERS[value]);
+  }
+
   get inSix() {
     return this.by("meter").value === "6/8";
   }
@@ -140,8 +146,7 @@ class Harmoniser {
     if (!found?.tracks.length) {
       return this.say(`${file.name} has no notes to read: choose a MIDI file.`);
     }
-    const known = [...this.by("meter").options].map(({ value }) => METERS[value]);
-    const { notes, bar, name, tempo, said } = tuneOfMidi(found, known);
+    const { notes, bar, name, tempo, said } = tuneOfMidi(found, this.meters);
     if (METERS[name] === bar) this.by("meter").value = name;
     if (tempo) this.setTempo(Math.min(Math.max(tempo, 40), 200));
     this.take(notes, bar, said);

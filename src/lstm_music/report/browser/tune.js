@@ -8,6 +8,16 @@ const SVG = "http://www.w3.org/2000/svg";
 
 const pitchName = (pitch) => `${NAMES[pitch % 12]}${Math.floor(pitch / 12) - 1}`;
 
+const toSixteenth = (tick) => Math.round(tick / KEY_STEP) * KEY_STEP;
+
+/** Return notes on a grid of sixteenths, none shorter than one. */
+function onSixteenths(notes) {
+  return notes.map(([start, end, pitch]) => {
+    const begin = toSixteenth(start);
+    return [begin, Math.max(toSixteenth(end), begin + KEY_STEP), pitch];
+  });
+}
+
 /**
  * Return the tune of a MIDI file as `readMidi` read it: notes on a grid of sixteenths, their bar,
  * its meter's name if that is in eighths, its tempo, and what was changed, in sentences.
@@ -20,12 +30,9 @@ function tuneOfMidi({ tracks, meter, tempo }, known) {
   const chosen = tracks.filter((notes) => notes.length >= many);
   const notes = chosen.reduce((a, b) => (height(b) > height(a) ? b : a));
   const said = [];
-  const grid = (tick) => Math.round(tick / KEY_STEP) * KEY_STEP;
-  const placed = notes
-    .map(([start, end, pitch]) => [grid(start), Math.max(grid(end), grid(start) + KEY_STEP), pitch])
-    .sort((a, b) => a[0] - b[0]);
-  const moved = notes.filter(([start]) => Math.abs(start - grid(start)) > 1).length;
+  const moved = notes.filter(([start]) => Math.abs(start - toSixteenth(start)) > 1).length;
   if (moved) said.push(`${moved} notes were moved to sixteenths.`);
+  const placed = onSixteenths(notes);
   const alone = oneAtATime(placed);
   const left = placed.length - alone.length;
   if (left) said.push(`Of notes at once the highest is the tune: ${left} are left out.`);
