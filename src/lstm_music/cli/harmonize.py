@@ -229,9 +229,9 @@ def find_composer(args: argparse.Namespace, given: Piece) -> tuple[EventComposer
     checkpoint, folder = find_checkpoint(args.run)
     told = checkpoint.meta["tokenizer"]
     if told["name"] != "event" or not told.get("parts"):
+        named = f"'{args.run}'" if args.run else "the newest run"
         raise UserError(
-            f"'{args.run or 'the newest run'}' tells no parts: name a run of events that was "
-            "trained with --parts, or bach"
+            f"{named} tells no parts: name a run of events that was trained with --parts, or bach"
         )
     notes = sum(len(track) for track in given.tracks) // 2
     words = args.num * args.particles * A_DRAFT * notes * WORDS_A_NOTE

@@ -234,8 +234,11 @@ def with_given(made: Piece, piece: Piece, kept: Sequence[int], roster: Sequence[
 def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool, end: int) -> Given:
     """Return what is given by a piece's words but for what is asked for.
 
-    phrases: it tells of them, so that cadences are given; end: the tick at which it does.
+    phrases: it tells of them, so that cadences are given; end: the tick at which it does. Parts of
+    which the model knows no note stay silent.
     """
+    told_apart = rules.notes // PITCHES
+    asked = asked._replace(parts=tuple(part for part in asked.parts if part < told_apart))
     words: list[tuple[int, int]] = []
     bars: list[tuple[int, int]] = []
     closing: list[int] = []
@@ -266,7 +269,7 @@ def given_of(ids: Ids, rules: Rules, asked: Asked, phrases: bool, end: int) -> G
         last = max((tick for tick in ticks if tick < end), default=0)
         closes = [(max(last, asked.start), end)]
     told = phrases and any(asked.start < tick < stop for tick in ticks)
-    free = np.zeros(rules.notes // PITCHES, np.int64)
+    free = np.zeros(told_apart, np.int64)
     free[[*asked.parts]] = 1
     return Given(
         np.array([tick for tick, _ in kept], np.int64), np.array([id for _, id in kept], np.int32),
