@@ -120,7 +120,7 @@ class Group:
         of_part = [*voices, *[-1] * (rules.notes // 128 - len(voices))]
         asked = self.primers, options, rules, recall, of_part, given, numbers
         self.drafts: Drafts = drafts_of(model, *asked)
-        self.state = model.zero_state(rows_for(model, R))
+        self.state = model.zero_state(max(R, rows_for(model, R)))
         self.nats, self.passed = np.zeros(len(primers)), np.zeros(len(primers), np.int64)
         self.stops = None if given is None else stops_of(given)
         self.start = rules.start
@@ -161,22 +161,29 @@ class Group:
     def step(self, rows: Array) -> None:
         """Take one step of the network for some drafts, rows (n,), and draw their next words."""
         d, ops = self.drafts, self.model.ops
-        computed = np.arange(self.state.h.shape[1]) if ops.name == "cupy" else rows
+        whole = ops.name == "cupy"  # where cuBLAS may sum a row otherwise among fewer
+        computed = np.arange(self.state.h.shape[1]) if whole else rows
         x = np.full(len(computed), self.start, np.int32)
         x[: len(d.x)] = d.x[computed[: len(d.x)]]
-        before = State(self.state.h[:, computed], self.state.c[:, computed])
-        after = self.model.read(ops.asarray(x, "int32"), before)
-        self.state.h[:, computed], self.state.c[:, computed] = after.h, after.c
+        after = self.model.read(ops.asarray(x, "int32"), self.states(computed))
         logits, scores = self.model.logits(after.h[-1]), None
         if self.model.gate is not None:
             scores = ops.to_numpy(self.model.copy_scores(after))
+        drawn, among = ops.xp.asarray(rows), ops.xp.asarray(np.searchsorted(computed, rows))
+        for own, new in zip(self.state, after, strict=True):
+            own[:, drawn] = new[:, among]
         free = self.take_primers(rows)
         if len(free):
             places = np.searchsorted(computed, free)
             d.draw(free, ops.to_numpy(logits)[places], None if scores is None else scores[places])
         d.take(rows)
-        begun = rows[d.x[rows] == self.start]
-        self.state.h[:, begun], self.state.c[:, begun] = 0, 0
+        begun = ops.xp.asarray(rows[d.x[rows] == self.start])
+        self.state.h[:, begun] = self.state.c[:, begun] = 0
+
+    def states(self, rows: Array) -> State:
+        """Return what the network remembers of some drafts, rows (n,)."""
+        at = self.model.ops.xp.asarray(rows)
+        return State(self.state.h[:, at], self.state.c[:, at])
 
     def take_primers(self, rows: Array) -> Array:
         """Set the next words of drafts whose primers aren't over; return the others, (n,)."""
@@ -202,8 +209,8 @@ class Group:
         into = np.flatnonzero(times == 0) + k * self.N
         rows = np.repeat(np.arange(self.N), np.maximum(times - 1, 0)) + k * self.N
         self.drafts.copy(rows, into)
-        for array in self.state:
-            array[:, into] = array[:, rows]
+        for array, copied in zip(self.state, self.states(rows), strict=True):
+            array[:, self.model.ops.xp.asarray(into)] = copied
 
     def random(self, k: int, n: int) -> float:
         """Return the n-th random number of piece k that isn't for a word."""
