@@ -296,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     limit_threads(args.threads, "auto")
     checkpoint, _ = open_run(args.run, lambda line: print(line, file=sys.stderr))
-    composer = composer_of(checkpoint, model_of(checkpoint, "auto"))
+    composer = composer_of(checkpoint, model_of(checkpoint, "numba"))
     assert isinstance(composer, EventComposer), "the run has no parts"
     args.craft = composer.craft if args.craft is None else args.craft
     rows = []

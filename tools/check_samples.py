@@ -15,7 +15,6 @@ from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.piece import Piece, notes_of
 from lstm_music.runs.opened import model_of
 from lstm_music.sampling.from_checkpoint import composer_of
-from lstm_music.sampling.options import Options
 
 # Intervals above the root: major, minor, diminished, augmented triads; the usual sevenths.
 CHORDS = (
@@ -64,8 +63,9 @@ def main() -> None:
     args = parser.parse_args()
     checkpoint, _ = find_checkpoint(args.run)
     composer = composer_of(checkpoint, model_of(checkpoint, "auto"))
-    top_p = composer.top_p if args.top_p is None else args.top_p
-    options = Options(args.length, None, args.temperature, top_p=top_p, seed=1)
+    options = composer.options(
+        length=args.length, temperature=args.temperature, top_p=args.top_p, seed=1
+    )
     ids = composer.compose([[] for _ in range(args.num)], options, lambda *_: None)
     report("sampled", [composer.piece(piece, options, "sample") for piece in ids])
     corpus = load_corpus(args.corpus, reading=Reading(tracks="merge"))

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from host_cuda.compile import COMPILER
+from host_cuda.host_cupy import HostCupy
 
 from lstm_music.evaluation.music.voices import chords_of, faults_of
 from lstm_music.midi.piece import Part, Piece
@@ -12,6 +14,7 @@ from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.network.recall_rules import candidates_of, recall_rules
 from lstm_music.ops import get_ops
+from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.runs.checkpoint import read_checkpoint
 from lstm_music.runs.opened import bundled_model, model_of
 from lstm_music.sampling.craft import voices_of
@@ -28,6 +31,7 @@ from lstm_music.tokenizers.vocabulary import Vocabulary
 NAMES = ("Soprano", "Alto", "Tenor", "Bass")
 ROSTER = tuple(Player(name) for name in NAMES)
 TOLD = {"name": "event", "layout": "merge"}
+DEVICE = "the CPU's stand-in for a GPU"
 HELD = 1920  # the longest note, in ticks
 
 
@@ -48,10 +52,11 @@ class Case:
         self.vocabulary, self.roster = words_of(parts), ROSTER[:parts]
         copies = candidates_of("event", self.vocabulary) if copy else 0
         config = Config(len(self.vocabulary.words), 6, 8, 1, copy=copies)
-        self.model = Model(config, get_ops(backend, dtype), seed)
+        ops = CupyOps(dtype, cupy=HostCupy()) if backend == DEVICE else get_ops(backend, dtype)
+        self.model = Model(config, ops, seed)
         for name, value in self.model.parameters.items():  # else all words are about as likely
             if name.startswith("head") or name == "copy.G":
-                value[...] = np.random.default_rng(seed).normal(size=value.shape)
+                value[...] = ops.asarray(np.random.default_rng(seed).normal(size=value.shape))
         self.rules = event_rules(self.vocabulary, HELD)
         self.recall = recall_rules(self.vocabulary, TOLD) if copy else None
         self.tokenizer = EventTokenizer(None, self.roster)
@@ -126,6 +131,21 @@ def test_compiled_drafts_draw_the_same_words(copy, craft, particles):
     assert [one.ids for one in both[0]] == [one.ids for one in both[1]]
     nats = [[one.nats for one in some] for some in both]
     assert nats[0] == pytest.approx(nats[1], rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")
+@pytest.mark.parametrize("particles", [1, 6, 70])
+def test_a_network_on_a_device_draws_the_same_words(particles):
+    """More drafts than rows that are always computed among them."""
+    both = []
+    for backend in ("numpy", DEVICE):
+        case = Case(backend)
+        given = case.given(TUNE, (1, 2, 3), phrases=(960, 2880))
+        asked = {"craft": 2.0, "particles": particles, "num": 2}
+        both.append(
+            [one.ids for one in (*case.drawn(given, **asked), *case.drawn(bars=3, **asked))]
+        )
+    assert both[0] == both[1]
 
 
 # What is given ----------------------------------------------------------------------------------

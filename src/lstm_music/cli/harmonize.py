@@ -27,7 +27,7 @@ from lstm_music.errors import UserError
 from lstm_music.midi.files import read_midi
 from lstm_music.midi.piece import MidiError, Piece, one_line, part_names
 from lstm_music.midi.timing import bars_of, constant, end_of, seconds_of
-from lstm_music.runs.opened import model_of
+from lstm_music.runs.opened import BUNDLED, model_of, newest_run
 from lstm_music.sampling.craft import RANGES, VOICES, voices_of
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composer_of
@@ -47,6 +47,7 @@ EXAMPLES = """examples:
   bin/harmonize bass.mid --part bass           three voices above a bass
   bin/harmonize chorale.mid --given soprano,bass     its inner voices anew
   bin/harmonize chorale.mid --bars 5-8         these bars anew, the rest stays
+  bin/harmonize --page --open                  enter a tune in the browser, and hear its voices
 """
 PARTICLES = 32
 NAME = "harmony"  # of a file, before its number
@@ -67,6 +68,10 @@ def main(argv: Sequence[str]) -> int:
     if args.open:
         check_opener()
     limit_threads(args.threads, args.backend)
+    if args.page:
+        return write_page(args)
+    if args.melody is None:
+        raise UserError("there is no tune: give a MIDI file, or --page to enter one in a browser")
     given = read_given(args.melody)
     composer, folder = find_composer(args, given)
     task = task_of(args, composer, given)
@@ -97,6 +102,28 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
+def write_page(args: argparse.Namespace) -> int:
+    """Write the page that harmonises by itself; return the exit status."""
+    from lstm_music.report.page import harmony_page
+
+    tune = None
+    if args.melody is None:
+        checkpoint, folder = find_checkpoint(args.run)
+    else:
+        given = read_given(args.melody)
+        composer, folder = find_composer(args, given)
+        checkpoint, tune = composer.checkpoint, tune_task(args, composer, given).piece
+    name = Path(args.run or newest_run() or BUNDLED[0]).name
+    page, out = harmony_page(checkpoint, name, tune), args.out or folder
+    path = out if out.suffix.lower() == ".html" else out / f"{NAME}.html"
+    write(page.encode(), path)
+    size = f"{path.stat().st_size / 1e6:.1f} MB"
+    print(path if args.quiet else f"{path}  (a page that harmonises, {size})")
+    if args.open:
+        open_file(path)
+    return 0
+
+
 # What is asked ----------------------------------------------------------------------------------
 
 
@@ -104,7 +131,10 @@ def make_parser() -> Parser:
     """Return the command's options."""
     parser = Parser("harmonize", "Compose the voices that a tune lacks.", EXAMPLES)
     add = parser.add_argument
-    add("melody", type=Path, metavar="MELODY.mid|.musicxml", help="a tune, or a piece with parts")
+    add(
+        "melody", type=Path, nargs="?", metavar="MELODY.mid|.musicxml",
+        help="a tune, or a piece with parts",
+    )  # fmt: skip
     add(
         "run", nargs="?", metavar="RUN|CHECKPOINT",
         help="a run trained with --parts (default: the newest run, else the bundled Bach model)",
@@ -122,6 +152,11 @@ def make_parser() -> Parser:
         "--bars", type=bars, metavar="A-B",
         help="compose these bars anew, of all parts or of those that --given doesn't name; the "
         "rest stays (bars count from 1, an upbeat is 0)",
+    )  # fmt: skip
+    add(
+        "--page", action="store_true",
+        help="write a web page instead, which harmonises the tune, or what is entered there, in a "
+        "browser, offline",
     )  # fmt: skip
     add("--num", type=whole(1, 1000), default=1, metavar="N", help="number of settings")
     add("--seed", type=whole(0), default=0, metavar="N", help="another seed gives other settings")

@@ -13,10 +13,13 @@ from lstm_music.network.model import parameter_shapes
 from lstm_music.network.recall_rules import recall_rules
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.composer import tempo_of
+from lstm_music.sampling.craft import voices_of
 from lstm_music.sampling.rules import Rules
+from lstm_music.sampling.token_composers import CRAFT
 from lstm_music.sampling.word_rules import rules_of
 from lstm_music.tokenizers import chords
 from lstm_music.tokenizers.messages import PITCHES
+from lstm_music.tokenizers.parts import Player
 
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -41,18 +44,21 @@ def in_16_bits(parameters: Mapping[str, Array]) -> dict[str, Array]:
 def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any]:
     """Return what compose.js needs of a checkpoint, as JSON can hold it.
 
-    name: what the page calls it; drums: which parts are; top_p: the share that `bin/sample` draws
-    among; tempo: of its corpus, in quarter notes a minute. weights: the parameters of arrays
-    [name, size] one after the other, as base64 of little-endian 16-bit floats. rules, which notes
-    have none of: without the table, which the page has; chords: the pitches of each, by id.
-    classes, deltas: of a factored head, by id. recall: of a copy gate, how it compares words,
-    without the ids of codes, which the page finds itself.
+    name: what the page calls it; drums: which parts are; parts: their names; voices: of each part
+    of written music the voice or -1; craft: what a fault in part writing costs, in nats; top_p:
+    the share that `bin/sample` draws among; tempo: of its corpus, in quarter notes a minute.
+    common_key: words tell the key. weights: the parameters of arrays [name, size] one after the
+    other, as base64 of little-endian 16-bit floats. rules, which notes have none of: without the
+    table, which the page has; chords: the pitches of each, by id. classes, deltas: of a factored
+    head, by id. recall: of a copy gate, how it compares words, without the ids of codes, which the
+    page finds itself.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary
-    parts = tokenizer.get("parts", ())
+    parts = [Player(*player) for player in tokenizer.get("parts", ())]
     notes, chord = (tokenizer["name"] == kind for kind in ("note", "chord"))
     rules = None if notes else rules_of(vocabulary, tokenizer, corpus)
+    voices = voices_of(parts) if tokenizer["name"] == "event" else [-1] * len(parts)
     pitches = [chords.parse(word) or [] for word in vocabulary.words] if chord else None
     rounded, words = in_16_bits(checkpoint.parameters), checkpoint.words
     names = list(parameter_shapes(config))
@@ -64,7 +70,11 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "rules": None if rules is None else as_lists(rules),
         "chords": pitches,
         "drums_alone": len(corpus.get("drums") or ()) == PITCHES,
-        "drums": [part for part, (*_, drums) in enumerate(parts) if drums],
+        "drums": [part for part, player in enumerate(parts) if player.drums],
+        "parts": [player.name for player in parts],
+        "voices": voices,
+        "craft": CRAFT if any(voice >= 0 for voice in voices) else 0,
+        "common_key": bool(tokenizer.get("common_key")),
         "primers": [primer_of(primer) for primer in checkpoint.meta["primers"]],
         "top_p": top_p,
         "tempo": tempo_of(checkpoint),

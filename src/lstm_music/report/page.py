@@ -11,7 +11,8 @@ from string import Template
 from typing import Any
 
 from lstm_music import __version__
-from lstm_music.midi.piece import TEMPO, Piece, notes_of
+from lstm_music.errors import UserError
+from lstm_music.midi.piece import TEMPO, WHOLE_NOTE, Piece, notes_of
 from lstm_music.midi.timing import bars_of, constant, seconds_of, tempo_at
 from lstm_music.rendering.charts import Curve, curves, legend
 from lstm_music.rendering.html import (
@@ -27,11 +28,19 @@ from lstm_music.rendering.html import (
 from lstm_music.report.browser_model import page_model, weights_size
 from lstm_music.report.rules_script import rules_script
 from lstm_music.report.told import Row, RunReport, Sample, Table, sentence, settings_table
+from lstm_music.runs.checkpoint import Checkpoint
+from lstm_music.sampling.craft import VOICES, sings
+from lstm_music.sampling.token_composers import EventComposer
+from lstm_music.tokenizers.parts import Player
 from lstm_music.untrusted import typeable
 
 MOST = 8_000_000  # bytes of a page
 PRIMER_LENGTH = 16  # tokens or frames with which composing begins, as in bin/sample
-SCRIPTS = ("rules.js", "recall.js", "copying.js", "compose.js", "page.js")
+HARMONISE = "Harmonise a tune"
+SCRIPTS = (
+    "rules.js", "recall.js", "copying.js", "given.js", "craft.js", "drawing.js", "compose.js",
+    "particles.js", "harmonise.js", "midi.js", "tune.js", "harmony.js", "page.js",
+)  # fmt: skip
 
 
 # The page ---------------------------------------------------------------------------------------
@@ -46,23 +55,87 @@ def page(
     page; of the others it says that they don't.
     """
     parts = parts_of(runs, tables, remarks)
-    top = header(runs, [("compose", "Compose here"), *((name, title) for name, title, _ in parts)])
+    here = [("compose", "Compose here")]
+    if any(harmonises(run.checkpoint) for run in runs):
+        here.append(("harmonise", HARMONISE))
+    top = header(runs, [*here, *((name, title) for name, title, _ in parts)])
     main = [section(*part) for part in parts]
     samples = [sample for run in runs for sample in run.samples]
     shown = [sample_data(sample) for sample in samples]
-    bare = len(shell(runs, top, main, {"samples": shown, "models": []}).encode())
-    models, too_large = fitting(runs, most - bare - len(compose_section(runs, [], []).encode()))
-    compose = compose_section(runs, models, too_large)
+    empty = {"samples": shown, "models": []}
+    bare = len(shell(title_of(runs), "bin/report", top, main, empty).encode())
+    forms = [compose_section(runs, [], []), harmonise_section()]
+    models, too_large = fitting(runs, most - bare - sum(len(form.encode()) for form in forms))
+    composing = [compose_section(runs, models, too_large)]
+    if len(here) > 1:
+        fits = any(0 in model["voices"] for model in models)
+        composing.append(harmonise_section() if fits else no_harmonising())
     data = {"samples": shown, "models": models, "primer_length": PRIMER_LENGTH}
-    return shell(runs, top, [compose, *main], data)
+    return shell(title_of(runs), "bin/report", top, [*composing, *main], data)
 
 
-def shell(runs: Sequence[RunReport], top: Html, main: Sequence[Html], data: Any) -> str:
-    """Return the template, filled."""
+def harmony_page(checkpoint: Checkpoint, name: str, tune: Piece | None = None) -> str:
+    """Return the page, as HTML, that harmonises with a model of four voices.
+
+    name: what it calls the model; tune: what stands in the grid at first, of one track; its part's
+    name tells which voice it is. Raises UserError for other models.
+    """
+    if not harmonises(checkpoint):
+        raise UserError(
+            f"{name} doesn't tell soprano, alto, tenor and bass apart: harmonise with a model that "
+            "was trained with --parts on such music"
+        )
+    model = page_model(name, checkpoint, EventComposer.top_p)
+    told = None if tune is None else tune_data(tune)
+    top = joined(tag("h1", HARMONISE), tag("p", f"With the model “{name}”.", class_="lead"))
+    data = {"samples": [], "models": [model], "tune": told}
+    return shell(HARMONISE, "bin/harmonize --page", top, [harmonise_section("Your tune")], data)
+
+
+def harmonises(checkpoint: Checkpoint) -> bool:
+    """Return whether a model of written music tells soprano, alto, tenor and bass."""
+    told = checkpoint.meta["tokenizer"]
+    return told["name"] == "event" and sings([Player(*one) for one in told.get("parts", ())])
+
+
+def harmonise_section(title: str = HARMONISE) -> Html:
+    """Return the section in which the page harmonises a tune."""
+    content = Template(page_file("harmonise.html")).substitute(tempo=f"{TEMPO:.0f}")
+    return section("harmonise", title, [Html(content)])
+
+
+def no_harmonising() -> Html:
+    """Return the section where no network that could harmonise fits."""
+    command = tag("code", "bin/harmonize --page")
+    return section("harmonise", HARMONISE, [tag("p", "Its network isn't in this page: ", command)])
+
+
+def tune_data(tune: Piece) -> dict[str, Any]:
+    """Return what harmony.js shows at first: notes as start, end, pitch, on a grid of sixteenths.
+
+    A piece's first bar may be an upbeat: it stands at the end of a whole one there.
+    """
+    notes = sorted(notes_of(tune.tracks[0]).tolist()) if tune.tracks else []
+    meter = tune.meter.tolist() or [[0, WHOLE_NOTE]]
+    upbeat = len(meter) > 1 and meter[1][0] == meter[0][1] < meter[1][1]
+    bar = meter[upbeat][1]
+    shift = bar - meter[0][1] if upbeat else 0
+    name = tune.parts[0].name.strip().lower() if tune.parts else ""
+    return {
+        "notes": [[start + shift, end + shift, pitch] for start, end, pitch in notes],
+        "bar": bar,
+        "voice": VOICES.index(name) if name in VOICES else 0,
+        "tempo": tempo_at(tune.tempo, 0) if len(tune.tempo) else None,
+    }
+
+
+def shell(title: str, command: str, top: Html, main: Sequence[Html], data: Any) -> str:
+    """Return the template, filled; command: what made the page."""
     scripts = "\n".join([rules_script(), *map(page_file, SCRIPTS)])
     policy = f"default-src 'none'; img-src data:; media-src data:; {only_scripts(scripts)}"
     return Template(page_file("page.html")).substitute(
-        title=escaped(f"{title_of(runs)} – lstm-music"),
+        title=escaped(f"{title} – lstm-music"),
+        command=escaped(command),
         policy=escaped(policy),
         version=__version__,
         style=page_file("page.css"),

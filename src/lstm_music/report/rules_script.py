@@ -1,8 +1,13 @@
 """The table of the sampling rules for browser/rules.js, from sampling/rules.py."""
 
+import json
+
 from lstm_music.midi import piece as midi
+from lstm_music.midi.roll import PROFILES
 from lstm_music.sampling import rules
 from lstm_music.sampling.automaton import FIELDS
+from lstm_music.sampling.craft import RANGES, VOICES
+from lstm_music.sampling.given import FORCED
 from lstm_music.tokenizers.messages import PITCHES
 
 CLASSES = "PIECE_ENDS TRACK_ENDS CADENCES CHORDS KEYS SHIFTS VELOCITIES PARTS BARS NOTES"
@@ -22,4 +27,12 @@ def rules_script() -> str:
     lines = [f"const {name} = {n};" for name, n in constants().items()]
     for name, table in (("NEEDS", rules.needs_table()), ("NEXT", rules.next_table())):
         lines.append(f"const {name} = {table.tolist()};")
-    return "\n".join([*lines, f"const FIELDS = {list(FIELDS)};"])
+    lists = {
+        "FORCED": FORCED,
+        "FIELDS": FIELDS,
+        "VOICES": VOICES,
+        "RANGES": RANGES,
+        "PROFILES": [*PROFILES.values()],
+    }
+    lines += [f"const {name} = {json.dumps(value)};" for name, value in lists.items()]
+    return "\n".join(lines)

@@ -42,7 +42,7 @@ def gate_of(model: Model, rules: RecallRules | None, options: Options) -> Gate |
     assert rules is not None
     orders, lags = np.array(rules.orders), np.array(rules.lags)
     return Gate(
-        pack(model.parameters["copy.G"]), table_of(model, options),
+        pack(model.ops.to_numpy(model.parameters["copy.G"])), table_of(model, options),
         orders, lags, rules.line, rules.phrases, rules.same, rules.words, rules.ids,
     )  # fmt: skip
 

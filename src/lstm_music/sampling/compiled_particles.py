@@ -22,9 +22,9 @@ from lstm_music.sampling.compiled_copying import (
 )
 from lstm_music.sampling.compiled_rules import extend, longest_deltas, records
 from lstm_music.sampling.craft import new_voices
-from lstm_music.sampling.given import FORCED, RECORD, Given
+from lstm_music.sampling.given import FORCED, RECORD, Given, most_words
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.rules import BAR_LINE, FAR, SILENT, Rules
+from lstm_music.sampling.rules import BAR_LINE, SILENT, Rules
 from lstm_music.sampling.sampler import new_piece
 
 ROOM = 512  # words that there is room for at first
@@ -51,7 +51,7 @@ class CompiledDrafts:
         )  # fmt: skip
         self.pieces = records([new_piece(rules, options, primer)[0] for primer in primers])
         if given is not None:
-            self.pieces["least"], self.pieces["most"] = 0, FAR
+            self.pieces["least"], self.pieces["most"] = 0, most_words(given)
         self.sounding = np.full((R, rules.notes), SILENT, np.int64)
         self.reached, self.drawn = np.zeros(R, RECORD), np.zeros(R, np.int64)
         self.voices = new_voices(voices, R)

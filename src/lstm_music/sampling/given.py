@@ -27,6 +27,7 @@ from lstm_music.sampling.rules import (
     Rules,
 )
 from lstm_music.sampling.rules import NONE as NO_WORD
+from lstm_music.sampling.sampler import WHOLE_PIECE
 from lstm_music.tokenizers.messages import PITCHES
 
 NONE = -1
@@ -70,6 +71,11 @@ class Reached:
 
 
 RECORD = np.dtype([(field.name, np.int64) for field in fields(Reached)])  # in compiled code
+
+
+def most_words(given: Given) -> int:
+    """Return how many words a piece may have: each bar as many as one of which nothing is given."""
+    return WHOLE_PIECE * (1 + len(given.bars))
 
 
 def first_sounding(rules: Rules, sounding: Any, part: int) -> int:

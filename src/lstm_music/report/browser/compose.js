@@ -28,25 +28,21 @@ function halfFloats(base64) {
   return new Float32Array(bits.buffer).map((x) => x * 2 ** 112);
 }
 
-/** Return a function that gives uniform numbers in [0, 1): mulberry32, seeded. */
-function randomNumbers(seed) {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let x = Math.imul(state ^ (state >>> 15), state | 1);
-    x ^= x + Math.imul(x ^ (x >>> 7), x | 61);
-    return ((x ^ (x >>> 14)) >>> 0) / 2 ** 32;
-  };
-}
-
 const sigmoid = (x) => Math.tanh(x / 2) / 2 + 0.5;
 
 /** Add x·W to out. x (K), W (K, N) by rows, out (N). */
 function addProduct(x, W, out) {
   const N = out.length;
-  for (let k = 0; k < x.length; k++) {
-    const xk = x[k];
-    for (let n = 0, at = k * N; n < N; n++, at++) out[n] += xk * W[at];
+  let k = 0;
+  for (; k + 3 < x.length; k += 4) {
+    const [a, b, c, d] = [x[k], x[k + 1], x[k + 2], x[k + 3]];
+    let at = k * N;
+    for (let n = 0; n < N; n++, at++) {
+      out[n] += a * W[at] + b * W[at + N] + c * W[at + 2 * N] + d * W[at + 3 * N];
+    }
+  }
+  for (; k < x.length; k++) {
+    for (let n = 0, at = k * N; n < N; n++, at++) out[n] += x[k] * W[at];
   }
 }
 
@@ -66,13 +62,19 @@ function logSoftmax(logits) {
 
 // ---- The network ----
 
+/** Return a model's parameters, by name. */
+function parametersOf(model) {
+  const all = halfFloats(model.weights);
+  let at = 0;
+  return Object.fromEntries(
+    model.arrays.map(([name, size]) => [name, all.subarray(at, (at += size))]),
+  );
+}
+
 class Network {
-  constructor(model) {
+  constructor(model, parameters = parametersOf(model)) {
     this.model = model;
-    this.p = {};
-    const all = halfFloats(model.weights);
-    let at = 0;
-    for (const [name, size] of model.arrays) this.p[name] = all.subarray(at, (at += size));
+    this.p = parameters;
     this.reset();
   }
 
@@ -82,6 +84,20 @@ class Network {
       Array.from({ length: this.model.layers }, () => new Float32Array(this.model.hidden));
     this.h = zeros();
     this.c = zeros();
+  }
+
+  /** Return where a piece begins, as a state from which others follow. */
+  begun() {
+    this.reset();
+    return new Reading(this);
+  }
+
+  /** Return the state after it read a token in another, which stays as it is. */
+  after({ h, c }, id) {
+    this.h = h.map((row) => row.slice());
+    this.c = c.map((row) => row.slice());
+    this.read([id]);
+    return new Reading(this);
   }
 
   /** Read one input: a token, or the sum of these notes' rows of the embedding. */
@@ -174,34 +190,24 @@ class Network {
   }
 }
 
-/**
- * Draw a token by a uniform number u among those allowed, the likeliest that hold a share topP; one,
- * exact, keeps its probability, and the others are cut among themselves.
- */
-function draw(logits, allowed, temperature, topP, u, exact = -1) {
-  const top = allowed.reduce((best, id) => Math.max(best, logits[id]), -Infinity);
-  const weights = Float64Array.from(allowed, (id) => Math.exp((logits[id] - top) / temperature));
-  const place = allowed.indexOf(exact);
-  if (place >= 0 && topP < 1) {
-    const share = weights[place] / weights.reduce((a, b) => a + b);
-    if (u < share) return exact;
-    u = (u - share) / (1 - share);
-    weights[place] = 0;
+/** What a network is after some tokens, and gives the next one; never changed. */
+class Reading {
+  constructor(network) {
+    this.network = network;
+    this.h = network.h;
+    this.c = network.c;
+    this.after = new Map(); // states that follow, by token
   }
-  const least = topP < 1 ? leastOfShare(weights, topP) : 0;
-  const kept = allowed.map((_, n) => n).filter((n) => weights[n] >= least);
-  let left = u * kept.reduce((sum, n) => sum + weights[n], 0);
-  const found = kept.find((n) => (left -= weights[n]) < 0) ?? kept[kept.length - 1];
-  return allowed[found];
-}
 
-/** Return the least of the largest weights that together hold a share of all. */
-function leastOfShare(weights, share) {
-  const rising = weights.slice().sort();
-  let left = share * weights.reduce((a, b) => a + b);
-  let n = rising.length;
-  while (n > 0 && left > 0) left -= rising[--n];
-  return rising[n];
+  logits() {
+    this.network.out = this.h[this.h.length - 1];
+    return (this.found ??= this.network.logits());
+  }
+
+  copyScores() {
+    this.network.out = this.h[this.h.length - 1];
+    return this.network.copyScores();
+  }
 }
 
 // ---- Music in the making: the notes of pieces that follow one another, each from a bar line on ----
@@ -235,9 +241,7 @@ class Music {
   /** Return the ids that may come next: of notes there are none. */
   allowed() {
     if (!this.rules) return [];
-    const { classes, deltas } = this.rules;
-    allow(this.rules, this.piece, this.sounding, mayEnd(this.rules, this.piece), this.longest);
-    return Array.from(classes.keys()).filter((id) => deltas[id] <= this.longest[classes[id]]);
+    return wordsThatMay(this.rules, this.piece, this.sounding, this.longest);
   }
 
   /** Write a note down, if it has a length; ticks of the piece. */
@@ -384,6 +388,7 @@ class Composer {
   begin() {
     this.network.reset();
     this.past?.forget();
+    this.voices = newVoices(this.model.voices);
     this.read(null);
   }
 
@@ -395,11 +400,13 @@ class Composer {
 
   /** Compose one token or frame, and return it. */
   step() {
-    const next = this.primer.length ? this.primer.shift() : this.draw();
+    const u = this.random(); // a number for each word, an opening's too
+    const next = this.primer.length ? this.primer.shift() : this.draw(u);
     if (next === 0 || this.music.isFull) {
       this.music.endPiece();
       this.begin();
     } else {
+      if (this.model.craft) sing(this.model.rules, this.voices, next);
       this.music.add(next);
       this.past?.take(next);
       this.read(next);
@@ -407,22 +414,13 @@ class Composer {
     return next;
   }
 
-  draw() {
-    return this.model.rules ? this.drawToken() : this.drawFrame();
-  }
-
-  drawToken() {
-    const { network, temperature, model, past, music } = this;
-    const allowed = music.allowed();
-    let u = this.random();
-    if (past) {
-      const { classes, deltas } = this.model.rules;
-      const may = (id) => deltas[id] <= music.longest[classes[id]];
-      const [id, left] = copied(past.found(network.copyScores(), may), u, temperature, model.top_p);
-      if (id !== null) return id;
-      u = left;
-    }
-    return draw(network.logits(allowed), allowed, temperature, model.top_p, u, model.rules.exact);
+  draw(u) {
+    if (!this.model.rules) return this.drawFrame();
+    const { model, network, temperature, past, voices } = this;
+    const { rules, craft, top_p: topP } = model;
+    const { piece, sounding, longest } = this.music;
+    const how = { rules, given: null, craft, temperature, topP };
+    return drawWord(network, how, { piece, sounding, longest, past, voices }, u)[0];
   }
 
   drawFrame() {

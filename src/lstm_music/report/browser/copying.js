@@ -16,6 +16,11 @@ class Past {
     this.recall = recalling.newRecall(this.rules);
   }
 
+  /** Be as the past of another piece is. */
+  become(other) {
+    this.recall = structuredClone(other.recall);
+  }
+
   /** Take the next word, an id. */
   take(id) {
     recalling.observe(this.rules, this.recall, this.rules.words[id]);
@@ -68,13 +73,13 @@ class FramePast extends Past {
 }
 
 /**
- * Choose what to copy by a uniform number, or null for the network's own; found: what and scores.
- * Return also a uniform number for what is still to choose.
+ * Choose what to copy by a uniform number, or null for the network's own; found: what and scores,
+ * score: the network's. Return also a uniform number for what is still to choose.
  */
-function copied(found, u, temperature, topP) {
+function copied(found, u, temperature, topP, score = 0) {
   if (!found.length) return [null, u];
-  const top = Math.max(0, ...found.map(([, score]) => score));
-  let own = Math.exp(-top / temperature);
+  const top = Math.max(score, ...found.map(([, score]) => score));
+  let own = Math.exp((score - top) / temperature);
   const weights = found.map(([, score]) => Math.exp((score - top) / temperature));
   const copies = weights.reduce((a, b) => a + b);
   if (own < (1 - topP) * (own + copies)) own = 0;

@@ -2,7 +2,6 @@
 // The page: a voice, piano rolls that move with the sound, and what the buttons do.
 
 const LOOK_AHEAD = 1.5; // seconds: timers of a page in the background may sleep for one
-const DRUMS = 9; // MIDI's channel of them
 const DRAW_AHEAD = BAR; // ticks composed beyond what is heard, to be seen coming
 const BUSY = 30; // milliseconds composed at a time, so that the page stays awake
 
@@ -160,6 +159,7 @@ function followSound(figure) {
   audio.addEventListener("play", () => {
     for (const other of document.querySelectorAll("audio")) if (other !== audio) other.pause();
     player?.pause();
+    harmoniser?.stop();
     move();
   });
   audio.addEventListener("seeked", show);
@@ -243,6 +243,7 @@ class Player {
 
   play() {
     for (const audio of document.querySelectorAll("audio")) audio.pause();
+    harmoniser?.stop();
     if (!this.voice) this.voice = new Voice();
     this.voice.context.resume();
     this.heard = this.voice.context.currentTime;
@@ -343,61 +344,12 @@ class Player {
   save() {
     const { notes, music, model } = this.composer;
     const bytes = midiFile(notes, this.tempo, music.bars, model);
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([bytes], { type: "audio/midi" }));
-    link.download = `composed-${byId("compose-seed").value || 0}.mid`;
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+    download(bytes, `composed-${byId("compose-seed").value || 0}.mid`);
   }
-}
-
-// ---- MIDI ----
-
-/** Return the meter of bars, by where they begin: the ticks at which lengths change, and those. */
-function meterOf(bars) {
-  const lengths = bars.slice(1).map((tick, n) => [bars[n], tick - bars[n]]);
-  const changes = lengths.filter(([, length], n) => length !== lengths[n - 1]?.[1]);
-  return changes[0]?.[0] === 0 ? changes : [[0, BAR], ...changes];
-}
-
-/** Return the bytes of a MIDI file: a track with the tempo and the meter, then those of the notes. */
-function midiFile(notes, tempo, bars, model) {
-  const number = (n, size) => [24, 16, 8, 0].slice(4 - size).map((shift) => (n >>> shift) & 255);
-  const delta = (n) => (n < 128 ? [n] : [...delta(n >>> 7).map((byte) => byte | 128), n & 127]);
-  const chunk = (name, bytes) =>
-    [...[...name].map((letter) => letter.charCodeAt(0)), ...number(bytes.length, 4)].concat(bytes);
-  const ending = [0, 0xff, 0x2f, 0];
-  const microseconds = number(Math.round(60e6 / tempo), 3);
-  const first = [0, 0xff, 0x51, 3, ...microseconds];
-  let last = 0;
-  for (const [tick, length] of meterOf(bars)) {
-    const power = [2, 3, 4, 5, 6].find((n) => (length * 2 ** n) % BAR === 0) ?? 6;
-    const beats = Math.min(Math.max(Math.round((length * 2 ** power) / BAR), 1), 255);
-    first.push(...delta(tick - last), 0xff, 0x58, 4, beats, power, 24, 8);
-    last = tick;
-  }
-  const tracks = [first.concat(ending)];
-  for (const track of new Set(notes.map((note) => note[3]))) {
-    const channel = isDrums(model, track) ? DRUMS : (track % 15) + (track % 15 >= DRUMS);
-    const events = notes
-      .filter((note) => note[3] === track)
-      .flatMap(([start, end, pitch, , loud = USUAL]) => [
-        [start, NOTE_ON, pitch, loud], [end, NOTE_OFF, pitch, USUAL],
-      ])
-      .sort((a, b) => a[0] - b[0] || a[1] - b[1] || a[2] - b[2]);
-    const bytes = [];
-    let now = 0;
-    for (const [tick, kind, pitch, velocity] of events) {
-      bytes.push(...delta(tick - now), (kind === NOTE_ON ? 0x90 : 0x80) | channel, pitch, velocity);
-      now = tick;
-    }
-    tracks.push(bytes.concat(ending));
-  }
-  const head = [...number(1, 2), ...number(tracks.length, 2), ...number(QUARTER, 2)];
-  return Uint8Array.from(chunk("MThd", head).concat(...tracks.map((t) => chunk("MTrk", t))));
 }
 
 // ---- Begin ----
 
-const player = DATA.models.length ? new Player() : null;
+const player = byId("compose-run") && DATA.models.length ? new Player() : null;
+const harmoniser = byId("harmonise-go") ? new Harmoniser() : null;
 document.querySelectorAll("[data-sample]").forEach(followSound);
