@@ -76,7 +76,17 @@ def test_there_are_command_lines():
     found = [line for page in PAGES for line in docs.command_lines(page.read_text("utf-8"))]
     assert len(found) > 50
     named = {line.split()[0].removeprefix("bin/") for line in found}
-    assert {"train", "sample", "harmonize", "play", "evaluate", "corpus", "report", "listen", "figures"} <= named
+    assert {
+        "train",
+        "sample",
+        "harmonize",
+        "play",
+        "evaluate",
+        "corpus",
+        "report",
+        "listen",
+        "figures",
+    } <= named
 
 
 def test_what_is_checked_can_fail():

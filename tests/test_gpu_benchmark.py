@@ -42,8 +42,9 @@ needs_compiler = pytest.mark.skipif(
 TINY = Case("tiny", 31, 3, 4, 8, tokens=1200, epochs=2, seconds=30)
 # Modules that read or write files of music, sound or pictures.
 OF_FILES = """
-cli.figures cli.judging cli.report cli.reproduce corpus.classical.build corpus.classical.notation
-listening.clips listening.making midi.writing rendering.audio rendering.figures report.gathering
+cli.figures cli.judging cli.play cli.report cli.reproduce corpus.classical.build
+corpus.classical.notation listening.clips listening.making midi.writing rendering.audio
+rendering.figures report.gathering sampling.answering
 """
 
 

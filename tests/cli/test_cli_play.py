@@ -152,6 +152,27 @@ def test_chords_are_told_apart_and_the_bundled_model_answers_in_its_voices(playi
     assert {channel for _, channel, *_ in struck(done.sent)} == {0, 1, 2, 3}
 
 
+def test_a_tune_is_accompanied_by_the_other_voices(playing):
+    tune = (67, 69, 71, 72)
+    played = notes(*((n, n + 0.9, pitch) for n, pitch in enumerate(tune)))
+    done = playing(played, "--tempo", 60, "--accompany", "--save", "takes", run_name="bach")
+    assert (
+        done.out[1].startswith("phrase 1: 4 notes") and " in 4 parts, a bar, after " in done.out[1]
+    )
+    first = struck(done.sent)[0][1]
+    assert [pitch for _, channel, pitch, *_ in struck(done.sent) if channel == first] == [*tune]
+    assert len({channel for _, channel, *_ in struck(done.sent)}) == 4 and not sounding(done.sent)
+    assert lasted(done.sent) == pytest.approx(4.0, abs=0.2)
+    kept = read_midi(Path("takes/phrase-0001.mid"), "")
+    assert [part.name for part in kept.parts] == ["Soprano", "Alto", "Tenor", "Bass"]
+
+
+def test_who_tells_no_parts_cant_accompany(playing):
+    done = playing(SCALE, "--accompany", run_name="jsb")
+    assert done.status == 2
+    assert done.err[0].startswith("error: --accompany needs a model of written music in parts")
+
+
 def test_each_phrase_has_its_answer_and_a_seed_gives_it_again(small_run, playing):
     small_run("event")
     later = [(at + 20, message) for at, message in SCALE]

@@ -3,10 +3,9 @@
 import argparse
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 from lstm_music.cli.common import (
     Parser,
@@ -25,20 +24,23 @@ from lstm_music.cli.sample import companions, find_checkpoint, midi_of, names_fi
 from lstm_music.cli.sample_options import add_file_options
 from lstm_music.errors import UserError
 from lstm_music.midi.files import read_midi
-from lstm_music.midi.piece import MidiError, Piece, one_line, part_names
+from lstm_music.midi.piece import MidiError, Piece, part_names
 from lstm_music.midi.timing import bars_of, constant, end_of, seconds_of
 from lstm_music.runs.opened import BUNDLED, model_of, newest_run
-from lstm_music.sampling.craft import RANGES, VOICES, voices_of
 from lstm_music.sampling.excerpts import without_silence
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.harmonising import Asked, Setting, harmonise
 from lstm_music.sampling.particles import A_DRAFT
-from lstm_music.sampling.rules import NOTE_ON
+from lstm_music.sampling.tasks import (
+    Task,
+    in_parts,
+    parts_in,
+    shown_name,
+    tracks_of,
+    tune_task,
+    usual_parts,
+)
 from lstm_music.sampling.token_composers import EventComposer, PerformanceComposer
-from lstm_music.sampling.tunes import in_range, sharps_of, tune_of
-from lstm_music.tokenizers.events import EventTokenizer
-from lstm_music.tokenizers.messages import PITCHES
-from lstm_music.tokenizers.parts import OTHERS, Player, parts_of, players_of
 
 EXAMPLES = """examples:
   bin/harmonize tune.mid                       three voices beneath a tune, by the newest run, else
@@ -53,13 +55,6 @@ PARTICLES = 32
 NAME = "harmony"  # of a file, before its number
 SCORES = (".musicxml", ".mxl", ".xml")
 WORDS_A_NOTE = 10  # that are drawn for each, about
-
-
-class Task(NamedTuple):
-    """A piece whose tracks are parts of the model, and what is to be composed of it."""
-
-    piece: Piece
-    asked: Asked
 
 
 def main(argv: Sequence[str]) -> int:
@@ -112,7 +107,7 @@ def write_page(args: argparse.Namespace) -> int:
     else:
         given = read_given(args.melody)
         composer, folder = find_composer(args, given)
-        checkpoint, tune = composer.checkpoint, tune_task(args, composer, given).piece
+        checkpoint, tune = composer.checkpoint, tune_of_args(args, composer, given).piece
     name = Path(args.run or newest_run() or BUNDLED[0]).name
     page, out = harmony_page(checkpoint, name, tune), args.out or folder
     path = out if out.suffix.lower() == ".html" else out / f"{NAME}.html"
@@ -243,7 +238,7 @@ def find_composer(args: argparse.Namespace, given: Piece) -> tuple[EventComposer
 def task_of(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> Task:
     """Return what is to be composed. Raises UserError where there are no such parts or bars."""
     if args.given is None and args.bars is None:
-        return tune_task(args, composer, piece)
+        return tune_of_args(args, composer, piece)
     there = tracks_of(piece, composer.roster)
     kept = {part_named(name, composer, [*there]) for name in args.given or ()}
     said = kept if args.bars is None else {*there}
@@ -260,44 +255,21 @@ def task_of(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> 
     return Task(piece, Asked(parts, *ticks_of(piece, args.bars), of=tuple(there)))
 
 
+def tune_of_args(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> Task:
+    """Return the task of setting a tune, and say what was made of it."""
+    part = args.part and part_named(args.part, composer, usual_parts(composer))
+    task, said = tune_task(composer, piece, part)
+    for line in said:
+        warn(f"{args.melody}: {line}")
+    return task
+
+
 def missing(kept: Collection[int], among: Sequence[int]) -> tuple[int, ...]:
     """Return the parts that are to be composed. Raises UserError where none are."""
     parts = tuple(part for part in among if part not in kept)
     if not parts:
         raise UserError("--given names all parts, none is left to compose: leave one of them out")
     return parts
-
-
-def tune_task(args: argparse.Namespace, composer: EventComposer, piece: Piece) -> Task:
-    """Return the task of setting a tune, and say what was made of it."""
-    usual = usual_parts(composer)
-    part = usual[0] if args.part is None else part_named(args.part, composer, usual)
-    tune, said = tune_of(piece, composer.roster[part].name)
-    low, high = range_of(composer, part)
-    tune, octaves = in_range(tune, low, high)
-    if octaves:
-        way = "up" if octaves > 0 else "down"
-        said.append(
-            f"it is moved {abs(octaves)} octave{'s' * (abs(octaves) > 1)} {way}, to where "
-            f"{shown_name(composer.roster, part)} is at home"
-        )
-    for line in said:
-        warn(f"{args.melody}: {line}")
-    tokenizer = composer.tokenizer
-    if tune.sharps is None and isinstance(tokenizer, EventTokenizer) and tokenizer.common_key:
-        tune = replace(tune, sharps=sharps_of(tune, tokenizer.key_of(tune) or 0))
-    tune = in_parts(tune, {part: 0}, composer.roster)
-    return Task(tune, Asked(tuple(n for n in usual if n != part), of=(part,)))
-
-
-def usual_parts(composer: EventComposer) -> list[int]:
-    """Return the parts that a setting has: the four voices, or all but drums and rare ones."""
-    sung = [part for part, voice in enumerate(voices_of(composer.roster)) if voice >= 0]
-    return sung or [
-        part
-        for part, player in enumerate(composer.roster)
-        if not player.drums and player.name != OTHERS
-    ]
 
 
 def part_named(name: str, composer: EventComposer, among: Sequence[int]) -> int:
@@ -307,47 +279,6 @@ def part_named(name: str, composer: EventComposer, among: Sequence[int]) -> int:
     if found is None:
         raise UserError(f"there is no part '{name}': name one of {', '.join(shown.values())}")
     return found
-
-
-def shown_name(roster: Sequence[Player], part: int) -> str:
-    """Return a part's name, or its number, as piece.part_names."""
-    return one_line(roster[part].name) or f"part {part + 1}"
-
-
-def tracks_of(piece: Piece, roster: Sequence[Player]) -> dict[int, int]:
-    """Return which track is which part, of several the first."""
-    numbers = parts_in(piece, roster)
-    return {part: numbers.index(part) for part in sorted({*numbers})}
-
-
-def parts_in(piece: Piece, roster: Sequence[Player]) -> list[int]:
-    """Return the part of each track; nameless four are the voices."""
-    players, voices = players_of(piece), voices_of(roster)
-    numbers = parts_of(players, roster)
-    if len(players) == len(VOICES) and not any(player.name.strip() for player in players):
-        numbers = [voices.index(n) if n in voices else numbers[n] for n in range(len(VOICES))]
-    return numbers
-
-
-def in_parts(piece: Piece, tracks: Mapping[int, int], roster: Sequence[Player]) -> Piece:
-    """Return a piece of some of its tracks, named as the parts that they are."""
-    drums = tuple(roster[part].drums for part in tracks)
-    loud = piece.velocities
-    return replace(
-        piece, tracks=[piece.tracks[n] for n in tracks.values()],
-        parts=tuple(roster[part].part for part in tracks), drums=drums if any(drums) else (),
-        velocities=tuple(loud[n] for n in tracks.values()) if loud else (),
-    )  # fmt: skip
-
-
-def range_of(composer: EventComposer, part: int) -> tuple[int, int]:
-    """Return the lowest and the highest pitch of a part: a voice's, else what the model knows."""
-    voice = voices_of(composer.roster)[part]
-    if voice >= 0:
-        return RANGES[voice]
-    rules = composer.rules
-    known = rules.numbers[(rules.kinds <= NOTE_ON) & (rules.numbers // PITCHES == part)] % PITCHES
-    return int(known.min(initial=127)), int(known.max(initial=0))
 
 
 def ticks_of(piece: Piece, asked: tuple[int, int]) -> tuple[int, int]:

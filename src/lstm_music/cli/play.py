@@ -37,6 +37,7 @@ from lstm_music.sampling.answering import (
     Answer,
     Conversation,
     Event,
+    accompanied,
     answer,
     heard,
     mean_velocity,
@@ -47,6 +48,7 @@ from lstm_music.sampling.answering import (
 from lstm_music.sampling.composer import Composer, UnknownNotes, bars_in_words, from_silence
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
+from lstm_music.sampling.token_composers import EventComposer
 from lstm_music.sampling.voicing import in_voices, voices_of
 from lstm_music.tokenizers.parts import Player
 
@@ -258,7 +260,14 @@ def partner_of(args: argparse.Namespace) -> Partner:
     options = options_of(args, composer, args.tempo or composer.tempo)
     # The first music takes the longest, for code is loaded: nobody is to wait for it.
     from_silence(composer, 1, replace(options, limit=WHOLE_NOTE, bars=None, beyond=False))
-    return Partner(composer, partial(answer, composer, warn=warn), options, folder, args)
+    if not args.accompany:
+        return Partner(composer, partial(answer, composer, warn=warn), options, folder, args)
+    if not isinstance(composer, EventComposer) or composer.played or not composer.roster:
+        raise UserError(
+            "--accompany needs a model of written music in parts: name one that was trained with "
+            "--parts, or bach"
+        )
+    return Partner(composer, partial(accompanied, composer, warn=warn), options, folder, args)
 
 
 def band(composer: Composer[Any]) -> Piece:
@@ -290,6 +299,9 @@ def make_parser() -> Parser:
     add("--virtual", action="store_true",
         help=f"where none is named, open ports '{OURS}' for other programs to connect to; Windows "
         "has none such")  # fmt: skip
+    add("--accompany", action="store_true",
+        help="play each phrase once more with the voices that it lacks, by a model in parts",
+    )  # fmt: skip
     add("--pause", type=number(0.1, 60), default=1.5, metavar="S",
         help="seconds of silence that end a phrase")  # fmt: skip
     length = parser.add_mutually_exclusive_group().add_argument

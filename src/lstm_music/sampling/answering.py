@@ -24,8 +24,10 @@ from lstm_music.sampling.composer import Composer, Opening, Primer
 from lstm_music.sampling.continuing import compose_after, finished
 from lstm_music.sampling.decoding import clipped
 from lstm_music.sampling.excerpts import in_meter, joined, line_of
+from lstm_music.sampling.harmonising import harmonise
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.token_composers import TokenComposer
+from lstm_music.sampling.tasks import tune_task
+from lstm_music.sampling.token_composers import EventComposer, TokenComposer
 
 Event: TypeAlias = tuple[float, mido.Message]
 """A message and when it comes, in seconds."""
@@ -34,6 +36,7 @@ Reply: TypeAlias = Callable[[Sequence[Event]], Sequence[Event]]
 
 PEDAL, ALL_OFF = 64, 123  # controllers
 GRID = 16  # steps a whole note, where a model has no grid of its own: hands are no nearer
+DRAFTS = 16  # of what accompanies a phrase
 PRIMER = 256  # tokens or frames at most that a phrase is gone on from
 TRIES = 4
 RINGS = (
@@ -164,6 +167,14 @@ def answer(composer: Composer[Any], phrase: Piece, options: Options, warn: Warn)
     tempo = np.array(opening.tempo, np.int32)
     alone = finished(composer, music, opening, False, options, tempo, phrase.name, False).piece
     return Answer(alone, after(phrase, alone))
+
+
+def accompanied(composer: EventComposer, phrase: Piece, options: Options, warn: Warn) -> Answer:
+    """Return a phrase with the voices that it lacks, to be played once more; see `answer`."""
+    task, _ = tune_task(composer, phrase)
+    drafts = replace(options, particles=max(options.particles, DRAFTS))
+    ((piece, _),) = harmonise(composer, task.piece, task.asked, drafts, 1, warn=warn)
+    return Answer(piece, after(phrase, piece))
 
 
 def after(phrase: Piece, alone: Piece) -> Piece:
