@@ -133,9 +133,7 @@ def numbers_of(piece: Piece) -> list[int]:
 
 
 def ids_of(composer: EventComposer, piece: Piece, warn: Warn) -> Ids:
-    """Return the words of a `numbered` piece that the model knows, or those nearest to them.
-
-    But for its end.
+    """Return the words of a `numbered` piece, but for its end, or the nearest that the model knows.
 
     Raises UserError where it knows none of its notes.
     """
