@@ -2,9 +2,9 @@ import sys
 
 import browser
 import gradcheck
-import memory_midi
 import numba
 import pytest
+import real_ports
 from host_cuda import AS_CUPY
 from threadpoolctl import threadpool_limits
 
@@ -20,7 +20,7 @@ try:
     BACKENDS.append("cupy")
 except UserError as error:
     NOT_HERE["cupy"] = str(error)
-if (reason := memory_midi.why_not_real()) is not None:
+if (reason := real_ports.why_not_real()) is not None:
     NOT_HERE["rtmidi of mido"] = reason
 
 

@@ -11,6 +11,7 @@ import mido
 import numpy as np
 import pytest
 from memory_midi import Time, notes
+from real_ports import why_not_real
 from small import COMPUTE, track_of
 
 from lstm_music.cli import play
@@ -444,7 +445,7 @@ def wait_for(found, seconds=60):
 def test_other_programs_connect_to_virtual_ports(small_run, folder):
     """The system's own, where it has them and python-rtmidi is there; else those in memory."""
     small_run("event")
-    mido.set_backend("memory_midi" if ports.why_not_real() else None)
+    mido.set_backend("memory_midi" if why_not_real() else None)
     over, ended = threading.Event(), []
 
     def sleep(seconds):

@@ -4,10 +4,7 @@
 name; a virtual port is there for others as long as it is open.
 """
 
-import sys
 from collections import defaultdict, deque
-from importlib.util import find_spec
-from pathlib import Path
 
 import mido
 from mido.ports import BaseInput, BaseOutput
@@ -26,15 +23,6 @@ def get_devices(**_):
         {"name": name, "is_input": name in ins, "is_output": name in outs}
         for name in dict.fromkeys([*ins, *outs])
     ]
-
-
-def why_not_real():
-    """Why the system's own virtual ports can't be tested here, None where they can."""
-    if find_spec("rtmidi") is None:
-        return "python-rtmidi is not installed"
-    if sys.platform == "linux" and not Path("/dev/snd/seq").exists():
-        return "there is no /dev/snd/seq"
-    return "Windows has no virtual ports" if sys.platform == "win32" else None
 
 
 def forget():
