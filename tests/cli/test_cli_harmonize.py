@@ -344,6 +344,32 @@ def test_errors_say_what_to_do(words, said, tune, refused):
     assert said in refused(tune, *words)
 
 
+def test_the_page_harmonises_a_tune_or_what_is_entered(tune, harmonized):
+    (path,), said = harmonized(tune, "--page", "--out", "there")
+    page = Path(path).read_text("utf-8")
+    assert path == str(Path("there") / "harmony.html") and not said
+    assert '"tune": {"notes"' in page or '"tune":{"notes"' in page
+    (path,), _ = harmonized("--page", "--out", "empty.html")
+    assert path == "empty.html" and "Harmonise a tune" in Path(path).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    "words", [("--given", "soprano"), ("--bars", "1"), ("--out", "x.mid")], ids=lambda w: w[0]
+)
+def test_the_page_is_for_a_tune_alone(words, tune, refused):
+    line = refused(tune, "--page", *words)
+    assert line.startswith("--page harmonises a tune, and writes a folder or FILE.html")
+    assert not Path("x.mid").exists()
+
+
+def test_bars_are_of_given_parts_not_of_a_tune(four, refused):
+    assert refused(four, "--bars", "1", "--part", "alto").endswith("leave one of them out")
+
+
+def test_without_a_tune_a_page_is_offered(refused):
+    assert refused() == "there is no tune: give a MIDI file, or --page to enter one in a browser"
+
+
 def test_all_parts_given_leave_nothing(four, refused):
     said = "--given names all parts, none is left to compose: leave one of them out"
     assert refused(four, "--given", "soprano,alto,tenor,bass") == said

@@ -63,6 +63,10 @@ def main(argv: Sequence[str]) -> int:
     if args.open:
         check_opener()
     limit_threads(args.threads, args.backend)
+    if args.bars and args.part:
+        raise UserError(
+            "--part says what a tune is, --bars goes with --given: leave one of them out"
+        )
     if args.page:
         return write_page(args)
     if args.melody is None:
@@ -101,6 +105,11 @@ def write_page(args: argparse.Namespace) -> int:
     """Write the page that harmonises by itself; return the exit status."""
     from lstm_music.report.page import harmony_page
 
+    if args.given is not None or args.bars is not None or names_file(args):
+        raise UserError(
+            "--page harmonises a tune, and writes a folder or FILE.html: leave --given and --bars "
+            "out, and give --out such a place"
+        )
     tune = None
     if args.melody is None:
         checkpoint, folder = find_checkpoint(args.run)
