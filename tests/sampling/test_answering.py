@@ -18,7 +18,7 @@ from lstm_music.sampling.answering import Conversation, Listener, answer, heard,
 from lstm_music.sampling.composer import Opening, UnknownNotes
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
-from lstm_music.sampling.voicing import Voice, in_voices, voices_of
+from lstm_music.sampling.voicing import Voice, in_voices, singers_of
 
 WRITES = SimpleNamespace(drums=None, played=False, primer_grid=None)
 DRUMMER = SimpleNamespace(drums=[36], played=False, primer_grid=None)
@@ -248,7 +248,7 @@ def tune(*pitched):
 
 
 def test_the_bundled_model_answers_a_tune_in_four_voices(bach):
-    found = answer(bach, in_voices(tune(*TUNE), voices_of(bach)), Options(beyond=True), str)
+    found = answer(bach, in_voices(tune(*TUNE), singers_of(bach)), Options(beyond=True), str)
     assert [part.name for part in found.alone.parts] == ["Soprano", "Alto", "Tenor", "Bass"]
     assert 8 < len(found.alone.notes) < 80
     assert 1920 < found.alone.notes["end"].max() <= 2 * 1920  # as long as the phrase
@@ -344,8 +344,8 @@ def test_more_notes_than_voices_are_the_lowest_ones():
 
 
 def test_the_bundled_model_writes_in_voices(bach):
-    assert [voice.part.name for voice in voices_of(bach)] == ["Soprano", "Alto", "Tenor", "Bass"]
-    pitches = [voice.pitch for voice in voices_of(bach)]
+    assert [voice.part.name for voice in singers_of(bach)] == ["Soprano", "Alto", "Tenor", "Bass"]
+    pitches = [voice.pitch for voice in singers_of(bach)]
     assert pitches == sorted(pitches, reverse=True) and 66 < pitches[0] < 74
 
 
@@ -359,11 +359,11 @@ def test_who_writes_chords_in_a_part_writes_in_no_voices():
 
     line, chord = track_of([(0, 480, 72), (480, 960, 74)]), track_of([(0, 480, 60), (0, 480, 64)])
     two, duo = (Part("A"), Part("B")), Piece("", [line, line - [0, 0, 12]])
-    assert voices_of(writes()) == []
-    assert voices_of(writes(duo)) == []  # no parts
+    assert singers_of(writes()) == []
+    assert singers_of(writes(duo)) == []  # no parts
     duo = Piece("", duo.tracks, parts=two)
-    assert voices_of(writes(duo)) == [Voice(two[0], 73.0), Voice(two[1], 61.0)]
-    assert voices_of(writes(Piece("", [line, chord], parts=two))) == []
-    assert voices_of(writes(Piece("", duo.tracks, parts=two, drums=(False, True)))) == []
+    assert singers_of(writes(duo)) == [Voice(two[0], 73.0), Voice(two[1], 61.0)]
+    assert singers_of(writes(Piece("", [line, chord], parts=two))) == []
+    assert singers_of(writes(Piece("", duo.tracks, parts=two, drums=(False, True)))) == []
     twins = Piece("", duo.tracks, parts=(Part("A"), Part("A")))
-    assert voices_of(writes(twins)) == []
+    assert singers_of(writes(twins)) == []

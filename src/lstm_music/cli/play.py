@@ -49,7 +49,7 @@ from lstm_music.sampling.composer import Composer, UnknownNotes, bars_in_words, 
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.token_composers import EventComposer
-from lstm_music.sampling.voicing import in_voices, voices_of
+from lstm_music.sampling.voicing import in_voices, singers_of
 from lstm_music.tokenizers.parts import Player
 
 OURS = "lstm-music"  # the name of virtual ports
@@ -182,7 +182,7 @@ class Partner:
         self.composer, self.make, self.options, self.args = composer, make, options, args
         self.tempo = args.tempo or composer.tempo
         self.folder = args.save or folder
-        self.voices = voices_of(composer)
+        self.voices = singers_of(composer)
         self.phrases = 0
 
     def reply(self, phrase: Sequence[Event]) -> list[Event]:
@@ -258,16 +258,24 @@ def partner_of(args: argparse.Namespace) -> Partner:
         raise UserError("--tempo is of beats, and a performance has none: leave it out")
     check_programs([band(composer)], args.program)
     options = options_of(args, composer, args.tempo or composer.tempo)
+    make = maker_of(args, composer)
     # The first music takes the longest, for code is loaded: nobody is to wait for it.
     from_silence(composer, 1, replace(options, limit=WHOLE_NOTE, bars=None, beyond=False))
+    return Partner(composer, make, options, folder, args)
+
+
+def maker_of(
+    args: argparse.Namespace, composer: Composer[Any]
+) -> Callable[[Piece, Options], Answer]:
+    """Return what answers the piece of a phrase. Raises UserError for what the model can't do."""
     if not args.accompany:
-        return Partner(composer, partial(answer, composer, warn=warn), options, folder, args)
+        return partial(answer, composer, warn=warn)
     if not isinstance(composer, EventComposer) or composer.played or not composer.roster:
         raise UserError(
             "--accompany needs a model of written music in parts: name one that was trained with "
             "--parts, or bach"
         )
-    return Partner(composer, partial(accompanied, composer, warn=warn), options, folder, args)
+    return partial(accompanied, composer, warn=warn)
 
 
 def band(composer: Composer[Any]) -> Piece:

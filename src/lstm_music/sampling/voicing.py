@@ -33,7 +33,7 @@ class Voice(NamedTuple):
     pitch: float
 
 
-def voices_of(composer: Composer[Any]) -> list[Voice]:
+def singers_of(composer: Composer[Any]) -> list[Voice]:
     """Return the voices in which a composer writes, from the top; none where parts have chords.
 
     They are the parts that most of the openings that it knows have together.
