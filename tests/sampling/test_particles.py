@@ -249,6 +249,24 @@ def test_craft_makes_fewer_faults():
     assert without > 10 and max(alone, four) < without / 2
 
 
+def test_where_faults_cost_nothing_one_draft_is_drawn_unless_more_are_asked_for():
+    checkpoint = read_checkpoint(bundled_model())
+    composer = composer_of(checkpoint, model_of(checkpoint, "numpy"))
+    assert (composer.options().craft, composer.options().particles) == (4.0, 4)
+    assert composer.options(craft=0.0).particles == 1
+    assert composer.options(craft=0.0, particles=8).particles == 8
+    assert composer.options(craft=2.0).particles == 4
+
+
+def test_what_is_done_is_shown_in_tokens():
+    checkpoint = read_checkpoint(bundled_model())
+    composer = composer_of(checkpoint, model_of(checkpoint, "numpy"))
+    shown = []
+    composer.compose([[]], composer.options(length=30), lambda *seen: shown.append(seen))
+    assert {most for _, most in shown} == {30} and shown[-1][0] == 30
+    assert shown == sorted(shown)
+
+
 def test_pieces_are_the_same_whatever_is_drawn_beside_them():
     case = Case("numba")
     given = case.given(TUNE, (1, 2, 3))

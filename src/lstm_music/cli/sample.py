@@ -119,10 +119,9 @@ def find_composer(args: argparse.Namespace) -> tuple[Composer[Any], Path]:
 def words_of(args: argparse.Namespace, checkpoint: Checkpoint) -> int:
     """Return how many words are drawn, about: of drafts, as many as take as long."""
     roster = [Player(*player) for player in checkpoint.meta["tokenizer"].get("parts", ())]
-    drafts = 1
-    if sings(roster):
-        drafts = A_DRAFT * (args.particles or PARTICLES)
-    return int(args.num * (args.length or USUAL_LENGTH) * drafts)
+    drafts = args.particles or PARTICLES
+    alone = not sings(roster) or args.craft == 0
+    return int(args.num * (args.length or USUAL_LENGTH) * (1 if alone else A_DRAFT * drafts))
 
 
 def baseline_composer(args: argparse.Namespace) -> Composer[Any]:

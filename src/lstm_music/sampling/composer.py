@@ -84,9 +84,15 @@ class Composer(ABC, Generic[Music]):
     tells_bars: bool = False
 
     def options(self, **asked: Any) -> Options:
-        """Return Options as asked, with its defaults of those that are None or left out."""
+        """Return Options as asked, with its defaults of those that are None or left out.
+
+        Where faults cost nothing all drafts are as good: one is drawn.
+        """
         own = {"top_p": self.top_p, "craft": self.craft, "particles": self.particles}
-        return Options(**own | {name: value for name, value in asked.items() if value is not None})
+        told = {name: value for name, value in asked.items() if value is not None}
+        if not told.get("craft", self.craft):
+            own["particles"] = 1
+        return Options(**own | told)
 
     @abstractmethod
     def fitted(self, options: Options) -> Options:

@@ -28,7 +28,7 @@ from lstm_music.sampling.given import (
 )
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.rules import Rules
-from lstm_music.sampling.sampler import rows_for
+from lstm_music.sampling.sampler import most_of, rows_for
 
 A_DRAFT = 5  # words of the sampler that take as long as a draft's
 ROWS = 64  # drafts computed at once, or those of one piece if these are more
@@ -90,8 +90,9 @@ def sample_particles(
 ) -> list[Drawn]:
     """Draw one piece for each primer, as sampler.sample; see the module.
 
-    voices (parts,): of each part the voice whose craft counts, or -1; given: what must come. With
-    neither, and one draft of each, the words are those that `sample` draws.
+    show is called with the hundredths that are done, and how many there are. voices (parts,): of
+    each part the voice whose craft counts, or -1; given: what must come. With neither, and one
+    draft of each, the words are those that `sample` draws.
     """
     made: list[Drawn] = []
     temperature = 1.0 if options.greedy else max(options.temperature, COLDEST)
@@ -121,6 +122,7 @@ class Group:
         asked = self.primers, options, rules, recall, of_part, given, numbers
         self.drafts: Drafts = drafts_of(model, *asked)
         self.state = model.zero_state(max(R, rows_for(model, R)))
+        self.most = most_of(rules, options, primers)
         self.nats, self.passed = np.zeros(len(primers)), np.zeros(len(primers), np.int64)
         self.stops = None if given is None else stops_of(given)
         self.start = rules.start
@@ -133,10 +135,10 @@ class Group:
 
     def share(self) -> float:
         """Return how much is done, of 1."""
-        done = self.drafts.ended.mean()
+        ended = self.drafts.ended
         if self.stops is not None:
-            done = (done + self.times_met().mean() / max(len(self.stops), 1)) / 2
-        return float(done)
+            return float(ended.mean() + self.times_met().mean() / max(len(self.stops), 1)) / 2
+        return 1.0 if ended.all() else min(int(self.drafts.drawn.max()) / self.most, 1.0)
 
     def going_on(self) -> Array:
         """Return the drafts (n,) whose next word is due: those of a piece wait for one another."""

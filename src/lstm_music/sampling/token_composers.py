@@ -28,7 +28,7 @@ from lstm_music.sampling.decoding import clipped, decode, end_asked, with_drums
 from lstm_music.sampling.options import Options
 from lstm_music.sampling.priming import ends_at_once
 from lstm_music.sampling.rules import BAR_LINE, NONE, Rules
-from lstm_music.sampling.sampler import ticks_of, within
+from lstm_music.sampling.sampler import most_of, ticks_of, within
 from lstm_music.sampling.word_rules import rules_of
 from lstm_music.tokenizers.events import SAME, EventTokenizer
 from lstm_music.tokenizers.messages import PIECE_END, TRACK_END, MessageTokenizer, parse, spell
@@ -76,7 +76,12 @@ class TokenComposer(Composer[Ids]):
             from lstm_music.sampling.particles import sample_particles
 
             voices = voices_of(self.roster) if not self.played else ()
-            how = self.model, primers, options, self.rules, show, self.recall, voices
+            most = most_of(self.rules, options, primers)
+
+            def show_tokens(done: int, of: int) -> None:
+                show(most * done // of, most)
+
+            how = self.model, primers, options, self.rules, show_tokens, self.recall, voices
             return [drawn.ids for drawn in sample_particles(*how)]
         if self.model.ops.name != "cupy":
             return sample_on_cpu(self.model, primers, options, self.rules, show, self.recall)
