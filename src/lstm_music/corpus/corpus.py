@@ -9,10 +9,18 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.corpus.batches import Batches, Source, cut_streams, openings, whole_streams
+from lstm_music.corpus.batches import (
+    Batches,
+    Segment,
+    Source,
+    cut_streams,
+    openings,
+    whole_streams,
+)
 from lstm_music.corpus.composer_names import composer_of
 from lstm_music.corpus.sources import Mended, Skipped
 from lstm_music.corpus.splits import SPLITS
+from lstm_music.corpus.surroundings import Surroundings
 from lstm_music.network.recall import RecallRules
 from lstm_music.network.recall_rules import recall_rules
 from lstm_music.tokenizers.vocabulary import Vocabulary
@@ -109,12 +117,12 @@ class Corpus(ABC):
         return recall_rules(self.vocabulary, self.tokenizer_json())
 
     def training_batches(
-        self, B: int, T: int, seed: int, epoch: int, copy: bool = False
+        self, B: int, T: int, seed: int, epoch: int, copy: bool = False, around: bool = False
     ) -> Batches:
         """Return an epoch's windows: the training pieces in an order drawn from (seed, epoch).
 
         B falls where the corpus is too short to fill that many streams with a window each. copy:
-        for a network with a copy gate.
+        for a network with a copy gate; around: for a biaxial one.
         """
         train = self.splits["train"]
         rng = np.random.default_rng([seed, epoch])
@@ -123,13 +131,17 @@ class Corpus(ABC):
         shifts = rng.integers(low, high + 1).tolist()
         lengths = self.lengths
         streams = max(1, min(B, sum(lengths[p] for p in train) // T))
-        source = self.source(shifts)
-        return Batches(
-            source, cut_streams(lengths, order, streams), T, self.recall if copy else None
-        )
+        streams_of = cut_streams(lengths, order, streams)
+        return self._batches(shifts, streams_of, T, copy, around)
 
     def evaluation_batches(
-        self, split: str, B: int, T: int, most: int | None = None, copy: bool = False
+        self,
+        split: str,
+        B: int,
+        T: int,
+        most: int | None = None,
+        copy: bool = False,
+        around: bool = False,
     ) -> Batches:
         """Return the windows of a split, each piece whole, or `openings` of at most most ids."""
         pieces, lengths = self.splits[split], self.lengths
@@ -137,9 +149,14 @@ class Corpus(ABC):
         read: Mapping[int, int] = {piece: lengths[piece] for piece in pieces}
         if most is not None and sum(read.values()) > most:
             read = openings(lengths, pieces, most, streams)
-        source = self.source([0] * len(self.pieces))
-        recall = self.recall if copy else None
-        return Batches(source, whole_streams(read, list(read), streams), T, recall)
+        shifts = [0] * len(self.pieces)
+        return self._batches(shifts, whole_streams(read, list(read), streams), T, copy, around)
+
+    def _batches(
+        self, shifts: Sequence[int], streams: list[list[Segment]], T: int, copy: bool, around: bool
+    ) -> Batches:
+        source, recall = self.source(shifts), self.recall if copy else None
+        return Batches(Surroundings(source, recall) if around else source, streams, T, recall)
 
     def primers(self) -> list[dict[str, Any]]:
         """Return the openings of some validation pieces, for samplers that want a seed sequence."""

@@ -21,6 +21,7 @@ from lstm_music.network.baselines import (
     mixed_nats,
     note_unigram,
 )
+from lstm_music.network.biaxial import BiaxialHead
 from lstm_music.network.heads import linear
 from lstm_music.network.model import Model, part
 from lstm_music.network.notes import NadeHead, SigmoidHead
@@ -117,7 +118,7 @@ def score_notes(
 
     def score(h: Array, targets: Array, recall: Array | None) -> tuple[Array, ...]:
         ops = model.ops
-        assert isinstance(model.head, SigmoidHead | NadeHead)
+        assert isinstance(model.head, SigmoidHead | NadeHead | BiaxialHead)
         losses = model.head.losses(ops, part(model.parameters, "head"), h, targets, ops.workspace())
         shares, mix = gate_shares(model, h, recall)
         if mix is not None:

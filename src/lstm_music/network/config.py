@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from lstm_music.arrays import Array, RowGradient
 from lstm_music.errors import UserError
+from lstm_music.network.biaxial import BiaxialHead, Neighbourhood
 from lstm_music.network.copying import CopyGate
 from lstm_music.network.embedding import TokenEmbedding
 from lstm_music.network.factored import FactoredEmbedding, FactoredHead, Parts
@@ -15,10 +16,10 @@ from lstm_music.network.notes import NadeHead, NoteEmbedding, SigmoidHead
 Parameters = dict[str, Array]
 Gradients = dict[str, Array | RowGradient]
 Ready = Callable[[Gradients], None]
-Embedding: TypeAlias = TokenEmbedding | FactoredEmbedding | NoteEmbedding
-Head: TypeAlias = SoftmaxHead | FactoredHead | SigmoidHead | NadeHead
-HEADS = ("softmax", "factored", "sigmoid", "nade")
-NOTE_HEADS = ("sigmoid", "nade")  # those of networks that read notes
+Embedding: TypeAlias = TokenEmbedding | FactoredEmbedding | NoteEmbedding | Neighbourhood
+Head: TypeAlias = SoftmaxHead | FactoredHead | SigmoidHead | NadeHead | BiaxialHead
+HEADS = ("softmax", "factored", "sigmoid", "nade", "biaxial")
+NOTE_HEADS = ("sigmoid", "nade", "biaxial")  # those of networks that read notes
 HEADS_OF = {  # by representation, the default first
     "message": ("softmax", "factored"),
     "event": ("softmax",),
@@ -38,8 +39,8 @@ class Config:
 
     vocabulary: tokens of a softmax or factored head, notes of the others. dropout: between layers;
     of the input and of the output too, unless these have a rate of their own. nade: hidden units
-    of a NADE head. classes, deltas: how many different ones a factored head's tokens have. copy:
-    candidates of a copy gate, 0 without one.
+    of a NADE head, or of a biaxial one's LSTM over notes. classes, deltas: how many different ones
+    a factored head's tokens have. copy: candidates of a copy gate, 0 without one.
     """
 
     vocabulary: int
@@ -69,6 +70,16 @@ class Config:
             raise UserError(f"unknown head '{self.head}': choose one of {', '.join(HEADS)}")
 
     @property
+    def reads_around(self) -> bool:
+        """Whether it reads what lies around each note, as biaxial networks do."""
+        return self.head == "biaxial"
+
+    @property
+    def rows(self) -> int:
+        """How many rows of the layers one stream takes: of a biaxial network, one a note."""
+        return self.vocabulary if self.reads_around else 1
+
+    @property
     def reads_notes(self) -> bool:
         """Whether the input is a vector of notes, not the id of a token."""
         return self.head in NOTE_HEADS
@@ -85,6 +96,8 @@ class Config:
         V, E = self.vocabulary, self.embedding
         if self.head == "factored":
             return FactoredEmbedding(self.classes, self.deltas, E, words)
+        if self.head == "biaxial":
+            return Neighbourhood(V, E, self.copy)
         return NoteEmbedding(V, E) if self.reads_notes else TokenEmbedding(V, E)
 
     def make_head(self, words: Parts | None = None) -> Head:
@@ -94,6 +107,8 @@ class Config:
             return SoftmaxHead(H, V)
         if self.head == "factored":
             return FactoredHead(H, self.classes, self.deltas, words)
+        if self.head == "biaxial":
+            return BiaxialHead(H, V, self.nade)
         return SigmoidHead(H, V) if self.head == "sigmoid" else NadeHead(H, V, self.nade)
 
     def make_gate(self) -> CopyGate | None:

@@ -44,8 +44,12 @@ class CopyGate(NamedTuple):
     def shares(
         ops: NumpyOps, p: Mapping[str, Array], h: Array, recall: Array, work: Workspace
     ) -> tuple[Array, Mixture]:
-        """Return the candidates' shares (N, K) and the mixture. h (N, H), recall (N, K) uint8."""
-        scores = work.array("copy_scores", recall.shape)
+        """Return the candidates' shares (N, K) and the mixture.
+
+        h (N, H), or (N, n·H) of a network with n rows a stream, whose mean is read. recall (N, K)
+        uint8.
+        """
+        h, scores = mean_of_rows(h, len(p["G"])), work.array("copy_scores", recall.shape)
         mix = Mixture(work.array("copy_own", (len(h),)), work.array("copy_copied", (len(h),)))
         ops.matmul(h, p["G"], scores)
         scores /= ops.real(h.shape[1])
@@ -64,13 +68,28 @@ class CopyGate(NamedTuple):
         dh: Array,
         work: Workspace,
     ) -> dict[str, Array]:
-        """Return the gradients of scale · Σ losses, and add that of h to dh (N, H).
+        """Return the gradients of scale · Σ losses, and add that of h to dh, of h's shape.
 
         shares (N, K) are overwritten; losses (N,) are the mixture's.
         """
         dG, dR = (work.array(f"copy_d{name}", p[name].shape) for name in "GR")
         ops.copy_backward(shares, recall, losses, scale, dR)
-        shares /= ops.real(h.shape[1])
-        ops.matmul(h.T, shares, dG)
-        ops.matmul_add(shares, p["G"].T, dh)
+        mean = mean_of_rows(h, len(dG))
+        shares /= ops.real(len(dG))
+        ops.matmul(mean.T, shares, dG)
+        if mean is h:
+            ops.matmul_add(shares, p["G"].T, dh)
+            return {"G": dG, "R": dR}
+        dmean = work.array("copy_dmean", mean.shape)
+        ops.matmul(shares, p["G"].T, dmean)
+        rows = dh.reshape(len(dh), -1, len(dG))
+        rows += (dmean / ops.real(rows.shape[1]))[:, None]
         return {"G": dG, "R": dR}
+
+
+def mean_of_rows(h: Array, H: int) -> Array:
+    """Return outputs (N, n·H) of n rows each as a gate reads them, (N, H): their mean."""
+    if h.shape[1] == H:
+        return h
+    mean: Array = h.reshape(len(h), -1, H).mean(axis=1)
+    return mean

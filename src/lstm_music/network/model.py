@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array, Batch
+from lstm_music.network.biaxial import BiaxialHead
 from lstm_music.network.config import Config, Gradients, Parameters, Ready, State, ignore
+from lstm_music.network.copying import mean_of_rows
 from lstm_music.network.factored import Parts
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 from lstm_music.network.notes import NadeHead, SigmoidHead
@@ -46,7 +48,7 @@ class Model:
 
     def zero_state(self, B: int) -> State:
         """Return the state before the first token of B pieces."""
-        shape = (self.config.layers, B, self.config.hidden)
+        shape = (self.config.layers, B, self.config.rows * self.config.hidden)
         return State(
             self.ops.xp.zeros(shape, self.ops.dtype), self.ops.xp.zeros(shape, self.ops.dtype)
         )
@@ -78,10 +80,10 @@ class Model:
         """
         ops, p = self.ops, self.parameters
         y, caches, final = self._forward(batch, state, seed, step, train=True, final=final)
-        T, B, H = y.shape
-        losses, dy, grads = self._head_backward(y.reshape(T * B, H), batch)
+        T, B, W = y.shape
+        losses, dy, grads = self._head_backward(y.reshape(T * B, W), batch)
         ready(grads)
-        d = dy.reshape(T, B, H)
+        d = dy.reshape(T, B * self.config.rows, -1)
         for layer in reversed(range(self.config.layers)):
             self._dropout(d, seed, layer + 1, step, batch)
             d, _, found = lstm_backward(
@@ -157,12 +159,12 @@ class Model:
 
     def logits(self, h: Array) -> Array:
         """Return what may come next (N, V) by the last layer's outputs h (N, H); see `step`."""
-        assert not isinstance(self.head, NadeHead)
+        assert not isinstance(self.head, NadeHead | BiaxialHead)
         return self.head.logits(self.ops, part(self.parameters, "head"), h)
 
     def copy_scores(self, state: State) -> Array:
         """Return a copy gate's scores (B, K) after a step to a state, but for what runs add."""
-        h, G = state.h[-1], self.parameters["copy.G"]
+        h, G = mean_of_rows(state.h[-1], self.config.hidden), self.parameters["copy.G"]
         scores: Array = self.ops.xp.empty((len(h), G.shape[1]), self.ops.dtype)
         self.ops.affine(h, G, None, scores)
         scores /= self.ops.real(h.shape[1])
@@ -180,19 +182,22 @@ class Model:
 
     def draw(self, h: Array, draws: Array, temperature: float) -> Array:
         """Draw notes (N, D) uint8 for outputs h (N, H) by uniform numbers draws (N, D)."""
-        assert isinstance(self.head, SigmoidHead | NadeHead)
+        assert isinstance(self.head, SigmoidHead | NadeHead | BiaxialHead)
         return self.head.draw(self.ops, part(self.parameters, "head"), h, draws, temperature)
 
     def _step(self, x: Array, state: State, after: State | None = None) -> tuple[Array, State]:
         """Return the last layer's output (B, H) after one input, and the next state."""
         ops, p = self.ops, self.parameters
-        out = ops.xp.empty((len(x), self.config.embedding), ops.dtype)
-        self.embedding.step(ops, part(p, "embedding"), x, out, self._embedding_work)
+        rows = len(x) * self.config.rows
+        out = ops.xp.empty((rows, self.config.embedding), ops.dtype)
+        read = out.reshape(len(x), -1)
+        self.embedding.step(ops, part(p, "embedding"), x, read, self._embedding_work)
         after = after or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         for layer in range(self.config.layers):
-            own, to = part(p, f"lstm.{layer}"), (after.h[layer], after.c[layer])
-            out, _ = lstm_step(ops, own, out, state.h[layer], state.c[layer], to)
-        return out, after
+            own = part(p, f"lstm.{layer}")
+            h, c, *to = (a[layer].reshape(rows, -1) for a in (*state, *after))
+            out, _ = lstm_step(ops, own, out, h, c, (to[0], to[1]))
+        return out.reshape(len(x), -1), after
 
     def _forward(
         self,
@@ -206,32 +211,28 @@ class Model:
         """Run embedding and layers; return outputs (T, B, H), caches, and the final state."""
         ops, p = self.ops, self.parameters
         T, B = batch.x.shape[:2]
-        work = self._embedding_work
-        x = work.array("x", (T, B, self.config.embedding))
-        rows = rows_of(batch.x), x.reshape(T * B, -1)
-        self.embedding.forward(ops, part(p, "embedding"), *rows, work)
+        work, rows = self._embedding_work, self.config.rows
+        x = work.array("x", (T, B * rows, self.config.embedding))
+        read = rows_of(batch.x), x.reshape(T * B, -1)
+        self.embedding.forward(ops, part(p, "embedding"), *read, work)
+        keep = batch.keep
+        if keep is not None and rows > 1:
+            keep = ops.xp.repeat(keep, rows, axis=1)
         if train:
             self._dropout(x, seed, 0, step, batch)
         final = final or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
         caches = []
         for layer, work in enumerate(self._work):
-            y, _, cache = lstm_forward(
-                ops,
-                part(p, f"lstm.{layer}"),
-                x,
-                state.h[layer],
-                state.c[layer],
-                batch.keep,
-                work,
-                (final.h[layer], final.c[layer]),
-            )
+            h, c, *to = (a[layer].reshape(B * rows, -1) for a in (*state, *final))
+            own = part(p, f"lstm.{layer}")
+            y, _, cache = lstm_forward(ops, own, x, h, c, keep, work, (to[0], to[1]))
             caches.append(cache)
             x = y
             if train and self.config.dropout_after(layer + 1):
                 # The layer's own backward pass needs its outputs undropped.
                 x = work.array("dropped", y.shape)
                 self._dropout(y, seed, layer + 1, step, batch, x)
-        return x, caches, final
+        return x.reshape(T, B, -1), caches, final
 
     def targets(self, y: Array) -> Any:
         """Return a window's y as the head takes it: ids (N,) or their parts, or notes (N, D)."""
@@ -242,7 +243,9 @@ class Model:
     ) -> None:
         rate = self.config.dropout_after(layer)
         if rate:
-            self.ops.dropout(x, rate, seed, layer, step, batch.first, batch.whole, out)
+            rows = self.config.rows
+            whole = batch.whole and batch.whole * rows
+            self.ops.dropout(x, rate, seed, layer, step, batch.first * rows, whole, out)
 
 
 def rows_of(a: Array) -> Array:

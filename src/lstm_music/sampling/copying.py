@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.midi.roll import Frames
+from lstm_music.midi.roll import NOTES, Frames
 from lstm_music.network.model import Model
 from lstm_music.network.recall import (
     COUNT,
@@ -145,6 +145,12 @@ def ids_that(
     return [(id, score) for id, score in found if id != NONE and may(id)]
 
 
+def coded(says: Sequence[bytes], code: int) -> Frames | None:
+    """Return the frame (88,) of a code, None where no piano has it."""
+    rest, pitch = divmod(code, PITCHES)
+    return frame_of(says[rest], pitch - 1)
+
+
 class FramePast:
     """The past of a piece of frames, for a copy gate."""
 
@@ -157,13 +163,24 @@ class FramePast:
         says, *rest = frame_says(frame)
         self.past.take([self.numbers.setdefault(says, len(self.numbers)), *rest])
 
+    def told(self) -> Array:
+        """Return the frames that candidates tell, and their buckets, as a biaxial network reads."""
+        m = self.past.recall
+        says, K = list(self.numbers), len(m.candidates)
+        row = np.zeros(K * (NOTES + 1), np.uint8)
+        for k, code in enumerate(m.candidates):
+            candidate = None if code == NONE else coded(says, code)
+            if candidate is not None:
+                row[k * NOTES : (k + 1) * NOTES] = candidate
+                row[K * NOTES + k] = bucket_of(m, k) + 1
+        return row
+
     def copy(self, scores: Array, u: float, options: Options, frame: Frames) -> None:
         """Overwrite a frame (88,) by one of the past, if the gate says so; scores (K,)."""
         says, found = list(self.numbers), []
         frames: dict[int, Frames] = {}
         for code, score in self.past.candidates(scores):
-            rest, pitch = divmod(code, PITCHES)
-            candidate = frame_of(says[rest], pitch - 1)
+            candidate = coded(says, code)
             if candidate is not None:
                 frames[code] = candidate
                 found.append((code, score))

@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.corpus.surroundings import start_rows
 from lstm_music.errors import UserError
 from lstm_music.midi.roll import NOTES, Frames
+from lstm_music.network.biaxial import PLACES, BiaxialHead
 from lstm_music.network.config import State
 from lstm_music.network.model import Model
 from lstm_music.network.notes import NadeHead
@@ -61,10 +63,10 @@ def sample_frames(
 
 def check_options(model: Model, options: Options) -> None:
     """Raise UserError where options ask for what a model's head can't do."""
-    if isinstance(model.head, NadeHead) and (options.top_k or options.top_p < 1):
+    if isinstance(model.head, NadeHead | BiaxialHead) and (options.top_k or options.top_p < 1):
         raise UserError(
             "--top-k and --top-p choose among notes that don't depend on one another, and those "
-            "of a NADE do: use --temperature"
+            f"of --head {model.config.head} do: use --temperature"
         )
 
 
@@ -102,7 +104,7 @@ def _write(
                 written[t, k] = primer[t]
         for k, past in enumerate(pasts):
             past.take(written[t, k])
-        reader.read(written[t])
+        reader.read(written[t], pasts)
         yield t + 1
 
 
@@ -113,12 +115,18 @@ class Reader:
         self.model, self.rows = model, rows
         self.x = np.zeros((rows, NOTES + 1), np.uint8)
         self.x[:, NOTES] = 1  # the start symbol
+        if model.config.reads_around:
+            self.x = start_rows((rows,), model.config.copy)
         self.state: State = model.zero_state(rows)
 
-    def read(self, frames: Frames) -> None:
-        """Say which frames (n, 88) follow in the first n pieces."""
+    def read(self, frames: Frames, pasts: Sequence[FramePast] = ()) -> None:
+        """Say which frames (n, 88) follow in the first n pieces; pasts: which took them."""
         self.x[: len(frames), :NOTES] = frames
         self.x[:, NOTES] = 0
+        if self.model.config.reads_around:
+            self.x[:, NOTES + 1] = (self.x[:, NOTES + 1] + 1) % PLACES
+            for row, past in zip(self.x, pasts, strict=False):
+                row[NOTES + 2 :] = past.told()
 
     def logits(self) -> Array:
         """Return each note's log-odds in the next frames (rows, 88), of a sigmoid head."""
@@ -134,7 +142,7 @@ class Reader:
 
     def draw(self, draws: Array, options: Options, thresholds: Array | None) -> Frames:
         """Return the next frames (rows, 88) by uniform numbers draws (rows, 88)."""
-        if not isinstance(self.model.head, NadeHead):
+        if not isinstance(self.model.head, NadeHead | BiaxialHead):
             return choose_notes(self.logits(), draws, options, thresholds)
         ops, temperature = self.model.ops, max(options.temperature, COLDEST)
         if options.greedy:  # each note's likelier value, given those below

@@ -118,7 +118,12 @@ class Trainer:
         at, s = self.progress, self.settings
         while True:
             every = self.corpus.training_batches(
-                s.batch, s.seq, s.seed, at.epoch, bool(self.model.config.copy)
+                s.batch,
+                s.seq,
+                s.seed,
+                at.epoch,
+                bool(self.model.config.copy),
+                self.model.config.reads_around,
             )
             batches = self.ranks.part(every)
             self._enter(len(batches.streams))

@@ -31,7 +31,9 @@ def mean_nats(
     how much in all (`batches.openings`). The end symbols are tokens like any other; chords that
     training never showed are not counted.
     """
-    every = corpus.evaluation_batches(split, B, T, most, bool(model.config.copy))
+    every = corpus.evaluation_batches(
+        split, B, T, most, bool(model.config.copy), model.config.reads_around
+    )
     own = slice(*ranks.share_of(len(every.streams)))
     batches = Batches(every.source, every.streams[own], T, every.recall)
     state = model.zero_state(len(batches.streams))
@@ -70,7 +72,9 @@ def per_piece(
     on the model's backend and returns arrays (N, …) on the host; here they come piece by piece,
     (n, …) each, in the split's order.
     """
-    batches = corpus.evaluation_batches(split, B, T, copy=bool(model.config.copy))
+    batches = corpus.evaluation_batches(
+        split, B, T, copy=bool(model.config.copy), around=model.config.reads_around
+    )
     state = model.zero_state(len(batches.streams))
     windows = []
     for batch in watched(batches, split, progress):
