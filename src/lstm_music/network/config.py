@@ -70,14 +70,9 @@ class Config:
             raise UserError(f"unknown head '{self.head}': choose one of {', '.join(HEADS)}")
 
     @property
-    def reads_around(self) -> bool:
-        """Whether it reads what lies around each note, as biaxial networks do."""
-        return self.head == "biaxial"
-
-    @property
     def rows(self) -> int:
         """How many rows of the layers one stream takes: of a biaxial network, one a note."""
-        return self.vocabulary if self.reads_around else 1
+        return self.vocabulary if self.head == "biaxial" else 1
 
     @property
     def reads_notes(self) -> bool:

@@ -123,7 +123,7 @@ class Trainer:
                 s.seed,
                 at.epoch,
                 bool(self.model.config.copy),
-                self.model.config.reads_around,
+                self.model.config.rows > 1,
             )
             batches = self.ranks.part(every)
             self._enter(len(batches.streams))
