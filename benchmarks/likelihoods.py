@@ -1,0 +1,199 @@
+"""Nats per frame on Boulanger-Lewandowski's four sets: networks chosen on validation, tested once.
+
+    python benchmarks/likelihoods.py --data FOLDER [--out runs] [--only jsb muse] [--threads 1]
+
+FOLDER holds the .mat files. Each trial of TRIALS is trained by `bin/train` in a run of its own;
+begun again, a run goes on where it stood. Of each set the trial best on the validation split is
+judged on the test split, alone and with a memory of the piece apart; so is what several of them
+come to together: an ensemble, whose probability of a frame is the mean of theirs, built by adding
+whichever helps most on validation. Writes likelihoods.json, the table, beside the runs.
+
+A row's nats are all of its test frames', the first ones included, over all 2^88 sets of notes
+(docs/design.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import lstm_music  # noqa: F401  (before NumPy: it sets how the BLAS's threads wait)
+
+# isort: split
+import numpy as np
+import numpy.typing as npt
+
+from gpu_report import table
+from lstm_music.cli.common import limit_threads
+from lstm_music.corpus.rolls import RollCorpus
+from lstm_music.evaluation.frames import FrameScore, score_notes
+from lstm_music.runs.opened import evaluation_corpus, model_of, open_run
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMON = "--representation note --head biaxial --batch 4 --seq 32 --anneal-factor 1"
+MOST = 4  # networks of an ensemble
+FOUND = "likelihoods.json"
+
+Nats: TypeAlias = npt.NDArray[np.float64]
+Row: TypeAlias = dict[str, Any]
+
+
+class Trial(NamedTuple):
+    """A network to train: options of `bin/train` beside COMMON, and minutes of its threads."""
+
+    corpus: str
+    options: str
+    minutes: float
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it has a copy gate, and so a memory of the piece besides its state."""
+        return "--no-copy" not in self.options.split()
+
+
+TRIALS: dict[str, Trial] = {}
+
+
+def main() -> int:
+    """Train what is not yet trained, judge, and print the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="the folder of the .mat files")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
+    parser.add_argument("--only", nargs="*", help="these sets or trials alone")
+    parser.add_argument("--minutes", type=float, help="for each trial, in place of its own")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    limit_threads(args.threads, "numba")
+    chosen = {
+        name: trial if args.minutes is None else trial._replace(minutes=args.minutes)
+        for name, trial in TRIALS.items()
+        if not args.only or name in args.only or trial.corpus in args.only
+    }
+    if not chosen:
+        parser.error(f"--only names none of {', '.join(TRIALS)}")
+    args.out.mkdir(parents=True, exist_ok=True)
+    for name, trial in chosen.items():
+        train(args.out / name, trial, args.data, args.threads)
+    rows = judged({name: args.out / name for name in chosen}, chosen)
+    (args.out / FOUND).write_text(json.dumps(rows, indent=2) + "\n")
+    print("\n".join(table(rows)))
+    return 0
+
+
+def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
+    """Train a trial to its end, from where its run stands."""
+    left = trial.minutes - seconds_of(run) / 60
+    if left < 0.05:
+        return
+    begun = (run / "checkpoints" / "latest").exists()
+    asked = ["--resume"] if begun else [trial.corpus, *COMMON.split(), *trial.options.split()]
+    own = [] if begun else ["--data", str(data)]
+    limits = ["--run", str(run), "--max-minutes", f"{left:.2f}", "--threads", str(threads)]
+    subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=True)
+
+
+def seconds_of(run: Path) -> float:
+    """Return how long a run has been trained, 0 where it isn't begun."""
+    if not (run / "metrics.csv").exists():
+        return 0.0
+    with (run / "metrics.csv").open() as lines:
+        return max((float(row["seconds"]) for row in csv.DictReader(lines)), default=0.0)
+
+
+def judged(runs: dict[str, Path], trials: dict[str, Trial]) -> list[Row]:
+    """Return a row for each trial, and of each set's best the test, single and together."""
+    rows: list[Row] = []
+    for corpus in dict.fromkeys(trial.corpus for trial in trials.values()):
+        for remembers in (False, True):
+            own = [n for n, t in trials.items() if (t.corpus, t.remembers) == (corpus, remembers)]
+            if own:
+                rows += rows_of({name: runs[name] for name in own}, trials)
+    return rows
+
+
+def rows_of(runs: dict[str, Path], trials: dict[str, Trial]) -> list[Row]:
+    """Return the rows of trials of one kind: all validated, the best and an ensemble tested."""
+    valid = {name: score(run, "valid") for name, run in runs.items()}
+    order = sorted(valid, key=lambda name: valid[name].nats_per_frame)
+    rows: list[Row] = [
+        {
+            "set": trials[name].corpus,
+            "memory of the piece": "yes" if trials[name].remembers else "no",
+            "network": name,
+            "valid": round(valid[name].nats_per_frame, 4),
+            "test": "",
+            "accuracy": "",
+            "seconds": round(seconds_of(runs[name])),
+            "machine": machine(),
+            "options": trials[name].options,
+        }
+        for name in order
+    ]
+    test = score(runs[order[0]], "test")
+    rows[0] |= {"test": round(test.nats_per_frame, 4), "accuracy": f"{test.accuracy:.1%}"}
+    members = ensemble({name: flat(valid[name]) for name in order})
+    if len(members) > 1:
+        tested = [test if name == order[0] else score(runs[name], "test") for name in members]
+        together = {
+            "network": f"ensemble of {', '.join(members)}",
+            "valid": round(float(mixed([flat(valid[n]) for n in members]).mean()), 4),
+            "test": round(float(mixed([flat(one) for one in tested]).mean()), 4),
+            "accuracy": "",
+            "seconds": round(sum(seconds_of(runs[name]) for name in members)),
+            "options": "",
+        }
+        rows.append(rows[0] | together)
+    return rows
+
+
+def score(run: Path, split: str) -> FrameScore:
+    """Return how well a run's network predicts the frames of a split."""
+    checkpoint, folder = open_run(str(run), lambda line: print(line, file=sys.stderr))
+    corpus = evaluation_corpus(str(run), checkpoint, folder, None, None)
+    assert isinstance(corpus, RollCorpus)
+    B, T = (checkpoint.meta["settings"][name] for name in ("batch", "seq"))
+    return score_notes(model_of(checkpoint, "numba"), corpus, split, B, T)
+
+
+def flat(found: FrameScore) -> Nats:
+    """Return the nats of all frames, piece by piece."""
+    return np.concatenate(found.nats).astype(np.float64)
+
+
+def mixed(nats: Sequence[Nats]) -> Nats:
+    """Return the nats of frames under the mean of several networks' probabilities."""
+    total: Nats = -np.logaddexp.reduce([-n for n in nats], axis=0) + np.log(len(nats))
+    return total
+
+
+def ensemble(nats: dict[str, Nats]) -> list[str]:
+    """Return which networks to take together: the best, and whichever then helps most, if any."""
+    chosen: list[str] = []
+    best = np.inf
+    while len(chosen) < MOST:
+        left = [name for name in nats if name not in chosen]
+        tried = {name: float(mixed([nats[n] for n in [*chosen, name]]).mean()) for name in left}
+        if not tried or min(tried.values()) >= best:
+            break
+        chosen.append(min(tried, key=lambda name: tried[name]))
+        best = tried[chosen[-1]]
+    return chosen
+
+
+def machine() -> str:
+    """Return the name of the processor."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    named = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
