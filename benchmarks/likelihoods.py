@@ -1,12 +1,13 @@
 """Nats per frame on Boulanger-Lewandowski's four sets: networks chosen on validation, tested once.
 
-    python benchmarks/likelihoods.py --data FOLDER [--out runs] [--only jsb muse] [--threads 1]
+    python benchmarks/likelihoods.py --data FOLDER [--out runs] [--only jsb muse] [--test]
 
 FOLDER holds the .mat files. Each trial of TRIALS is trained by `bin/train` in a run of its own;
-begun again, a run goes on where it stood. Of each set the trial best on the validation split is
-judged on the test split, alone and with a memory of the piece apart; so is what several of them
-come to together: an ensemble, whose probability of a frame is the mean of theirs, built by adding
-whichever helps most on validation. Writes likelihoods.json, the table, beside the runs.
+begun again, a run goes on where it stood. Networks with a memory of the piece and without stand
+apart. With --test the trial of each that is best on the validation split is judged on the test
+split, and so is what several of them come to together: an ensemble, whose probability of a frame
+is the mean of theirs, built by adding whichever helps most on validation. Writes likelihoods.json,
+the table, beside the runs.
 
 A row's nats are all of its test frames', the first ones included, over all 2^88 sets of notes
 (docs/design.md).
@@ -58,7 +59,17 @@ class Trial(NamedTuple):
         return "--no-copy" not in self.options.split()
 
 
-TRIALS: dict[str, Trial] = {}
+SMALL = "--hidden 64 --embedding 64 --nade 64 --lr 0.01 --average 0.998"
+TRIALS = {
+    "jsb-memory": Trial("jsb", f"{SMALL} --dropout 0.3", 15),
+    "jsb-alone": Trial("jsb", f"{SMALL} --dropout 0.3 --no-copy", 12),
+    "piano-memory": Trial("piano-midi", f"{SMALL} --dropout 0.3", 20),
+    "piano-alone": Trial("piano-midi", f"{SMALL} --dropout 0.3 --no-copy", 15),
+    "nottingham-memory": Trial("nottingham", f"{SMALL} --dropout 0.1", 25),
+    "nottingham-alone": Trial("nottingham", f"{SMALL} --dropout 0.1 --no-copy", 20),
+    "muse-memory": Trial("muse", f"{SMALL} --dropout 0.1", 45),
+    "muse-alone": Trial("muse", f"{SMALL} --dropout 0.1 --no-copy", 35),
+}
 
 
 def main() -> int:
@@ -68,6 +79,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--only", nargs="*", help="these sets or trials alone")
     parser.add_argument("--minutes", type=float, help="for each trial, in place of its own")
+    parser.add_argument("--test", action="store_true", help="judge the best on the test split, too")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     limit_threads(args.threads, "numba")
@@ -81,7 +93,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     for name, trial in chosen.items():
         train(args.out / name, trial, args.data, args.threads)
-    rows = judged({name: args.out / name for name in chosen}, chosen)
+    rows = judged({name: args.out / name for name in chosen}, chosen, args.test)
     (args.out / FOUND).write_text(json.dumps(rows, indent=2) + "\n")
     print("\n".join(table(rows)))
     return 0
@@ -107,19 +119,19 @@ def seconds_of(run: Path) -> float:
         return max((float(row["seconds"]) for row in csv.DictReader(lines)), default=0.0)
 
 
-def judged(runs: dict[str, Path], trials: dict[str, Trial]) -> list[Row]:
-    """Return a row for each trial, and of each set's best the test, single and together."""
+def judged(runs: dict[str, Path], trials: dict[str, Trial], test: bool) -> list[Row]:
+    """Return a row for each trial; test: and of each set's best, single and together."""
     rows: list[Row] = []
     for corpus in dict.fromkeys(trial.corpus for trial in trials.values()):
         for remembers in (False, True):
             own = [n for n, t in trials.items() if (t.corpus, t.remembers) == (corpus, remembers)]
             if own:
-                rows += rows_of({name: runs[name] for name in own}, trials)
+                rows += rows_of({name: runs[name] for name in own}, trials, test)
     return rows
 
 
-def rows_of(runs: dict[str, Path], trials: dict[str, Trial]) -> list[Row]:
-    """Return the rows of trials of one kind: all validated, the best and an ensemble tested."""
+def rows_of(runs: dict[str, Path], trials: dict[str, Trial], test: bool) -> list[Row]:
+    """Return the rows of trials of one kind, the best on validation first."""
     valid = {name: score(run, "valid") for name, run in runs.items()}
     order = sorted(valid, key=lambda name: valid[name].nats_per_frame)
     rows: list[Row] = [
@@ -136,20 +148,22 @@ def rows_of(runs: dict[str, Path], trials: dict[str, Trial]) -> list[Row]:
         }
         for name in order
     ]
-    test = score(runs[order[0]], "test")
-    rows[0] |= {"test": round(test.nats_per_frame, 4), "accuracy": f"{test.accuracy:.1%}"}
     members = ensemble({name: flat(valid[name]) for name in order})
+    together = mixed([flat(valid[name]) for name in members])
     if len(members) > 1:
-        tested = [test if name == order[0] else score(runs[name], "test") for name in members]
-        together = {
+        more = {
             "network": f"ensemble of {', '.join(members)}",
-            "valid": round(float(mixed([flat(valid[n]) for n in members]).mean()), 4),
-            "test": round(float(mixed([flat(one) for one in tested]).mean()), 4),
-            "accuracy": "",
+            "valid": round(float(together.mean()), 4),
             "seconds": round(sum(seconds_of(runs[name]) for name in members)),
             "options": "",
         }
-        rows.append(rows[0] | together)
+        rows.append(rows[0] | more)
+    if test:
+        tested = {name: score(runs[name], "test") for name in {order[0], *members}}
+        best, together = tested[order[0]], mixed([flat(tested[name]) for name in members])
+        rows[0] |= {"test": round(best.nats_per_frame, 4), "accuracy": f"{best.accuracy:.1%}"}
+        if len(members) > 1:
+            rows[-1]["test"] = round(float(together.mean()), 4)
     return rows
 
 

@@ -253,11 +253,16 @@ def add_model_options(parser: Parser) -> None:
         parser,
         "--head",
         "what predicts: softmax for tokens, or factored for messages: pitch, then time; "
-        f"sigmoid or nade for notes (default: softmax; of {MANY_WORDS:,} different messages or "
-        "more, factored; of notes, sigmoid)",
+        "sigmoid, nade or biaxial for notes (default: softmax; of "
+        f"{MANY_WORDS:,} different messages or more, factored; of notes, sigmoid)",
         choices=HEADS,
     )
-    add(parser, "--nade N", "hidden units of --head nade", type=whole(1, 65536))
+    add(
+        parser,
+        "--nade N",
+        "hidden units of --head nade, or of biaxial's LSTM over notes",
+        type=whole(1, 65536),
+    )
     add(
         parser,
         "--copy",
