@@ -67,8 +67,8 @@ TRIALS = {
     "piano-alone": Trial("piano-midi", f"{SMALL} --dropout 0.3 --no-copy", 15),
     "nottingham-memory": Trial("nottingham", f"{SMALL} --dropout 0.1", 25),
     "nottingham-alone": Trial("nottingham", f"{SMALL} --dropout 0.1 --no-copy", 20),
-    "muse-memory": Trial("muse", f"{SMALL} --dropout 0.1", 45),
-    "muse-alone": Trial("muse", f"{SMALL} --dropout 0.1 --no-copy", 35),
+    "muse-memory": Trial("muse", f"{SMALL} --dropout 0.1 --seq 64", 45),
+    "muse-alone": Trial("muse", f"{SMALL} --dropout 0.1 --seq 64 --no-copy", 35),
 }
 
 
