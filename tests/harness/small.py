@@ -12,6 +12,7 @@ import numpy as np
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import Part, Piece
+from lstm_music.network.biaxial import PLACES
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.ops import get_ops
@@ -133,6 +134,18 @@ def random_recall(rng, asked, K):
     )
     recall[(rng.random(recall.shape) < 0.3) | ~asked[..., None]] = NOTHING
     return recall.astype(np.uint8)
+
+
+def as_read(rng, config, x):
+    """Note vectors x (…, D + 1) as a network reads them: a biaxial one beside what lies around."""
+    if not config.reads_around:
+        return x
+    shape, K = x.shape[:-1], config.copy
+    place, buckets = (
+        rng.integers(most, size=(*shape, n)) for most, n in ((PLACES, 1), (BUCKETS + 1, K))
+    )
+    told = rng.integers(2, size=(*shape, K * config.vocabulary))
+    return np.concatenate([x, place, told, buckets], axis=-1).astype(np.uint8)
 
 
 def words_of(config):

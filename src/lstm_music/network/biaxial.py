@@ -13,6 +13,7 @@ from 1, 0 for none. Outputs are (N, D·H), a note's H after another's.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,14 +23,14 @@ from lstm_music.network.embedding import Shapes, normal_parameters
 from lstm_music.network.heads import linear_grads, uniform_parameters
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 from lstm_music.ops import NumpyOps, Workspace
-from lstm_music.ops.reference.copying import BUCKETS
+from lstm_music.ops.reference.copying import BUCKETS, LONG
 
 OCTAVE = 12
 WINDOW = range(-OCTAVE, OCTAVE + 1)  # of the notes that a note reads
 PLACES = 48  # frames after which places repeat: whole bars of three and of four
 METERS = (16, 12)  # a place is told modulo these
-TRUSTS = (0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 4, 4, 4)  # by bucket: as one of how many kinds it is read
-KINDS = max(TRUSTS) + 1
+KINDS_FROM = (0, 1, 3, 5, LONG, BUCKETS)  # buckets that a note tells apart: the first of each kind
+KINDS = len(KINDS_FROM) - 1
 BELOW = 2 * OCTAVE  # inputs of a note that tell of the notes below it
 
 
@@ -115,18 +116,18 @@ class Neighbourhood:
         for n in range(len(WINDOW)):
             rows[n] = wide[:, n : n + D]
         octaves = -(-D // OCTAVE)
-        padded = xp.zeros((N, (octaves + 1) * OCTAVE), ops.dtype)
-        padded[:, :D] = x[:, :D]
-        counts = xp.tile(padded.reshape(N, -1, OCTAVE).sum(axis=1), octaves + 1)
+        padded = xp.zeros((N, octaves, OCTAVE), ops.dtype)
+        padded.reshape(N, -1)[:, :D] = x[:, :D]
+        counts = xp.empty((N, octaves + 1, OCTAVE), ops.dtype)  # of a place of the octave, at each
+        counts[...] = padded.sum(axis=1)[:, None]
         for n in range(OCTAVE):
-            rows[len(WINDOW) + n] = counts[:, n : n + D]
-        told = x[:, D + 2 : D + 2 + K * D].reshape(N, K, D)
-        buckets = x[:, D + 2 + K * D :]
-        trusts = xp.asarray((KINDS, *TRUSTS))[buckets]
+            rows[len(WINDOW) + n] = counts.reshape(N, -1)[:, n : n + D]
+        buckets = x[:, D + 2 + K * D :]  # from 1
         for k in range(K):
-            for kind in range(KINDS):
+            told, bucket = x[:, D + 2 + k * D : D + 2 + (k + 1) * D], buckets[:, k, None]
+            for kind, (first, stop) in enumerate(pairwise(KINDS_FROM)):
                 own = rows[len(WINDOW) + OCTAVE + KINDS * k + kind]
-                xp.multiply(told[:, k], (trusts[:, k] == kind)[:, None], out=own)
+                xp.multiply(told, (bucket > first) * (bucket <= stop), out=own)
         frame = work.array("frame", (N, shapes["frame"][0]))
         frame[:, 0] = x[:, D]
         first = 1
@@ -210,22 +211,22 @@ class BiaxialHead:
         Each note's log-odds, given those below it, are divided by temperature.
         """
         xp, (B, D), K = ops.xp, draws.shape, len(p["Wo"])
-        outputs = h.reshape(B, D, -1)
-        notes: Array = xp.zeros((B, D), np.uint8)
-        below = xp.zeros((B, BELOW), ops.dtype)  # what the next note reads
-        counts = xp.zeros((B, OCTAVE), ops.dtype)  # notes at this place of the octave and above
+        outputs, H = h.reshape(B, D, -1), h.shape[1] // D
+        notes: Array = xp.empty((B, D), np.uint8)
+        x = xp.zeros((B, H + BELOW), ops.dtype)
+        below = x[:, H:]  # whether those below sound, and how many an octave apart do
         state = xp.zeros((B, K), ops.dtype), xp.zeros((B, K), ops.dtype)
         logits = xp.empty((B, 1), ops.dtype)
         for d in range(D):
-            x = xp.concatenate([outputs[:, d], below], axis=1)
+            x[:, :H] = outputs[:, d]
             state = lstm_step(ops, p, x, *state)
             ops.affine(state[0], p["Wo"], p["bo"], logits)
             z = logits[:, 0] / temperature
             notes[:, d] = draws[:, d] < xp.tanh(z / 2) / 2 + 0.5
-            counts[:, d % OCTAVE] += notes[:, d]
-            below[:, 1:OCTAVE] = below[:, : OCTAVE - 1].copy()
+            before = below.copy()
+            below[:, 1:] = before[:, :-1]
             below[:, 0] = notes[:, d]
-            below[:, OCTAVE:] = counts[:, [(d - n) % OCTAVE for n in range(OCTAVE)]]
+            below[:, OCTAVE] = before[:, -1] + notes[:, d]
         return notes
 
 
@@ -243,8 +244,9 @@ def _logits(
     sounds = xp.zeros((D + OCTAVE, N), ops.dtype)
     sounds[OCTAVE:] = (targets * (targets[:, :1] != NO_NOTES)).T
     counts = sounds.copy()
-    for d in range(OCTAVE, D):
-        counts[OCTAVE + d] += counts[d]
+    for d in range(OCTAVE, D, OCTAVE):
+        octave = counts[OCTAVE + d : OCTAVE + d + OCTAVE]
+        octave += counts[d : d + len(octave)]
     for n in range(OCTAVE):
         x[:, :, H + n] = sounds[OCTAVE - 1 - n : OCTAVE - 1 - n + D]
         x[:, :, H + OCTAVE + n] = counts[OCTAVE - 1 - n : OCTAVE - 1 - n + D]

@@ -91,5 +91,6 @@ def mean_of_rows(h: Array, H: int) -> Array:
     """Return outputs (N, n·H) of n rows each as a gate reads them, (N, H): their mean."""
     if h.shape[1] == H:
         return h
-    mean: Array = h.reshape(len(h), -1, H).mean(axis=1)
+    mean: Array = h.reshape(len(h), -1, H).sum(axis=1)
+    mean /= mean.dtype.type(h.shape[1] // H)
     return mean

@@ -217,7 +217,9 @@ class Model:
         self.embedding.forward(ops, part(p, "embedding"), *read, work)
         keep = batch.keep
         if keep is not None and rows > 1:
-            keep = ops.xp.repeat(keep, rows, axis=1)
+            of_rows = work.array("keep", (T, B, rows))
+            of_rows[...] = keep[:, :, None]
+            keep = of_rows.reshape(T, B * rows)
         if train:
             self._dropout(x, seed, 0, step, batch)
         final = final or State(ops.xp.empty_like(state.h), ops.xp.empty_like(state.c))
