@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from lstm_music.errors import UserError
 from lstm_music.evaluation.embeddings import (
     Points,
     fitting_perplexity,
@@ -18,9 +19,9 @@ from lstm_music.tokenizers.messages import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
 
-def checkpoint_of(words, representation, moved=(), shrunk=1.0):
+def checkpoint_of(words, representation, moved=(), shrunk=1.0, head=None):
     """A model before training but for the rows `moved`, all shrunk as by weight decay."""
-    head = "sigmoid" if representation == "note" else "softmax"
+    head = head or ("sigmoid" if representation == "note" else "softmax")
     config = Config(len(words) or NOTES, 8, 8, head=head)
     parameters = Model(config, get_ops("numpy"), 7).parameters
     parameters = {name: value.copy() for name, value in parameters.items()}
@@ -111,6 +112,18 @@ def test_notes():
     points = pitch_points(checkpoint_of([], "note"))
     assert points.pitches.tolist() == list(range(LOWEST, LOWEST + NOTES))
     assert points.ons.all()
+
+
+def test_notes_of_a_biaxial_network_are_what_tells_them_apart():
+    """Its other rows are the notes around one; before training it tells none apart."""
+    checkpoint = checkpoint_of([], "note", head="biaxial")
+    with pytest.raises(UserError, match="train it"):
+        pitch_points(checkpoint)
+    table = checkpoint.parameters["embedding.pitch"]
+    table[:] = np.random.default_rng(1).normal(size=table.shape)
+    points = pitch_points(checkpoint)
+    assert points.pitches.tolist() == list(range(LOWEST, LOWEST + NOTES))
+    np.testing.assert_array_equal(points.vectors, table.astype(np.float64))
 
 
 def points_on(places, pitches, ons):

@@ -42,7 +42,8 @@ pytestmark = pytest.mark.skipif(
 )
 OPS = get_ops("numpy")
 WORDS = ("merge", "flatten", "event", "performance", "ensemble", "chord")
-KINDS = (*WORDS, "sigmoid", "nade")
+NOTE_KINDS = ("sigmoid", "nade", "biaxial")
+KINDS = (*WORDS, *NOTE_KINDS)
 
 
 def with_gate(checkpoint):
@@ -51,9 +52,13 @@ def with_gate(checkpoint):
     config = replace(checkpoint.config, copy=rules_of(checkpoint).candidates)
     parameters = dict(checkpoint.parameters)
     for name, shape in parameter_shapes(config).items():
+        more = shape[0] - len(parameters.get(name, ()))
         if name.startswith("copy."):
             centre = -2 if name == "copy.R" else 0
             parameters[name] = rng.normal(centre, 1, shape).astype(np.float32)
+        elif more:  # what a biaxial network reads of candidates
+            rows = rng.normal(0, 1, (more, *shape[1:])).astype(np.float32)
+            parameters[name] = np.concatenate([parameters[name], rows])
     return checkpoint._replace(config=config, parameters=parameters)
 
 
@@ -71,12 +76,11 @@ def checkpoints(tmp_path_factory):
             "performance": small_performances(folder),
             "ensemble": small_ensembles(folder),
             "chord": small_rolls(folder, "chord", grid=8),
-            "sigmoid": small_rolls(folder, "note", grid=8),
-            "nade": small_rolls(folder, "note", grid=8),
         }
+        corpora |= dict.fromkeys(NOTE_KINDS, small_rolls(folder, "note", grid=8))
         assert music.is_dir()
         for kind, corpus in corpora.items():
-            head = kind if kind in ("sigmoid", "nade") else None
+            head = kind if kind in NOTE_KINDS else None
             small_trainer(corpus, folder / kind, head=head, max_steps=60).train()
             found[kind] = with_gate(read_run(folder / kind, pytest.fail)[0])
     return found
@@ -96,7 +100,7 @@ def opened(checkpoints, tmp_path_factory):
 
 def run(opened, kind, script):
     """What JavaScript gives in which `network` is a run's, and `model` what the page has of it."""
-    begin = f"const model = DATA.models[{KINDS.index(kind)}]; const network = new Network(model);"
+    begin = f"const model = DATA.models[{KINDS.index(kind)}]; const network = networkOf(model);"
     return opened.run(f"(() => {{ {begin} {script} }})()")
 
 
@@ -340,7 +344,7 @@ def test_words_are_copied_as_in_python(opened, checkpoints, kind, seed):
     assert min(counts) > 10
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "nade"])
+@pytest.mark.parametrize("kind", NOTE_KINDS)
 def test_frames_are_copied_as_in_python(opened, checkpoints, kind):
     checkpoint, counts = checkpoints[kind], [0, 0]
     copies = copies_of(model_of(checkpoint), rules_of(checkpoint), Options())

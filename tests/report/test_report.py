@@ -29,7 +29,7 @@ from lstm_music.report.browser_model import LARGEST, in_16_bits, page_model, wei
 from lstm_music.report.gathering import Room, compose, room_for
 from lstm_music.report.media import RATE, small_svg, small_wav
 from lstm_music.report.page import MOST, annealed, page, sample_data
-from lstm_music.report.told import Picture, Row, RunReport, Sample, Table
+from lstm_music.report.told import Picture, Row, RunReport, Sample, Table, settings_of
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.from_checkpoint import composer_of
 from lstm_music.sampling.rules import BAR_LINE, NOTE_OFF, NOTE_ON, PIECE_END, PLACE, TRACK_END
@@ -299,6 +299,13 @@ def test_ticks_enclose_a_range(low, span):
     assert all(a < b for a, b in pairwise(found))
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "nade", "biaxial"])
+def test_hidden_units_of_a_head_are_told_where_it_has_some(tmp_path, head):
+    found = settings_of(report_of(checkpoint_of(small_rolls(tmp_path), head), samples=False))
+    assert found.get("nade") == (None if head == "sigmoid" else "6")
+    assert not {"classes", "deltas"} & set(found)
+
+
 # Markup -----------------------------------------------------------------------------------------
 
 
@@ -319,7 +326,7 @@ def test_json_in_a_page_holds_no_tag(data):
 # The network ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["message", "chord", "sigmoid", "nade"])
+@pytest.mark.parametrize("kind", ["message", "chord", "sigmoid", "nade", "biaxial"])
 def test_the_page_s_network_is_the_checkpoint_s(tmp_path, kind):
     representation = kind if kind in ("message", "chord") else "note"
     head = kind if representation == "note" else None

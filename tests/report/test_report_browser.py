@@ -19,6 +19,7 @@ from lstm_music.midi.files import read_midi, write_midi
 from lstm_music.midi.piece import Part, Piece, notes_of
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.midi.timing import bars_of
+from lstm_music.network import biaxial
 from lstm_music.network.model import Model, part
 from lstm_music.ops import get_ops
 from lstm_music.ops.reference.copying import NOTHING
@@ -50,6 +51,7 @@ RUNS = (
     "chord",
     "sigmoid",
     "nade",
+    "biaxial",
 )
 
 
@@ -163,7 +165,7 @@ def with_network(kind, script):
     """JavaScript in which `network` is a run's, and `model` what the page has of it."""
     return f"""(() => {{
         const model = DATA.models[{RUNS.index(kind)}];
-        const network = new Network(model);
+        const network = networkOf(model);
         {script}
     }})()"""
 
@@ -188,6 +190,8 @@ def probabilities(model, music):
         return weights / weights.sum(axis=1, keepdims=True)
     if model.config.head == "sigmoid":
         return sigmoid(h @ p["W"] + p["b"])
+    if model.config.head == "biaxial":
+        return sigmoid(biaxial._logits(OPS, p, h, y[:, 0], OPS.workspace())[0])
     logits, hidden = h @ p["Wv"] + p["bv"], h @ p["Wh"] + p["bh"]
     for d in range(NOTES):
         logits[:, d] += sigmoid(hidden) @ p["U"][d]
@@ -203,7 +207,9 @@ def inputs(model, music):
     y = np.zeros((len(music), 1, NOTES), np.uint8)
     for t, pitches in enumerate(music):
         y[t, 0, np.array(pitches, int) - LOWEST] = 1
-    x = np.zeros((len(music), 1, NOTES + 1), np.uint8)
+    x = np.zeros((len(music), 1, NOTES + 1 + model.config.reads_around), np.uint8)
+    if model.config.reads_around:
+        x[:, 0, NOTES + 1] = np.arange(len(music)) % biaxial.PLACES
     x[0, 0, NOTES] = 1
     x[1:, :, :NOTES] = y[:-1]
     return x, y

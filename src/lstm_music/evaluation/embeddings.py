@@ -62,7 +62,8 @@ def pitch_points(checkpoint: Checkpoint) -> Points:
 
     Of messages, those of one duration: 60 ticks, as in the paper, or else the one that the most
     pitches have in both kinds; of a factored head, whose durations have rows of their own, all
-    classes. Raises UserError where there are fewer than 5.
+    classes; of a biaxial network, what tells notes apart. Raises UserError where there are fewer
+    than 5, or a new network's are all 0.
     """
     representation = checkpoint.meta["tokenizer"]["name"]
     if checkpoint.words is not None:
@@ -85,6 +86,8 @@ def pitch_points(checkpoint: Checkpoint) -> Points:
             "larger corpus"
         )
     vectors = checkpoint.parameters[table_of(checkpoint)][table[:, 0]].astype(np.float64)
+    if not vectors.any():
+        raise UserError(f"the model doesn't tell {what} apart before it is trained: train it")
     return Points(vectors, table[:, 1], table[:, 2] == 1, what)
 
 
@@ -124,6 +127,8 @@ def _class_rows(vocabulary: Vocabulary, classes: Array) -> list[tuple[int, int, 
 
 def table_of(checkpoint: Checkpoint) -> str:
     """Return the name of the table of the embedding whose rows are pitches."""
+    if checkpoint.config.reads_around:
+        return "embedding.pitch"
     return "embedding.W" if checkpoint.words is None else "embedding.Wc"
 
 

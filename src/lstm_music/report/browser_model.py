@@ -1,4 +1,4 @@
-"""A checkpoint for the browser: weights in 16 bits, words as numbers; report/browser/compose.js
+"""A checkpoint for the browser: weights in 16 bits, words as numbers; report/browser/network.js
 reads it."""
 
 import base64
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.network.biaxial import METERS, TRUSTS
 from lstm_music.network.config import Config
 from lstm_music.network.model import parameter_shapes
 from lstm_music.network.recall_rules import recall_rules
@@ -42,7 +43,7 @@ def in_16_bits(parameters: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any]:
-    """Return what compose.js needs of a checkpoint, as JSON can hold it.
+    """Return what the scripts need of a checkpoint, as JSON can hold it.
 
     name: what the page calls it; drums: which parts are; parts: their names; voices: of each part
     of written music the voice or -1; craft: what a fault in part writing costs, in nats; top_p:
@@ -50,8 +51,8 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
     common_key: words tell the key. weights: the parameters of arrays [name, size] one after the
     other, as base64 of little-endian 16-bit floats. rules, which notes have none of: without the
     table, which the page has; chords: the pitches of each, by id. classes, deltas: of a factored
-    head, by id. recall: of a copy gate, how it compares words, without the ids of codes, which the
-    page finds itself.
+    head, by id. around: how a biaxial network reads places and runs. recall: of a copy gate, how it
+    compares words, without the ids of codes, which the page finds itself.
     """
     config, tokenizer = checkpoint.config, checkpoint.meta["tokenizer"]
     corpus, vocabulary = checkpoint.meta["corpus"], checkpoint.vocabulary
@@ -79,6 +80,7 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "top_p": top_p,
         "tempo": tempo_of(checkpoint),
         "head": config.head,
+        "around": {"meters": METERS, "trusts": TRUSTS} if config.reads_around else None,
         "recall": recall_json(checkpoint),
         "classes": None if words is None else words[0].tolist(),
         "deltas": None if words is None else words[1].tolist(),

@@ -38,8 +38,9 @@ MOST = 8_000_000  # bytes of a page
 PRIMER_LENGTH = 16  # tokens or frames with which composing begins, as in bin/sample
 HARMONISE = "Harmonise a tune"
 SCRIPTS = (
-    "rules.js", "recall.js", "copying.js", "given.js", "craft.js", "drawing.js", "compose.js",
-    "particles.js", "harmonise.js", "midi.js", "tune.js", "harmony.js", "page.js",
+    "rules.js", "recall.js", "copying.js", "given.js", "craft.js", "drawing.js", "network.js",
+    "biaxial.js", "compose.js", "particles.js", "harmonise.js", "midi.js", "tune.js", "harmony.js",
+    "page.js",
 )  # fmt: skip
 
 

@@ -133,10 +133,10 @@ def settings_of(run: RunReport) -> dict[str, str]:
         "best validation loss": None if best is None else round(best, 4),
         **meta["settings"],
     }
-    for head, fields in (("nade", ("nade",)), ("factored", ("classes", "deltas"))):
-        if config.head != head:
-            for name in fields:
-                del found[name]
+    of_heads = {"nade": ("nade", "biaxial"), "classes": ("factored",), "deltas": ("factored",)}
+    for name, heads in of_heads.items():
+        if config.head not in heads:
+            del found[name]
     given = {key.replace("_", " "): value for key, value in found.items() if value is not None}
     return {key: in_words(value) for key, value in given.items()}
 

@@ -60,15 +60,26 @@ class FramePast extends Past {
     recalling.observe(this.rules, this.recall, [this.numbers.get(key), low, 0, -1, 1, 0, 0]);
   }
 
+  /** Return the frame of a code, or null where it leaves a lowest or a highest pitch behind. */
+  frameOf(code, lowest, highest) {
+    const low = (code % recalling.PITCHES) - 1;
+    const pitches = this.says[Math.floor(code / recalling.PITCHES)].map((above) => low + above);
+    return pitches.every((p) => lowest <= p && p <= highest) ? pitches : null;
+  }
+
   /** Return candidates as frames, those that fit between a lowest and a highest pitch. */
   found(scores, lowest, highest) {
     return this.candidates(scores)
-      .map(([code, score]) => {
-        const low = (code % recalling.PITCHES) - 1;
-        const above = this.says[Math.floor(code / recalling.PITCHES)];
-        return [above.map((interval) => low + interval), score];
-      })
-      .filter(([pitches]) => pitches.every((p) => lowest <= p && p <= highest));
+      .map(([code, score]) => [this.frameOf(code, lowest, highest), score])
+      .filter(([pitches]) => pitches);
+  }
+
+  /** Return the frame that each candidate tells and the bucket of its run, or null for none. */
+  told(lowest, highest) {
+    return this.recall.candidates.map((code, k) => {
+      const frame = code === recalling.NONE ? null : this.frameOf(code, lowest, highest);
+      return frame && [frame, recalling.bucketOf(this.recall, k)];
+    });
   }
 }
 

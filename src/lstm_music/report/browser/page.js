@@ -203,7 +203,7 @@ class Player {
   /** Take another run's model, its openings to begin with, and its tempo. */
   chooseRun() {
     const n = Number(byId("compose-run").value);
-    if (!this.networks.has(n)) this.networks.set(n, new Network(DATA.models[n]));
+    if (!this.networks.has(n)) this.networks.set(n, networkOf(DATA.models[n]));
     this.network = this.networks.get(n);
     const slider = byId("compose-tempo");
     slider.value = this.network.model.tempo;
