@@ -117,13 +117,9 @@ class Trainer:
     def _loop(self) -> str:
         at, s = self.progress, self.settings
         while True:
+            config = self.model.config
             every = self.corpus.training_batches(
-                s.batch,
-                s.seq,
-                s.seed,
-                at.epoch,
-                bool(self.model.config.copy),
-                self.model.config.rows > 1,
+                s.batch, s.seq, s.seed, at.epoch, bool(config.copy), config.rows > 1
             )
             batches = self.ranks.part(every)
             self._enter(len(batches.streams))
