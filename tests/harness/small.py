@@ -138,7 +138,7 @@ def random_recall(rng, asked, K):
 
 def as_read(rng, config, x):
     """Note vectors x (…, D + 1) as a network reads them: a biaxial one beside what lies around."""
-    if not config.rows > 1:
+    if config.head != "biaxial":
         return x
     shape, K = x.shape[:-1], config.copy
     place, buckets = (

@@ -9,6 +9,7 @@ from lstm_music.network.config import Config
 from lstm_music.network.joining import axes_of, joined, nearest_places
 from lstm_music.network.model import Model, init_parameters, parameter_shapes
 from lstm_music.ops import get_ops
+from lstm_music.ops.reference.copying import BUCKETS
 from lstm_music.tokenizers.messages import word_parts
 from lstm_music.tokenizers.vocabulary import Vocabulary
 
@@ -141,12 +142,30 @@ def test_a_gate_is_kept_as_far_as_both_have_candidates():
     assert join(made(ASKED, 1, copy=4), made(KNOWN, 2))["copy.G"].shape == (6, 4)
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+@pytest.mark.parametrize("head", ["sigmoid", "nade", "biaxial"])
 def test_networks_of_notes_are_taken_over_whole(head):
     notes = tuple(str(pitch) for pitch in range(88))
     new, old = made(notes, 1, head), made(notes, 2, head)
     for name, p in join(new, old).items():
         assert p.tobytes() == old[2][name].tobytes()
+
+
+@pytest.mark.parametrize(("K", "before"), [(3, 0), (3, 2), (0, 3)])
+def test_a_biaxial_network_keeps_what_it_reads_as_far_as_both_have_candidates(K, before):
+    """It says of what the other read the same; what a new candidate tells begins as in a new one."""
+    notes = tuple(map(str, range(5)))
+    new, old = made(notes, 1, "biaxial", K), made(notes, 2, "biaxial", before)
+    old[2]["embedding.frame"] += 1
+    found, both = join(new, old), min(K, before)
+    assert {name: p.shape for name, p in found.items()} == parameter_shapes(new[0])
+    kept = {"W": 25 + 12 + 5 * both, "frame": 1 + 16 + 12 + BUCKETS * both}
+    for name, n in kept.items():
+        table = found[f"embedding.{name}"]
+        np.testing.assert_array_equal(table[:n], old[2][f"embedding.{name}"][:n])
+        np.testing.assert_array_equal(table[n:], new[2][f"embedding.{name}"][n:])
+    for name, p in old[2].items():
+        if name.split(".")[-1] not in ("W", "frame", "G", "R"):
+            np.testing.assert_array_equal(found[name], p)
 
 
 @pytest.mark.parametrize(

@@ -29,13 +29,16 @@ class Axis(NamedTuple):
 
 def axes_of(config: Config, vocabulary: Vocabulary) -> dict[str, Axis]:
     """Return the parameters of a model that have a place for each word, by name."""
-    gate = ["+" * n for n in range(config.copy)]  # which have no nearest: no numbers
-    axes = {"copy.G": Axis(1, gate), "copy.R": Axis(0, gate)}
+    axes = {"copy.G": Axis(1, unnumbered(config.copy)), "copy.R": Axis(0, unnumbered(config.copy))}
     words = vocabulary.words
     if config.head == "softmax":
         return axes | {
             "embedding.W": Axis(0, words), "head.W": Axis(1, words), "head.b": Axis(0, words),
         }  # fmt: skip
+    if config.head == "biaxial":  # what candidates tell has the last rows
+        rows = {name: shape[0] for name, shape in config.make_embedding().shapes().items()}
+        of_rows = {f"embedding.{name}": Axis(0, unnumbered(rows[name])) for name in ("W", "frame")}
+        return axes | of_rows
     if config.head != "factored":
         return axes  # of notes, which are all there always
     stems, deltas = [""] * config.classes, [""] * config.deltas
@@ -47,6 +50,11 @@ def axes_of(config: Config, vocabulary: Vocabulary) -> dict[str, Axis]:
     of_deltas = {"embedding.Wd": 0, "head.Wd": 1, "head.bd": 0}
     axes |= {name: Axis(n, stems) for name, n in of_stems.items()}
     return axes | {name: Axis(n, deltas) for name, n in of_deltas.items()}
+
+
+def unnumbered(n: int) -> list[str]:
+    """Return names of n places by their order: without numbers, so that none has a nearest."""
+    return ["+" * place for place in range(n)]
 
 
 def joined(
