@@ -41,6 +41,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COMMON = "--representation note --head biaxial --batch 4"
 MOST = 4  # networks of an ensemble
 FOUND = "likelihoods.json"
+ENDED = "minutes.txt"  # in a run: for how long it was trained
 
 Nats: TypeAlias = npt.NDArray[np.float64]
 Row: TypeAlias = dict[str, Any]
@@ -103,14 +104,16 @@ def main() -> int:
 
 def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
     """Train a trial to its end, from where its run stands."""
-    left = trial.minutes - seconds_of(run) / 60
-    if left < 0.05:
+    ended = run / ENDED
+    if ended.exists() and float(ended.read_text()) >= trial.minutes:
         return
+    left = max(trial.minutes - seconds_of(run) / 60, 0.01)
     begun = (run / "checkpoints" / "latest").exists()
     asked = ["--resume"] if begun else [trial.corpus, *COMMON.split(), *trial.options.split()]
     own = [] if begun else ["--data", str(data)]
     limits = ["--run", str(run), "--max-minutes", f"{left:.2f}", "--threads", str(threads)]
     subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=True)
+    ended.write_text(f"{trial.minutes}\n")
 
 
 def seconds_of(run: Path) -> float:
