@@ -38,9 +38,10 @@ from lstm_music.evaluation.frames import FrameScore, score_notes
 from lstm_music.runs.opened import evaluation_corpus, model_of, open_run
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMON = "--representation note --head biaxial --batch 4 --seq 32 --anneal-factor 1"
+COMMON = "--representation note --head biaxial --batch 4"
 MOST = 4  # networks of an ensemble
 FOUND = "likelihoods.json"
+ENDED = "minutes.txt"  # in a run: for how long it was trained
 
 Nats: TypeAlias = npt.NDArray[np.float64]
 Row: TypeAlias = dict[str, Any]
@@ -59,16 +60,18 @@ class Trial(NamedTuple):
         return "--no-copy" not in self.options.split()
 
 
-SMALL = "--hidden 64 --embedding 64 --nade 64 --lr 0.01 --average 0.998"
+SMALL = "--hidden 64 --embedding 64 --nade 64"
+FEW = f"{SMALL} --dropout 0.3 --seq 32 --anneal-factor 1"  # pieces
+MANY = f"{SMALL} --dropout 0.1 --seq 64 --lr 0.008 --average 0.998 --anneal-factor 0.5"
 TRIALS = {
-    "jsb-memory": Trial("jsb", f"{SMALL} --dropout 0.3", 15),
-    "jsb-alone": Trial("jsb", f"{SMALL} --dropout 0.3 --no-copy", 12),
-    "piano-memory": Trial("piano-midi", f"{SMALL} --dropout 0.3", 20),
-    "piano-alone": Trial("piano-midi", f"{SMALL} --dropout 0.3 --no-copy", 15),
-    "nottingham-memory": Trial("nottingham", f"{SMALL} --dropout 0.1", 25),
-    "nottingham-alone": Trial("nottingham", f"{SMALL} --dropout 0.1 --no-copy", 20),
-    "muse-memory": Trial("muse", f"{SMALL} --dropout 0.1 --seq 64", 45),
-    "muse-alone": Trial("muse", f"{SMALL} --dropout 0.1 --seq 64 --no-copy", 35),
+    "jsb-memory": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995", 15),
+    "jsb-alone": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995 --no-copy", 12),
+    "piano-memory": Trial("piano-midi", f"{FEW} --lr 0.004 --average 0.998", 20),
+    "piano-alone": Trial("piano-midi", f"{FEW} --lr 0.004 --average 0.998 --no-copy", 15),
+    "nottingham-memory": Trial("nottingham", MANY, 25),
+    "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 15),
+    "muse-memory": Trial("muse", MANY, 45),
+    "muse-alone": Trial("muse", f"{MANY} --no-copy", 30),
 }
 
 
@@ -101,14 +104,16 @@ def main() -> int:
 
 def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
     """Train a trial to its end, from where its run stands."""
-    left = trial.minutes - seconds_of(run) / 60
-    if left < 0.05:
+    ended = run / ENDED
+    if ended.exists() and float(ended.read_text()) >= trial.minutes:
         return
+    left = max(trial.minutes - seconds_of(run) / 60, 0.01)
     begun = (run / "checkpoints" / "latest").exists()
     asked = ["--resume"] if begun else [trial.corpus, *COMMON.split(), *trial.options.split()]
     own = [] if begun else ["--data", str(data)]
     limits = ["--run", str(run), "--max-minutes", f"{left:.2f}", "--threads", str(threads)]
     subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=True)
+    ended.write_text(f"{trial.minutes}\n")
 
 
 def seconds_of(run: Path) -> float:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from lstm_music.arrays import Array
-from lstm_music.network.biaxial import METERS, TRUSTS
+from lstm_music.network.biaxial import KINDS_FROM, METERS
 from lstm_music.network.config import Config
 from lstm_music.network.model import parameter_shapes
 from lstm_music.network.recall_rules import recall_rules
+from lstm_music.ops.reference.copying import BUCKETS
 from lstm_music.runs.checkpoint import Checkpoint
 from lstm_music.sampling.composer import tempo_of
 from lstm_music.sampling.craft import voices_of
@@ -80,7 +81,7 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "top_p": top_p,
         "tempo": tempo_of(checkpoint),
         "head": config.head,
-        "around": {"meters": METERS, "trusts": TRUSTS} if config.rows > 1 else None,
+        "around": {"meters": METERS, "trusts": kinds()} if config.rows > 1 else None,
         "recall": recall_json(checkpoint),
         "classes": None if words is None else words[0].tolist(),
         "deltas": None if words is None else words[1].tolist(),
@@ -90,6 +91,11 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "arrays": [[n, int(rounded[n].size)] for n in names],
         "weights": base64.b64encode(weights).decode(),
     }
+
+
+def kinds() -> list[int]:
+    """Return the kind of each bucket, as a biaxial network's notes tell them apart."""
+    return [sum(bucket >= first for first in KINDS_FROM[1:]) for bucket in range(BUCKETS)]
 
 
 def as_lists(rules: Rules) -> dict[str, Any]:

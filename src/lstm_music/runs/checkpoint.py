@@ -269,7 +269,7 @@ def most_bytes(name: str, meta: dict[str, Any]) -> int:
     config = Config(**meta["model"])
     elements = sum(math.prod(shape) for shape in parameter_shapes(config).values())
     streams = int(dict(meta.get("settings", {})).get("batch", 0))
-    state = 2 * config.layers * config.hidden * streams
+    state = 2 * config.layers * config.rows * config.hidden * streams
     return 8 * (ARRAYS_MOST[name] * elements + state) + HEADER_MOST + 8
 
 

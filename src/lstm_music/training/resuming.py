@@ -214,7 +214,7 @@ def check_arrays(
     config, found = model.config, {name: a.shape for name, a in arrays.items()}
     states = [found.pop(name, None) for name in ("state.h", "state.c")]
     sizes = [None if s is None else (len(s), s[0], s[-1]) for s in states if s != ()]
-    fits = sizes in ([None] * 2, [(3, config.layers, config.hidden)] * 2)
+    fits = sizes in ([None] * 2, [(3, config.layers, config.rows * config.hidden)] * 2)
     if found != expected or not fits or states[0] != states[1]:
         raise ValueError(f"the arrays of {TRAIN_FILE} aren't those of the run")
 
