@@ -14,7 +14,7 @@ from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import HostCupy
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import random_recall, words_of
+from small import as_read, random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch, RowGradient
 from lstm_music.network.config import HEADS, Config, State
@@ -200,13 +200,13 @@ def model_case(config, T=3, B=2):
     parameters = init_parameters(config, REFERENCE, 1)
     if config.reads_notes:
         x, y = ((rng.random((T, B, config.vocabulary + k)) < 0.3).astype(np.uint8) for k in (1, 0))
-        y[0, 0, 0] = NO_NOTES
+        x, y[0, 0, 0] = as_read(rng, config, x), NO_NOTES
     else:
         x, y = rng.integers(config.vocabulary, size=(2, T, B), dtype=np.int32)
         y[0, 0] = -1
     keep = np.ones((T, B))
     keep[2, 1] = keep[0, 0] = 0
-    states = rng.normal(size=(2, config.layers, B, config.hidden))
+    states = rng.normal(size=(2, config.layers, B, config.rows * config.hidden))
     asked = y[..., 0] != NO_NOTES if config.reads_notes else y >= 0
     recall = random_recall(rng, asked, config.copy) if config.copy else None
     return parameters, config, states, (x, y, keep, recall)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from host_cuda.compile import COMPILER
 from host_cuda.host_cupy import RECORDER, HostCupy, idle
-from small import random_recall, words_of
+from small import as_read, random_recall, words_of
 
 from lstm_music.arrays import NO_NOTES, Batch
 from lstm_music.network import learning_rate
@@ -65,7 +65,9 @@ def graph_model(config, dtype="float64", decay=0.0):
 def test_graph_steps_are_the_plain_steps(head, clip, dropout, decay, copy):
     sizes = {"nade": 5, "classes": 4, "deltas": 3, "copy": copy}
     config = Config(11, embedding=6, hidden=7, dropout=dropout, head=head, **sizes)
-    given = list(batches(np.random.default_rng(0), 11, 5, notes=config.reads_notes, copy=copy))
+    rng = np.random.default_rng(0)
+    given = list(batches(rng, 11, 5, notes=config.reads_notes, copy=copy))
+    given = [batch._replace(x=as_read(rng, config, batch.x)) for batch in given]
     rates = [1e-2, 1e-2, 1e-2, 5e-3, 5e-3]
     expected, reference, slots, means, state = plain_steps(config, given, clip, rates, 3, decay)
 
@@ -256,7 +258,8 @@ def test_a_step_without_a_finite_loss_changes_nothing_and_says_so():
 def test_each_shape_has_its_graph_and_a_run_between_does_not_disturb_it(head):
     config = Config(11, embedding=6, hidden=7, layers=2, head=head, classes=4, deltas=3)
     rng = np.random.default_rng(0)
-    (long,), (short,) = (list(batches(rng, 11, 1, s, config.reads_notes)) for s in ((4, B), (2, B)))
+    made = [batch for T in (4, 2) for batch in batches(rng, 11, 1, (T, B), config.reads_notes)]
+    long, short = (batch._replace(x=as_read(rng, config, batch.x)) for batch in made)
     given = [long, short, long]
     expected, *_ = plain_steps(config, given, 5.0, [1e-2] * 3, seed=0)
     model, optimizer = graph_model(config)

@@ -246,6 +246,9 @@ class HostArray(np.lib.mixins.NDArrayOperatorsMixin):
         node = "copy" if isinstance(value, HostArray) else "fill"
         do(node, lambda: target.__setitem__(plain, given), self, *devices([value, *keys]))
 
+    def swapaxes(self, axis1, axis2):
+        return self._seen_as(self.plain.swapaxes(axis1, axis2))
+
     # Copies and numbers ---------------------------------------------------------------------------
 
     def fill(self, value):
