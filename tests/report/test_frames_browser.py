@@ -57,10 +57,12 @@ def checkpoints(tmp_path_factory):
             if name in ("head.W", "head.Wo", "head.Wv"):
                 value *= 10
             if name in ("embedding.frame", "embedding.pitch"):
-                value[:] = rng.normal(0, 1, value.shape)
+                value += rng.normal(0, 1, value.shape)
+            if name.startswith("head.b"):
+                value += rng.normal(0, 0.1, value.shape)
         if gate:
             checkpoint = with_gate(checkpoint)
-            checkpoint.parameters["copy.R"] += 0.7
+            checkpoint.parameters["copy.R"] += 0.5
         found[head, gate] = checkpoint
     return found
 
@@ -104,6 +106,6 @@ def test_frames_are_those_of_python(opened, checkpoints, kind, primed, temperatu
             past.take(frame)
         reader.read(frame[None], [past] if past else ())
     different = len({tuple(step["frame"]) for step in steps[primed:]})
-    assert different > 10
+    assert different > 5
     assert counts.drawn > 10
     assert (counts.copied > 10) == kind[1]
