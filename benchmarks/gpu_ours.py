@@ -13,6 +13,7 @@ from gpu_cases import BARRIER, CLIP, LR, STEPS, WITHOUT, Case, precision_of
 from gpu_kernels import copy_quads, kernel_calls, layer_call, loss_call, rest_calls, sequence_call
 from gpu_workers import Made, Round, first_line
 from lstm_music.arrays import Batch
+from lstm_music.network.biaxial import row_width
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model, parameter_shapes
 from lstm_music.network.optim import Optimizer
@@ -62,7 +63,8 @@ def ops_of(variant: str, cupy: Any) -> CupyOps:
 
 def config_of(case: Case) -> Config:
     """Return the model of a case."""
-    return Config(case.V, case.H, case.H, case.L, head=case.head, copy=case.copy)
+    nade = case.H if case.head == "biaxial" else Config.nade
+    return Config(case.V, case.H, case.H, case.L, head=case.head, nade=nade, copy=case.copy)
 
 
 def random_batch(case: Case, rng: np.random.Generator) -> Batch:
@@ -74,7 +76,8 @@ def random_batch(case: Case, rng: np.random.Generator) -> Batch:
     if case.head == "softmax":
         x, y = rng.integers(case.V, size=(2, *shape), dtype=np.int32)
     else:
-        x, y = ((rng.random((*shape, case.V + k)) < 0.05).astype(np.uint8) for k in (1, 0))
+        more = 1 if case.head != "biaxial" else row_width(case.V, case.copy) - case.V
+        x, y = ((rng.random((*shape, case.V + k)) < 0.05).astype(np.uint8) for k in (more, 0))
     if not case.copy:
         return Batch(x, y, None, case.N)
     kinds = np.array([*range(BUCKETS), *range(HIT, HIT + BUCKETS // 2), NOTHING], np.uint8)

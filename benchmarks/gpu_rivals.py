@@ -23,6 +23,7 @@ from gpu_cases import CLIP, LR, STEPS, Case
 from gpu_workers import Made, Round
 
 Call: TypeAlias = Callable[[], Any]
+OCTAVE = 12
 WARM_UPS = 3  # before a capture, as PyTorch's documentation asks for
 
 
@@ -86,6 +87,47 @@ def note_ends(case: Case, K: int = 128) -> Ends:
         return bce(visible(h) + (units * U).sum(dim=2), notes, reduction="sum") / case.N
 
     return Ends(embedding, head, x, y, loss)
+
+
+class Around(nn.Module):
+    """What each of 88 notes reads in a biaxial network without memory, mapped to (T, B·88, H)."""
+
+    def __init__(self, case: Case) -> None:
+        super().__init__()
+        self.near = nn.Linear(3 * OCTAVE + 1, case.H, bias=False)
+        self.pitch = nn.Parameter(torch.randn(case.V, case.H))
+
+    def forward(self, x: Any) -> Any:
+        """Return the window and the octave's counts of notes x (T, B, 88), mapped."""
+        window = nn.functional.pad(x, (OCTAVE, OCTAVE)).unfold(2, 2 * OCTAVE + 1, 1)
+        octaves = nn.functional.pad(x, (0, -x.shape[2] % OCTAVE)).unflatten(2, (-1, OCTAVE)).sum(2)
+        counts = octaves.repeat(1, 1, 1 - (-x.shape[2] // OCTAVE) + 1).unfold(2, OCTAVE, 1)
+        near = torch.cat([window, counts[:, :, : x.shape[2]]], dim=3)
+        return (self.near(near) + self.pitch).flatten(1, 2)
+
+
+def row_ends(case: Case) -> Ends:
+    """Return the same of a biaxial network: the batch is of 88 rows a piece."""
+    lstm, head = nn.LSTM(case.H + 2 * OCTAVE, case.H), nn.Linear(case.H, 1)
+    x = (torch.rand(case.T, case.B, case.V) < 0.05).float()
+    y = (torch.rand(case.T, case.B, case.V) < 0.05).float()
+    bce = nn.functional.binary_cross_entropy_with_logits
+
+    def loss(out: Any, y: Any, half: bool) -> Any:
+        h = out.unflatten(1, (case.B, case.V)).flatten(0, 1)
+        notes = y.flatten(0, 1)
+        counts = torch.zeros_like(notes)
+        for octave in range(-(-case.V // OCTAVE)):
+            counts = counts + nn.functional.pad(notes, (OCTAVE * octave, 0))[:, : case.V]
+        below = [
+            nn.functional.pad(a, (OCTAVE, 0))[:, :-1].unfold(1, OCTAVE, 1).flip(2)
+            for a in (notes, counts)
+        ]
+        seen = torch.cat([h, *below], dim=2).transpose(0, 1)
+        logits = head(lstm(seen)[0])[:, :, 0]
+        return bce(logits, notes.T, reduction="sum") / case.N
+
+    return Ends(Around(case), nn.ModuleList([lstm, head]), x, y, loss)
 
 
 class Rivals:
@@ -206,12 +248,13 @@ class Rivals:
     ) -> Call:
         """Return a step of our model, optimiser and clipping; it returns its loss."""
         torch.manual_seed(0)
-        ends = (word_ends if case.head == "softmax" else note_ends)(case)
+        ends = {"softmax": word_ends, "biaxial": row_ends}.get(case.head, note_ends)(case)
         embedding, lstm = ends.embedding, nn.LSTM(case.H, case.H, case.L)
         parameters = list(nn.ModuleList([embedding, lstm, ends.head]).to(self.device).parameters())
         adam = torch.optim.Adam(parameters, LR, fused=True, capturable=self.on_gpu)
         x, y = ends.x.to(self.device), ends.y.to(self.device)
-        state = [torch.zeros(case.L, case.B, case.H, device=self.device) for _ in range(2)]
+        rows = case.B * (case.V if case.head == "biaxial" else 1)
+        state = [torch.zeros(case.L, rows, case.H, device=self.device) for _ in range(2)]
 
         def forward(x: Any, y: Any, h: Any, c: Any) -> Any:
             with self.autocast(precision):

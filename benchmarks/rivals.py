@@ -29,6 +29,7 @@ from gpu_ours import config_of, random_batch
 from gpu_report import table
 from gpu_workers import Entry, Made, Worker, interleaved
 from lstm_music.cli.common import limit_threads
+from lstm_music.network.biaxial import BELOW, OCTAVE, WINDOW
 from lstm_music.network.model import Model, parameter_shapes
 from lstm_music.network.optim import Optimizer
 from lstm_music.ops import get_ops
@@ -42,6 +43,7 @@ from lstm_music.training.step import Step
 
 HABITS = (8000, 4, 12)  # as of the bundled Bach
 MOST_LOGITS = 8_000_000  # at once, as a chunked loss takes them
+AROUND = len(WINDOW) + OCTAVE  # what a note of a biaxial network reads
 HOUR = 3600.0  # seconds, of a request
 
 
@@ -64,6 +66,7 @@ CASES = {
     "train-v126k": Timed("step", Case("", 126_000, 25, 25), 1),
     "train-note-sigmoid": Timed("step", Case("", 88, 50, 50, head="sigmoid"), 5),
     "train-note-nade": Timed("step", Case("", 88, 50, 50, head="nade"), 5),
+    "train-note-biaxial": Timed("step", Case("", 88, 8, 32, H=64, head="biaxial"), 2),
     "train-chord-jsb": Timed("step", Case("", 2_421, 8, 64), 10),
     "train-chord-muse": Timed("step", Case("", 39_290, 32, 64), 1),
     "sample-v35509": Timed("sampling", Case("", SAMPLING_WORDS, 1, 1), 200),
@@ -143,8 +146,7 @@ def timed(call: Callable[[], object], count: int) -> Made:
 
 def gemms(case: Case) -> Iterator[tuple[Any, Any, Any]]:
     """Yield the factors of a step's products, and room for each."""
-    N, H, B = case.N, case.H, case.B
-    V = case.V + H * (case.head == "nade")  # of what the head's linear maps give
+    H = case.H
     rng = np.random.default_rng(0)
 
     def real(*shape: int) -> Any:
@@ -155,15 +157,25 @@ def gemms(case: Case) -> Iterator[tuple[Any, Any, Any]]:
         made = [(x, W, np.empty_like(d)), (d, W.T, np.empty_like(x))]
         return [*made, (x.T, d, np.empty_like(W))] if weights else made
 
-    chunk = min(N, MOST_LOGITS // V)  # rows of logits
-    for calls, times in (
-        (products(N, H, 4 * H), case.L),
-        (products(N, H, 4 * H)[2:], case.L),  # of h·Wh the weights' gradient, over all steps
-        (products(B, H, 4 * H, weights=False), case.L * case.T),
-        (products(chunk, H, V), N // chunk),
-    ):
-        for _ in range(times):
-            yield from calls
+    def layer(steps: int, rows: int, inputs: int) -> list[Any]:
+        recurrent = products(steps * rows, H, 4 * H)[2:]  # the weights' gradient, over all steps
+        step = products(rows, H, 4 * H, weights=False)
+        return [*products(steps * rows, inputs, 4 * H), *recurrent, *step * steps]
+
+    if case.head == "biaxial":
+        N = case.N * case.V
+        near = products(N, AROUND, H)
+        yield from [near[0], near[2]]  # what notes read has no gradient
+        for _ in range(case.L):
+            yield from layer(case.T, case.B * case.V, H)
+        yield from [*layer(case.V, case.N, H + BELOW), *products(N, H, 1)]
+        return
+    V = case.V + H * (case.head == "nade")  # of what the head's linear maps give
+    chunk = min(case.N, MOST_LOGITS // V)  # rows of logits
+    for _ in range(case.L):
+        yield from layer(case.T, case.B, H)
+    for _ in range(case.N // chunk):
+        yield from products(chunk, H, V)
 
 
 def message_words(V: int) -> Vocabulary:

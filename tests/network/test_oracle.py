@@ -6,10 +6,14 @@ PyTorch's LSTM has two biases. Ours is its bias_ih; its bias_hh stays zero, outs
 so that both sides have the same parameters.
 """
 
+import sys
+
 import numpy as np
 import pytest
+from documentation import ROOT
 
 from lstm_music.arrays import NO_NOTES, Batch
+from lstm_music.corpus.batches import on_device
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.network.notes import NadeHead
@@ -206,3 +210,54 @@ def test_a_nades_gradients(ops):
         np.testing.assert_allclose(
             ops.to_numpy(g), expected, rtol=1e-9, atol=1e-9 * np.abs(expected).max(), err_msg=name
         )
+
+
+def rivals_network(parameters, H):
+    """PyTorch's side of benchmarks/rivals.py for a biaxial network, with our parameters."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    from gpu_cases import Case
+    from gpu_rivals import row_ends
+
+    torch.manual_seed(0)
+    ends = row_ends(Case("", 88, B, T, H=H, head="biaxial"))
+    lstm, (over_notes, linear) = torch.nn.LSTM(H, H, 2), ends.head
+    layers = [(lstm, n, f"lstm.{n}.") for n in range(2)] + [(over_notes, 0, "head.")]
+    named = {
+        "embedding.W": ends.embedding.near.weight, "embedding.pitch": ends.embedding.pitch,
+        "head.Wo": linear.weight, "head.bo": linear.bias,
+    }  # fmt: skip
+    for module, n, prefix in layers:
+        for ours, theirs in (("Wx", "weight_ih"), ("Wh", "weight_hh"), ("b", "bias_ih")):
+            named[prefix + ours] = getattr(module, f"{theirs}_l{n}")
+    modules = torch.nn.ModuleList([ends.embedding, ends.head, lstm]).double()
+    turned = {name for name in named if name.split(".")[1] not in ("pitch", "b", "bo")}
+    with torch.no_grad():
+        for name, p in modules.named_parameters():
+            if "bias_hh" in name:
+                p.zero_()
+        for name, p in named.items():
+            value = torch.from_numpy(parameters[name])
+            p.copy_(value.T if name in turned else value)
+    out = lstm(ends.embedding(ends.x.double()))[0]
+    loss = ends.loss(out, ends.y.double(), False)
+    loss.backward()
+    grads = {name: (p.grad.T if name in turned else p.grad).numpy() for name, p in named.items()}
+    return ends, loss.item(), grads
+
+
+def test_a_biaxial_network_is_that_of_pytorch(ops):
+    H = 5
+    model = Model(Config(88, H, H, 2, head="biaxial", nade=H), ops)
+    rng = np.random.default_rng(0)
+    parameters = {name: rng.normal(0, 0.3, p.shape) for name, p in model.parameters.items()}
+    parameters["embedding.frame"][...] = 0  # places in the bar, which the rival doesn't read
+    for name, p in model.parameters.items():
+        p[...] = ops.asarray(parameters[name])
+    ends, loss, grads = rivals_network(parameters, H)
+    x = np.zeros((T, B, 90), np.uint8)
+    x[..., :88] = ends.x.numpy()
+    batch = on_device(ops, Batch(x, ends.y.numpy().astype(np.uint8), None, T * B))
+    found, found_grads, _ = model.loss_and_grads(batch, model.zero_state(B))
+    assert found == pytest.approx(loss, rel=1e-12)
+    for name, expected in grads.items():
+        np.testing.assert_allclose(ops.to_numpy(found_grads[name]), expected, atol=1e-11)
