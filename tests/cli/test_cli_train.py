@@ -143,6 +143,11 @@ def test_the_bundled_corpus_has_defaults_of_its_own():
     usual = {name: train_options.DEFAULTS[name] for name in own}
     for other in (("music",), ("bach", "--tracks", "merge"), ("bach", "--optimizer", "sgd")):
         assert usual.items() <= options(*other).items()
+    rows = train_options.ROWS
+    assert rows.items() <= options("jsb", "--head", "biaxial").items()
+    assert (
+        options("bach", "--head", "biaxial", "--batch", "2").items() >= {**rows, "batch": 2}.items()
+    )
     assert options("bach", "--drums")["common_key"] == "A"  # they are a part, which has no key
     assert options("bach", "--drums", "--no-parts")["common_key"] is None
 

@@ -58,6 +58,7 @@ BACHS = {  # of `bin/train bach`, read as events: the best of docs/results.md's 
     "common_key": "A",
     "early_stop": 20,
 }
+ROWS = {"hidden": 64, "embedding": 64, "nade": 64, "batch": 4, "seq": 32}  # of 88 rows a stream
 DROPPED = number(0, 0.95)
 READING = tuple(field.name for field in fields(Reading))
 LIMITS = ("epochs", "max_steps", "max_minutes")
@@ -77,6 +78,7 @@ EXAMPLES = """examples:
 
 The defaults of `bin/train bach`, unless options ask for another representation, are
 {bachs}.
+Those of --head biaxial are {rows}.
 """
 
 
@@ -118,6 +120,8 @@ def new_folder(args: argparse.Namespace) -> Path:
 def usual_options(corpus: str, given: dict[str, Any]) -> dict[str, Any]:
     """Return the defaults that suit a corpus and the options given, None for those that aren't."""
     usual = DEFAULTS | parts_told(given["representation"], corpus, given["parts"])
+    if given["head"] == "biaxial":
+        return usual | ROWS
     chorales = (corpus, given["representation"]) == ("bach", "event")
     if not chorales or given["optimizer"] not in (None, "adam"):
         return usual
@@ -208,8 +212,9 @@ def resumed_options(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
 
 def make_parser() -> Parser:
     """Return the command's options. None stands for the default, so that --resume can tell."""
-    bachs = [option_of(name, value) for name, value in BACHS.items()]
-    examples = EXAMPLES.format(bachs="\n".join([" ".join(bachs[:5]), " ".join(bachs[5:])]))
+    bachs, rows = ([option_of(*option) for option in own.items()] for own in (BACHS, ROWS))
+    told = "\n".join([" ".join(bachs[:5]), " ".join(bachs[5:])])
+    examples = EXAMPLES.format(bachs=told, rows=" ".join(rows))
     parser = Parser(
         "train", "Train a model, keep it in a run's folder, and write a sample.", examples
     )
