@@ -63,6 +63,12 @@ class Trial(NamedTuple):
 SMALL = "--hidden 64 --embedding 64 --nade 64"
 FEW = f"{SMALL} --dropout 0.3 --seq 32 --anneal-factor 1"  # pieces
 MANY = f"{SMALL} --dropout 0.1 --seq 64 --lr 0.008 --average 0.998 --anneal-factor 0.5"
+NADE = (
+    "--head nade --batch 8 --seq 64 --lr 0.005 --anneal-factor 1 --dropout 0.4 --average 0.995 "
+    "--hidden 128 --embedding 128 --nade 128 --early-stop 0 --no-copy"
+)
+KEYS = "--transpose-augment 6"
+WIDE = "--hidden 256 --embedding 256 --nade 256"
 TRIALS = {
     "jsb-memory": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995", 15),
     "jsb-alone": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995 --no-copy", 12),
@@ -72,6 +78,11 @@ TRIALS = {
     "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 15),
     "muse-memory": Trial("muse", MANY, 45),
     "muse-alone": Trial("muse", f"{MANY} --no-copy", 30),
+    "jsb-nade": Trial("jsb", NADE, 2),
+    "jsb-nade-keys": Trial("jsb", f"{NADE} {KEYS}", 6),
+    "jsb-nade-wide": Trial("jsb", f"{NADE} {WIDE}", 4),
+    "jsb-nade-wide-keys": Trial("jsb", f"{NADE} {WIDE} {KEYS}", 8),
+    "jsb-alone-keys": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995 --no-copy {KEYS}", 8),
 }
 
 
