@@ -8,6 +8,7 @@ from gradcheck import check_gradients
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import as_read
+from test_model import check_model, random_batch, some_resets
 
 from lstm_music.arrays import NO_NOTES, Batch
 from lstm_music.network.biaxial import PLACES, Neighbourhood, row_width
@@ -143,6 +144,12 @@ def test_a_new_embedding_knows_nothing_of_places_and_of_the_note_itself(ops):
     assert not ops.to_numpy(p["frame"]).any()
     assert not ops.to_numpy(p["pitch"]).any()
     assert 0.95 < ops.to_numpy(p["W"]).std() < 1.05
+
+
+def test_gradients_of_a_copy_gate_that_the_network_reads_too(ops):
+    """With resets, rows without notes and dropout; the gate reads the mean of a stream's rows."""
+    config = Config(3, 1, 2, 1, 0.3, None, 0.2, "biaxial", nade=2, copy=2)
+    check_model(config, ops, random_batch(config, T=4, B=3, resets=some_resets))
 
 
 # Whole models ---------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_networks_of_notes_are_taken_over_whole(head):
 
 @pytest.mark.parametrize(("K", "before"), [(3, 0), (3, 2), (0, 3)])
 def test_a_biaxial_network_keeps_what_it_reads_as_far_as_both_have_candidates(K, before):
-    """It says the same of what the other read; what a new candidate tells begins anew."""
+    """What a new candidate tells begins as in a new network."""
     notes = tuple(map(str, range(5)))
     new, old = made(notes, 1, "biaxial", K), made(notes, 2, "biaxial", before)
     old[2]["embedding.frame"] += 1

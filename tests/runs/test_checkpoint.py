@@ -101,7 +101,7 @@ def test_training_arrays_may_be_none(tmp_path):
     assert read_arrays(path, TRAIN_FILE, read_checkpoint(path).meta) == {}
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+@pytest.mark.parametrize("head", ["sigmoid", "nade", "biaxial"])
 def test_a_model_of_notes_is_read_with_its_head_and_its_rates(tmp_path, head):
     config = Config(len(NOTES), 3, 4, 2, 0.5, 0.25, 0.0, head, nade=3)
     p = init_parameters(config, get_ops("numpy"), 0)
@@ -110,7 +110,8 @@ def test_a_model_of_notes_is_read_with_its_head_and_its_rates(tmp_path, head):
     found = read_checkpoint(path)
     assert found.config == config
     assert_arrays(found.parameters, p)
-    other = config.to_json() | {"head": {"nade": "sigmoid", "sigmoid": "nade"}[head]}
+    others = {"nade": "biaxial", "sigmoid": "nade", "biaxial": "sigmoid"}
+    other = config.to_json() | {"head": others[head]}
     path = write_checkpoint(tmp_path, 2, p, {}, described | {"model": other})
     with pytest.raises(DamagedCheckpoint, match="don't fit the model"):
         read_checkpoint(path)

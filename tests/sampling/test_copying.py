@@ -244,7 +244,7 @@ def shape_of(frame):
     return tuple(notes - notes[0]) if len(notes) else ()
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+@pytest.mark.parametrize("head", ["sigmoid", "nade", "biaxial"])
 def test_frames_that_are_always_copied_are_of_the_past(corpora, head):
     corpus = corpora["note"]
     model = model_for(corpus, ALWAYS, head)

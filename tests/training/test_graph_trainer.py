@@ -127,7 +127,7 @@ def test_a_run_begun_on_one_backend_goes_on_with_the_other(corpus, tmp_path, fir
         np.testing.assert_allclose(on_host, p, rtol=1e-5, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.parametrize("head", ["sigmoid", "nade"])
+@pytest.mark.parametrize("head", ["sigmoid", "nade", "biaxial"])
 def test_a_run_on_notes_with_averages_and_decay_is_the_cpus_and_resumes(tmp_path, head):
     corpus = small_rolls(tmp_path)
     ops = host_gpu()

@@ -101,7 +101,7 @@ def test_ranks_learn_what_one_process_learns(corpus, tmp_path, size):
     assert [each.progress.to_json() | T for each in found] == [alone.progress.to_json() | T] * size
 
 
-@pytest.mark.parametrize("head", ["chord", "sigmoid", "nade"])
+@pytest.mark.parametrize("head", ["chord", "sigmoid", "nade", "biaxial"])
 def test_piano_rolls_too(tmp_path, head):
     kind = "chord" if head == "chord" else "note"
     corpus = small_rolls(tmp_path, kind, transpose_augment=2)

@@ -282,7 +282,7 @@ def test_another_corpus_or_shape_is_refused(corpus, tmp_path, monkeypatch):
 # Piano rolls and averages -----------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["chord", "sigmoid", "nade"])
+@pytest.fixture(scope="module", params=["chord", "sigmoid", "nade", "biaxial"])
 def rolls(request, tmp_path_factory):
     """A corpus of frames whose training pieces are transposed each epoch, and a head for it."""
     with pytest.MonkeyPatch.context() as patch:
