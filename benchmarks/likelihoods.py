@@ -48,7 +48,7 @@ Row: TypeAlias = dict[str, Any]
 
 
 class Trial(NamedTuple):
-    """A network to train: options of `bin/train` beside COMMON, and minutes of its threads."""
+    """A network to train: options of `bin/train` beside COMMON, and minutes at most."""
 
     corpus: str
     options: str
@@ -109,8 +109,13 @@ def main() -> int:
         train(args.out / name, trial, args.data, args.threads)
     rows = judged({name: args.out / name for name in chosen}, chosen, args.test)
     (args.out / FOUND).write_text(json.dumps(rows, indent=2) + "\n")
-    print("\n".join(table(rows)))
+    print("\n".join(table([printed(row) for row in rows])))
     return 0
+
+
+def printed(row: Row) -> Row:
+    """Return a row as it is printed, likelihoods with all their digits."""
+    return {k: f"{v:.4f}" if k in ("valid", "test") and v != "" else v for k, v in row.items()}
 
 
 def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
@@ -158,7 +163,7 @@ def rows_of(runs: dict[str, Path], trials: dict[str, Trial], test: bool) -> list
             "valid": round(valid[name].nats_per_frame, 4),
             "test": "",
             "accuracy": "",
-            "seconds": round(seconds_of(runs[name])),
+            "minutes": trials[name].minutes,
             "machine": machine(),
             "options": trials[name].options,
         }
@@ -170,7 +175,7 @@ def rows_of(runs: dict[str, Path], trials: dict[str, Trial], test: bool) -> list
         more = {
             "network": f"ensemble of {', '.join(members)}",
             "valid": round(float(together.mean()), 4),
-            "seconds": round(sum(seconds_of(runs[name]) for name in members)),
+            "minutes": sum(trials[name].minutes for name in members),
             "options": "",
         }
         rows.append(rows[0] | more)
