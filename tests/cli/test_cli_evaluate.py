@@ -180,7 +180,7 @@ def test_training_options_are_no_options_here(fails):
 # Frames -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["chord", "sigmoid", "nade"])
+@pytest.fixture(params=["chord", "sigmoid", "nade", "biaxial"])
 def roll_run(request, train_rolls, folder):
     """The kind of a run on frames; the run is `r`."""
     train_rolls(request.param, "--max-steps", 40, "--run", "r", "--quiet", "--lr", 0.02)

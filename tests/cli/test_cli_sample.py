@@ -443,7 +443,7 @@ def test_notes_sound_as_sampled(compose, run, tokens, layout):
 
 # Piano rolls ------------------------------------------------------------------------------------
 
-HEADS = {"chord": "softmax", "sigmoid": "sigmoid", "nade": "nade"}
+HEADS = {"chord": "softmax", "sigmoid": "sigmoid", "nade": "nade", "biaxial": "biaxial"}
 EIGHTH = 240
 
 
@@ -610,12 +610,12 @@ def test_bad_input_for_a_chord_model_is_one_line(train_rolls, fails, kind):
         assert says in fails("sample", "r", *words)
 
 
-@pytest.mark.parametrize("kind", ["nade"])
+@pytest.mark.parametrize("kind", ["nade", "biaxial"])
 def test_bad_input_for_a_note_model_is_one_line(train_rolls, fails, kind):
     train_rolls(kind, "--grid", 1)
     for words, says in (
-        (["--top-k", 3], "of a NADE do: use --temperature"),
-        (["--top-p", 0.9], "of a NADE do: use --temperature"),
+        (["--top-k", 3], f"those of --head {kind} do: use --temperature"),
+        (["--top-p", 0.9], f"those of --head {kind} do: use --temperature"),
         (["--free"], "--free is only for models of messages"),
         (["--length", 900_000], "a MIDI file holds at most 25000 frames of this grid"),
     ):

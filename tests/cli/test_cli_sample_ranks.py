@@ -15,7 +15,7 @@ class Share(Alone):
         self.rank, self.size = rank, 2
 
 
-@pytest.mark.parametrize("kind", ["message", "chord", "sigmoid", "nade", "baseline"])
+@pytest.mark.parametrize("kind", ["message", "chord", "sigmoid", "nade", "biaxial", "baseline"])
 def test_pieces_are_those_of_one_process(kind, train_small, train_rolls, ok, monkeypatch):
     words = ["a", "--length", 20]
     if kind == "baseline":

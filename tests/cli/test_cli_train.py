@@ -90,7 +90,7 @@ def test_the_console_script_finds_every_command(folder):
         assert len(done.stderr.splitlines()) == (status == 2)
 
 
-@pytest.mark.parametrize("kind", ["chord", "sigmoid", "nade"])
+@pytest.mark.parametrize("kind", ["chord", "sigmoid", "nade", "biaxial"])
 def test_a_run_on_frames(train_rolls, folder, kind):
     lines = train_rolls(kind, "--max-steps", 8, "--run", "a")
     described = json.loads((folder / "runs/a/config.json").read_text())
@@ -216,7 +216,7 @@ def assert_same_model(a, b):
         assert files[0].read_bytes() == files[1].read_bytes()
 
 
-@pytest.mark.parametrize("kind", ["chord", "sigmoid", "nade"])
+@pytest.mark.parametrize("kind", ["chord", "sigmoid", "nade", "biaxial"])
 def test_a_run_on_frames_resumed_is_the_run_that_never_stopped(train_rolls, ok, folder, kind):
     how = ("--average", 0.9, "--weight-decay", 0.1, "--transpose-augment", 2, "--seed", 3)
     train_rolls(kind, *how, "--max-steps", 20, "--run", "a")

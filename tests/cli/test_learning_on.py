@@ -35,13 +35,15 @@ def contents(run):
     return files, metrics(run)
 
 
-@pytest.mark.parametrize("kind", ["message", "event", "factored", "chord", "nade", "sigmoid"])
+@pytest.mark.parametrize(
+    "kind", ["message", "event", "factored", "chord", "nade", "sigmoid", "biaxial"]
+)
 def test_a_corpus_that_grew_is_gone_on_with(train_small, ok, folder, grown, kind):
     """What both have words for is as it was, the model is judged before the first step."""
     options = {
         "message": (), "event": ("--representation", "event"), "factored": ("--head", "factored"),
         "chord": ("--representation", "chord"), "nade": ("--head", "nade", "--nade", 5),
-        "sigmoid": ("--representation", "note"),
+        "sigmoid": ("--representation", "note"), "biaxial": ("--head", "biaxial", "--nade", 5),
     }[kind]  # fmt: skip
     train_small("--max-steps", 20, "--run", "a", "--quiet", *options)
     lines = ok("train", "grown", "--from", "a", "--max-steps", 1, "--run", "b", "--lr", 1e-30)
@@ -52,7 +54,7 @@ def test_a_corpus_that_grew_is_gone_on_with(train_small, ok, folder, grown, kind
     assert after.config.hidden == 8 and after.config.head == before.config.head
     assert after.meta["tokenizer"] == before.meta["tokenizer"]
     for name, p in before.parameters.items():
-        if name.startswith("lstm") or kind in ("nade", "sigmoid"):
+        if name.startswith("lstm") or kind in ("nade", "sigmoid", "biaxial"):
             np.testing.assert_array_equal(after.parameters[name], p)
     if kind in ("message", "event", "chord"):
         assert len(after.vocabulary) > len(before.vocabulary)
@@ -91,6 +93,39 @@ def test_what_is_not_given_is_as_the_model_was_trained(train_small, ok, folder):
     assert of["c"][0] == of["a"][0] | {"lr": 0.5, "optimizer": "sgd"}
     assert of["c"][1]["copy"] > 0 == of["a"][1]["copy"] and of["c"][1]["dropout"] == 0.1
     assert of["d"][0]["lr"] == 0.002  # that of another optimiser is no good
+
+
+def test_what_a_biaxial_run_has_learnt_goes_on_with_a_memory(train_small, ok, folder):
+    """What candidates tell it begins as in a new network, all else as it was."""
+    train_small("--head", "biaxial", "--nade", 5, "--max-steps", 3, "--run", "a", "--quiet")
+    more = ("--copy", "--lr", 1e-30, "--max-steps", 1, "--run", "b", "--quiet")
+    ok("train", "music", "--from", "a", *more)
+    before, after = read(folder / "runs" / "a", "best"), read(folder / "runs" / "b")
+    assert after.config.copy > 0 == before.config.copy
+    for name, p in before.parameters.items():
+        np.testing.assert_array_equal(after.parameters[name][: len(p)], p)
+    assert len(after.parameters["embedding.W"]) > len(before.parameters["embedding.W"])
+    ok("sample", "b", "--length", 9, "--out", "b.mid", "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("other", "words", "says"),
+    [
+        ("jsb", ("--head", "biaxial"), "'jsb' was trained with --head nade: leave --head out"),
+        ("a", ("--head", "nade"), "'a' was trained with --head biaxial: leave --head out"),
+        ("a", ("--hidden", 9), "'a' was trained with --hidden 8: leave --hidden out"),
+        ("a", ("--nade", 9), "'a' was trained with --nade 5: leave --nade out"),
+        ("a", ("--embedding", 9), "'a' was trained with --embedding 8: leave --embedding out"),
+        ("a", ("--representation", "event"), "with --representation note: leave --rep"),
+    ],
+)
+def test_a_biaxial_network_and_another_dont_begin_with_each_other(
+    train_small, fails, folder, other, words, says
+):
+    if other == "a":
+        train_small("--head", "biaxial", "--nade", 5, "--max-steps", 1, "--run", "a", "--quiet")
+    assert says in fails("train", "music", "--from", other, *words, "--run", "b")
+    assert not (folder / "runs" / "b").exists()
 
 
 def test_a_bundled_model_learns_on(ok, folder):
