@@ -60,6 +60,7 @@ FORGED = {
     "rate": {"model": CONFIG.to_json() | {"dropout": "0.5"}},
     "candidates": {"model": CONFIG.to_json() | {"copy": 5}},
     "head": {"model": CONFIG.to_json() | {"head": "nade"}},
+    "rows": {"model": CONFIG.to_json() | {"head": "biaxial"}},
     "tokenizer": {"tokenizer": {"name": "sound"}},
     "layout": {"tokenizer": {"name": "message", "layout": "x"}},
     "no tokenizer": {"tokenizer": None},
@@ -152,6 +153,7 @@ def test_the_least_and_the_most_that_is_allowed_is_read(tmp_path):
     assert progress.to_beat == 0.5
 
 
+@pytest.mark.parametrize("head", ["sigmoid", "biaxial"])
 @pytest.mark.parametrize(
     ("words", "forged"),
     [
@@ -160,8 +162,8 @@ def test_the_least_and_the_most_that_is_allowed_is_read(tmp_path):
         (NOTES.words, {"seed": -1}), (NOTES.words, {"mode": 1}),
     ],
 )  # fmt: skip
-def test_a_forged_description_of_notes_is_refused(tmp_path, words, forged):
-    config = Config(len(words), 3, 4, 1, head="sigmoid")
+def test_a_forged_description_of_notes_is_refused(tmp_path, words, forged, head):
+    config = Config(len(words), 3, 4, 1, head=head)
     described = meta_of_notes(config)
     tokenizer = described["tokenizer"] | forged
     changed = {"tokenizer": tokenizer, "vocabulary": Vocabulary(words).to_json()}
@@ -170,6 +172,19 @@ def test_a_forged_description_of_notes_is_refused(tmp_path, words, forged):
     )
     with pytest.raises(DamagedCheckpoint, match="meta"):
         read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("hidden", 5), ("embedding", 4), ("nade", 4), ("layers", 2), ("copy", 9), ("copy", 4)],
+)
+def test_a_biaxial_model_of_other_sizes_than_its_arrays_is_refused(tmp_path, name, value):
+    config = Config(len(NOTES), 3, 4, 1, head="biaxial", nade=3)
+    p, described = init_parameters(config, get_ops("numpy"), 0), meta_of_notes(config)
+    assert read_checkpoint(write_checkpoint(tmp_path, 1, p, {}, described)).config == config
+    described["model"] = config.to_json() | {name: value}
+    with pytest.raises(DamagedCheckpoint, match=r"don't fit the model|has 9 candidates"):
+        read_checkpoint(write_checkpoint(tmp_path, 2, p, {}, described))
 
 
 @pytest.mark.parametrize("pitch", [20, 109, True, 60.0])
