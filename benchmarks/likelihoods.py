@@ -62,6 +62,7 @@ class Trial(NamedTuple):
 
 SMALL = "--hidden 64 --embedding 64 --nade 64"
 FEW = f"{SMALL} --dropout 0.3 --seq 32 --anneal-factor 1"  # pieces
+SHORT = f"{SMALL} --dropout 0.1 --seq 32 --anneal-factor 1"
 MANY = f"{SMALL} --dropout 0.1 --seq 64 --lr 0.008 --average 0.998 --anneal-factor 0.5"
 NADE = (
     "--head nade --batch 8 --seq 64 --lr 0.005 --anneal-factor 1 --dropout 0.4 --average 0.995 "
@@ -78,6 +79,12 @@ TRIALS = {
     "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 15),
     "muse-memory": Trial("muse", MANY, 45),
     "muse-alone": Trial("muse", f"{MANY} --no-copy", 50),
+    "jsb-memory-lr6": Trial("jsb", f"{FEW} --lr 0.006 --average 0.995", 3),
+    "jsb-memory-lr12": Trial("jsb", f"{FEW} --lr 0.012 --average 0.995", 4),
+    "jsb-memory-sparse": Trial("jsb", f"{SHORT} --lr 0.003 --average 0.995", 3),
+    "piano-memory-lr10": Trial("piano-midi", f"{FEW} --lr 0.01 --average 0.998", 4),
+    "nottingham-memory-short": Trial("nottingham", f"{SHORT} --lr 0.006 --average 0.995", 4),
+    "muse-memory-short": Trial("muse", f"{SHORT} --lr 0.01 --average 0.998", 6),
     "jsb-nade": Trial("jsb", NADE, 2),
     "jsb-nade-keys": Trial("jsb", f"{NADE} {KEYS}", 5),
     "jsb-nade-wide": Trial("jsb", f"{NADE} {WIDE}", 3),
