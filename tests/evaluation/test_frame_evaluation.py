@@ -1,6 +1,7 @@
 """Scores by hand: one frame after the other, from the model's steps."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -89,6 +90,24 @@ def beliefs(model, frames):
         yield p, guess
         state = after
         x = np.append(frame, 0).astype(np.uint8)[None]
+
+
+@pytest.mark.parametrize("head", ["nade", "biaxial"])
+def test_what_comes_later_changes_no_likelihood(corpus_of, head):
+    """Of a network that remembers, which is told whether its candidates are right."""
+    corpus = corpus_of("note")
+    model = small_model(corpus, head=head, copy=True, seed=3)
+    piece = corpus.splits["test"][0]
+    first, stop = (int(n) for n in corpus.offsets[piece : piece + 2])
+    cut = (stop - first) // 2
+    packed = corpus.packed.copy()
+    packed[first + cut : stop] = np.random.default_rng(0).integers(
+        256, size=(stop - first - cut, 11)
+    )
+    other = replace(corpus, packed=packed)
+    a, b = (score_notes(model, one, "test", 4, 7).nats[0] for one in (corpus, other))
+    np.testing.assert_array_equal(a[:cut], b[:cut])
+    assert not np.isclose(a[cut:], b[cut:]).any()
 
 
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
