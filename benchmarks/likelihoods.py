@@ -39,6 +39,7 @@ from lstm_music.runs.opened import evaluation_corpus, model_of, open_run
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMON = "--representation note --head biaxial --batch 4"
+OUT = "RUNS"  # in options: the folder of the runs
 MOST = 4  # networks of an ensemble
 FOUND = "likelihoods.json"
 ENDED = "minutes.txt"  # in a run: for how long it was trained
@@ -57,11 +58,12 @@ class Trial(NamedTuple):
     @property
     def remembers(self) -> bool:
         """Whether it has a copy gate, and so a memory of the piece besides its state."""
-        return "--no-copy" not in self.options.split()
+        return "alone" not in self.options and "--no-copy" not in self.options.split()
 
 
 SMALL = "--hidden 64 --embedding 64 --nade 64"
 FEW = f"{SMALL} --dropout 0.3 --seq 32 --anneal-factor 1"  # pieces
+POOLED = f"--from {OUT}/muse-{{}} --dropout 0.3 --seq 32 --anneal-factor 1 --lr 0.002 --average 0.998"
 SHORT = f"{SMALL} --dropout 0.1 --seq 32 --anneal-factor 1"
 MANY = f"{SMALL} --dropout 0.1 --seq 64 --lr 0.008 --average 0.998 --anneal-factor 0.5"
 NADE = (
@@ -79,6 +81,8 @@ TRIALS = {
     "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 8),
     "muse-memory": Trial("muse", MANY, 45),
     "muse-alone": Trial("muse", f"{MANY} --no-copy", 50),
+    "piano-memory-pooled": Trial("piano-midi", POOLED.format("memory"), 6),
+    "piano-alone-pooled": Trial("piano-midi", POOLED.format("alone"), 6),
     "jsb-memory-lr6": Trial("jsb", f"{FEW} --lr 0.006 --average 0.995", 3),
     "jsb-memory-lr12": Trial("jsb", f"{FEW} --lr 0.012 --average 0.995", 4),
     "jsb-memory-sparse": Trial("jsb", f"{SHORT} --lr 0.003 --average 0.995", 3),
@@ -89,7 +93,7 @@ TRIALS = {
     "jsb-nade-keys": Trial("jsb", f"{NADE} {KEYS}", 4),
     "jsb-nade-wide": Trial("jsb", f"{NADE} {WIDE}", 2),
     "jsb-nade-wide-keys": Trial("jsb", f"{NADE} {WIDE} {KEYS}", 4),
-    "jsb-alone-keys": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995 --no-copy {KEYS}", 8),
+    "jsb-alone-keys": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995 --no-copy {KEYS}", 4),
 }
 
 
@@ -132,7 +136,8 @@ def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
         return
     left = max(trial.minutes - seconds_of(run) / 60, 0.01)
     begun = (run / "checkpoints" / "latest").exists()
-    asked = ["--resume"] if begun else [trial.corpus, *COMMON.split(), *trial.options.split()]
+    options = f"{COMMON} {trial.options}".replace(OUT, str(run.parent)).split()
+    asked = ["--resume"] if begun else [trial.corpus, *options]
     own = [] if begun else ["--data", str(data)]
     limits = ["--run", str(run), "--max-minutes", f"{left:.2f}", "--threads", str(threads)]
     subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=True)
