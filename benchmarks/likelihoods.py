@@ -63,7 +63,8 @@ class Trial(NamedTuple):
 
 SMALL = "--hidden 64 --embedding 64 --nade 64"
 FEW = f"{SMALL} --dropout 0.3 --seq 32 --anneal-factor 1"  # pieces
-POOLED = f"--from {OUT}/muse-{{}} --dropout 0.3 --seq 32 --anneal-factor 1 --lr 0.002 --average 0.998"
+SLOW = "--lr 0.002 --average 0.998"
+POOLED = f"--from {OUT}/muse-{{}} --dropout 0.3 --seq 32 --anneal-factor 1 {SLOW}"
 SHORT = f"{SMALL} --dropout 0.1 --seq 32 --anneal-factor 1"
 MANY = f"{SMALL} --dropout 0.1 --seq 64 --lr 0.008 --average 0.998 --anneal-factor 0.5"
 NADE = (
