@@ -74,16 +74,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("case", choices=[name for name in CASES if name.startswith("train")])
     parser.add_argument("--backend", choices=("numpy", "numba"), default="numba")
+    parser.add_argument(
+        "--precision", choices=("fp32", "bf16"), default="fp32", help="default: %(default)s"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="default: %(default)s")
     parser.add_argument("--steps", type=int, default=7, help="default: %(default)s")
     parser.add_argument("--clock", choices=CLOCKS, default="wall", help="default: %(default)s")
     args = parser.parse_args()
 
-    side, case = start(args.threads, args.backend), CASES[args.case].case
+    side, case = start(args.threads, args.backend, args.precision), CASES[args.case].case
     step, batch = side.training(case), random_batch(case, np.random.default_rng(0))
     profile, whole = Profile(CLOCKS[args.clock]), []
     names = [name for name in dir(type(side.ops)) if not name.startswith("_")]
-    quick = ("asarray", "to_numpy", "workspace", "name", "xp", "dtype", "real")
+    quick = ("asarray", "to_numpy", "workspace", "name", "xp", "dtype", "real", "precision")
     profile.watch(side.ops, [name for name in names if name not in quick])
     for n in range(args.steps + 2):
         if n >= 2:
@@ -93,7 +96,8 @@ def main() -> None:
         if n >= 2:
             whole.append(profile.clock() - begun)
     took = statistics.median(whole)
-    print(f"{args.case}, {args.backend}, {args.threads} threads: {took * 1e3:.1f} ms a step")
+    how = f"{args.backend}, {args.precision}, {args.threads} threads"
+    print(f"{args.case}, {how}: {took * 1e3:.1f} ms a step")
     found = profile.medians()
     for op, seconds in {**found, "the rest": took - sum(found.values())}.items():
         print(f"{op:44}{seconds * 1e3:9.2f} ms{seconds / took:7.1%}")

@@ -79,17 +79,17 @@ CASES = {
 # Our side ---------------------------------------------------------------------------------------
 
 
-def start(threads: int, backend: str = "auto") -> Ours:
+def start(threads: int, backend: str = "auto", precision: str = "fp32") -> Ours:
     """Return our side with so many threads."""
     limit_threads(threads, backend)
-    return Ours(backend)
+    return Ours(backend, precision)
 
 
 class Ours:
     """What our side can be asked for, and the least work that a case takes."""
 
-    def __init__(self, backend: str) -> None:
-        self.ops = get_ops(backend)
+    def __init__(self, backend: str, precision: str = "fp32") -> None:
+        self.ops = get_ops(backend, precision=precision)
 
     def check(self) -> None:
         """Raise where nothing can be asked for any more."""

@@ -11,6 +11,7 @@ from small import SMALL
 
 from lstm_music.cli import evaluate, sample, train
 from lstm_music.cli.common import run
+from lstm_music.ops.cpu import panels
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.runs import opened
 from lstm_music.sampling import device as device_sampling
@@ -67,13 +68,48 @@ def test_without_a_gpu_each_command_says_so_in_one_line(
 
 
 @pytest.mark.parametrize("backend", ["numpy", "numba", "auto"])
-def test_a_cpu_computes_in_fp32_alone(call, monkeypatch, folder, backend):
+def test_tf32_is_for_a_gpu(call, monkeypatch, folder, backend):
     monkeypatch.setitem(sys.modules, "cupy", None)
     done = call("train", "music", "--backend", backend, "--precision", "tf32")
     assert done.status == 2
     line = done.err[-1]
     assert line.startswith("error: --precision tf32 is for a GPU (--backend cupy)")
     assert not (folder / "runs").exists()
+
+
+def test_bf16_is_for_a_gpu_or_a_processor_that_has_it(call, monkeypatch, folder):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    done = call("train", "music", "--backend", "numpy", "--precision", "bf16")
+    assert done.status == 2
+    assert done.err[-1].startswith("error: --precision bf16 is for a GPU (--backend cupy) or a ")
+    assert "with numpy in fp32: leave --precision out" in done.err[-1]
+    monkeypatch.setattr(panels, "HAS_BF16", False)
+    for backend in ("auto", "numba"):
+        done = call("train", "music", "--backend", backend, "--precision", "bf16")
+        assert done.status == 2
+        assert "AVX512_BF16" in done.err[-1]
+        assert done.err[-1].endswith(": leave --precision out")
+    assert not (folder / "runs").exists()
+
+
+@pytest.mark.skipif(not panels.HAS_BF16, reason="this processor has no AVX512_BF16")
+def test_a_run_in_bf16_repeats_and_resumes(call, folder):
+    """Of one thread: two runs have the same bits, and so has one that was stopped halfway."""
+    words = ("train", "music", *SMALL, "--backend", "numba", "--threads", 1)
+    done = [
+        call(*words, "--precision", "bf16", "--max-steps", steps, "--run", run)
+        for run, steps in (("a", 6), ("b", 6), ("c", 3))
+    ]
+    done.append(call(*words, "--precision", "fp32", "--max-steps", 6, "--run", "d"))
+    more = ("--max-steps", 6, "--threads", 1, "--backend", "numba")
+    done.append(call("train", "--resume", "--run", "c", "--precision", "bf16", *more))
+    assert [one.status for one in done] == [0] * 5, done
+    first, again, halves, single = (
+        (folder / "runs" / run / "checkpoints/latest/model.safetensors").read_bytes()
+        for run in "abcd"
+    )
+    assert first == again == halves
+    assert first != single
 
 
 @pytest.mark.skipif(not COMPILER, reason="no C++ compiler here (g++, clang++ or c++)")

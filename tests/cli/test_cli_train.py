@@ -375,7 +375,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, com
         (["music", "--input-dropout", "1"], "'1' is not a number from 0 to 0.95"),
         (["music", "--common-key", "D"], "invalid choice: 'D'"),
         (["music", "--precision", "fp8"], "invalid choice: 'fp8'"),
-        (["music", "--precision", "bf16"], "--precision bf16 is for a GPU"),
+        (["music", "--backend", "numpy", "--precision", "bf16"], "--precision bf16 is for a GPU"),
         (["--resume", "--precision", "tf32"], "no run to resume"),
         (["music", "--volume", "11"], "unrecognized arguments: --volume 11"),
         (["--resume"], "no run to resume in runs/: begin one with bin/train bach"),

@@ -226,10 +226,12 @@ def silent(line: str) -> None:
 def ops_of(args: argparse.Namespace) -> NumpyOps:
     """Return the ops of --backend and --precision."""
     ops = get_ops(args.backend, precision=args.precision)
-    if args.precision != "fp32" and ops.name != "cupy":
+    if args.precision != ops.precision:
+        where = " or a processor with AVX512_BF16 (--backend numba)"
         raise UserError(
-            f"--precision {args.precision} is for a GPU (--backend cupy), and this run computes "
-            f"with {ops.name}: leave --precision out"
+            f"--precision {args.precision} is for a GPU (--backend cupy)"
+            f"{where if args.precision == 'bf16' else ''}, and this run computes with "
+            f"{ops.name} in {ops.precision}: leave --precision out"
         )
     return ops
 

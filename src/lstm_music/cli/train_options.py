@@ -234,7 +234,8 @@ def make_parser() -> Parser:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="of matrix products on a GPU; all else is fp32 always",
+        help="of matrix products: tf32 on a GPU, bf16 there and on processors with AVX512_BF16; "
+        "all else is fp32 always",
     )
     return parser
 

@@ -6,6 +6,7 @@
 import importlib.util
 import shutil
 import sys
+from contextlib import suppress
 from typing import Any, Literal
 
 from lstm_music.errors import UserError
@@ -20,13 +21,14 @@ __all__ = ["BACKENDS", "Backend", "NumpyOps", "Workspace", "get_ops"]
 def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp32") -> NumpyOps:
     """Return the ops of a backend: "auto" (the fastest that works here) or one of BACKENDS.
 
-    precision: one of PRECISIONS; on a CPU always fp32.
+    precision: of matrix products: "fp32"; "bf16" on a GPU, or by numba where the processor has
+    AVX512_BF16; "tf32" on a GPU. Where "auto" finds none that has it, it is fp32 (`ops.precision`).
     Raises UserError for an unknown name, or for a backend that can't be used here.
     """
     if backend == "numpy":
         return NumpyOps(dtype)
     if backend == "numba":
-        return on_numba(dtype)
+        return on_numba(dtype, precision)
     if backend == "cupy":
         from lstm_music.ops.cuda.cupy_ops import CupyOps
 
@@ -48,14 +50,14 @@ def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
             return CupyOps(dtype, precision)
         except UserError as error:
             print(f"note: using the CPU: {error}", file=sys.stderr)
-    try:
-        return on_numba(dtype)
-    except UserError:
-        return NumpyOps(dtype)
+    for possible in (precision, "fp32"):
+        with suppress(UserError):
+            return on_numba(dtype, possible)
+    return NumpyOps(dtype)
 
 
-def on_numba(dtype: Any) -> NumpyOps:
-    """Return the ops of Numba; raises UserError where it can't be imported."""
+def on_numba(dtype: Any, precision: str) -> NumpyOps:
+    """Return the ops of Numba; raises UserError where it can't be imported, or is less precise."""
     try:
         from lstm_music.ops.cpu.numba_ops import NumbaOps
     except ImportError as error:
@@ -63,4 +65,4 @@ def on_numba(dtype: Any) -> NumpyOps:
             f"the numba backend is not usable here ({error}): "
             "use --backend numpy, or reinstall with pip install numba"
         ) from error
-    return NumbaOps(dtype)
+    return NumbaOps(dtype, precision)

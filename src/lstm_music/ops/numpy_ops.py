@@ -20,6 +20,7 @@ class NumpyOps:
 
     name = "numpy"
     xp: Any = np
+    precision = "fp32"  # of matrix products
 
     def __init__(self, dtype: DTypeLike = "float32") -> None:
         self.dtype = np.dtype(dtype)

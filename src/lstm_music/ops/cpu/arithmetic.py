@@ -47,6 +47,74 @@ def fma(typing: Any, a: Any, b: Any, c: Any) -> Any:
     return (a(a, b, c), generate) if a == b == c and a in types.real_domain else None
 
 
+# Pairs of bf16 -----------------------------------------------------------------------------------
+
+FLOATS = ir.VectorType(ir.FloatType(), 16)
+
+
+class _BFloat(ir.types.Type):  # type: ignore[misc]
+    """LLVM's type of a number in bf16, which llvmlite has no name for."""
+
+    def _to_string(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _BFloat)
+
+    def __hash__(self) -> int:
+        return hash(_BFloat)
+
+
+PAIRS = ir.VectorType(_BFloat(), 32)
+
+
+def _avx512_bf16(builder: Any, name: str, kind: Any, *arguments: Any) -> Any:
+    """Return an instruction of AVX512_BF16, whose numbers in bf16 are NaN, or 0 for a denormal."""
+    function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+        builder.module,
+        ir.FunctionType(kind, [a.type for a in arguments]),
+        f"llvm.x86.avx512bf16.{name}.512",
+    )
+    return builder.call(function, arguments)
+
+
+def add_pairs(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """Return c + a₀·b₀ + a₁·b₁ in each of 16 lanes: a, b two bf16 a lane, c float32."""
+    a, b = (builder.bitcast(pairs, PAIRS) for pairs in (a, b))
+    return _avx512_bf16(builder, "dpbf16ps", FLOATS, c, a, b)
+
+
+def rounded(vectors: int, interleave: bool) -> Any:
+    """Return a compiled `f(low, high, out)`: so many vectors of 32 bf16, two in a uint32.
+
+    interleave: pairs of an element of low and one of high, else of neighbours, half a vector of low
+    and half of high in turn. To nearest even; a NaN stays one, a denormal becomes 0.
+    """
+    order = [k // 2 + 16 * (k % 2) if interleave else k for k in range(32)]
+
+    @intrinsic
+    def rounded(typing: Any, low: Any, high: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            low, high, out = (
+                builder.bitcast(
+                    context.make_array(kind)(context, builder, value).data, FLOATS.as_pointer()
+                )
+                for kind, value in zip(signature.args, arguments, strict=True)
+            )
+            mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), order)
+            for v in range(vectors):
+                at = ir.IntType(64)(v if interleave else 2 * v)
+                halves = [builder.load(builder.gep(row, [at]), align=4) for row in (high, low)]
+                found = _avx512_bf16(builder, "cvtne2ps2bf16", PAIRS, *halves)
+                found = builder.bitcast(builder.shuffle_vector(found, found, mask), FLOATS)
+                builder.store(found, builder.gep(out, [ir.IntType(64)(v)]), align=4)
+            return context.get_dummy_value()
+
+        return types.void(low, high, out), generate
+
+    return rounded
+
+
 # Sums, products and maxima ----------------------------------------------------------------------
 
 LANES = (64, 16, 1)  # running results side by side: as many as vector registers hold, then fewer

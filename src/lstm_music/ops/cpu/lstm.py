@@ -6,7 +6,7 @@ from numba import get_num_threads
 from lstm_music.arrays import Array
 from lstm_music.ops.cpu.arithmetic import fast_sigmoid, fast_tanh, fma
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.cpu.panels import small_product
+from lstm_music.ops.cpu.panels import of_steps, small_product
 from lstm_music.ops.numpy_ops import NumpyOps
 from lstm_music.ops.workspace import Workspace
 
@@ -96,9 +96,8 @@ def _lstm_sequence_forward(gates, Wh, b, keep, c, h, parts):  # type: ignore[no-
 
 
 @njit(cache=True, parallel=True)
-def _lstm_sequence_backward(gates, Wh, keep, c, dy, dh, dc, parts):  # type: ignore[no-untyped-def]
+def _lstm_sequence_backward(gates, Wh_T, keep, c, dy, dh, dc, parts):  # type: ignore[no-untyped-def]
     T, B, H4 = gates.shape
-    Wh_T = np.ascontiguousarray(Wh.T)
     for part in prange(parts):
         rows = slice(part * B // parts, (part + 1) * B // parts)
         scratch = np.empty((2, H4 // 4), gates.dtype)
@@ -157,6 +156,7 @@ def lstm_sequence_forward(
     """As NumpyOps.lstm_sequence_forward, each thread with its own part of the batch."""
     kept = np.zeros((0, 0), ops.dtype) if keep is None else keep
     h[0], c[0] = h0, c0
+    Wh = of_steps(Wh, ops.precision)
     _lstm_sequence_forward(gates, Wh, b, kept, c, h, get_num_threads())
     hT[...], cT[...] = h[-1], c[-1]
 
@@ -180,7 +180,8 @@ def lstm_sequence_backward(
     kept = np.zeros((0, 0), ops.dtype) if keep is None else keep
     dh[...] = 0 if dhT is None else dhT
     dc[...] = 0 if dcT is None else dcT
-    _lstm_sequence_backward(gates, Wh, kept, c, dy, dh, dc, get_num_threads())
+    Wh_T = of_steps(Wh.T, ops.precision)
+    _lstm_sequence_backward(gates, Wh_T, kept, c, dy, dh, dc, get_num_threads())
     if keep is not None:
         h[:-1] *= keep[:, :, None]
     np.sum(gates.reshape(-1, len(db)), axis=0, out=db)

@@ -6,24 +6,50 @@ at most 3e-7 where it does not under- or overflow); in float64 everything is the
 Compiled code is cached on disk, so that only the first start of a version compiles.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import get_num_threads
 from numpy.typing import DTypeLike
 
 from lstm_music.arrays import Array
+from lstm_music.errors import UserError
 from lstm_music.ops.cpu import elementwise, losses, lstm, panels, updates
 from lstm_music.ops.cpu.blas import parallel_gemm, single_threaded_blas
 from lstm_music.ops.cpu.lstm import LARGE
 from lstm_music.ops.numpy_ops import NumpyOps
 
 
+def bf16_products() -> Any:
+    """Return the products in bf16, with scratch; imported here, for they are compiled at once."""
+    from lstm_music.ops.cpu.bf16 import Products
+
+    return Products(get_num_threads())
+
+
 class NumbaOps(NumpyOps):
-    """NumPy's ops, with those overridden that Numba runs faster: functions of their parts."""
+    """NumPy's ops, with those overridden that Numba runs faster: functions of their parts.
+
+    precision: "fp32", or "bf16", which rounds the factors of products of float32 and adds up in
+    float32, but for those of fewer than SMALL rows, columns or terms. State, losses and weights are
+    fp32 in both. Raises UserError for another, or where the processor has no such instructions.
+    """
 
     name = "numba"
 
-    def __init__(self, dtype: DTypeLike = "float32") -> None:
+    def __init__(self, dtype: DTypeLike = "float32", precision: str = "fp32") -> None:
         super().__init__(dtype)
+        if precision == "bf16" and not panels.HAS_BF16:
+            raise UserError(
+                "this processor has no instructions for bf16 (AVX512_BF16): leave --precision out"
+            )
+        if precision not in ("fp32", "bf16"):
+            raise UserError(
+                f"--precision {precision} is for a GPU (--backend cupy), and this run computes "
+                "with numba: leave --precision out"
+            )
+        self.precision = precision
+        self._bf16 = bf16_products() if precision == "bf16" and self.dtype == np.float32 else None
         self._wide = panels.HAS_AVX512 and self.dtype == np.float32
         self._scratch = np.zeros(0, self.dtype)  # a transposed matrix, its rows contiguous
         single_threaded_blas()
@@ -37,11 +63,14 @@ class NumbaOps(NumpyOps):
         self._product(a, b, out, 1.0)
 
     def _product(self, a: Array, b: Array, out: Array, beta: float) -> None:
-        """Write a·b + beta·out to out: a weight's gradient xᵀ·d by our own product, where it wins.
+        """Write a·b + beta·out to out: in bf16, or a weight's gradient xᵀ·d by our own product.
 
         All else is the BLAS's.
         """
         (M, K), N = a.shape, b.shape[1]
+        if self._bf16 and min(M, K, N) >= panels.SMALL:
+            self._bf16(a, b, out, beta)
+            return
         turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
         if not (self._wide and turned and N >= panels.WIDE and min(M, K) >= panels.ROWS):
             parallel_gemm(a, b, out, beta, get_num_threads())

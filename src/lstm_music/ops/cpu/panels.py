@@ -29,6 +29,8 @@ DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cach
 SPLIT = 4096  # columns from which the threads share them
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
+SMALL = 8  # rows, columns and terms from which a product in bf16 wins
+HAS_BF16 = bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
 def pack(W: Array) -> Array:
@@ -92,8 +94,18 @@ def _product(a, b, out, beta):  # type: ignore[no-untyped-def]
         gemm(a[rows:], b[:, :narrow], out[rows:, :narrow], beta)
 
 
+def of_steps(W: Array, precision: str) -> Array:
+    """Return W (K, N) as `small_product` reads it: rows contiguous, or packed in bf16."""
+    if precision != "bf16" or W.dtype != np.float32:
+        return np.ascontiguousarray(W)
+    from lstm_music.ops.cpu.bf16 import packed
+
+    found: Array = packed(W)
+    return found
+
+
 def small_product(a: Any, b: Any, out: Any) -> None:
-    """Compute out = a·b in this thread; compiled by `_small_product`. b (K, N), rows contiguous.
+    """Compute out = a·b in this thread; compiled by `_small_product`. b: see `of_steps`.
 
     For the few rows of a time step: a BLAS packs the weights anew at each call.
     """
@@ -102,6 +114,10 @@ def small_product(a: Any, b: Any, out: Any) -> None:
 
 @overload(small_product, inline="always")
 def _small_product(a, b, out):  # type: ignore[no-untyped-def]
+    if b.ndim == 3:
+        from lstm_music.ops.cpu.bf16 import step_product
+
+        return lambda a, b, out: step_product(a, b, out)
     if HAS_AVX512 and out.dtype == types.float32:
         return lambda a, b, out: _product(a, b, out, 0)
     return lambda a, b, out: gemm(a, b, out, 0)

@@ -6,15 +6,17 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from lstm_music.ops.cpu.arithmetic import multiply_add
+from lstm_music.ops.cpu.arithmetic import add_pairs, multiply_add
 
 VECTOR_BYTES = 64
 
 
-def tile(rows: int, columns: int) -> Any:
+def tile(rows: int, columns: int, adds: bool = True) -> Any:
     """Return a compiled y += x·w for x (rows, K), w (K, columns), y (rows, columns).
 
-    The sums stay in vector registers over all of K, which LLVM makes of no loop over arrays.
+    The sums stay in vector registers over all of K, which LLVM makes of no loop over arrays. x and
+    w are of y's type, rows contiguous; or uint32, each two bf16 of consecutive k, x of any strides.
+    adds: else y = x·w.
     """
 
     @intrinsic
@@ -24,7 +26,8 @@ def tile(rows: int, columns: int) -> Any:
                 context.make_array(kind)(context, builder, value)
                 for kind, value in zip(signature.args, arguments, strict=True)
             ]
-            write_product(builder, arrays, rows, columns)
+            step = add_pairs if x.dtype == types.uint32 else multiply_add
+            write_product(builder, arrays, rows, columns, adds, step)
             return context.get_dummy_value()
 
         return types.void(x, w, y), generate
@@ -39,6 +42,7 @@ class Writer(NamedTuple):
     real: Any  # the type of an element
     vector: Any  # of VECTOR_BYTES
     index: Any  # the type of a row's number
+    step: Any
 
     def row(self, data: Any, stride: Any, r: Any) -> Any:
         """Return where row r begins."""
@@ -68,29 +72,39 @@ class Writer(NamedTuple):
         return self.builder.shuffle_vector(first, first, zeros)
 
 
-def write_product(builder: Any, arrays: list[Any], rows: int, columns: int) -> None:
-    """Write y += x·w for x, w, y as Numba has arrays: y's elements, a loop over K, y's elements."""
+def write_product(
+    builder: Any, arrays: list[Any], rows: int, columns: int, adds: bool, step: Any
+) -> None:
+    """Write y += x·w for x, w, y as Numba has arrays: y's elements, a loop over K, y's elements.
+
+    step: writes the sum of a product of vectors and a vector.
+    """
     x, w, y = arrays
     down = [builder.extract_value(a.strides, 0) for a in arrays]
     K = builder.extract_value(x.shape, 1)
-    real = x.data.type.pointee
+    real = y.data.type.pointee  # pairs of bf16 have as many bytes as a float32
     lanes = VECTOR_BYTES // (4 if real == ir.FloatType() else 8)
-    write = Writer(builder, real, ir.VectorType(real, lanes), K.type)
+    write = Writer(builder, real, ir.VectorType(real, lanes), K.type, step)
     places = [(r, j) for r in range(rows) for j in range(columns // lanes)]
     x_rows = [write.row(x.data, down[0], K.type(r)) for r in range(rows)]
     y_rows = [write.row(y.data, down[2], K.type(r)) for r in range(rows)]
-    before = {(r, j): write.load(y_rows[r], j) for r, j in places}
-    sums = write_loop(write, K, x_rows, (w.data, down[1]), before)
+    zeros = ir.Constant(write.vector, None)
+    before = {(r, j): write.load(y_rows[r], j) if adds else zeros for r, j in places}
+    apart = builder.extract_value(x.strides, 1)
+    if step is multiply_add:
+        apart = K.type(VECTOR_BYTES // lanes)
+    sums = write_loop(write, K, (x_rows, apart), (w.data, down[1]), before)
     for r, j in places:
         write.store(sums[r, j], y_rows[r], j)
 
 
 def write_loop(
-    write: Writer, K: Any, x_rows: list[Any], w: tuple[Any, Any], before: dict[Any, Any]
+    write: Writer, K: Any, x: tuple[list[Any], Any], w: tuple[Any, Any], before: dict[Any, Any]
 ) -> dict[Any, Any]:
     """Write the loop over k; return the sums behind it, by row and vector, as before has them.
 
-    x_rows: where each row of x begins. w: where w lies, and how far apart its rows.
+    x: where each of its rows begins, and how far apart their elements. w: where it lies, and how
+    far apart its rows.
     """
     builder, entry = write.builder, write.builder.basic_block
     body, after = builder.append_basic_block("k"), builder.append_basic_block("done")
@@ -99,7 +113,7 @@ def write_loop(
     builder.position_at_end(body)
     k = builder.phi(write.index)
     sums = {place: builder.phi(write.vector) for place in before}
-    made = write_step(write, k, x_rows, w, sums)
+    made = write_step(write, k, x, w, sums)
     following = builder.add(k, write.index(1))
     k.add_incoming(write.index(0), entry)
     k.add_incoming(following, body)
@@ -117,14 +131,15 @@ def write_loop(
 
 
 def write_step(
-    write: Writer, k: Any, x_rows: list[Any], w: tuple[Any, Any], sums: dict[Any, Any]
+    write: Writer, k: Any, x: tuple[list[Any], Any], w: tuple[Any, Any], sums: dict[Any, Any]
 ) -> dict[Any, Any]:
     """Write one step of the loop; return the sums with x[r, k]·w[k] added."""
+    x_rows, apart = x
     weights = write.row(*w, k)
     loaded = [write.load(weights, j) for j in range(len(sums) // len(x_rows))]
     made = {}
     for r, x_row in enumerate(x_rows):
-        lanes = write.spread(write.builder.load(write.builder.gep(x_row, [k])))
+        lanes = write.spread(write.builder.load(write.row(x_row, apart, k)))
         for j, weight in enumerate(loaded):
-            made[r, j] = multiply_add(write.builder, lanes, weight, sums[r, j])
+            made[r, j] = write.step(write.builder, lanes, weight, sums[r, j])
     return made
