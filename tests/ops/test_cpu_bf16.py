@@ -11,7 +11,8 @@ from lstm_music.ops import NumpyOps
 from lstm_music.ops.cpu import panels
 
 LAYOUTS = ["rows", "turned", "slice", "turned slice"]
-SIZES = [(8, 8, 8), (37, 131, 97), (67, 257, 521), (131, 513, 61), (9, 1031, 577), (64, 32, 64)]
+SIZES = [(37, 131, 97), (67, 257, 521), (131, 513, 61), (33, 1031, 577), (64, 32, 64)]
+SIZES += [(32, 8, 16)]  # the smallest
 needs_bf16 = pytest.mark.skipif(not panels.HAS_BF16, reason="this processor has no AVX512_BF16")
 
 
@@ -89,7 +90,7 @@ def test_a_rows_bits_do_not_depend_on_its_company(ops):
 @pytest.mark.parametrize("at", [0, 15, 33, 40])
 def test_what_is_no_number_stays_so_and_the_tiniest_are_0(ops, of_a, of_b, at):
     """Of factors of 41 terms, one of them special, in places that are packed in each way."""
-    a, b = factors(9, 41, 70)
+    a, b = factors(33, 41, 70)
     tiny = np.float32(1e-40)
     special = np.array([np.nan, np.inf, -np.inf, tiny, 3e37, 3.4e38], np.float32)
     a[: len(special), at] = special
@@ -97,7 +98,7 @@ def test_what_is_no_number_stays_so_and_the_tiniest_are_0(ops, of_a, of_b, at):
     with np.errstate(invalid="ignore", over="ignore"):
         expected = rounded(a).astype(np.float32).astype(np.float64) @ rounded(b)
         terms = np.abs(rounded(a)) @ np.abs(rounded(b))
-    out = np.empty((9, 70), np.float32)
+    out = np.empty((33, 70), np.float32)
     ops.matmul(laid(a, of_a), laid(b, of_b), out)
     assert np.isnan(out[0]).all()
     for row in (1, 2, 5):  # the last rounds to infinity
@@ -106,14 +107,15 @@ def test_what_is_no_number_stays_so_and_the_tiniest_are_0(ops, of_a, of_b, at):
     finite = np.s_[3:5, :69]
     assert (np.abs(out[finite] - expected[finite]) <= 1e-6 * terms[finite] + 1e-37).all()
     assert not out[8].any()
-    assert not out[6:, 69].any()
+    assert not out[6:, 69].any()  # tiny times tiny, and times what is not
 
 
 @needs_bf16
 def test_ties_are_rounded_to_even(ops):
-    exact = np.float32(1) + np.arange(8, dtype=np.float32) * np.float32(2**-8)  # every other: a tie
-    out = np.empty((8, 8), np.float32)
-    ops.matmul(np.diag(exact), np.eye(8, dtype=np.float32), out)
+    n = np.arange(16, dtype=np.float32)
+    exact = np.float32(1) + n * np.float32(2**-8)  # every other: a tie
+    out = np.empty((16, 16), np.float32)
+    ops.matmul(np.diag(exact), np.eye(16, dtype=np.float32), out)
     np.testing.assert_array_equal(np.diag(out), rounded(exact))
     assert not np.array_equal(rounded(exact), exact)
 
@@ -154,6 +156,15 @@ def test_a_processor_without_the_instructions_says_so(monkeypatch):
         backends.get_ops("numba", precision="bf16")
     found = backends.get_ops("auto", precision="bf16")
     assert (found.name, found.precision) == ("numba", "fp32")
+
+
+@needs_bf16
+@pytest.mark.parametrize(("M", "K", "N"), [(7, 64, 64), (64, 7, 64), (64, 64, 15)])
+def test_products_too_small_to_win_are_not_rounded(ops, M, K, N):
+    a, b = factors(M, K, N)
+    out = np.empty((M, N), np.float32)
+    ops.matmul(a, b, out)
+    np.testing.assert_allclose(out, a.astype(np.float64) @ b, rtol=0, atol=1e-5)
 
 
 @needs_bf16

@@ -19,6 +19,8 @@ from lstm_music.ops.cpu.blas import parallel_gemm, single_threaded_blas
 from lstm_music.ops.cpu.lstm import LARGE
 from lstm_music.ops.numpy_ops import NumpyOps
 
+FEW = 8  # terms of a sum or rows, and columns in pairs, from which a product in bf16 wins
+
 
 def bf16_products() -> Any:
     """Return the products in bf16, with scratch; imported here, for they are compiled at once."""
@@ -31,8 +33,8 @@ class NumbaOps(NumpyOps):
     """NumPy's ops, with those overridden that Numba runs faster: functions of their parts.
 
     precision: "fp32", or "bf16", which rounds the factors of products of float32 and adds up in
-    float32, but for those of fewer than SMALL rows, columns or terms. State, losses and weights are
-    fp32 in both. Raises UserError for another, or where the processor has no such instructions.
+    float32, but for those of so FEW rows or columns that it takes longer. State, losses and weights
+    are fp32 in both. Raises UserError for another, or where the processor has no such instructions.
     """
 
     name = "numba"
@@ -68,10 +70,11 @@ class NumbaOps(NumpyOps):
         All else is the BLAS's.
         """
         (M, K), N = a.shape, b.shape[1]
-        if self._bf16 and min(M, K, N) >= panels.SMALL:
+        turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
+        least = 4 * FEW if turned else FEW  # fewer rows are packed for too little
+        if self._bf16 and K >= FEW and N >= 2 * FEW and least <= M:
             self._bf16(a, b, out, beta)
             return
-        turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
         if not (self._wide and turned and N >= panels.WIDE and min(M, K) >= panels.ROWS):
             parallel_gemm(a, b, out, beta, get_num_threads())
             return

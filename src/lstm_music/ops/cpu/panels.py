@@ -29,7 +29,6 @@ DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cach
 SPLIT = 4096  # columns from which the threads share them
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
-SMALL = 8  # rows, columns and terms from which a product in bf16 wins
 HAS_BF16 = bool(binding.get_host_cpu_features().get("avx512bf16"))
 
 
