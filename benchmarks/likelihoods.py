@@ -35,6 +35,7 @@ from gpu_report import table
 from lstm_music.cli.common import limit_threads
 from lstm_music.corpus.rolls import RollCorpus
 from lstm_music.evaluation.frames import FrameScore, score_notes
+from lstm_music.ops.cuda.device import PRECISIONS
 from lstm_music.runs.opened import evaluation_corpus, model_of, open_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +80,7 @@ TRIALS = {
     "piano-memory": Trial("piano-midi", f"{FEW} --lr 0.004 --average 0.998", 20),
     "piano-alone": Trial("piano-midi", f"{FEW} --lr 0.004 --average 0.998 --no-copy", 22),
     "nottingham-memory": Trial("nottingham", MANY, 25),
-    "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 8),
+    "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 20),
     "muse-memory": Trial("muse", MANY, 45),
     "muse-alone": Trial("muse", f"{MANY} --no-copy", 50),
     "piano-memory-pooled": Trial("piano-midi", POOLED.format("memory"), 6),
@@ -106,6 +107,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="*", help="these sets or trials alone")
     parser.add_argument("--minutes", type=float, help="for each trial, in place of its own")
     parser.add_argument("--test", action="store_true", help="judge the best on the test split, too")
+    parser.add_argument("--precision", choices=PRECISIONS, help="of training, as bin/train has it")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     limit_threads(args.threads, "numba")
@@ -118,7 +120,7 @@ def main() -> int:
         parser.error(f"--only names none of {', '.join(TRIALS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name, trial in chosen.items():
-        train(args.out / name, trial, args.data, args.threads)
+        train(args.out / name, trial, args.data, args.threads, args.precision or "fp32")
     rows = judged({name: args.out / name for name in chosen}, chosen, args.test)
     (args.out / FOUND).write_text(json.dumps(rows, indent=2) + "\n")
     print("\n".join(table([printed(row) for row in rows])))
@@ -130,7 +132,7 @@ def printed(row: Row) -> Row:
     return {k: f"{v:.4f}" if k in ("valid", "test") and v != "" else v for k, v in row.items()}
 
 
-def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
+def train(run: Path, trial: Trial, data: Path, threads: int, precision: str) -> None:
     """Train a trial to its end, from where its run stands."""
     ended = run / ENDED
     if ended.exists() and float(ended.read_text()) >= trial.minutes:
@@ -141,6 +143,7 @@ def train(run: Path, trial: Trial, data: Path, threads: int) -> None:
     asked = ["--resume"] if begun else [trial.corpus, *options]
     own = [] if begun else ["--data", str(data)]
     limits = ["--run", str(run), "--max-minutes", f"{left:.2f}", "--threads", str(threads)]
+    limits += ["--precision", precision]
     subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=True)
     ended.write_text(f"{trial.minutes}\n")
 
