@@ -82,7 +82,7 @@ TRIALS = {
     "nottingham-memory": Trial("nottingham", MANY, 25),
     "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 20),
     "muse-memory": Trial("muse", MANY, 45),
-    "muse-alone": Trial("muse", f"{MANY} --no-copy", 50),
+    "muse-alone": Trial("muse", f"{MANY} --no-copy", 47),
     "piano-memory-pooled": Trial("piano-midi", POOLED.format("memory"), 6),
     "piano-alone-pooled": Trial("piano-midi", POOLED.format("alone"), 6),
     "jsb-memory-lr6": Trial("jsb", f"{FEW} --lr 0.006 --average 0.995", 3),
