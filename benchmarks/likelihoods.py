@@ -80,7 +80,7 @@ TRIALS = {
     "piano-memory": Trial("piano-midi", f"{FEW} --lr 0.004 --average 0.998", 20),
     "piano-alone": Trial("piano-midi", f"{FEW} --lr 0.004 --average 0.998 --no-copy", 22),
     "nottingham-memory": Trial("nottingham", MANY, 25),
-    "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 28),
+    "nottingham-alone": Trial("nottingham", f"{MANY} --no-copy", 25),
     "muse-memory": Trial("muse", MANY, 45),
     "muse-alone": Trial("muse", f"{MANY} --no-copy", 47),
     "piano-memory-pooled": Trial("piano-midi", POOLED.format("memory"), 6),
@@ -95,7 +95,6 @@ TRIALS = {
     "jsb-nade-keys": Trial("jsb", f"{NADE} {KEYS}", 4),
     "jsb-nade-wide": Trial("jsb", f"{NADE} {WIDE}", 2),
     "jsb-nade-wide-keys": Trial("jsb", f"{NADE} {WIDE} {KEYS}", 4),
-    "jsb-alone-keys": Trial("jsb", f"{FEW} --lr 0.003 --average 0.995 --no-copy {KEYS}", 4),
 }
 
 
