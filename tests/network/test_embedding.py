@@ -11,6 +11,7 @@ from lstm_music.network.factored import FactoredEmbedding, Parts
 from lstm_music.network.notes import NoteEmbedding
 
 V, E = 7, 3
+LOOKED_UP = tuple(head for head in HEADS if head != "biaxial")  # that: test_biaxial.py
 WORDS = np.array([(0, -1), (1, 0), (1, 2), (2, 1), (3, 3), (2, -1), (3, 0)], np.int32).T
 
 
@@ -50,7 +51,7 @@ def backward(ops, embedding, p, x, dx):
 
 
 @pytest.mark.parametrize("N", [1, 9])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", LOOKED_UP)
 def test_gradients(ops, head, N):
     embedding, p, x = problem(ops, head, N)
     dx = np.random.default_rng(1).normal(size=(N, E))
@@ -70,14 +71,14 @@ def by_hand(embedding, p, x):
 
 
 @pytest.mark.parametrize("how", ["forward", "step"])
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", LOOKED_UP)
 def test_rows_are_looked_up_and_added(any_ops, head, how):
     embedding, p, x = problem(any_ops, head)
     found = forward(any_ops, embedding, p, x, how)
     np.testing.assert_allclose(found, by_hand(embedding, p, x), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", LOOKED_UP)
 def test_a_steps_bits_dont_depend_on_the_other_rows(any_ops, head):
     embedding, p, x = problem(any_ops, head, N=40)
     whole = forward(any_ops, embedding, p, x, "step")
@@ -87,7 +88,7 @@ def test_a_steps_bits_dont_depend_on_the_other_rows(any_ops, head):
         np.testing.assert_allclose(alone, whole[n], rtol)
 
 
-@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("head", LOOKED_UP)
 def test_new_parameters_are_normal_and_named(ops, head):
     embedding = make_embedding(head, 400, 30, 200, 100)
     p = {n: ops.to_numpy(v) for n, v in embedding.init(ops, np.random.default_rng(0)).items()}

@@ -207,7 +207,7 @@ def inputs(model, music):
     y = np.zeros((len(music), 1, NOTES), np.uint8)
     for t, pitches in enumerate(music):
         y[t, 0, np.array(pitches, int) - LOWEST] = 1
-    x = np.zeros((len(music), 1, NOTES + 1 + model.config.rows > 1), np.uint8)
+    x = np.zeros((len(music), 1, NOTES + 1 + (model.config.rows > 1)), np.uint8)
     if model.config.rows > 1:
         x[:, 0, NOTES + 1] = np.arange(len(music)) % biaxial.PLACES
     x[0, 0, NOTES] = 1
