@@ -59,7 +59,7 @@ class Trial(NamedTuple):
     @property
     def remembers(self) -> bool:
         """Whether it has a copy gate, and so a memory of the piece besides its state."""
-        return "alone" not in self.options and "--no-copy" not in self.options.split()
+        return "--no-copy" not in self.options.split()
 
 
 SMALL = "--hidden 64 --embedding 64 --nade 64"
@@ -84,7 +84,7 @@ TRIALS = {
     "muse-memory": Trial("muse", MANY, 45),
     "muse-alone": Trial("muse", f"{MANY} --no-copy", 47),
     "piano-memory-pooled": Trial("piano-midi", POOLED.format("memory"), 6),
-    "piano-alone-pooled": Trial("piano-midi", POOLED.format("alone"), 6),
+    "piano-alone-pooled": Trial("piano-midi", POOLED.format("alone") + " --no-copy", 6),
     "jsb-memory-lr6": Trial("jsb", f"{FEW} --lr 0.006 --average 0.995", 3),
     "jsb-memory-lr12": Trial("jsb", f"{FEW} --lr 0.012 --average 0.995", 4),
     "jsb-memory-sparse": Trial("jsb", f"{SHORT} --lr 0.003 --average 0.995", 3),
@@ -110,13 +110,14 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     limit_threads(args.threads, "numba")
+    known = {*TRIALS, *(trial.corpus for trial in TRIALS.values())}
+    if unknown := sorted({*(args.only or ())} - known):
+        parser.error(f"--only {unknown[0]} is none of {', '.join(sorted(known))}")
     chosen = {
         name: trial if args.minutes is None else trial._replace(minutes=args.minutes)
         for name, trial in TRIALS.items()
         if not args.only or name in args.only or trial.corpus in args.only
     }
-    if not chosen:
-        parser.error(f"--only names none of {', '.join(TRIALS)}")
     args.out.mkdir(parents=True, exist_ok=True)
     for name, trial in chosen.items():
         train(args.out / name, trial, args.data, args.threads, args.precision or "fp32")
@@ -143,7 +144,9 @@ def train(run: Path, trial: Trial, data: Path, threads: int, precision: str) -> 
     own = [] if begun else ["--data", str(data)]
     limits = ["--run", str(run), "--max-minutes", f"{left:.2f}", "--threads", str(threads)]
     limits += ["--precision", precision]
-    subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=True)
+    done = subprocess.run([ROOT / "bin" / "train", *asked, *own, *limits], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)  # bin/train has said why
     ended.write_text(f"{trial.minutes}\n")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ NATS = {
     "b": np.array([3.0, 1.0, 2.1]),
     "c": np.array([1.1, 3.1, 2.3]),  # worse than a everywhere
 }
-TINY = "--hidden 4 --embedding 4 --nade 4"
+TINY = "--hidden 4 --embedding 4 --nade 4 --max-steps 5"
 
 
 def test_an_ensemble_has_the_mean_of_probabilities():
@@ -48,9 +49,9 @@ def sets(tmp_path, monkeypatch):
             cells[split][0, piece] = roll
     scipy.io.savemat(tmp_path / "JSB_Chorales.mat", cells)
     trials = {
-        "alone": Trial("jsb", f"{TINY} --no-copy", 0.05),
-        "memory": Trial("jsb", TINY, 0.05),
-        "memory-2": Trial("jsb", f"{TINY} --seed 1", 0.05),
+        "alone": Trial("jsb", f"{TINY} --no-copy", 9),
+        "memory": Trial("jsb", TINY, 9),
+        "memory-2": Trial("jsb", f"{TINY} --seed 1", 9),
     }
     monkeypatch.setattr(likelihoods, "TRIALS", trials)
     monkeypatch.chdir(tmp_path)
@@ -61,16 +62,16 @@ def run(monkeypatch, *words):
     argv = ["likelihoods.py", "--data", ".", "--out", "out", *words]
     monkeypatch.setattr(sys, "argv", argv)
     assert likelihoods.main() == 0
-    return json.loads(open("out/likelihoods.json").read())
+    return json.loads(Path("out/likelihoods.json").read_text())
 
 
 @pytest.mark.slow
 def test_trials_are_trained_once_and_tested_once(sets, monkeypatch):
-    rows = run(monkeypatch, "--minutes", "0.1")
+    rows = run(monkeypatch)
     assert [row["memory of the piece"] for row in rows][:3] == ["no", "yes", "yes"]
     assert all(row["test"] == "" and row["minutes"] > 0 for row in rows)
     before = {path: path.read_bytes() for path in sets.glob("out/*/metrics.csv")}
-    again = run(monkeypatch, "--minutes", "0.1", "--test")
+    again = run(monkeypatch, "--test")
     assert {path: path.read_bytes() for path in before} == before and len(before) == 3
     assert [row["valid"] for row in again if row["options"]] == [
         row["valid"] for row in rows if row["options"]
@@ -82,7 +83,7 @@ def test_trials_are_trained_once_and_tested_once(sets, monkeypatch):
 
 
 def test_a_name_that_is_no_trial_is_refused(sets, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["likelihoods.py", "--data", ".", "--only", "bach"])
+    monkeypatch.setattr(sys, "argv", ["likelihoods.py", "--data", ".", "--only", "memory", "bach"])
     with pytest.raises(SystemExit):
         likelihoods.main()
-    assert "names none of alone, memory" in capsys.readouterr().err
+    assert "--only bach is none of alone, jsb, memory" in capsys.readouterr().err

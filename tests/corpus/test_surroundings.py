@@ -11,6 +11,7 @@ from lstm_music.corpus.surroundings import Surroundings, candidates, start_rows
 from lstm_music.midi.roll import LOWEST, NOTES
 from lstm_music.network.biaxial import PLACES
 from lstm_music.network.recall import MATCH, MOVED, NONE, PITCHES, bucket_of
+from lstm_music.network.recall_rules import frame_words
 from lstm_music.ops.reference.copying import BUCKETS
 from lstm_music.sampling.copying import FramePast, copies_of
 from lstm_music.sampling.options import Options
@@ -62,7 +63,7 @@ def check(corpus, batches, copy):
     for b, stream in enumerate(batches.streams):
         at = 0
         for piece, first, stop in stream:
-            frames = batches.source.targets(piece, 0, None)
+            frames = batches.source.targets(piece, 0, corpus.lengths[piece])
             n, rows = stop - first, expected_rows(corpus, frames, copy)
             np.testing.assert_array_equal(y[at : at + n, b], frames[first:stop])
             np.testing.assert_array_equal(x[at : at + n, b], rows[first:stop])
@@ -108,7 +109,7 @@ def test_any_steps_of_a_piece_are_those_of_the_whole(corpus, copy):
     source = Surroundings(corpus.source([2] * len(corpus.pieces)), corpus.recall if copy else None)
     n = corpus.lengths[0]
     whole = source.inputs(0, 0, n)
-    frames = source.targets(0, 0, None)
+    frames = source.targets(0, 0, corpus.lengths[0])
     assert len(frames) == n
     np.testing.assert_array_equal(whole[:-1], expected_rows(corpus, frames, copy)[1:-1])
     last = expected_rows(corpus, frames, copy)[-1]
@@ -136,7 +137,7 @@ def test_a_frame_that_would_leave_the_piano_is_no_candidate(corpus, begins, foll
     steps, frames = np.array([0, 2, 5, 6, 12]), np.zeros((10, NOTES), np.uint8)
     for t, low in enumerate([*(40 + steps), *(begins + steps[:4])]):
         frames[t, [low, low + 4]] = 1
-    says, buckets = candidates(frames, corpus.recall)
+    says, buckets = candidates(frame_words(frames), frames, corpus.recall)
     told = np.unpackbits(says, axis=-1, count=NOTES)
     assert np.flatnonzero(told[9, MOVED]).tolist() == follows
     assert (buckets[9, MOVED] > 0) == bool(follows)

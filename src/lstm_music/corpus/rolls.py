@@ -116,10 +116,10 @@ class NoteSource:
         """Return notes (n, 89) uint8, none of them the start symbol."""
         return np.pad(self.targets(piece, first, stop), ((0, 0), (0, 1)))
 
-    def targets(self, piece: int, first: int, stop: int | None) -> Array:
-        """Return notes (n, 88) uint8; stop: None for all."""
-        at, end = int(self.offsets[piece]), int(self.offsets[piece + 1])
-        frames = unpack(self.packed[at + first : end if stop is None else at + stop])
+    def targets(self, piece: int, first: int, stop: int) -> Array:
+        """Return notes (n, 88) uint8."""
+        at = int(self.offsets[piece])
+        frames = unpack(self.packed[at + first : at + stop])
         return transpose(frames, self.shifts[piece]) if self.shifts[piece] else frames
 
     def words(self, piece: int, rules: RecallRules) -> Array:

@@ -1,15 +1,18 @@
 """What a biaxial network reads beside the frames: its place, and what the piece's past tells."""
 
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
 from lstm_music.arrays import Array
+from lstm_music.corpus.batches import Source
 from lstm_music.midi.roll import NOTES, Frames
 from lstm_music.network.biaxial import PLACES, row_width
-from lstm_music.network.recall import PITCHES, REST, RecallRules
-from lstm_music.network.recall_rules import frame_of, frame_says
+from lstm_music.network.recall import REST, RecallRules
+from lstm_music.network.recall_rules import frame_of_code, frame_says
 from lstm_music.ops.reference.copying import HIT, NOTHING
+
+MOST = 1024  # pieces whose candidates are kept, some 120 bytes a frame: more than are read at once
 
 
 def start_rows(shape: tuple[int, ...], K: int) -> Array:
@@ -25,12 +28,12 @@ class Surroundings:
     rules: how a copy gate compares frames, None without one.
     """
 
-    def __init__(self, source: Any, rules: RecallRules | None) -> None:
+    def __init__(self, source: Source, rules: RecallRules | None) -> None:
         self.source, self.rules = source, rules
         self.none, self.targets, self.asks = source.none, source.targets, source.asks
         self.words = source.words
         self.K = rules.candidates if rules else 0
-        self._told: dict[int, tuple[Array, Array]] = {}  # by piece
+        self._candidates = lru_cache(MOST)(self._found)  # by piece
 
     def start(self, shape: tuple[int, int]) -> Array:
         """As Source.start."""
@@ -50,20 +53,19 @@ class Surroundings:
             x[:n, -self.K :] = buckets[first + 1 : stop + 1]
         return x
 
-    def _candidates(self, piece: int) -> tuple[Array, Array]:
-        """Return of each step the frames told (n, K, 11), packed, and their buckets (n, K)."""
-        if piece not in self._told:
-            assert self.rules is not None
-            self._told[piece] = candidates(self.source.targets(piece, 0, None), self.rules)
-        return self._told[piece]
+    def _found(self, piece: int) -> tuple[Array, Array]:
+        assert self.rules is not None
+        words = self.source.words(piece, self.rules)
+        return candidates(words, self.source.targets(piece, 0, len(words)), self.rules)
 
 
-def candidates(frames: Frames, rules: RecallRules) -> tuple[Array, Array]:
-    """Return of each step of a piece the frames told (n, K, 11), packed, and buckets (n, K)."""
+def candidates(words: Array, frames: Frames, rules: RecallRules) -> tuple[Array, Array]:
+    """Return of each step of a piece the frames told (n, K, 11), packed, and buckets (n, K).
+
+    words (n, FIELDS): of its frames (n, 88), as `frame_words`.
+    """
     from lstm_music.network.compiled_recall import recalled
-    from lstm_music.network.recall_rules import frame_words
 
-    words = frame_words(frames)
     recall, codes = recalled(rules, words)
     there = recall != NOTHING
     says = {rest: frame_says(frame)[0] for rest, frame in zip(words[:, REST], frames, strict=True)}
@@ -71,7 +73,7 @@ def candidates(frames: Frames, rules: RecallRules) -> tuple[Array, Array]:
     table = np.zeros((len(unique), NOTES), np.uint8)
     real = np.ones(len(unique), np.bool_)
     for n, code in enumerate(unique.tolist()):
-        frame = frame_of(says[code // PITCHES], code % PITCHES - 1) if code >= 0 else None
+        frame = frame_of_code(says, code) if code >= 0 else None
         real[n] = frame is not None
         if frame is not None:
             table[n] = frame

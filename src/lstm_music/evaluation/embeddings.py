@@ -127,7 +127,7 @@ def _class_rows(vocabulary: Vocabulary, classes: Array) -> list[tuple[int, int, 
 
 def table_of(checkpoint: Checkpoint) -> str:
     """Return the name of the table of the embedding whose rows are pitches."""
-    if checkpoint.config.rows > 1:
+    if checkpoint.config.head == "biaxial":
         return "embedding.pitch"
     return "embedding.W" if checkpoint.words is None else "embedding.Wc"
 

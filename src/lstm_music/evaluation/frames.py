@@ -25,8 +25,8 @@ from lstm_music.network.biaxial import BiaxialHead
 from lstm_music.network.heads import linear
 from lstm_music.network.model import Model, part
 from lstm_music.network.notes import NadeHead, SigmoidHead
-from lstm_music.network.recall import PITCHES, REST
-from lstm_music.network.recall_rules import frame_of, frame_says, frame_words
+from lstm_music.network.recall import REST
+from lstm_music.network.recall_rules import frame_of_code, frame_says, frame_words
 from lstm_music.tokenizers.chords import SPECIALS, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.training.validation import per_piece
@@ -160,7 +160,7 @@ def copy_likelier(corpus: RollCorpus, piece: int, guess: Frames, shares: Array) 
         for code, share in zip(codes[t].tolist(), shares[t].tolist(), strict=True):
             sums[code] += share
         code = max(sums, key=sums.__getitem__)
-        frame = frame_of(says[code // PITCHES], code % PITCHES - 1) if sums[code] > 0.5 else None
+        frame = frame_of_code(says, code) if sums[code] > 0.5 else None
         if frame is not None:
             guess[t] = frame
 

@@ -1,6 +1,6 @@
 """Words and frames as network/recall.py compares them: what they say, their pitch, their place."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -155,6 +155,11 @@ def frame_of(says: bytes, pitch: int) -> Frames | None:
     if says:
         frame[first : first + len(says)] = np.frombuffer(says, np.uint8)
     return frame
+
+
+def frame_of_code(says: Mapping[int, bytes] | Sequence[bytes], code: int) -> Frames | None:
+    """Return the frame (88,) of a code, as `frame_of`; says: what each number of a piece says."""
+    return frame_of(says[code // PITCHES], code % PITCHES - 1)
 
 
 def frame_words(frames: Frames) -> Array:

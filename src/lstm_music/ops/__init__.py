@@ -57,7 +57,7 @@ def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
 
 
 def on_numba(dtype: Any, precision: str) -> NumpyOps:
-    """Return the ops of Numba; raises UserError where it can't be imported, or is less precise."""
+    """Return the ops of Numba; raises UserError where it can't be used, or not so."""
     try:
         from lstm_music.ops.cpu.numba_ops import NumbaOps
     except ImportError as error:

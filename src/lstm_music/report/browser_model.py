@@ -81,7 +81,7 @@ def page_model(name: str, checkpoint: Checkpoint, top_p: float) -> dict[str, Any
         "top_p": top_p,
         "tempo": tempo_of(checkpoint),
         "head": config.head,
-        "around": {"meters": METERS, "trusts": kinds()} if config.rows > 1 else None,
+        "around": {"meters": METERS, "trusts": kinds()} if config.head == "biaxial" else None,
         "recall": recall_json(checkpoint),
         "classes": None if words is None else words[0].tolist(),
         "deltas": None if words is None else words[1].tolist(),

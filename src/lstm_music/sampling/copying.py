@@ -19,7 +19,6 @@ from lstm_music.network.model import Model
 from lstm_music.network.recall import (
     COUNT,
     NONE,
-    PITCHES,
     Recall,
     RecallRules,
     bucket_of,
@@ -27,7 +26,7 @@ from lstm_music.network.recall import (
     new_recall,
     observe,
 )
-from lstm_music.network.recall_rules import frame_of, frame_says
+from lstm_music.network.recall_rules import frame_of_code, frame_says
 from lstm_music.sampling.options import Options
 
 MOST = 1 - 2**-53  # the largest uniform number
@@ -145,12 +144,6 @@ def ids_that(
     return [(id, score) for id, score in found if id != NONE and may(id)]
 
 
-def coded(says: Sequence[bytes], code: int) -> Frames | None:
-    """Return the frame (88,) of a code, None where no piano has it."""
-    rest, pitch = divmod(code, PITCHES)
-    return frame_of(says[rest], pitch - 1)
-
-
 class FramePast:
     """The past of a piece of frames, for a copy gate."""
 
@@ -169,7 +162,7 @@ class FramePast:
         says, K = list(self.numbers), len(m.candidates)
         row = np.zeros(K * (NOTES + 1), np.uint8)
         for k, code in enumerate(m.candidates):
-            candidate = None if code == NONE else coded(says, code)
+            candidate = None if code == NONE else frame_of_code(says, code)
             if candidate is not None:
                 row[k * NOTES : (k + 1) * NOTES] = candidate
                 row[K * NOTES + k] = bucket_of(m, k) + 1
@@ -180,7 +173,7 @@ class FramePast:
         says, found = list(self.numbers), []
         frames: dict[int, Frames] = {}
         for code, score in self.past.candidates(scores):
-            candidate = coded(says, code)
+            candidate = frame_of_code(says, code)
             if candidate is not None:
                 frames[code] = candidate
                 found.append((code, score))

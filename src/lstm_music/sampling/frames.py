@@ -115,7 +115,7 @@ class Reader:
         self.model, self.rows = model, rows
         self.x = np.zeros((rows, NOTES + 1), np.uint8)
         self.x[:, NOTES] = 1  # the start symbol
-        if model.config.rows > 1:
+        if model.config.head == "biaxial":
             self.x = start_rows((rows,), model.config.copy)
         self.state: State = model.zero_state(rows)
 
@@ -123,7 +123,7 @@ class Reader:
         """Say which frames (n, 88) follow in the first n pieces; pasts: which took them."""
         self.x[: len(frames), :NOTES] = frames
         self.x[:, NOTES] = 0
-        if self.model.config.rows > 1:
+        if self.model.config.head == "biaxial":
             self.x[:, NOTES + 1] = (self.x[:, NOTES + 1] + 1) % PLACES
             for row, past in zip(self.x, pasts, strict=False):
                 row[NOTES + 2 :] = past.told()

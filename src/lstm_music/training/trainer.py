@@ -119,7 +119,7 @@ class Trainer:
         while True:
             config = self.model.config
             every = self.corpus.training_batches(
-                s.batch, s.seq, s.seed, at.epoch, bool(config.copy), config.rows > 1
+                s.batch, s.seq, s.seed, at.epoch, bool(config.copy), config.head == "biaxial"
             )
             batches = self.ranks.part(every)
             self._enter(len(batches.streams))

@@ -32,7 +32,7 @@ def mean_nats(
     training never showed are not counted.
     """
     every = corpus.evaluation_batches(
-        split, B, T, most, bool(model.config.copy), model.config.rows > 1
+        split, B, T, most, bool(model.config.copy), model.config.head == "biaxial"
     )
     own = slice(*ranks.share_of(len(every.streams)))
     batches = Batches(every.source, every.streams[own], T, every.recall)
@@ -73,7 +73,7 @@ def per_piece(
     (n, …) each, in the split's order.
     """
     batches = corpus.evaluation_batches(
-        split, B, T, copy=bool(model.config.copy), around=model.config.rows > 1
+        split, B, T, copy=bool(model.config.copy), around=model.config.head == "biaxial"
     )
     state = model.zero_state(len(batches.streams))
     windows = []

@@ -8,6 +8,7 @@ result is one chain of multiply-adds over k, in order, whatever the number of ro
 it: a row's bits don't depend on its company. Four rows share each load of a weight.
 """
 
+import os
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,9 @@ DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cach
 SPLIT = 4096  # columns from which the threads share them
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
 HAS_AVX512 = bool(binding.get_host_cpu_features().get("avx512f"))
-HAS_BF16 = bool(binding.get_host_cpu_features().get("avx512bf16"))
+HAS_BF16 = bool(binding.get_host_cpu_features().get("avx512bf16")) and not any(
+    os.environ.get(name) for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")
+)  # which tell Numba to compile for another processor
 
 
 def pack(W: Array) -> Array:
