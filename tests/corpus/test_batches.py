@@ -10,12 +10,11 @@ from lstm_music.corpus.batches import (
     TokenSource,
     cut_streams,
     on_device,
-    openings,
     transposed_ids,
-    whole_streams,
 )
 from lstm_music.corpus.load import Reading, load_corpus
 from lstm_music.corpus.rolls import NoteSource
+from lstm_music.corpus.whole_pieces import openings, whole_streams
 from lstm_music.midi.files import write_midi
 from lstm_music.midi.piece import Piece
 from lstm_music.midi.roll import LOWEST, NOTES, frames_of, pack, transpose

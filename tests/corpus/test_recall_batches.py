@@ -5,8 +5,9 @@ import pytest
 from small import small_corpus, write_music
 
 from lstm_music.arrays import NO_TARGET
-from lstm_music.corpus.batches import Batches, TokenSource, cut_streams, on_device, whole_streams
+from lstm_music.corpus.batches import Batches, TokenSource, cut_streams, on_device
 from lstm_music.corpus.load import Reading, load_corpus
+from lstm_music.corpus.whole_pieces import whole_streams
 from lstm_music.network.recall import (
     LATEST,
     MATCH,

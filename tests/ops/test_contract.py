@@ -888,6 +888,33 @@ def test_a_workspace_keeps_its_arrays_by_name_until_the_shape_changes(any_ops):
     assert work.array("a", (3, 2)).shape == (3, 2)
 
 
+@pytest.mark.parametrize("shape", [(3,), (5, 7), (2, 100, 192)])
+def test_scratch_of_the_host_begins_at_a_cache_line(shape):
+    work = workspace.Workspace(np, "float32")
+    for name in "abc":
+        made = work.array(name, shape)
+        assert made.ctypes.data % workspace.LINE == 0
+        assert (made.shape, made.dtype, made.flags.c_contiguous) == (shape, np.float32, True)
+
+
+def test_a_large_parameter_is_updated_as_its_parts_are():
+    """Small ones by one thread, large ones by all: the same bits."""
+    pytest.importorskip("numba")
+    from lstm_music.ops.cpu.updates import SMALL
+
+    ops, rng = get_ops("numba"), np.random.default_rng(0)
+    whole = [rng.random(2 * SMALL).astype(np.float32) for _ in range(5)]  # p, g, m, v, mean
+    parts = [a.copy().reshape(4, -1) for a in whole]
+    how = Adam(1e-3, 3, 0.5, 0.1)
+    ops.adam_step(*whole[:4], how)
+    ops.average_step(whole[0], whole[4], 0.01)
+    for p, g, m, v, mean in zip(*parts, strict=True):
+        ops.adam_step(p, g, m, v, how)
+        ops.average_step(p, mean, 0.01)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a, b.reshape(-1))
+
+
 def test_asarray_converts_to_the_backends_precision_and_back(any_ops):
     transposed = np.arange(6.0).reshape(2, 3).T
     a = any_ops.asarray(transposed)
@@ -931,7 +958,7 @@ def test_a_gradient_of_weights_is_the_product_in_parts_and_added_up(M, K, N, thr
     expected = x.T.astype(np.float64) @ d
     bound = 1e-5 * np.abs(expected).max()
     out = np.full((M, N), np.nan, np.float32)
-    wide_product(np.ascontiguousarray(x.T), d, out, 0.0, threads)
+    wide_product(x, d, np.empty((M, K), np.float32), out, 0.0, threads)
     np.testing.assert_allclose(out, expected, rtol=0, atol=bound)
     ops = get_ops("numba")
     out[...] = np.nan

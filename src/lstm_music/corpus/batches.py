@@ -6,6 +6,7 @@ start, f0 … f(n-1) and targets f0 … fn. The state is reset where a piece sta
 crosses from one piece to the next.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import NamedTuple, Protocol
@@ -44,38 +45,6 @@ def cut_streams(lengths: Sequence[int], order: Sequence[int], B: int) -> list[li
             streams[stream].append(Segment(piece, start, stop))
             position += stop - start
             start = stop
-    return streams
-
-
-def openings(lengths: Sequence[int], pieces: Sequence[int], most: int, B: int) -> dict[int, int]:
-    """Return how much of which pieces to read, from their starts, to read at most that many ids.
-
-    Pieces come in an order drawn once and for all, so that runs compare. None fills more than a
-    B-th of what is read: B streams are then of similar length.
-    """
-    share, left = max(1, most // B), most
-    chosen: dict[int, int] = {}
-    for piece in np.random.default_rng(0).permutation(np.asarray(pieces)).tolist():
-        n = min(lengths[piece], share, left)
-        if n > 0:
-            chosen[piece] = n
-        left -= n
-    return chosen
-
-
-def whole_streams(
-    lengths: Sequence[int] | Mapping[int, int], pieces: Sequence[int], B: int
-) -> list[list[Segment]]:
-    """Deal whole pieces to B streams of similar length, the longest first.
-
-    Used for validation: each token is judged with its piece's whole past.
-    """
-    streams: list[list[Segment]] = [[] for _ in range(B)]
-    filled = [0] * B
-    for piece in sorted(pieces, key=lambda p: (-lengths[p], p)):
-        stream = filled.index(min(filled))
-        streams[stream].append(Segment(piece, 0, lengths[piece]))
-        filled[stream] += lengths[piece]
     return streams
 
 
@@ -174,6 +143,14 @@ def transposed_ids(
     return tables
 
 
+class Laid(NamedTuple):
+    """A segment's inputs x, targets y (n, …), and what could be copied, if asked for (n, K)."""
+
+    x: Array
+    y: Array
+    recall: Array
+
+
 class Batches:
     """The windows of some streams, by number, so that a run can go on from any of them.
 
@@ -189,7 +166,7 @@ class Batches:
         recall: RecallRules | None = None,
     ) -> None:
         self.source, self.streams, self.T, self.recall = source, streams, T, recall
-        self._recalled: dict[int, tuple[int, Array]] = {}  # by stream: its piece, and all of it
+        self._kept: dict[int, tuple[int, Laid]] = {}  # by stream: one of its segments
         self._ends = [list(accumulate(s.stop - s.start for s in stream)) for stream in streams]
         lengths = [ends[-1] if ends else 0 for ends in self._ends]
         self.windows = -(-max(lengths, default=0) // T)
@@ -237,37 +214,40 @@ class Batches:
         self, b: int, position: int, x: Array, y: Array, keep: Array, recall: Array | None
     ) -> None:
         """Fill column b, which begins at a position of its stream."""
-        segments, ends, source = self.streams[b], self._ends[b], self.source
-        k = int(np.searchsorted(ends, position, side="right"))
-        t = 0
+        segments, ends = self.streams[b], self._ends[b]
+        k, t = bisect_right(ends, position), 0
         while t < self.T and k < len(segments):
-            piece, start, stop = segments[k]
-            first = stop - (ends[k] - position - t)
-            n = min(self.T - t, stop - first)
-            y[t : t + n] = source.targets(piece, first, first + n)
+            laid, length = self._laid(b, k), segments[k].stop - segments[k].start
+            first = length - (ends[k] - position - t)
+            n = min(self.T - t, length - first)
+            x[t : t + n] = laid.x[first : first + n]
+            y[t : t + n] = laid.y[first : first + n]
             if recall is not None:
-                some = self._recall(b, piece)[first : first + n]
-                asked = source.asks(y[t : t + n])[:, None]  # else nothing is to be learnt
-                recall[t : t + n] = np.where(asked, some, NOTHING)
+                recall[t : t + n] = laid.recall[first : first + n]
             if first == 0:
-                x[t + 1 : t + n] = source.inputs(piece, 0, n - 1)
-                keep[t] = 0
-            else:
-                x[t : t + n] = source.inputs(piece, first - 1, first + n - 1)
-                if first == start:
-                    keep[t] = 0  # a piece cut by cut_streams: its first half is another stream's
+                keep[t] = 0  # or a piece cut by cut_streams: its first half is another stream's
             t += n
             k += 1
 
-    def _recall(self, b: int, piece: int) -> Array:
-        """Return what a piece's steps could be copied from, (n, K); found once a stream."""
-        assert self.recall is not None
-        if self._recalled.get(b, (-1,))[0] != piece:
-            from lstm_music.network.compiled_recall import recalled
+    def _laid(self, b: int, k: int) -> Laid:
+        """Return segment k of stream b as windows have it; kept until the stream's next one."""
+        if self._kept.get(b, (-1,))[0] != k:
+            self._kept[b] = k, self._lay(self.streams[b][k])
+        return self._kept[b][1]
 
-            words = self.source.words(piece, self.recall)
-            self._recalled[b] = piece, recalled(self.recall, words)[0]
-        return self._recalled[b][1]
+    def _lay(self, segment: Segment) -> Laid:
+        (piece, start, stop), source = segment, self.source
+        x = source.start((stop - start, 1))[:, 0]
+        given = source.inputs(piece, max(start - 1, 0), stop - 1)
+        x[len(x) - len(given) :] = given
+        y = source.targets(piece, start, stop)
+        if self.recall is None:
+            return Laid(x, y, y)
+        from lstm_music.network.compiled_recall import recalled
+
+        some = recalled(self.recall, source.words(piece, self.recall))[0][start:stop]
+        asked = source.asks(y)[:, None]  # else nothing is to be learnt
+        return Laid(x, y, np.where(asked, some, np.uint8(NOTHING)))
 
 
 def on_device(ops: NumpyOps, batch: Batch) -> Batch:

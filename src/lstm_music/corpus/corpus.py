@@ -14,13 +14,12 @@ from lstm_music.corpus.batches import (
     Segment,
     Source,
     cut_streams,
-    openings,
-    whole_streams,
 )
 from lstm_music.corpus.composer_names import composer_of
 from lstm_music.corpus.sources import Mended, Skipped
 from lstm_music.corpus.splits import SPLITS
 from lstm_music.corpus.surroundings import Surroundings
+from lstm_music.corpus.whole_pieces import openings, whole_streams
 from lstm_music.network.recall import RecallRules
 from lstm_music.network.recall_rules import recall_rules
 from lstm_music.tokenizers.vocabulary import Vocabulary

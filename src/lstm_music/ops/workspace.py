@@ -1,5 +1,6 @@
 """Scratch memory: arrays that are made once, and how far apart the rows of a matrix lie."""
 
+import math
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from numpy.typing import DTypeLike
 
 from lstm_music.arrays import Array
 
+LINE = 64  # bytes of a cache line, and of the widest vector register
 LOGITS_BYTES = 128 << 20  # of a chunk of logits at most: each chunk reads and writes dW again
 
 
@@ -24,7 +26,7 @@ class Workspace:
         """Return the uninitialised array of that name; a new shape replaces the old one."""
         found = self._arrays.get(name)
         if found is None or found.shape != shape:
-            found = self._arrays[name] = self.xp.empty(shape, self.dtype)
+            found = self._arrays[name] = empty(self.xp, shape, self.dtype)
         return found
 
     def like(self, name: str, a: Array) -> Array:
@@ -37,6 +39,17 @@ class Workspace:
     def part(self, name: str, dtype: DTypeLike | None = None) -> "Workspace":
         """Return a store of its own, for the same names in other shapes or another dtype."""
         return self._parts.setdefault(name, Workspace(self.xp, dtype or self.dtype))
+
+
+def empty(xp: Any, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """As xp.empty; NumPy's begin at a cache line, or each load of a vector would touch two."""
+    if xp is not np:
+        made: Array = xp.empty(shape, dtype)
+        return made
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    memory = np.empty(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def zeros_as(xp: Any, a: Array) -> Array:

@@ -16,6 +16,7 @@ from lstm_music.arrays import Array
 from lstm_music.ops.cpu.arithmetic import rounded
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.tile import tile
+from lstm_music.ops.workspace import empty
 
 PANEL = 64  # columns of a panel, and packed rows at once
 ROWS = 4  # that share each load of a weight
@@ -36,10 +37,10 @@ class Scratch(NamedTuple):
 def scratch(parts: int) -> Scratch:
     """Return scratch for products in so many parts."""
     return Scratch(
-        np.empty((parts, PANEL, DEPTH), np.uint32),
-        np.empty((parts, 1, DEPTH, PANEL), np.uint32),
-        np.empty((parts, PANELS, DEPTH, PANEL), np.uint32),
-        np.empty((parts, ROWS + 2, PANEL), np.float32),
+        empty(np, (parts, PANEL, DEPTH), np.uint32),
+        empty(np, (parts, 1, DEPTH, PANEL), np.uint32),
+        empty(np, (parts, PANELS, DEPTH, PANEL), np.uint32),
+        empty(np, (parts, ROWS + 2, PANEL), np.float32),
     )
 
 
@@ -223,14 +224,21 @@ def product(a, b, out, adds, work, parts):  # type: ignore[no-untyped-def]
                 _multiply(a, b[:, first:last], out[:, first:last], adds, work, part)
 
 
-@njit(cache=True, signature_or_function=types.Array(types.uint32, 3, "C")(MATRIX))
-def packed(W):  # type: ignore[no-untyped-def]
-    """Return W (K, N), row-major or a transposed view, as `step_product` reads it."""
+def packed_shape(W: Array) -> tuple[int, int, int]:
+    """Return the shape of W (K, N) packed for `step_product`, uint32."""
     K, N = W.shape
-    out = np.empty((-(-N // PANEL), -(-K // 2), PANEL), np.uint32)
-    across = np.empty((PANEL, -(-K // (2 * VECTOR)) * VECTOR), np.uint32)
-    pack_panels(W, out, across, np.empty((2, PANEL), np.float32))
-    return out
+    return -(-N // PANEL), -(-K // 2), PANEL
+
+
+@njit(cache=True, parallel=True, signature_or_function=types.void(MATRIX, PACKED, types.intp))
+def pack(W, out, parts):  # type: ignore[no-untyped-def]
+    """Pack W (K, N), row-major or a transposed view, as `step_product` reads it."""
+    panels, pairs = len(out), -(-W.shape[0] // (2 * VECTOR)) * VECTOR
+    for part in prange(parts):
+        first, last = part * panels // parts, (part + 1) * panels // parts
+        across, edge = np.empty((PANEL, pairs), np.uint32), np.empty((2, PANEL), np.float32)
+        if first < last:
+            pack_panels(W[:, first * PANEL : last * PANEL], out[first:last], across, edge)
 
 
 @njit(cache=True, signature_or_function=types.void(MATRIX, PACKED, MATRIX))

@@ -87,12 +87,13 @@ def philox_blocks(first, stream, step, k0, k1, words):  # type: ignore[no-untype
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
-def _dropout(x, first, whole, threshold, scale, stream, step, k0, k1, parts):  # type: ignore[no-untyped-def]
-    """x (T, n) is the columns first … first+n-1 of a (T, whole), whose mask it takes."""
+def _dropout(x, out, first, whole, threshold, scale, stream, step, k0, k1, parts):  # type: ignore[no-untyped-def]
+    """x (T, n) is the columns first … first+n-1 of a (T, whole), whose mask out takes."""
     zero = x.dtype.type(0)
     T, n = x.shape
     size = 4 * DROPOUT_BLOCKS
-    groups = (n + 3 + size - 1) // size  # of a row, which may begin inside a block of 4
+    inside = 3 if first % 4 or whole % 4 else 0  # where a row may begin inside a block of 4
+    groups = (n + inside + size - 1) // size
     for part in prange(parts):
         words = np.empty((4, DROPOUT_BLOCKS), np.uint32)
         factors = np.empty((DROPOUT_BLOCKS, 4), x.dtype)
@@ -108,9 +109,9 @@ def _dropout(x, first, whole, threshold, scale, stream, step, k0, k1, parts):  #
             low, high = max(start, 0), min(start + size, n)
             if low >= high:
                 continue
-            some = x[t, low:high]
+            some, kept = x[t, low:high], out[t, low:high]
             for j in range(len(some)):
-                some[j] *= flat[low - start + j]
+                kept[j] = some[j] * flat[low - start + j]
 
 
 def embedding_backward(ops: NumpyOps, ids: Array, dx: Array) -> RowGradient:
@@ -148,8 +149,6 @@ def dropout(
     k0, k1 = philox.split_seed(seed)
     scale = ops.real(1 / (1 - p))
     threshold = dropout_threshold(p)
-    if out is not None:
-        out[...] = x
-        x = out
-    place = rows_and_place(x, first, whole)
-    _dropout(*place, threshold, scale, stream, step, k0, k1, get_num_threads())
+    x, *place = rows_and_place(x, first, whole)
+    out = x if out is None else out.reshape(x.shape)
+    _dropout(x, out, *place, threshold, scale, stream, step, k0, k1, get_num_threads())

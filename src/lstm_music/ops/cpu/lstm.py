@@ -96,7 +96,8 @@ def _lstm_sequence_forward(gates, Wh, b, keep, c, h, parts):  # type: ignore[no-
 
 
 @njit(cache=True, parallel=True)
-def _lstm_sequence_backward(gates, Wh_T, keep, c, dy, dh, dc, parts):  # type: ignore[no-untyped-def]
+def _lstm_sequence_backward(gates, Wh_T, keep, c, h, dy, dh, dc, db, parts):  # type: ignore[no-untyped-def]
+    """Go back over T steps; then each part sums some columns of db, over all rows in order."""
     T, B, H4 = gates.shape
     for part in prange(parts):
         rows = slice(part * B // parts, (part + 1) * B // parts)
@@ -112,9 +113,19 @@ def _lstm_sequence_backward(gates, Wh_T, keep, c, dy, dh, dc, parts):  # type: i
             small_product(gates[t, rows], Wh_T, dh[rows])
             if len(keep) > 0:
                 for n in range(rows.start, rows.stop):
-                    k, dout = keep[t, n], dh[n]
+                    k, dout, read = keep[t, n], dh[n], h[t, n]
                     for j in range(len(dout)):
                         dout[j] *= k
+                        read[j] *= k
+    for part in prange(parts):
+        columns = slice(part * H4 // parts, (part + 1) * H4 // parts)
+        sums = db[columns]
+        sums[:] = 0
+        for t in range(T):
+            for n in range(B):
+                d = gates[t, n, columns]
+                for j in range(len(d)):
+                    sums[j] += d[j]
 
 
 def lstm_cell_forward(
@@ -156,7 +167,7 @@ def lstm_sequence_forward(
     """As NumpyOps.lstm_sequence_forward, each thread with its own part of the batch."""
     kept = np.zeros((0, 0), ops.dtype) if keep is None else keep
     h[0], c[0] = h0, c0
-    Wh = of_steps(Wh, ops.precision)
+    Wh = of_steps(Wh, ops.precision, work, "Wh")
     _lstm_sequence_forward(gates, Wh, b, kept, c, h, get_num_threads())
     hT[...], cT[...] = h[-1], c[-1]
 
@@ -180,8 +191,5 @@ def lstm_sequence_backward(
     kept = np.zeros((0, 0), ops.dtype) if keep is None else keep
     dh[...] = 0 if dhT is None else dhT
     dc[...] = 0 if dcT is None else dcT
-    Wh_T = of_steps(Wh.T, ops.precision)
-    _lstm_sequence_backward(gates, Wh_T, kept, c, dy, dh, dc, get_num_threads())
-    if keep is not None:
-        h[:-1] *= keep[:, :, None]
-    np.sum(gates.reshape(-1, len(db)), axis=0, out=db)
+    Wh_T = of_steps(Wh.T, ops.precision, work, "Wh_T")
+    _lstm_sequence_backward(gates, Wh_T, kept, c, h, dy, dh, dc, db, get_num_threads())

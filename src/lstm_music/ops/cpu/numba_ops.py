@@ -14,10 +14,11 @@ from numpy.typing import DTypeLike
 
 from lstm_music.arrays import Array
 from lstm_music.errors import UserError
-from lstm_music.ops.cpu import elementwise, losses, lstm, panels, updates
+from lstm_music.ops.cpu import copying, elementwise, losses, lstm, panels, updates
 from lstm_music.ops.cpu.blas import parallel_gemm, single_threaded_blas
 from lstm_music.ops.cpu.lstm import LARGE
 from lstm_music.ops.numpy_ops import NumpyOps
+from lstm_music.ops.workspace import empty
 
 FEW = 8  # terms of a sum or rows, and columns in pairs, from which a product in bf16 wins
 
@@ -53,7 +54,7 @@ class NumbaOps(NumpyOps):
         self.precision = precision
         self._bf16 = bf16_products() if precision == "bf16" and self.dtype == np.float32 else None
         self._wide = panels.HAS_AVX512 and self.dtype == np.float32
-        self._scratch = np.zeros(0, self.dtype)  # a transposed matrix, its rows contiguous
+        self._scratch = empty(np, (0,), self.dtype)  # a transposed matrix, its rows contiguous
         single_threaded_blas()
 
     def matmul(self, a: Array, b: Array, out: Array) -> None:
@@ -79,10 +80,9 @@ class NumbaOps(NumpyOps):
             parallel_gemm(a, b, out, beta, get_num_threads())
             return
         if self._scratch.size < a.size:
-            self._scratch = np.empty(a.size, self.dtype)
+            self._scratch = empty(np, (a.size,), self.dtype)
         rows = self._scratch[: a.size].reshape(M, K)
-        rows[...] = a
-        panels.wide_product(rows, b, out, beta, get_num_threads())
+        panels.wide_product(a.T, b, rows, out, beta, get_num_threads())
 
     def affine(self, x: Array, W: Array, b: Array | None, out: Array) -> None:
         """As NumpyOps.affine, in one call; NumPy keeps the large matrices, where it wins."""
@@ -108,6 +108,9 @@ class NumbaOps(NumpyOps):
     nade_xent = losses.nade_xent
     nade_nll = losses.nade_nll
     nade_sample = losses.nade_sample
+
+    copy_shares = copying.copy_shares
+    copy_backward = copying.copy_backward
 
     adam_step = updates.adam_step
     adam_step_rows = updates.adam_step_rows

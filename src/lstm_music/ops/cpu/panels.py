@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from llvmlite import binding
-from numba import types
+from numba import get_num_threads, types
 from numba.extending import overload
 
 from lstm_music.arrays import Array
@@ -21,11 +21,13 @@ from lstm_music.ops.cpu.arithmetic import fma
 from lstm_music.ops.cpu.blas import gemm
 from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.cpu.tile import tile
+from lstm_music.ops.workspace import Workspace
 
 PANEL = 64  # columns of a panel
 ROWS = 4  # that share each load of a weight
 WIDE = 96  # columns whose sums over four rows fill AVX-512's registers
 NARROW = 32  # columns of the rest
+LINE = 16  # float32 of a cache line
 DEPTH = 512  # rows of a wide panel at once, which stay in the second-level cache
 SPLIT = 4096  # columns from which the threads share them
 COLUMNS = 2048  # of a matrix at once: so much of a row of out stays in the first-level cache
@@ -96,13 +98,38 @@ def _product(a, b, out, beta):  # type: ignore[no-untyped-def]
         gemm(a[rows:], b[:, :narrow], out[rows:, :narrow], beta)
 
 
-def of_steps(W: Array, precision: str) -> Array:
-    """Return W (K, N) as `small_product` reads it: rows contiguous, or packed in bf16."""
-    if precision != "bf16" or W.dtype != np.float32:
-        return np.ascontiguousarray(W)
-    from lstm_music.ops.cpu.bf16 import packed
+@njit(cache=True)
+def _turn(x, out):  # type: ignore[no-untyped-def]
+    """Write x (K, M) transposed to out, some rows of x at a time: whole lines of out."""
+    K, M = x.shape
+    for first in range(0, K, LINE):
+        for m in range(M):
+            for k in range(first, min(first + LINE, K)):
+                out[m, k] = x[k, m]
 
-    found: Array = packed(W)
+
+@njit(cache=True, parallel=True)
+def _copy(W, out, parts):  # type: ignore[no-untyped-def]
+    """Write W (K, N), row-major or a transposed view, to out, each part some rows."""
+    K = len(W)
+    for part in prange(parts):
+        rows = slice(part * K // parts, (part + 1) * K // parts)
+        if W.strides[1] == W.itemsize:
+            out[rows] = W[rows]
+        else:
+            _turn(W.T[:, rows], out[rows])
+
+
+def of_steps(W: Array, precision: str, work: Workspace, name: str) -> Array:
+    """Return W (K, N) as `small_product` reads it, in scratch of that name."""
+    if precision != "bf16" or W.dtype != np.float32:
+        rows = work.array(name, W.shape)
+        _copy(W, rows, get_num_threads())
+        return rows
+    from lstm_music.ops.cpu.bf16 import pack, packed_shape
+
+    found = work.part("packed", np.uint32).array(name, packed_shape(W))
+    pack(W, found, get_num_threads())
     return found
 
 
@@ -126,14 +153,18 @@ def _small_product(a, b, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def wide_product(a, b, out, beta, parts):  # type: ignore[no-untyped-def]
-    """Compute out = a·b + beta·out, beta 0 or 1. a (M, K), b (K, N), out (M, N), rows contiguous.
+def wide_product(x, b, a, out, beta, parts):  # type: ignore[no-untyped-def]
+    """Compute out = xᵀ·b + beta·out, beta 0 or 1. x (K, M), b (K, N), out (M, N), rows contiguous.
 
     For gradients of weights, M ≪ K: a BLAS first copies b into its own order; here it is read as
     it lies. Needs AVX-512, whose registers hold the sums. The parts share the columns of a
-    wide b, so that each of its elements comes from memory once, else the rows of a.
+    wide b, so that each of its elements comes from memory once, else the rows of xᵀ. a (M, K):
+    scratch.
     """
     M, N = out.shape
+    for part in prange(parts):
+        some = slice(part * M // parts, (part + 1) * M // parts)
+        _turn(x[:, some], a[some])
     for part in prange(parts):
         if N >= SPLIT:
             panels = -(-N // WIDE)

@@ -11,8 +11,9 @@ from lstm_music.ops.cpu.jit import njit, prange
 from lstm_music.ops.numpy_ops import NumpyOps
 from lstm_music.ops.reference.maths import Adam
 
+SMALL = 1 << 14  # elements that a thread has updated before another one wakes
 
-@njit(cache=True, parallel=True, error_model="numpy")
+
 def _adam_step(p, g, m, v, rate, beta1, beta2, eps, correct2, scale, shrink):  # type: ignore[no-untyped-def]
     one = p.dtype.type(1)
     for k in prange(len(p)):
@@ -44,10 +45,18 @@ def _adam_step_rows(  # type: ignore[no-untyped-def]
                 p[r, j] = shrink * p[r, j] - rate * m[r, j] / (math.sqrt(v[r, j] * correct2) + eps)
 
 
-@njit(cache=True, parallel=True, error_model="numpy")
 def _average_step(p, mean, rate):  # type: ignore[no-untyped-def]
     for k in prange(len(p)):
         mean[k] = fma(rate, p[k] - mean[k], mean[k])
+
+
+_ADAM, _AVERAGE = (
+    {
+        parallel: njit(cache=True, parallel=parallel, error_model="numpy")(step)
+        for parallel in (True, False)
+    }
+    for step in (_adam_step, _average_step)
+)
 
 
 def adam_step(
@@ -59,7 +68,7 @@ def adam_step(
     how: Adam,
 ) -> None:
     """As NumpyOps.adam_step, in one pass."""
-    _adam_step(
+    _ADAM[p.size > SMALL](
         p.reshape(-1),
         g.reshape(-1),
         m.reshape(-1),
@@ -99,4 +108,4 @@ def adam_scalars(ops: NumpyOps, how: Adam) -> list[Any]:
 
 def average_step(ops: NumpyOps, p: Array, mean: Array, rate: float) -> None:
     """As NumpyOps.average_step, in one pass."""
-    _average_step(p.reshape(-1), mean.reshape(-1), ops.real(rate))
+    _AVERAGE[p.size > SMALL](p.reshape(-1), mean.reshape(-1), ops.real(rate))
