@@ -5,7 +5,8 @@ bf16 a step is under autocast, which runs cuDNN's LSTM in half precision with th
 each step; the layers alone are also timed as a module whose weights are bf16. It also gets what its
 users would try: a vocabulary padded to a multiple of 64, so that its products are aligned, and a
 cross-entropy that reads logits in bf16 ("padded", "half"). Rivals("cpu") runs what needs no GPU: a
-graph is then the call itself.
+graph is then the call itself. Of its own it has "rounded": all is fp32, and oneDNN may round what
+it multiplies to bf16.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import nn
 
-from gpu_cases import CLIP, LR, STEPS, Case
+from gpu_cases import CANDIDATES, CLIP, LR, STEPS, Case, Product, operands
 from gpu_workers import Made, Round
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 
 Call: TypeAlias = Callable[[], Any]
 OCTAVE = 12
@@ -51,16 +53,51 @@ class Ends(NamedTuple):
     loss: Callable[[Any, Any, bool], Any]
 
 
+class Gate(nn.Module):
+    """A copy gate over candidates (N, K), of runs and hits as ours reads them (recall, uint8)."""
+
+    def __init__(self, H: int, recall: Any) -> None:
+        super().__init__()
+        self.H, K = H, recall.shape[1]
+        self.G, self.R = nn.Linear(H, K, bias=False), nn.Embedding(K * BUCKETS, 1)
+        there = recall != NOTHING
+        self.register_buffer("run", torch.where(there, recall % HIT, 0) + BUCKETS * torch.arange(K))
+        self.register_buffer("missing", ~there)
+        self.register_buffer("wrong", ~(there & (recall >= HIT)))
+
+    def forward(self, h: Any, nats: Any) -> Any:
+        """Return the mixture's mean loss for outputs h (N, H) and the network's nats (N,)."""
+        scores = self.G(h) / self.H + self.R(self.run)[:, :, 0]
+        scores = scores.masked_fill(self.missing, -torch.inf)
+        scores = torch.cat([torch.zeros_like(nats)[:, None], scores], dim=1)
+        shares = nn.functional.log_softmax(scores, dim=1)
+        copied = shares[:, 1:].masked_fill(self.wrong, -torch.inf)
+        own = shares[:, :1] - nats[:, None]
+        return -torch.logsumexp(torch.cat([own, copied], dim=1), dim=1).mean()
+
+
 def word_ends(case: Case) -> Ends:
     """Return an embedding and a softmax of words; the loss may read logits in half precision."""
-    head = nn.Linear(case.H, case.V)
+    linear, embedding = nn.Linear(case.H, case.V), nn.Embedding(case.V, case.width)
     x, y = torch.randint(case.V, (2, case.T, case.B))
+    xent = nn.functional.cross_entropy
 
     def loss(out: Any, y: Any, half: bool) -> Any:
-        logits = head(out).flatten(0, 1)
-        return nn.functional.cross_entropy(logits if half else logits.float(), y.flatten())
+        logits = linear(out).flatten(0, 1)
+        return xent(logits if half else logits.float(), y.flatten())
 
-    return Ends(nn.Embedding(case.V, case.H), head, x, y, loss)
+    if not case.copy:
+        return Ends(embedding, linear, x, y, loss)
+    gate = Gate(
+        case.H, torch.tensor(CANDIDATES)[torch.randint(len(CANDIDATES), (case.N, case.copy))]
+    )
+
+    def mixed(out: Any, y: Any, half: bool) -> Any:
+        logits = linear(out).flatten(0, 1)
+        nats = xent(logits if half else logits.float(), y.flatten(), reduction="none")
+        return gate(out.flatten(0, 1), nats)
+
+    return Ends(embedding, nn.ModuleList([linear, gate]), x, y, mixed)
 
 
 def note_ends(case: Case, K: int = 128) -> Ends:
@@ -165,6 +202,10 @@ class Rivals:
 
     def use(self, precision: str) -> None:
         """Let fp32 products round to tf32 or not; rivals of other precisions run in between."""
+        if not self.on_gpu:
+            torch.set_float32_matmul_precision("medium" if precision == "rounded" else "highest")
+            torch.backends.mkldnn.rnn.fp32_precision = "bf16" if precision == "rounded" else "ieee"
+            return
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
@@ -249,8 +290,11 @@ class Rivals:
         """Return a step of our model, optimiser and clipping; it returns its loss."""
         torch.manual_seed(0)
         ends = {"softmax": word_ends, "biaxial": row_ends}.get(case.head, note_ends)(case)
-        embedding, lstm = ends.embedding, nn.LSTM(case.H, case.H, case.L)
+        embedding, lstm = ends.embedding, nn.LSTM(case.width, case.H, case.L, dropout=case.dropout)
         parameters = list(nn.ModuleList([embedding, lstm, ends.head]).to(self.device).parameters())
+        dropout = nn.Dropout(case.dropout) if case.dropout else nn.Identity()
+        means = [p.detach().clone() for p in parameters] if case.average else []
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(case.average)
         adam = torch.optim.Adam(parameters, LR, fused=True, capturable=self.on_gpu)
         x, y = ends.x.to(self.device), ends.y.to(self.device)
         rows = case.B * (case.V if case.head == "biaxial" else 1)
@@ -258,8 +302,8 @@ class Rivals:
 
         def forward(x: Any, y: Any, h: Any, c: Any) -> Any:
             with self.autocast(precision):
-                out, after = lstm(embedding(x), (h, c))
-                return ends.loss(out, y, half), after
+                out, after = lstm(dropout(embedding(x)), (h, c))
+                return ends.loss(dropout(out), y, half), after
 
         if compiled:
             torch._dynamo.reset()  # each of its functions has room for a few sizes
@@ -271,6 +315,8 @@ class Rivals:
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, CLIP)
             adam.step()
+            if means:
+                average(means, parameters, 0)
             for kept, new in zip(state, after, strict=True):
                 kept.copy_(new.detach())
             return loss
@@ -330,19 +376,29 @@ class Rivals:
         over = peak - before - 2 * 4 * (H * V + V)
         return self.made(call, precision, how, 5)._replace(known={"bytes_over": over})
 
-    def sampling(self, batch: int, words: int, tokens: int, mode: str, H: int = 128) -> Made:
-        """Make a round of drawing tokens: seconds of a token of all pieces."""
-        self.use("fp32")
+    def gemms(self, products: Sequence[Product], count: int) -> Made:
+        """Make a round of products alone, all of whose numbers are bf16."""
+        calls = operands(products, lambda *shape: 0.1 * torch.randn(shape, dtype=torch.bfloat16))
+        return self.made(
+            lambda: [torch.mm(a, b, out=out) for a, b, out in calls], "bf16", "eager", count
+        )
+
+    def sampling(
+        self, batch: int, words: int, tokens: int, mode: str, H: int = 128, precision: str = "fp32"
+    ) -> Made:
+        """Make a round of drawing tokens: seconds of a token of all pieces; bf16: of weights."""
+        self.use(precision)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.manual_seed(0)
         embedding, lstm, head = nn.Embedding(words, H), nn.LSTM(H, H, 2), nn.Linear(H, words)
-        nn.ModuleList([embedding, lstm, head]).to(self.device)
+        nn.ModuleList([embedding, lstm, head]).to(self.device, dtype)
         x = torch.zeros(1, batch, dtype=torch.long, device=self.device)
-        state = [torch.zeros(2, batch, H, device=self.device) for _ in range(2)]
+        state = [torch.zeros(2, batch, H, device=self.device, dtype=dtype) for _ in range(2)]
 
         @torch.no_grad()
         def token() -> None:
             out, after = lstm(embedding(x), (state[0], state[1]))
-            shares = torch.softmax(head(out[0]), dim=-1)
+            shares = torch.softmax(head(out[0]).float(), dim=-1)
             # As torch.multinomial draws one, without its checks, for which the host would wait.
             x.copy_((shares / torch.empty_like(shares).exponential_()).argmax(dim=-1)[None])
             for kept, new in zip(state, after, strict=True):
@@ -350,4 +406,4 @@ class Rivals:
 
         token()
         call = self.replay(token) if mode == "graph" else token
-        return Made(self.timed(call, "fp32", tokens), {})
+        return Made(self.timed(call, precision, tokens), {})
