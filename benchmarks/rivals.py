@@ -3,7 +3,7 @@
 Each side is a process of its own (gpu_workers.py) with the same threads; rounds go A B A B, and the
 others sleep meanwhile. Medians of the rounds. Ours trains in fp32 and, where the processor has
 AVX512_BF16, in bf16; PyTorch in fp32, in fp32 whose products may round to bf16, and under autocast,
-each eager and compiled; the quickest of a side counts. Weights, moments and losses are fp32 in all.
+each eager and compiled; the quickest of a side counts. Weights and moments are fp32 in all.
 To sample, PyTorch may keep its weights in bf16. The bound of a training case is its GEMMs alone, at
 the same sizes and in the same precision, by whoever is quicker; that of sampling is the reading of
 fp32 weights. train-bach is what `bin/train bach` trains, on random words: with dropout, copy gate

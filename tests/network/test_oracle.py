@@ -218,7 +218,7 @@ def rivals_network(parameters, **sizes):
     """PyTorch's side of benchmarks/rivals.py, biaxial or with a copy gate, with our parameters."""
     sys.path.append(str(ROOT / "benchmarks"))
     from gpu_cases import Case
-    from gpu_rivals import row_ends, word_ends
+    from rival_networks import row_ends, word_ends
 
     torch.manual_seed(0)
     case = Case("", B=B, T=T, **sizes)
