@@ -6,7 +6,7 @@ each step; the layers alone are also timed as a module whose weights are bf16. I
 users would try: a vocabulary padded to a multiple of 64, so that its products are aligned, and a
 cross-entropy that reads logits in bf16 ("padded", "half"). Rivals("cpu") runs what needs no GPU: a
 graph is then the call itself. Of its own it has "rounded": all is fp32, and oneDNN may round what
-it multiplies to bf16.
+it multiplies to bf16; without AMX it keeps fp32, but multiplies in place of the other BLAS.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
 Each side is a process of its own (gpu_workers.py) with the same threads; rounds go A B A B, and the
 others sleep meanwhile. Medians of the rounds. Ours trains in fp32 and, where the processor has
-AVX512_BF16, in bf16; PyTorch in fp32, in fp32 whose products may round to bf16, and under autocast,
-each eager and compiled; the quickest of a side counts. Weights and moments are fp32 in all.
-To sample, PyTorch may keep its weights in bf16. The bound of a training case is its GEMMs alone, at
-the same sizes and in the same precision, by whoever is quicker; that of sampling is the reading of
-fp32 weights. train-bach is what `bin/train bach` trains, on random words: with dropout, copy gate
-and averaged weights on both sides, but no piece begins within a window, which PyTorch couldn't do
-in one call. Needs torch (pip install 'lstm-music[oracle]').
+AVX512_BF16, in bf16; PyTorch in fp32, in fp32 whose products may round to bf16 (which counts as
+fp32), and in bf16 under autocast, each eager and compiled; the quickest of a side counts. Weights
+and moments are fp32 in all. To sample, PyTorch may keep its weights in bf16. The bound of a
+training case is its GEMMs alone, at the same sizes and in the same precision, by whoever is
+quicker; that of sampling is the reading of fp32 weights. train-bach is what `bin/train bach`
+trains, on random words: with dropout, copy gate and averaged weights on both sides, but no piece
+begins within a window, which PyTorch couldn't do in one call. Needs torch
+(pip install 'lstm-music[oracle]').
 """
 
 from __future__ import annotations
@@ -211,10 +212,9 @@ def entries_of(name: str, threads: int, modes: list[str]) -> list[Entry]:
         return Entry(row, worker, given, HOUR)
 
     def rival(mode: str, precision: str, also: str = "", /, **given: Any) -> Entry:
-        who = f"pytorch {mode} {precision}{also}"
-        return entry(
-            "torch", precision, who, method=method, mode=mode, precision=precision, **given
-        )
+        who, counts_as = f"pytorch {mode} {precision}{also}", precision.replace("rounded", "fp32")
+        given |= {"method": method, "mode": mode, "precision": precision}
+        return entry("torch", counts_as, who, **given)
 
     if method == "sampling":
         given = {"batch": case.B, "words": case.V, "tokens": count, "H": case.H}

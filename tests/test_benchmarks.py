@@ -99,6 +99,8 @@ def test_pytorch_is_timed_in_all_its_precisions(monkeypatch, method):
     if method == "step":
         names = ["pytorch", *names, "pytorch eager rounded", "pytorch eager bf16, logits too"]
     assert [row["who"] for row in rows] == names
+    kinds = ["bf16" if name == "pytorch" or "bf16" in name else "fp32" for name in names]
+    assert [row["precision"] for row in rows] == kinds
 
 
 def test_the_quickest_of_each_side_counts():

@@ -69,9 +69,11 @@ def test_parts_are_the_whole(threads, M, N):
 
     a, b = factors(M, 77, N)
     out, again = np.full((2, M, N), np.nan, np.float32)
-    Products(1)(a, b, out, 0)
-    Products(threads)(a, b, again, 0)
-    np.testing.assert_array_equal(out, again)
+    whole, parts = Products(1), Products(threads)
+    for beta in (0, 1):  # added where parts overlap: twice
+        whole(a, b, out, beta)
+        parts(a, b, again, beta)
+        np.testing.assert_array_equal(out, again)
 
 
 @needs_bf16
