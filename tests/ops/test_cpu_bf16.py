@@ -77,6 +77,20 @@ def test_parts_are_the_whole(threads, M, N):
 
 
 @needs_bf16
+def test_each_part_has_scratch_of_its_own():
+    from lstm_music.ops.cpu.bf16 import Products
+
+    a, b = factors(131, 77, 13)
+    products, out = Products(3), np.empty((131, 13), np.float32)
+    for array in products.work:
+        array.view(np.uint32)[...] = 12345
+    for layout in ("rows", "turned"):
+        products(laid(a, layout), b, out, 0)
+    for array in products.work:
+        assert all((part.view(np.uint32) != 12345).any() for part in array)
+
+
+@needs_bf16
 def test_a_rows_bits_do_not_depend_on_its_company(ops):
     a, b = factors(70, 300, 130)
     out, alone = np.empty((70, 130), np.float32), np.empty((9, 130), np.float32)
