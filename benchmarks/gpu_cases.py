@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 
 CLIP, LR = 5.0, 1e-3
 STEPS = 50  # of training, a round
@@ -15,6 +18,8 @@ VARIANTS = ("fp32", "tf32", WITHOUT, "bf16")  # the newest kernels come last
 BARRIER = "fp32 by a cluster's barrier"  # in place of mbarriers: of the recurrent part alone
 RIVAL_PRECISIONS = ("fp32", "tf32", "bf16")
 LAYERS = 2
+# Candidates of every run, a third of them right, and one that is none.
+CANDIDATES = (*range(BUCKETS), *range(HIT, HIT + BUCKETS // 2), NOTHING)
 
 
 def precision_of(variant: str) -> str:
@@ -25,7 +30,8 @@ def precision_of(variant: str) -> str:
 class Case(NamedTuple):
     """A model's sizes and its batches'; the tokens of an epoch, and the seconds of all epochs.
 
-    copy: candidates of a copy gate.
+    copy: candidates of a copy gate; E: of the embedding, 0 for H; average: the decay of averaged
+    weights, 0 without.
     """
 
     name: str
@@ -39,6 +45,14 @@ class Case(NamedTuple):
     epochs: int = 0
     seconds: float = 0
     copy: int = 0
+    E: int = 0
+    dropout: float = 0
+    average: float = 0
+
+    @property
+    def width(self) -> int:
+        """The size of what the first layer reads."""
+        return self.E or self.H
 
     @property
     def N(self) -> int:  # noqa: N802
@@ -48,6 +62,33 @@ class Case(NamedTuple):
     def all_epochs(self, step: float) -> float:
         """Return the seconds of all epochs whose steps take so many seconds."""
         return step * self.tokens * self.epochs / self.N
+
+
+class Product(NamedTuple):
+    """A linear map's product: of "y" = x·W, "dx" = dy·Wᵀ or "dW" = xᵀ·dy, by what it gives."""
+
+    gives: str
+    rows: int
+    inputs: int
+    outputs: int
+
+
+def operands(products: Iterable[Product], real: Callable[..., Any]) -> list[tuple[Any, Any, Any]]:
+    """Return the factors of products and room for each, the same arrays for the same sizes.
+
+    real: makes an array of a shape.
+    """
+    made: dict[tuple[int, ...], dict[str, tuple[Any, Any, Any]]] = {}
+
+    def of(gives: str, *sizes: int) -> tuple[Any, Any, Any]:
+        if sizes not in made:
+            rows, inputs, outputs = sizes
+            shapes = (rows, inputs), (inputs, outputs), (rows, outputs)
+            (x, W, d), (dx, dW, y) = ([real(*shape) for shape in shapes] for _ in range(2))
+            made[sizes] = {"y": (x, W, y), "dx": (d, W.T, dx), "dW": (x.T, d, dW)}
+        return made[sizes][gives]
+
+    return [of(*product) for product in products]
 
 
 GOAL_CASES = (

@@ -9,22 +9,23 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from gpu_cases import BARRIER, CLIP, LR, STEPS, WITHOUT, Case, precision_of
+from gpu_cases import BARRIER, CANDIDATES, CLIP, LR, STEPS, WITHOUT, Case, precision_of
 from gpu_kernels import copy_quads, kernel_calls, layer_call, loss_call, rest_calls, sequence_call
 from gpu_workers import Made, Round, first_line
 from lstm_music.arrays import Batch
 from lstm_music.network.biaxial import row_width
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model, parameter_shapes
-from lstm_music.network.optim import Optimizer
+from lstm_music.network.optim import Averages, Optimizer
+from lstm_music.ops import NumpyOps
 from lstm_music.ops.cuda.capture import captured
 from lstm_music.ops.cuda.cupy_ops import CupyOps
 from lstm_music.ops.cuda.device import Allocator, usable_cupy
 from lstm_music.ops.cuda.layout import padded
-from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 from lstm_music.sampling.device import DeviceSampler
 from lstm_music.sampling.options import Options
-from lstm_music.training.graph_step import GraphStep
+from lstm_music.training.graph_step import GraphStep, step_of
+from lstm_music.training.step import Step
 
 Call: TypeAlias = Callable[[], Any]
 Timer: TypeAlias = Callable[[Call], float]
@@ -64,14 +65,20 @@ def ops_of(variant: str, cupy: Any) -> CupyOps:
 def config_of(case: Case) -> Config:
     """Return the model of a case."""
     nade = case.H if case.head == "biaxial" else Config.nade
-    return Config(case.V, case.H, case.H, case.L, head=case.head, nade=nade, copy=case.copy)
+    return Config(
+        case.V, case.width, case.H, case.L, case.dropout, head=case.head, nade=nade, copy=case.copy
+    )
+
+
+def steps_of(case: Case, ops: NumpyOps) -> Step:
+    """Return the training steps of a case."""
+    model = Model(config_of(case), ops)
+    averages = Averages(model, case.average) if case.average else None
+    return step_of(model, Optimizer(ops, "adam", model.parameters), CLIP, averages=averages)
 
 
 def random_batch(case: Case, rng: np.random.Generator) -> Batch:
-    """Return a batch of ids, or of notes of which one in twenty is on.
-
-    For a copy gate: candidates of every run, a third of them right, and some that are none.
-    """
+    """Return a batch of ids, or of notes of which one in twenty is on, with CANDIDATES."""
     shape = (case.T, case.B)
     if case.head == "softmax":
         x, y = rng.integers(case.V, size=(2, *shape), dtype=np.int32)
@@ -80,8 +87,8 @@ def random_batch(case: Case, rng: np.random.Generator) -> Batch:
         x, y = ((rng.random((*shape, case.V + k)) < 0.05).astype(np.uint8) for k in (more, 0))
     if not case.copy:
         return Batch(x, y, None, case.N)
-    kinds = np.array([*range(BUCKETS), *range(HIT, HIT + BUCKETS // 2), NOTHING], np.uint8)
-    return Batch(x, y, None, case.N, recall=rng.choice(kinds, (*shape, case.copy)))
+    recall = rng.choice(np.array(CANDIDATES, np.uint8), (*shape, case.copy))
+    return Batch(x, y, None, case.N, recall=recall)
 
 
 class Ours:
@@ -200,9 +207,9 @@ class Ours:
 
     def graph_step(self, case: Case, variant: str) -> GraphStep:
         """Return a case's steps, each one graph."""
-        ops = ops_of(variant, self.xp)
-        model = Model(config_of(case), ops)
-        return GraphStep(model, Optimizer(ops, "adam", model.parameters), CLIP)
+        step = steps_of(case, ops_of(variant, self.xp))
+        assert isinstance(step, GraphStep)
+        return step
 
     def layers(self, variant: str, H: int, L: int, B: int, T: int, how: str) -> Made:
         """Make a round of LSTM layers, forward and backward, with the GEMMs they need."""

@@ -5,7 +5,8 @@ bf16 a step is under autocast, which runs cuDNN's LSTM in half precision with th
 each step; the layers alone are also timed as a module whose weights are bf16. It also gets what its
 users would try: a vocabulary padded to a multiple of 64, so that its products are aligned, and a
 cross-entropy that reads logits in bf16 ("padded", "half"). Rivals("cpu") runs what needs no GPU: a
-graph is then the call itself.
+graph is then the call itself. Of its own it has "rounded": all is fp32, and oneDNN may round what
+it multiplies to bf16; without AMX it keeps fp32, but multiplies in place of the other BLAS.
 """
 
 from __future__ import annotations
@@ -13,17 +14,17 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
-from gpu_cases import CLIP, LR, STEPS, Case
+from gpu_cases import CLIP, LR, STEPS, Case, Product, operands
 from gpu_workers import Made, Round
+from rival_networks import note_ends, row_ends, word_ends
 
 Call: TypeAlias = Callable[[], Any]
-OCTAVE = 12
 WARM_UPS = 3  # before a capture, as PyTorch's documentation asks for
 
 
@@ -39,95 +40,6 @@ def start(device: str = "cuda", threads: int | None = None) -> Rivals:
 def aligned(V: int) -> int:
     """Return the words of a vocabulary padded to a multiple of 64."""
     return 64 * -(-V // 64)
-
-
-class Ends(NamedTuple):
-    """What stands before and after the layers: modules, a batch, and the loss of outputs."""
-
-    embedding: Any
-    head: Any
-    x: Any
-    y: Any
-    loss: Callable[[Any, Any, bool], Any]
-
-
-def word_ends(case: Case) -> Ends:
-    """Return an embedding and a softmax of words; the loss may read logits in half precision."""
-    head = nn.Linear(case.H, case.V)
-    x, y = torch.randint(case.V, (2, case.T, case.B))
-
-    def loss(out: Any, y: Any, half: bool) -> Any:
-        logits = head(out).flatten(0, 1)
-        return nn.functional.cross_entropy(logits if half else logits.float(), y.flatten())
-
-    return Ends(nn.Embedding(case.V, case.H), head, x, y, loss)
-
-
-def note_ends(case: Case, K: int = 128) -> Ends:
-    """Return the same of notes, one in twenty on: independent ones, or a NADE of K units.
-
-    NADE at all steps at once, (T·B, V, K): without a kernel of one's own, PyTorch's best.
-    """
-    embedding, visible = nn.Linear(case.V + 1, case.H, bias=False), nn.Linear(case.H, case.V)
-    x, y = ((torch.rand(case.T, case.B, case.V + k) < 0.05).float() for k in (1, 0))
-    bce = nn.functional.binary_cross_entropy_with_logits
-    if case.head == "sigmoid":
-        return Ends(
-            embedding, visible, x, y,
-            lambda out, y, half: bce(visible(out), y, reduction="sum") / case.N,
-        )  # fmt: skip
-    hidden = nn.Linear(case.H, K)
-    W, U = (nn.Parameter(0.1 * torch.randn(case.V, K)) for _ in range(2))
-    head = nn.ModuleList([visible, hidden, nn.ParameterList([W, U])])
-
-    def loss(out: Any, y: Any, half: bool) -> Any:
-        h, notes = out.flatten(0, 1), y.flatten(0, 1)
-        below = torch.cumsum(notes[:, :, None] * W, dim=1) - notes[:, :, None] * W
-        units = torch.sigmoid(hidden(h)[:, None] + below)
-        return bce(visible(h) + (units * U).sum(dim=2), notes, reduction="sum") / case.N
-
-    return Ends(embedding, head, x, y, loss)
-
-
-class Around(nn.Module):
-    """What each of 88 notes reads in a biaxial network without memory, mapped to (T, B·88, H)."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        self.near = nn.Linear(3 * OCTAVE + 1, case.H, bias=False)
-        self.pitch = nn.Parameter(torch.randn(case.V, case.H))
-
-    def forward(self, x: Any) -> Any:
-        """Return the window and the octave's counts of notes x (T, B, 88), mapped."""
-        window = nn.functional.pad(x, (OCTAVE, OCTAVE)).unfold(2, 2 * OCTAVE + 1, 1)
-        octaves = nn.functional.pad(x, (0, -x.shape[2] % OCTAVE)).unflatten(2, (-1, OCTAVE)).sum(2)
-        counts = octaves.repeat(1, 1, 1 - (-x.shape[2] // OCTAVE) + 1).unfold(2, OCTAVE, 1)
-        near = torch.cat([window, counts[:, :, : x.shape[2]]], dim=3)
-        return (self.near(near) + self.pitch).flatten(1, 2)
-
-
-def row_ends(case: Case) -> Ends:
-    """Return the same of a biaxial network: the batch is of 88 rows a piece."""
-    lstm, head = nn.LSTM(case.H + 2 * OCTAVE, case.H), nn.Linear(case.H, 1)
-    x = (torch.rand(case.T, case.B, case.V) < 0.05).float()
-    y = (torch.rand(case.T, case.B, case.V) < 0.05).float()
-    bce = nn.functional.binary_cross_entropy_with_logits
-
-    def loss(out: Any, y: Any, half: bool) -> Any:
-        h = out.unflatten(1, (case.B, case.V)).flatten(0, 1)
-        notes = y.flatten(0, 1)
-        counts = torch.zeros_like(notes)
-        for octave in range(-(-case.V // OCTAVE)):
-            counts = counts + nn.functional.pad(notes, (OCTAVE * octave, 0))[:, : case.V]
-        below = [
-            nn.functional.pad(a, (OCTAVE, 0))[:, :-1].unfold(1, OCTAVE, 1).flip(2)
-            for a in (notes, counts)
-        ]
-        seen = torch.cat([h, *below], dim=2).transpose(0, 1)
-        logits = head(lstm(seen)[0])[:, :, 0]
-        return bce(logits, notes.T, reduction="sum") / case.N
-
-    return Ends(Around(case), nn.ModuleList([lstm, head]), x, y, loss)
 
 
 class Rivals:
@@ -165,6 +77,10 @@ class Rivals:
 
     def use(self, precision: str) -> None:
         """Let fp32 products round to tf32 or not; rivals of other precisions run in between."""
+        if not self.on_gpu:
+            torch.set_float32_matmul_precision("medium" if precision == "rounded" else "highest")
+            torch.backends.mkldnn.rnn.fp32_precision = "bf16" if precision == "rounded" else "ieee"
+            return
         tf32 = precision == "tf32"
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
 
@@ -249,8 +165,11 @@ class Rivals:
         """Return a step of our model, optimiser and clipping; it returns its loss."""
         torch.manual_seed(0)
         ends = {"softmax": word_ends, "biaxial": row_ends}.get(case.head, note_ends)(case)
-        embedding, lstm = ends.embedding, nn.LSTM(case.H, case.H, case.L)
+        embedding, lstm = ends.embedding, nn.LSTM(case.width, case.H, case.L, dropout=case.dropout)
         parameters = list(nn.ModuleList([embedding, lstm, ends.head]).to(self.device).parameters())
+        dropout = nn.Dropout(case.dropout) if case.dropout else nn.Identity()
+        means = [p.detach().clone() for p in parameters] if case.average else []
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(case.average)
         adam = torch.optim.Adam(parameters, LR, fused=True, capturable=self.on_gpu)
         x, y = ends.x.to(self.device), ends.y.to(self.device)
         rows = case.B * (case.V if case.head == "biaxial" else 1)
@@ -258,8 +177,8 @@ class Rivals:
 
         def forward(x: Any, y: Any, h: Any, c: Any) -> Any:
             with self.autocast(precision):
-                out, after = lstm(embedding(x), (h, c))
-                return ends.loss(out, y, half), after
+                out, after = lstm(dropout(embedding(x)), (h, c))
+                return ends.loss(dropout(out), y, half), after
 
         if compiled:
             torch._dynamo.reset()  # each of its functions has room for a few sizes
@@ -271,6 +190,8 @@ class Rivals:
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, CLIP)
             adam.step()
+            if means:
+                average(means, parameters, 0)
             for kept, new in zip(state, after, strict=True):
                 kept.copy_(new.detach())
             return loss
@@ -330,19 +251,29 @@ class Rivals:
         over = peak - before - 2 * 4 * (H * V + V)
         return self.made(call, precision, how, 5)._replace(known={"bytes_over": over})
 
-    def sampling(self, batch: int, words: int, tokens: int, mode: str, H: int = 128) -> Made:
-        """Make a round of drawing tokens: seconds of a token of all pieces."""
-        self.use("fp32")
+    def gemms(self, products: Sequence[Product], count: int) -> Made:
+        """Make a round of products alone, all of whose numbers are bf16."""
+        calls = operands(products, lambda *shape: 0.1 * torch.randn(shape, dtype=torch.bfloat16))
+        return self.made(
+            lambda: [torch.mm(a, b, out=out) for a, b, out in calls], "bf16", "eager", count
+        )
+
+    def sampling(
+        self, batch: int, words: int, tokens: int, mode: str, H: int = 128, precision: str = "fp32"
+    ) -> Made:
+        """Make a round of drawing tokens: seconds of a token of all pieces; bf16: of weights."""
+        self.use(precision)
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         torch.manual_seed(0)
         embedding, lstm, head = nn.Embedding(words, H), nn.LSTM(H, H, 2), nn.Linear(H, words)
-        nn.ModuleList([embedding, lstm, head]).to(self.device)
+        nn.ModuleList([embedding, lstm, head]).to(self.device, dtype)
         x = torch.zeros(1, batch, dtype=torch.long, device=self.device)
-        state = [torch.zeros(2, batch, H, device=self.device) for _ in range(2)]
+        state = [torch.zeros(2, batch, H, device=self.device, dtype=dtype) for _ in range(2)]
 
         @torch.no_grad()
         def token() -> None:
             out, after = lstm(embedding(x), (state[0], state[1]))
-            shares = torch.softmax(head(out[0]), dim=-1)
+            shares = torch.softmax(head(out[0]).float(), dim=-1)
             # As torch.multinomial draws one, without its checks, for which the host would wait.
             x.copy_((shares / torch.empty_like(shares).exponential_()).argmax(dim=-1)[None])
             for kept, new in zip(state, after, strict=True):
@@ -350,4 +281,4 @@ class Rivals:
 
         token()
         call = self.replay(token) if mode == "graph" else token
-        return Made(self.timed(call, "fp32", tokens), {})
+        return Made(self.timed(call, precision, tokens), {})

@@ -11,13 +11,15 @@ import sys
 import numpy as np
 import pytest
 from documentation import ROOT
+from gradcheck import dense
 
-from lstm_music.arrays import NO_NOTES, Batch
+from lstm_music.arrays import NO_NOTES, Batch, RowGradient
 from lstm_music.corpus.batches import on_device
 from lstm_music.network.config import Config
 from lstm_music.network.model import Model
 from lstm_music.network.notes import NadeHead
 from lstm_music.network.optim import Optimizer, clip_scale, global_norm
+from lstm_music.ops.reference.copying import BUCKETS, HIT, NOTHING
 
 torch = pytest.importorskip("torch", reason="PyTorch, the oracle, is not installed")
 
@@ -212,36 +214,51 @@ def test_a_nades_gradients(ops):
         )
 
 
-def rivals_network(parameters, H):
-    """PyTorch's side of benchmarks/rivals.py for a biaxial network, with our parameters."""
+def rivals_network(parameters, **sizes):
+    """PyTorch's side of benchmarks/rivals.py, biaxial or with a copy gate, with our parameters."""
     sys.path.append(str(ROOT / "benchmarks"))
     from gpu_cases import Case
-    from gpu_rivals import row_ends
+    from rival_networks import row_ends, word_ends
 
     torch.manual_seed(0)
-    ends = row_ends(Case("", 88, B, T, H=H, head="biaxial"))
-    lstm, (over_notes, linear) = torch.nn.LSTM(H, H, 2), ends.head
-    layers = [(lstm, n, f"lstm.{n}.") for n in range(2)] + [(over_notes, 0, "head.")]
-    named = {
-        "embedding.W": ends.embedding.near.weight, "embedding.pitch": ends.embedding.pitch,
-        "head.Wo": linear.weight, "head.bo": linear.bias,
-    }  # fmt: skip
+    case = Case("", B=B, T=T, **sizes)
+    lstm = torch.nn.LSTM(case.width, case.H, case.L)
+    layers = [(lstm, n, f"lstm.{n}.") for n in range(2)]
+    if case.head == "biaxial":
+        ends = row_ends(case)
+        over_notes, linear = ends.head
+        layers.append((over_notes, 0, "head."))
+        named = {
+            "embedding.W": ends.embedding.near.weight, "embedding.pitch": ends.embedding.pitch,
+            "head.Wo": linear.weight, "head.bo": linear.bias,
+        }  # fmt: skip
+    else:
+        ends = word_ends(case)
+        linear, gate = ends.head
+        named = {
+            "embedding.W": ends.embedding.weight, "head.W": linear.weight, "head.b": linear.bias,
+            "copy.G": gate.G.weight, "copy.R": gate.R.weight,
+        }  # fmt: skip
     for module, n, prefix in layers:
         for ours, theirs in (("Wx", "weight_ih"), ("Wh", "weight_hh"), ("b", "bias_ih")):
             named[prefix + ours] = getattr(module, f"{theirs}_l{n}")
     modules = torch.nn.ModuleList([ends.embedding, ends.head, lstm]).double()
-    turned = {name for name in named if name.split(".")[1] not in ("pitch", "b", "bo")}
+    turned = {name for name in named if name.split(".")[1] not in ("pitch", "b", "bo", "R")}
+    turned -= {"embedding.W"} if case.copy else set()
     with torch.no_grad():
         for name, p in modules.named_parameters():
             if "bias_hh" in name:
                 p.zero_()
         for name, p in named.items():
             value = torch.from_numpy(parameters[name])
-            p.copy_(value.T if name in turned else value)
-    out = lstm(ends.embedding(ends.x.double()))[0]
-    loss = ends.loss(out, ends.y.double(), False)
+            p.copy_((value.T if name in turned else value).reshape(p.shape))
+    out = lstm(ends.embedding(ends.x if case.copy else ends.x.double()))[0]
+    loss = ends.loss(out, ends.y if case.copy else ends.y.double(), True)  # or logits are fp32
     loss.backward()
-    grads = {name: (p.grad.T if name in turned else p.grad).numpy() for name, p in named.items()}
+    grads = {
+        name: (p.grad.T if name in turned else p.grad).numpy().reshape(parameters[name].shape)
+        for name, p in named.items()
+    }
     return ends, loss.item(), grads
 
 
@@ -253,7 +270,7 @@ def test_a_biaxial_network_is_that_of_pytorch(ops):
     parameters["embedding.frame"][...] = 0  # places in the bar, which the rival doesn't read
     for name, p in model.parameters.items():
         p[...] = ops.asarray(parameters[name])
-    ends, loss, grads = rivals_network(parameters, H)
+    ends, loss, grads = rivals_network(parameters, V=88, H=H, head="biaxial")
     x = np.zeros((T, B, 90), np.uint8)
     x[..., :88] = ends.x.numpy()
     batch = on_device(ops, Batch(x, ends.y.numpy().astype(np.uint8), None, T * B))
@@ -261,3 +278,26 @@ def test_a_biaxial_network_is_that_of_pytorch(ops):
     assert found == pytest.approx(loss, rel=1e-12)
     for name, expected in grads.items():
         np.testing.assert_allclose(ops.to_numpy(found_grads[name]), expected, atol=1e-11)
+
+
+def test_a_copy_gate_is_that_of_pytorch(ops):
+    model = Model(Config(11, 4, 5, 2, copy=6), ops)
+    rng = np.random.default_rng(0)
+    parameters = {name: rng.normal(0, 0.5, p.shape) for name, p in model.parameters.items()}
+    for name, p in model.parameters.items():
+        p[...] = ops.asarray(parameters[name])
+    ends, loss, grads = rivals_network(parameters, V=11, H=5, E=4, copy=6)
+    gate = ends.head[1]
+    recall = gate.run - BUCKETS * torch.arange(6) + HIT * ~gate.wrong
+    recall[gate.missing] = NOTHING
+    assert {NOTHING, 0, HIT} <= set(recall.ravel().tolist())
+    x, y = (ids.numpy().astype(np.int32) for ids in (ends.x, ends.y))
+    recall = recall.numpy().astype(np.uint8).reshape(T, B, 6)
+    batch = on_device(ops, Batch(x, y, None, T * B, recall=recall))
+    found, found_grads, _ = model.loss_and_grads(batch, model.zero_state(B))
+    assert found == pytest.approx(loss, rel=1e-12)
+    for name, expected in grads.items():
+        g = found_grads[name]
+        if isinstance(g, RowGradient):
+            g = dense(RowGradient(*map(ops.to_numpy, g)), expected.shape)
+        np.testing.assert_allclose(ops.to_numpy(g), expected, atol=1e-11, err_msg=name)

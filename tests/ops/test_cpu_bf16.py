@@ -69,9 +69,25 @@ def test_parts_are_the_whole(threads, M, N):
 
     a, b = factors(M, 77, N)
     out, again = np.full((2, M, N), np.nan, np.float32)
-    Products(1)(a, b, out, 0)
-    Products(threads)(a, b, again, 0)
-    np.testing.assert_array_equal(out, again)
+    whole, parts = Products(1), Products(threads)
+    for beta in (0, 1):  # added where parts overlap: twice
+        whole(a, b, out, beta)
+        parts(a, b, again, beta)
+        np.testing.assert_array_equal(out, again)
+
+
+@needs_bf16
+def test_each_part_has_scratch_of_its_own():
+    from lstm_music.ops.cpu.bf16 import Products
+
+    a, b = factors(131, 77, 13)
+    products, out = Products(3), np.empty((131, 13), np.float32)
+    for array in products.work:
+        array.view(np.uint32)[...] = 12345
+    for layout in ("rows", "turned"):
+        products(laid(a, layout), b, out, 0)
+    for array in products.work:
+        assert all((part.view(np.uint32) != 12345).any() for part in array)
 
 
 @needs_bf16
