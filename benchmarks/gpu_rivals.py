@@ -11,18 +11,12 @@ it multiplies to bf16; without AMX it keeps fp32, but multiplies in place of the
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
-# How long threads wait awake is as PyTorch's users have it, not as lstm_music has set it by now.
-for name in ("OPENBLAS_THREAD_TIMEOUT", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-    os.environ.pop(name, None)
-
-# isort: split
 import torch
 from torch import nn
 
