@@ -371,6 +371,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, com
         ),
         (["music", "--representation", "note", "--head", "factored"], "use --head sigmoid or nade"),
         (["music", "--representation", "message", "--head", "sigmoid"], "use --head softmax"),
+        (["music", "--representation", "note", "--sampled-softmax", "9"], "network's is sigmoid"),
+        (["music", "--head", "factored", "--sampled-softmax", "9"], "network's is factored: leave"),
+        (["music", "--sampled-softmax", "-1"], "'-1' is not a whole number"),
         (["music", "--average", "1"], "'1' is not a number from 0 to 0.99999"),
         (["music", "--input-dropout", "1"], "'1' is not a number from 0 to 0.95"),
         (["music", "--common-key", "D"], "invalid choice: 'D'"),
@@ -410,7 +413,7 @@ def test_an_existing_run_is_not_replaced(train_small, fails, folder):
         ("--grid", 16, None), ("--max-polyphony", 4, "0"), ("--common-key", "C", None),
         ("--transpose-augment", 1, "0"), ("--head", "nade", "softmax"), ("--nade", 5, "128"),
         ("--input-dropout", 0.1, None), ("--output-dropout", 0.1, None),
-        ("--weight-decay", 0.1, "0.0"), ("--average", 0.5, "0.0"),
+        ("--weight-decay", 0.1, "0.0"), ("--average", 0.5, "0.0"), ("--sampled-softmax", 9, "0"),
     ],
 )  # fmt: skip
 def test_options_that_contradict_the_run_are_refused(train_small, fails, flag, value, was):
