@@ -161,14 +161,31 @@ def test_the_head_and_the_learning_rate_suit_the_vocabulary(ok, folder, monkeypa
     ok(*messages, "--run", "many")
     ok(*messages, "--run", "told", "--lr", 0.7, "--head", "softmax")
     ok(*how, "--run", "events", "--representation", "event")
+    ok(*messages, "--run", "drawn", "--sampled-softmax", 9)
     found = {}
-    for run in ("few", "many", "told", "events"):
+    for run in ("few", "many", "told", "events", "drawn"):
         config = json.loads((folder / "runs" / run / "config.json").read_text())
         found[run] = config["model"]["head"], config["training"]["lr"]
     assert found == {
         "few": ("softmax", 5e-3), "many": ("factored", 1e-3), "told": ("softmax", 0.7),
-        "events": ("softmax", 1e-3),
+        "events": ("softmax", 1e-3), "drawn": ("softmax", 1e-3),
     }  # fmt: skip
+
+
+def test_a_sampled_softmax_is_kept_resumed_and_used(train_small, ok, folder):
+    drawn = ("--sampled-softmax", 9, "--quiet")
+    train_small("--max-steps", 20, *drawn, "--run", "whole")
+    train_small("--max-steps", 11, *drawn, "--run", "a")
+    ok("train", "--resume", "--run", "a", "--max-steps", 20, "--quiet")
+    assert_same_model(folder / "runs/a", folder / "runs/whole")
+    described = json.loads((folder / "runs/a/config.json").read_text())
+    assert described["training"]["sampled_softmax"] == 9
+    assert "sampled_softmax" not in described["model"]
+    (path,) = ok("sample", "a", "--bars", 2, "--quiet")
+    assert read_midi(folder / path, "x").tracks
+    ok("evaluate", "a", "--split", "train", "--json", "a.json")
+    rows = {row["name"]: row["nats_per_token"] for row in json.loads(Path("a.json").read_text())}
+    assert rows["a"] < rows["untrained"]
 
 
 def test_a_factored_model_is_trained_resumed_and_used(train_small, ok, draw, folder):
@@ -371,6 +388,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(train_small, com
         ),
         (["music", "--representation", "note", "--head", "factored"], "use --head sigmoid or nade"),
         (["music", "--representation", "message", "--head", "sigmoid"], "use --head softmax"),
+        (["music", "--representation", "note", "--sampled-softmax", "9"], "network's is sigmoid"),
+        (["nowhere", "--head", "factored", "--sampled-softmax", "9"], "is factored: leave"),
+        (["music", "--sampled-softmax", "-1"], "'-1' is not a whole number"),
         (["music", "--average", "1"], "'1' is not a number from 0 to 0.99999"),
         (["music", "--input-dropout", "1"], "'1' is not a number from 0 to 0.95"),
         (["music", "--common-key", "D"], "invalid choice: 'D'"),
@@ -410,7 +430,7 @@ def test_an_existing_run_is_not_replaced(train_small, fails, folder):
         ("--grid", 16, None), ("--max-polyphony", 4, "0"), ("--common-key", "C", None),
         ("--transpose-augment", 1, "0"), ("--head", "nade", "softmax"), ("--nade", 5, "128"),
         ("--input-dropout", 0.1, None), ("--output-dropout", 0.1, None),
-        ("--weight-decay", 0.1, "0.0"), ("--average", 0.5, "0.0"),
+        ("--weight-decay", 0.1, "0.0"), ("--average", 0.5, "0.0"), ("--sampled-softmax", 9, "0"),
     ],
 )  # fmt: skip
 def test_options_that_contradict_the_run_are_refused(train_small, fails, flag, value, was):

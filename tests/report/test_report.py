@@ -306,6 +306,13 @@ def test_hidden_units_of_a_head_are_told_where_it_has_some(tmp_path, head):
     assert not {"classes", "deltas"} & set(found)
 
 
+@pytest.mark.parametrize(("words", "told"), [(0, None), (1024, "1,024")])
+def test_a_sampled_softmax_is_told_where_there_is_one(tmp_path, words, told):
+    run = report_of(checkpoint_of(small_rolls(tmp_path, "chord")), samples=False)
+    run.checkpoint.meta["settings"]["sampled_softmax"] = words
+    assert settings_of(run).get("sampled softmax") == told
+
+
 # Markup -----------------------------------------------------------------------------------------
 
 

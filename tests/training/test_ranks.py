@@ -101,6 +101,16 @@ def test_ranks_learn_what_one_process_learns(corpus, tmp_path, size):
     assert [each.progress.to_json() | T for each in found] == [alone.progress.to_json() | T] * size
 
 
+def test_ranks_draw_the_same_words_beside_targets_of_their_own(corpus, tmp_path):
+    V = len(corpus.vocabulary)
+    (alone,) = train(corpus, tmp_path / "alone", max_steps=20)
+    assert_near(train(corpus, tmp_path / "all", 2, max_steps=20, sampled_softmax=V)[0], alone)
+    found = train(corpus, tmp_path / "some", 2, max_steps=20, sampled_softmax=5)
+    assert bits(found[0]) == bits(found[1]) != bits(alone)
+    first, second = (each.model.draws.head(1, 7).drawn for each in found)
+    assert (first == second).all()
+
+
 @pytest.mark.parametrize("head", ["chord", "sigmoid", "nade", "biaxial"])
 def test_piano_rolls_too(tmp_path, head):
     kind = "chord" if head == "chord" else "note"

@@ -92,13 +92,38 @@ def test_the_same_seed_is_the_same_run(corpus, straight, tmp_path):
     "other",
     [
         {"seed": 2}, {"dropout": 0.2}, {"lr": 0.01}, {"seq": 4}, {"weight_decay": 0.1},
-        {"average": 0.9},
+        {"average": 0.9}, {"sampled_softmax": 6},
     ],
     ids=str,
 )  # fmt: skip
 def test_other_settings_are_another_run(corpus, straight, tmp_path, other):
     small_trainer(corpus, tmp_path / "run", max_steps=STEPS, **other).train()
     assert contents(tmp_path / "run", "latest")[0] != contents(straight, "latest")[0]
+
+
+def test_a_sampled_softmax_goes_on_exactly(corpus, straight, tmp_path):
+    how = {"sampled_softmax": 6, "average": 0.9}
+    small_trainer(corpus, tmp_path / "a", max_steps=45, **how).train()
+    small_trainer(corpus, tmp_path / "b", max_steps=25, **how).train()
+    small_trainer(corpus, tmp_path / "b", resume=True, max_steps=45, **how).train()
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    (kept,) = checkpoints_of(tmp_path / "a")[:1]
+    assert checkpoints.read_meta(kept)["settings"]["sampled_softmax"] == 6
+    model = {name: a for name, a in contents(straight, "latest")[0].items() if MODEL_FILE in name}
+    assert model.keys() == {k for k in contents(tmp_path / "a", "latest")[0] if MODEL_FILE in k}
+
+
+def test_what_a_sampled_softmax_learns_is_judged_exactly(corpus, tmp_path):
+    trainer = small_trainer(corpus, tmp_path / "run", max_steps=150, sampled_softmax=6)
+    assert len(corpus.vocabulary) > 12
+    before = trainer.validate()
+    trainer.train()
+    exact = small_model(corpus, 1)
+    for name, p in trainer.model.parameters.items():
+        exact.parameters[name][...] = p
+    size = trainer.settings.batch, trainer.settings.seq
+    assert trainer.valid == evaluation.mean_nats(exact, corpus, "valid", *size)
+    assert trainer.valid < before - 0.3
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])

@@ -208,6 +208,8 @@ def trained(words):
     settings = [config.get(name) for name in ("model", "tokenizer", "reading", "training")]
     if not settings[0].get("copy"):  # as those of runs that are older than the option
         settings[0].pop("copy", None)
+    if not settings[3].get("sampled_softmax"):
+        settings[3].pop("sampled_softmax", None)
     return Result([rows, tensors, music, warned, settings], losses)
 
 

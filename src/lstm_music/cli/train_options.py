@@ -25,8 +25,10 @@ from lstm_music.errors import UserError
 from lstm_music.network.config import HEADS, HEADS_OF, Config
 from lstm_music.network.learning_rate import DEFAULT_LR, MANY_WORDS, RATE_OF_MANY
 from lstm_music.network.optim import OPTIMIZERS
+from lstm_music.network.sampled import check_draws
 from lstm_music.ops.cuda.device import PRECISIONS
 from lstm_music.runs.folder import described_options, run_exists
+from lstm_music.runs.meta import VOCABULARY
 from lstm_music.runs.opened import RUNS, newest_run, run_folder
 from lstm_music.runs.settings import Settings
 from lstm_music.training.health import MOST_BAD_STEPS
@@ -161,13 +163,19 @@ def suiting_head(representation: Representation, words: int) -> str:
 
 
 def check_head(options: dict[str, Any]) -> None:
-    """Raise UserError for a head that doesn't fit the representation."""
+    """Raise UserError for a head that doesn't fit the representation, or --sampled-softmax.
+
+    With that, the head is a softmax of however many words, unless another is asked for.
+    """
     fitting, head = HEADS_OF[options["representation"]], options["head"]
     if head not in (None, *fitting):
         raise UserError(
             f"--head {head} can't predict --representation {options['representation']}: "
             f"use --head {' or '.join(fitting)}"
         )
+    if options["sampled_softmax"]:
+        options["head"] = head or fitting[0]
+        check_draws(options["head"])
 
 
 def source_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -301,6 +309,13 @@ def add_training_options(parser: Parser) -> None:
         "keep moving averages of the weights and use them; a share X of them stays at each step, "
         "less at first; 0 for none",
         type=number(0, 0.99999),
+    )
+    add(
+        parser,
+        "--sampled-softmax N",
+        "not exact: estimate the loss of --head softmax by a window's targets and N words drawn, "
+        "which is quicker where there are many; 0: by all words, as validation does",
+        type=whole(0, VOCABULARY),
     )
     add(
         parser,

@@ -12,6 +12,7 @@ from lstm_music.network.copying import mean_of_rows
 from lstm_music.network.factored import Parts
 from lstm_music.network.lstm import lstm_backward, lstm_forward, lstm_init, lstm_step
 from lstm_music.network.notes import NadeHead, SigmoidHead
+from lstm_music.network.sampled import Draws
 from lstm_music.ops import NumpyOps
 
 
@@ -19,7 +20,7 @@ class Model:
     """A model's parameters, and the maths that orders the layers.
 
     words: of a factored head, the classes (V,) and deltas (V,) of its words, from 0, and -1 as the
-    delta of a word that has none.
+    delta of a word that has none. draws: the words that training predicts among, None for all.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Model:
         parts = Parts.by_id(ops, *words) if words else None
         self.embedding, self.head = config.make_embedding(parts), config.make_head(parts)
         self.gate = config.make_gate()
+        self.draws: Draws | None = None
         given = init_parameters(config, ops, seed) if parameters is None else parameters
         wide = {f"head.{name}" for name in self.head.wide}
         self.parameters = {k: ops.aligned(p) if k in wide else p for k, p in given.items()}
@@ -58,8 +60,8 @@ class Model:
     ) -> tuple[float, Gradients, State]:
         """Return the mean nats per target, every gradient, and the state after the window.
 
-        (seed, step) choose the dropout masks. The gradients live until the next call. ready is
-        called with some of them as soon as they are there, the head's first. Of a shared window,
+        (seed, step) choose dropout masks and draws. The gradients live until the next call. ready
+        is called with some of them as soon as they are there, the head's first. Of a shared window,
         loss and gradients are this process's part of the sums.
         """
         losses, grads, final = self.losses_and_grads(batch, state, seed, step, ready)
@@ -81,7 +83,7 @@ class Model:
         ops, p = self.ops, self.parameters
         y, caches, final = self._forward(batch, state, seed, step, train=True, final=final)
         T, B, W = y.shape
-        losses, dy, grads = self._head_backward(y.reshape(T * B, W), batch)
+        losses, dy, grads = self._head_backward(y.reshape(T * B, W), batch, seed, step)
         ready(grads)
         d = dy.reshape(T, B * self.config.rows, -1)
         for layer in reversed(range(self.config.layers)):
@@ -100,16 +102,19 @@ class Model:
         grads |= last
         return losses, grads, final
 
-    def _head_backward(self, h: Array, batch: Batch) -> tuple[Array, Array, Gradients]:
+    def _head_backward(
+        self, h: Array, batch: Batch, seed: int, step: int
+    ) -> tuple[Array, Array, Gradients]:
         """Return the losses (N,), dh and the gradients of the head, and of the copy gate."""
         ops, work, scale = self.ops, self._head_work, 1 / max(batch.targets, 1)
         own, targets = part(self.parameters, "head"), self.targets(batch.y)
+        trained = self.draws.head(seed, step) if self.draws else self.head
         if self.gate is None:
-            losses, dh, head = self.head.losses_and_grads(ops, own, h, targets, scale, work)
+            losses, dh, head = trained.losses_and_grads(ops, own, h, targets, scale, work)
             return losses, dh, {f"head.{name}": g for name, g in head.items()}
         recall, p = self._recalled(batch), part(self.parameters, "copy")
         shares, mix = self.gate.shares(ops, p, h, recall, work)
-        losses, dh, head = self.head.losses_and_grads(ops, own, h, targets, scale, work, mix)
+        losses, dh, head = trained.losses_and_grads(ops, own, h, targets, scale, work, mix)
         gate = self.gate.backward(ops, p, h, recall, shares, losses, scale, dh, work)
         named = [(f"head.{name}", g) for name, g in head.items()]
         return losses, dh, dict([*named, *((f"copy.{name}", g) for name, g in gate.items())])
@@ -123,16 +128,11 @@ class Model:
         """Return the nats of each target (T, B), 0 where there is none, and the next state."""
         y, _, final = self._forward(batch, state, 0, 0, train=False)
         T, B, H = y.shape
-        losses = self.head.losses(
-            self.ops,
-            part(self.parameters, "head"),
-            y.reshape(T * B, H),
-            self.targets(batch.y),
-            self._head_work,
-        )
+        own, h, work = part(self.parameters, "head"), y.reshape(T * B, H), self._head_work
+        losses = self.head.losses(self.ops, own, h, self.targets(batch.y), work)
         if self.gate is not None:
-            p, h = part(self.parameters, "copy"), y.reshape(T * B, H)
-            _, mix = self.gate.shares(self.ops, p, h, self._recalled(batch), self._head_work)
+            p = part(self.parameters, "copy")
+            _, mix = self.gate.shares(self.ops, p, h, self._recalled(batch), work)
             self.ops.mix_losses(losses, mix)
             if not self.config.reads_notes:
                 losses *= rows_of(batch.y) >= 0  # a mixture may have shares though nothing is asked

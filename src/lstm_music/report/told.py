@@ -132,6 +132,7 @@ def settings_of(run: RunReport) -> dict[str, str]:
         "minutes of training": round(progress["seconds"] / 60, 1),
         "best validation loss": None if best is None else round(best, 4),
         **meta["settings"],
+        "sampled_softmax": meta["settings"].get("sampled_softmax") or None,
     }
     of_heads = {"nade": ("nade", "biaxial"), "classes": ("factored",), "deltas": ("factored",)}
     for name, heads in of_heads.items():

@@ -32,6 +32,7 @@ SETTINGS_RANGES = {
     "weight_decay": (0, math.inf), "average": (0, 1), "epochs": (0, COUNT),
     "max_steps": (0, COUNT), "max_minutes": (0, math.inf), "seed": (0, COUNT),
     "checkpoint_minutes": (0, math.inf), "keep": (1, COUNT),
+    "sampled_softmax": (0, VOCABULARY),
 }  # fmt: skip
 PROGRESS_RANGES = dict.fromkeys(Progress.__dataclass_fields__, (0.0, COUNT))
 UNKNOWN = ("best", "to_beat")  # losses that are None before there are any

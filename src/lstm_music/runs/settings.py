@@ -34,6 +34,7 @@ class Settings:
     checkpoint_minutes: float = 2.0
     keep: int = KEEP_LAST
     skip_bad_steps: bool = False
+    sampled_softmax: int = 0
 
 
 @dataclass

@@ -17,6 +17,7 @@ from lstm_music.network.config import State
 from lstm_music.network.learning_rate import Annealing
 from lstm_music.network.model import Model
 from lstm_music.network.optim import Averages, Optimizer
+from lstm_music.network.sampled import draws_of
 from lstm_music.runs.checkpoint import checkpoints_of
 from lstm_music.runs.folder import METRICS, cut_metrics
 from lstm_music.runs.meta import check_training
@@ -62,6 +63,7 @@ class Trainer:
     ) -> None:
         self.corpus, self.model, self.ops, self.settings = corpus, model, model.ops, settings
         self.show, self.warn, self.ranks, s = show, warn, ranks, settings
+        model.draws = draws_of(model.config, s.sampled_softmax, self.ops)
         self.files = RunFiles(run, s.keep, warn, ranks)
         self.optimizer = Optimizer(model.ops, s.optimizer, model.parameters, s.weight_decay)
         self.averages = Averages(model, s.average) if s.average else None
