@@ -897,6 +897,22 @@ def test_scratch_of_the_host_begins_at_a_cache_line(shape):
         assert (made.shape, made.dtype, made.flags.c_contiguous) == (shape, np.float32, True)
 
 
+@pytest.mark.parametrize("shapes", [(20, 30, 40), (2, 3, 4), (300, 200, 200)])
+def test_no_product_is_written_to_columns(any_ops, shapes):
+    """An array indexed by columns lies by columns: what took it for rows wrote wrong values."""
+    M, K, N = shapes
+    xp, rng = any_ops.xp, np.random.default_rng(0)
+    a, b = (any_ops.asarray(rng.normal(size=shape)) for shape in ((M, K), (K, N)))
+    out = xp.zeros((N, M), any_ops.dtype).T
+    if any_ops.name == "numpy":
+        any_ops.matmul(a, b, out)
+        np.testing.assert_allclose(out, a @ b, rtol=1e-4, atol=1e-4)
+        return
+    with pytest.raises(AssertionError, match="contiguous"):
+        any_ops.matmul(a, b, out)
+    any_ops.matmul(a, b[:, :1], xp.zeros((1, M), any_ops.dtype).T)
+
+
 def test_a_large_parameter_is_updated_as_its_parts_are():
     """Small ones by one thread, large ones by all: the same bits."""
     pytest.importorskip("numba")

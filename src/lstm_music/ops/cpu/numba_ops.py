@@ -71,6 +71,7 @@ class NumbaOps(NumpyOps):
         All else is the BLAS's.
         """
         (M, K), N = a.shape, b.shape[1]
+        assert N == 1 or out.strides[1] == out.itemsize, "rows of out must be contiguous"
         turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
         least = 4 * FEW if turned else FEW  # fewer rows are packed for too little
         if self._bf16 and K >= FEW and N >= 2 * FEW and least <= M:

@@ -20,6 +20,7 @@ def gemm(cublas: Cublas, precision: str, a: Array, b: Array, out: Array, beta: f
     """
     M, K = a.shape
     N = b.shape[1]
+    assert N == 1 or out.strides[1] == out.itemsize, "rows of out must be contiguous"
     factor, real = MATRIX_TYPES[a.dtype.name], MATRIX_TYPES[out.dtype.name]
     if a.dtype == BF16:  # nothing is left to round
         precision = "fp32"
