@@ -2,6 +2,7 @@
 
 import ast
 import builtins
+import importlib
 import re
 
 import documentation as docs
@@ -116,6 +117,15 @@ def test_what_is_checked_can_fail():
     assert "no bin/no-such" in docs.complaint("bin/no-such")
     assert "no_such" in docs.complaint("python tools/no_such.py")
     assert "--nothing" in docs.complaint("python tools/fuzz.py --nothing")
+
+
+@pytest.mark.parametrize("name", docs.COMMANDS)
+def test_the_page_of_options_names_each(name):
+    parser = importlib.import_module(f"lstm_music.cli.{name}").make_parser()
+    page = (docs.ROOT / "docs/options.md").read_text("utf-8")
+    told = set(re.findall("--[a-z0-9-]+", page)) | {"--help"}
+    asked = {a.option_strings[0]: a.option_strings for a in parser._actions if a.option_strings}
+    assert [option for option, names in asked.items() if not told & set(names)] == []
 
 
 # Made pages and figures ---------------------------------------------------------------------------
