@@ -92,6 +92,24 @@ def test_bf16_is_for_a_gpu_or_a_processor_that_has_it(call, monkeypatch, folder)
     assert not (folder / "runs").exists()
 
 
+def test_training_says_and_takes_what_the_processor_has(call, monkeypatch, folder):
+    """Without the instructions it is fp32's run, to the bit."""
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    words = ("train", "music", *SMALL, "--backend", "numba", "--threads", 1, "--max-steps", 2)
+    asked = call(*words, "--precision", "fp32", "--run", "a")
+    assert not any("bf16" in line for line in asked.out + asked.err)
+    if panels.HAS_BF16:
+        auto = call(*words, "--run", "b")
+        assert any("numba backend, products in bf16" in line for line in auto.out + auto.err)
+    monkeypatch.setattr(panels, "HAS_BF16", False)
+    assert call(*words, "--run", "c").status == 0
+    a, c = (
+        (folder / "runs" / run / "checkpoints/latest/model.safetensors").read_bytes()
+        for run in "ac"
+    )
+    assert a == c
+
+
 @pytest.mark.skipif(not panels.HAS_BF16, reason="this processor has no AVX512_BF16")
 @pytest.mark.slow
 def test_a_run_in_bf16_is_repeated_by_one_that_resumes(call, monkeypatch, folder):

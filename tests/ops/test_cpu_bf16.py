@@ -190,3 +190,16 @@ def test_float64_is_not_rounded():
     out = np.empty((9, 33))
     ops.matmul(a, b, out)
     np.testing.assert_allclose(out, a @ b, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize("has", [False, True])
+def test_auto_takes_bf16_where_the_processor_has_it(monkeypatch, has):
+    if has and not panels.HAS_BF16:
+        pytest.skip("this processor has no AVX512_BF16")
+    monkeypatch.setattr(panels, "HAS_BF16", has)
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    for backend in ("auto", "numba"):
+        assert backends.get_ops(backend, precision="auto").precision == ("bf16" if has else "fp32")
+    assert backends.get_ops("numba", "float64", "auto").precision == "fp32"
+    assert backends.get_ops("numpy", precision="auto").precision == "fp32"
+    assert backends.get_ops("numba").precision == "fp32"

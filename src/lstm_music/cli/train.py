@@ -226,7 +226,7 @@ def silent(line: str) -> None:
 def ops_of(args: argparse.Namespace) -> NumpyOps:
     """Return the ops of --backend and --precision."""
     ops = get_ops(args.backend, precision=args.precision)
-    if args.precision != ops.precision:
+    if args.precision not in ("auto", ops.precision):
         where = " or a processor with AVX512_BF16 (--backend numba)"
         raise UserError(
             f"--precision {args.precision} is for a GPU (--backend cupy)"
@@ -304,11 +304,12 @@ def describe(trainer: Trainer, origin: Origin | None = None) -> str:
     valid = sum(lengths[p] for p in corpus.splits["valid"])
     part = f"; validates on {trainer.validated:,} of {valid:,}" if trainer.validated < valid else ""
     ranks = "" if trainer.ranks.alone else f"; {trainer.ranks.size} ranks"
+    precision = "" if model.ops.precision == "fp32" else f", products in {model.ops.precision}"
     start = f" {began(origin, corpus)}" if origin is not None else ""
     return (
         f"{opening} {trainer.run}{start}: {len(corpus.splits['train']):,} pieces, "
         f"{f'{steps:,} frames' if model.config.reads_notes else tokens}{part}; "
-        f"{size:,} parameters; {model.ops.name} backend{ranks}"
+        f"{size:,} parameters; {model.ops.name} backend{precision}{ranks}"
     )
 
 

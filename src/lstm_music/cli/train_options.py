@@ -240,10 +240,10 @@ def make_parser() -> Parser:
     add_backend_options(parser)
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
-        default="fp32",
-        help="of matrix products: tf32 on a GPU, bf16 there and on processors with AVX512_BF16; "
-        "all else is fp32 always",
+        choices=("auto", *PRECISIONS),
+        default="auto",
+        help="of matrix products: auto is bf16 on processors with AVX512_BF16, else fp32; tf32 and "
+        "bf16 on a GPU; all else is fp32 always",
     )
     return parser
 

@@ -22,7 +22,8 @@ def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp3
     """Return the ops of a backend: "auto" (the fastest that works here) or one of BACKENDS.
 
     precision: of matrix products: "fp32"; "bf16" on a GPU, or by numba where the processor has
-    AVX512_BF16; "tf32" on a GPU. Where "auto" finds none that has it, it is fp32 (`ops.precision`).
+    AVX512_BF16; "tf32" on a GPU; "auto" for bf16 by numba where it can, else fp32
+    (`ops.precision` says which). Where backend "auto" finds none that has it, it is fp32.
     Raises UserError for an unknown name, or for a backend that can't be used here.
     """
     if backend == "numpy":
@@ -30,9 +31,7 @@ def get_ops(backend: str = "auto", dtype: Any = "float32", precision: str = "fp3
     if backend == "numba":
         return on_numba(dtype, precision)
     if backend == "cupy":
-        from lstm_music.ops.cuda.cupy_ops import CupyOps
-
-        return CupyOps(dtype, precision)
+        return on_gpu(dtype, precision)
     if backend == "auto":
         return fastest_ops(dtype, precision)
     raise UserError(f"unknown backend '{backend}': choose one of {', '.join(BACKENDS)}")
@@ -44,16 +43,21 @@ def fastest_ops(dtype: Any, precision: str) -> NumpyOps:
     Where there seems to be a GPU that can't be used, a line on standard error says why.
     """
     if importlib.util.find_spec("cupy") or shutil.which("nvidia-smi"):
-        from lstm_music.ops.cuda.cupy_ops import CupyOps
-
         try:
-            return CupyOps(dtype, precision)
+            return on_gpu(dtype, precision)
         except UserError as error:
             print(f"note: using the CPU: {error}", file=sys.stderr)
     for possible in (precision, "fp32"):
         with suppress(UserError):
             return on_numba(dtype, possible)
     return NumpyOps(dtype)
+
+
+def on_gpu(dtype: Any, precision: str) -> NumpyOps:
+    """Return the ops of CuPy; "auto" is fp32, whose losses on a GPU are those of the CPU."""
+    from lstm_music.ops.cuda.cupy_ops import CupyOps
+
+    return CupyOps(dtype, "fp32" if precision == "auto" else precision)
 
 
 def on_numba(dtype: Any, precision: str) -> NumpyOps:

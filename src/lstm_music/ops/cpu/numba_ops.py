@@ -34,14 +34,17 @@ class NumbaOps(NumpyOps):
     """NumPy's ops, with those overridden that Numba runs faster: functions of their parts.
 
     precision: "fp32", or "bf16", which rounds the factors of products of float32 and adds up in
-    float32, but for those of so FEW rows or columns that it takes longer. State, losses and weights
-    are fp32 in both. Raises UserError for another, or where the processor has no such instructions.
+    float32, but for those of so FEW rows or columns that it takes longer; state, losses and weights
+    are fp32 in both. "auto" is bf16 where the processor has it. Raises UserError for another, or
+    where the processor has no such instructions.
     """
 
     name = "numba"
 
     def __init__(self, dtype: DTypeLike = "float32", precision: str = "fp32") -> None:
         super().__init__(dtype)
+        if precision == "auto":
+            precision = "bf16" if panels.HAS_BF16 and self.dtype == np.float32 else "fp32"
         if precision == "bf16" and not panels.HAS_BF16:
             raise UserError(
                 "this processor has no instructions for bf16 (AVX512_BF16): leave --precision out"
