@@ -203,3 +203,32 @@ def test_auto_takes_bf16_where_the_processor_has_it(monkeypatch, has):
     assert backends.get_ops("numba", "float64", "auto").precision == "fp32"
     assert backends.get_ops("numpy", precision="auto").precision == "fp32"
     assert backends.get_ops("numba").precision == "fp32"
+
+
+@needs_bf16
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("N", "H", "V"), [(64, 64, 64), (67, 65, 129), (300, 66, 1601), (515, 130, 513)]
+)
+def test_gradients_rounded_in_their_row_give_the_same_bits(monkeypatch, N, H, V, parts):
+    """As those that each product rounds: with rests of each kind, and rows of no target."""
+    from lstm_music.arrays import Mixture
+    from lstm_music.ops.cpu import bf16, losses
+
+    rng = np.random.default_rng(N)
+    h, W, b = (rng.normal(0, 0.3, s).astype(np.float32) for s in ((N, H), (H, V), V))
+    targets = rng.integers(-1, V, N).astype(np.int32)
+    own, copied = np.log(rng.uniform(0.1, 0.5, (2, N)).astype(np.float32))
+    monkeypatch.setattr("lstm_music.ops.workspace.LOGITS_BYTES", 200 * V * 4)  # several chunks
+    found = []
+    for fewest in (64, 10**9):
+        monkeypatch.setattr(losses, "FEWEST", fewest)
+        ops = backends.get_ops("numba", precision="bf16")
+        ops.bf16 = bf16.Products(parts)
+        made = [np.full(s, np.nan, np.float32) for s in (N, (N, H), (H, V), V)]
+        work = ops.workspace()
+        ops.linear_softmax_xent(h, W, b, targets, 0.5, *made, work, Mixture(own, copied))
+        found.append(made)
+        assert ("packed" in work._parts) == (fewest == 64)
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -115,6 +115,39 @@ def rounded(vectors: int, interleave: bool) -> Any:
     return rounded
 
 
+def woven(vectors: int) -> Any:
+    """Return a compiled `f(low, high, out)`: pairs of a bf16 of low and one of high, in turn.
+
+    Of so many vectors of each; out has twice as many.
+    """
+    halves = ir.VectorType(ir.IntType(16), 32)
+
+    @intrinsic
+    def woven(typing: Any, low: Any, high: Any, out: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            low, high, out = (
+                builder.bitcast(
+                    context.make_array(kind)(context, builder, value).data, halves.as_pointer()
+                )
+                for kind, value in zip(signature.args, arguments, strict=True)
+            )
+            for v in range(vectors):
+                pair = [
+                    builder.load(builder.gep(row, [ir.IntType(64)(v)]), align=4)
+                    for row in (low, high)
+                ]
+                for part in range(2):
+                    order = [16 * part + k // 2 + 32 * (k % 2) for k in range(32)]
+                    mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), order)
+                    to = builder.gep(out, [ir.IntType(64)(2 * v + part)])
+                    builder.store(builder.shuffle_vector(*pair, mask), to, align=4)
+            return context.get_dummy_value()
+
+        return types.void(low, high, out), generate
+
+    return woven
+
+
 # Sums, products and maxima ----------------------------------------------------------------------
 
 LANES = (64, 16, 1)  # running results side by side: as many as vector registers hold, then fewer

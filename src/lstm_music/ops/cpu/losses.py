@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import get_num_threads
+from numba import get_num_threads, types
+from numba.extending import overload
 
 from lstm_music.arrays import NO_NOTES, Array, Mixture
 from lstm_music.ops.cpu.arithmetic import (
@@ -17,11 +18,27 @@ from lstm_music.ops.cpu.arithmetic import (
     lane_sum,
 )
 from lstm_music.ops.cpu.jit import njit, prange
-from lstm_music.ops.cpu.panels import COLUMNS
+from lstm_music.ops.cpu.panels import COLUMNS, HAS_BF16
 from lstm_music.ops.numpy_ops import NumpyOps
 from lstm_music.ops.workspace import Workspace, logit_chunks
 
+FEWEST = 64  # rows, and columns of either factor, from which gradients of logits are rounded once
+NONE = np.empty((0, 0), np.uint32)
 FACTORS = 64  # numbers between 1 and 2 whose product no float overflows
+
+
+def round_row(x: Any, out: Any, edge: Any) -> None:
+    """Round x (1, V) to out, which may be its own memory; compiled by `_round_row`."""
+    raise NotImplementedError
+
+
+@overload(round_row)
+def _round_row(x, out, edge):  # type: ignore[no-untyped-def]
+    if not HAS_BF16 or x.dtype != types.float32:
+        return lambda x, out, edge: None
+    from lstm_music.ops.cpu.bf16 import pack_across
+
+    return lambda x, out, edge: pack_across(x, out, edge)
 
 
 @njit(cache=True, error_model="numpy", inline="always")
@@ -57,17 +74,18 @@ def _mixed(nats, own, copied):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, parallel=True, error_model="numpy")
 def _bias_softmax_xent(  # type: ignore[no-untyped-def]
-    logits, b, targets, losses, scale, floor, dbs, own, copied
+    logits, b, targets, losses, scale, floor, dbs, own, copied, rounded
 ):
     """Add the bias, compute losses and gradients in one visit of each row.
 
     dbs (threads, V): each thread adds its rows' gradients to its own row of dbs. own, copied: a
-    mixture's (N,), empty without one.
+    mixture's (N,), empty without one. rounded: the logits as uint32, whose first half then holds
+    the gradients in bf16, two in each; empty where they stay.
     """
     N, V = logits.shape
     threads = len(dbs)
     for k in prange(threads):
-        db = dbs[k]
+        db, edge = dbs[k], np.empty((2, 64), logits.dtype)
         for n in range(k * N // threads, (k + 1) * N // threads):
             x = logits[n]
             target = targets[n]
@@ -88,6 +106,8 @@ def _bias_softmax_xent(  # type: ignore[no-untyped-def]
                 db[v] += d
             x[target] -= weight
             db[target] -= weight
+            if len(rounded) > 0:
+                round_row(logits[n : n + 1], rounded[n : n + 1], edge)
 
 
 @njit(cache=True, parallel=True, error_model="numpy")
@@ -263,7 +283,7 @@ def softmax_xent(
     V = logits.shape[1]
     b, dbs = np.zeros(V, ops.dtype), np.zeros((get_num_threads(), V), ops.dtype)
     _bias_softmax_xent(
-        logits, b, targets, losses, ops.real(scale), floor(ops), dbs, *shares(ops, mix)
+        logits, b, targets, losses, ops.real(scale), floor(ops), dbs, *shares(ops, mix), NONE
     )
 
 
@@ -284,15 +304,37 @@ def linear_softmax_xent(
     """As NumpyOps.linear_softmax_xent; bias, loss, gradient and db in one visit of a row."""
     dbs = work.array("dbs", (get_num_threads(), len(b)))
     dbs[...] = 0
+    back = backward_of(ops, h, W, work)
     for rows, logits in logit_chunks(len(h), len(b), work):
         ops.matmul(h[rows], W, logits)
+        rounded = NONE if back is None else logits.view(np.uint32)
         _bias_softmax_xent(
             logits, b, targets[rows], losses[rows], ops.real(scale), floor(ops), dbs,
-            *shares(ops, mix and mix.rows(rows)),
+            *shares(ops, mix and mix.rows(rows)), rounded,
         )  # fmt: skip
+        if back is not None:
+            back(h[rows], rounded, dh[rows], dW, rows.start > 0)
+            continue
         ops.matmul(logits, W.T, dh[rows])
         (ops.matmul_add if rows.start else ops.matmul)(h[rows].T, logits, dW)
     np.sum(dbs, axis=0, out=db)
+
+
+def backward_of(ops: NumpyOps, h: Array, W: Array, work: Workspace) -> Any:
+    """Return what computes dh and dW of rows from gradients in bf16, None where these stay fp32."""
+    products = getattr(ops, "bf16", None)
+    if products is None or min(len(h), *W.shape) < FEWEST:
+        return None
+    from lstm_music.ops.cpu import bf16, bf16_head
+
+    W_T = work.part("packed", np.uint32).array("W_T", bf16.packed_shape(W.T))
+    bf16.pack(W.T, W_T, products.threads)
+
+    def back(h: Array, d: Array, dh: Array, dW: Array, adds: bool) -> None:
+        bf16_head.times_packed(d, W_T, dh, products.work, products.threads)
+        bf16_head.add_turned(h, d, dW, adds, products.work, products.threads)
+
+    return back
 
 
 def linear_softmax_nll(

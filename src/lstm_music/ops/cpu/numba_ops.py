@@ -55,7 +55,7 @@ class NumbaOps(NumpyOps):
                 "with numba: leave --precision out"
             )
         self.precision = precision
-        self._bf16 = bf16_products() if precision == "bf16" and self.dtype == np.float32 else None
+        self.bf16 = bf16_products() if precision == "bf16" and self.dtype == np.float32 else None
         self._wide = panels.HAS_AVX512 and self.dtype == np.float32
         self._scratch = empty(np, (0,), self.dtype)  # a transposed matrix, its rows contiguous
         single_threaded_blas()
@@ -77,8 +77,8 @@ class NumbaOps(NumpyOps):
         assert N == 1 or out.strides[1] == out.itemsize, "rows of out must be contiguous"
         turned = a.strides[0] == a.itemsize and b.strides[1] == b.itemsize
         least = 4 * FEW if turned else FEW  # fewer rows are packed for too little
-        if self._bf16 and K >= FEW and N >= 2 * FEW and least <= M:
-            self._bf16(a, b, out, beta)
+        if self.bf16 and K >= FEW and N >= 2 * FEW and least <= M:
+            self.bf16(a, b, out, beta)
             return
         if not (self._wide and turned and N >= panels.WIDE and min(M, K) >= panels.ROWS):
             parallel_gemm(a, b, out, beta, get_num_threads())
