@@ -164,11 +164,15 @@ def write_rolls(path):
 
 
 def call(name, words):
-    """Run a command in one thread, with NumPy unless its words say otherwise; return its lines."""
+    """Run a command in one thread, with NumPy unless its words say otherwise; return its lines.
+
+    In fp32, which every processor has.
+    """
     words = list(words)
     if name != "corpus":
         words += ["--threads", "1"]
         words += [] if "--backend" in words else ["--backend", "numpy"]
+        words += ["--precision", "fp32"] if name == "train" else []
     printed, warned = io.StringIO(), io.StringIO()
     main = importlib.import_module(f"lstm_music.cli.{name}").main
     with redirect_stdout(printed), redirect_stderr(warned):

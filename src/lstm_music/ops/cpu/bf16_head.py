@@ -5,8 +5,12 @@ terms are columns. For hᵀ·d, whose terms are rows, pairs of rows are woven to
 went through memory twice as slowly, and was rounded twice.
 """
 
+from collections.abc import Callable
+
+import numpy as np
 from numba import types
 
+from lstm_music.arrays import Array
 from lstm_music.ops.cpu.arithmetic import woven
 from lstm_music.ops.cpu.bf16 import (
     DEPTH,
@@ -18,11 +22,15 @@ from lstm_music.ops.cpu.bf16 import (
     PANELS,
     ROWS,
     VECTOR,
+    Products,
     add_panels,
+    pack,
     pack_down,
+    packed_shape,
     quick,
 )
 from lstm_music.ops.cpu.jit import njit, prange
+from lstm_music.ops.workspace import Workspace
 
 WORDS = PANEL // 2  # uint32 of a panel's columns, two neighbours in each
 
@@ -115,3 +123,19 @@ def add_turned(h, d, out, adds, work, parts):  # type: ignore[no-untyped-def]
         last = min(last, N)
         if first < last:
             _add_turned(h, d[:, first // 2 :], out[:, first:last], adds, work, part)
+
+
+def backward(products: Products, W: Array, work: Workspace) -> Callable[..., None]:
+    """Return what goes back from gradients d of logits h·W: f(h, d, dh, dW, adds).
+
+    h (N, H); d (N, ≥ V / 2) uint32, of neighbours; dh (N, H), overwritten; dW (H, V), overwritten
+    or added to.
+    """
+    W_T = work.part("packed", np.uint32).array("W_T", packed_shape(W.T))
+    pack(W.T, W_T, products.threads)
+
+    def back(h: Array, d: Array, dh: Array, dW: Array, adds: bool) -> None:
+        times_packed(d, W_T, dh, products.work, products.threads)
+        add_turned(h, d, dW, adds, products.work, products.threads)
+
+    return back

@@ -321,20 +321,13 @@ def linear_softmax_xent(
 
 
 def backward_of(ops: NumpyOps, h: Array, W: Array, work: Workspace) -> Any:
-    """Return what computes dh and dW of rows from gradients in bf16, None where these stay fp32."""
+    """Return `bf16_head.backward` of a head's weights, None where gradients of logits stay fp32."""
     products = getattr(ops, "bf16", None)
     if products is None or min(len(h), *W.shape) < FEWEST:
         return None
-    from lstm_music.ops.cpu import bf16, bf16_head
+    from lstm_music.ops.cpu.bf16_head import backward
 
-    W_T = work.part("packed", np.uint32).array("W_T", bf16.packed_shape(W.T))
-    bf16.pack(W.T, W_T, products.threads)
-
-    def back(h: Array, d: Array, dh: Array, dW: Array, adds: bool) -> None:
-        bf16_head.times_packed(d, W_T, dh, products.work, products.threads)
-        bf16_head.add_turned(h, d, dW, adds, products.work, products.threads)
-
-    return back
+    return backward(products, W, work)
 
 
 def linear_softmax_nll(
