@@ -144,11 +144,11 @@ def transposed_ids(
 
 
 class Laid(NamedTuple):
-    """A segment's inputs x, targets y (n, …), and what could be copied, if asked for (n, K)."""
+    """A segment's inputs x, targets y (n, …), and what could be copied (n, K), if asked for."""
 
     x: Array
     y: Array
-    recall: Array
+    recall: Array | None
 
 
 class Batches:
@@ -222,7 +222,7 @@ class Batches:
             n = min(self.T - t, length - first)
             x[t : t + n] = laid.x[first : first + n]
             y[t : t + n] = laid.y[first : first + n]
-            if recall is not None:
+            if recall is not None and laid.recall is not None:
                 recall[t : t + n] = laid.recall[first : first + n]
             if first == 0:
                 keep[t] = 0  # or a piece cut by cut_streams: its first half is another stream's
@@ -242,7 +242,7 @@ class Batches:
         x[len(x) - len(given) :] = given
         y = source.targets(piece, start, stop)
         if self.recall is None:
-            return Laid(x, y, y)
+            return Laid(x, y, None)
         from lstm_music.network.compiled_recall import recalled
 
         some = recalled(self.recall, source.words(piece, self.recall))[0][start:stop]
