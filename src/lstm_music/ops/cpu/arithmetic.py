@@ -84,6 +84,14 @@ def add_pairs(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return _avx512_bf16(builder, "dpbf16ps", FLOATS, c, a, b)
 
 
+def _starts(context: Any, builder: Any, signature: Any, arguments: Any, kind: Any) -> list[Any]:
+    """Return where each array of a call begins, as a pointer to a type."""
+    return [
+        builder.bitcast(context.make_array(array)(context, builder, value).data, kind.as_pointer())
+        for array, value in zip(signature.args, arguments, strict=True)
+    ]
+
+
 def rounded(vectors: int, interleave: bool) -> Any:
     """Return a compiled `f(low, high, out)`: so many vectors of 32 bf16, two in a uint32.
 
@@ -95,12 +103,7 @@ def rounded(vectors: int, interleave: bool) -> Any:
     @intrinsic
     def rounded(typing: Any, low: Any, high: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            low, high, out = (
-                builder.bitcast(
-                    context.make_array(kind)(context, builder, value).data, FLOATS.as_pointer()
-                )
-                for kind, value in zip(signature.args, arguments, strict=True)
-            )
+            low, high, out = _starts(context, builder, signature, arguments, FLOATS)
             mask = ir.Constant(ir.VectorType(ir.IntType(32), 32), order)
             for v in range(vectors):
                 at = ir.IntType(64)(v if interleave else 2 * v)
@@ -115,7 +118,7 @@ def rounded(vectors: int, interleave: bool) -> Any:
     return rounded
 
 
-def woven(vectors: int) -> Any:
+def interleaved(vectors: int) -> Any:
     """Return a compiled `f(low, high, out)`: pairs of a bf16 of low and one of high, in turn.
 
     Of so many vectors of each; out has twice as many.
@@ -123,14 +126,9 @@ def woven(vectors: int) -> Any:
     halves = ir.VectorType(ir.IntType(16), 32)
 
     @intrinsic
-    def woven(typing: Any, low: Any, high: Any, out: Any) -> Any:
+    def interleaved(typing: Any, low: Any, high: Any, out: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            low, high, out = (
-                builder.bitcast(
-                    context.make_array(kind)(context, builder, value).data, halves.as_pointer()
-                )
-                for kind, value in zip(signature.args, arguments, strict=True)
-            )
+            low, high, out = _starts(context, builder, signature, arguments, halves)
             for v in range(vectors):
                 pair = [
                     builder.load(builder.gep(row, [ir.IntType(64)(v)]), align=4)
@@ -145,7 +143,7 @@ def woven(vectors: int) -> Any:
 
         return types.void(low, high, out), generate
 
-    return woven
+    return interleaved
 
 
 # Sums, products and maxima ----------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """Products of a wide softmax whose logits' gradient d is rounded to bf16 once, where it is made.
 
 A row of d lies in the first half of its logits, two neighbours in a uint32: as d·Wᵀ reads it, whose
-terms are columns. For hᵀ·d, whose terms are rows, pairs of rows are woven together. In float32 d
-went through memory twice as slowly, and was rounded twice.
+terms are columns. For hᵀ·d, whose terms are rows, pairs of rows are interleaved. In float32 d took
+twice the memory, and was rounded by each product.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 
 from lstm_music.arrays import Array
-from lstm_music.ops.cpu.arithmetic import woven
+from lstm_music.ops.cpu.arithmetic import interleaved
 from lstm_music.ops.cpu.bf16 import (
     DEPTH,
     KEPT,
@@ -34,11 +34,11 @@ from lstm_music.ops.workspace import Workspace
 
 WORDS = PANEL // 2  # uint32 of a panel's columns, two neighbours in each
 
-_whole = woven(PANEL // (2 * VECTOR))
+_whole = interleaved(PANEL // (2 * VECTOR))
 
 
 @quick(PAIRS, types.intp, PACKED, PACKED)
-def _weave(d, words, edge, out):  # type: ignore[no-untyped-def]
+def _interleave(d, words, edge, out):  # type: ignore[no-untyped-def]
     """Write d (K, ≥ words), of neighbours, to out (panels, ⌈K / 2⌉, PANEL), of rows.
 
     edge (1, 2, WORDS): scratch.
@@ -97,7 +97,7 @@ def _add_turned(h, d, out, adds, work, part):  # type: ignore[no-untyped-def]
         for k in range(0, K, 2 * DEPTH):
             pairs = -(-min(2 * DEPTH, K - k) // 2)
             words = -(-some.shape[1] // 2)
-            _weave(d[k : k + 2 * DEPTH, n // 2 :], words, down[:, :2, :WORDS], panels)
+            _interleave(d[k : k + 2 * DEPTH, n // 2 :], words, down[:, :2, :WORDS], panels)
             for m in range(0, M, PANEL):
                 columns = h[k : k + 2 * DEPTH, m : m + PANEL]
                 pack_down(columns, down, edges[ROWS:])
