@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from lstm_music.cli import evaluate, figures, music
+from lstm_music.cli import chorales, evaluate, figures, music
 from lstm_music.cli.common import warn, write
 from lstm_music.errors import UserError
 from lstm_music.evaluation.embeddings import order_of, pitch_points, separation_of
@@ -22,28 +22,29 @@ FILES = {
     "valid": "evaluation-valid.json",
     "test": "evaluation-test.json",
     "music": "music.json",
+    "chorales": "chorales.json",
     "embedding": "embedding.json",
     "figures": "figures",
 }
 
 
 class Subject(NamedTuple):
-    """What is judged: a name, a run or a checkpoint, its corpus in options, a folder for all that.
+    """What is judged: a name, the run's folder, its corpus in options, those of bin/train, limits.
 
-    training: the options of bin/train and its limits, None of the bundled model.
+    chorales: whether it learnt music in four parts.
     """
 
     name: str
-    source: Path
-    corpus: list[str]
     folder: Path
-    training: list[str] | None
+    corpus: list[str]
+    training: list[str]
     limits: list[str]
+    chorales: bool
 
 
 def judge(one: Subject, args: argparse.Namespace, ledger: Ledger) -> int:
     """Make what is said of a subject, as far as it isn't made of its best checkpoint; count it."""
-    best = checkpoint_name(one.source)
+    best = checkpoint_name(one.folder)
     made = ledger.of(one.name).get("made", {})
     one.folder.mkdir(parents=True, exist_ok=True)
     worked = 0
@@ -70,8 +71,8 @@ def checkpoint_name(source: Path) -> str:
 
 
 def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], object]]:
-    """Return what is made of a subject, by name: likelihoods, music, embedding, figures."""
-    name, given = str(one.source), compute(args)
+    """Return what is made of a subject, by name: likelihoods, music, embedding, figures, craft."""
+    name, given = str(one.folder), compute(args)
     place = one.corpus if args.scale != "smoke" else one.corpus[:1]  # a run knows its own pieces
     where = ["--corpus", *place]
     size = ["--num", "4", "--bars", "6"] if args.scale == "smoke" else ["--num", str(args.num)]
@@ -85,6 +86,9 @@ def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], o
         to = ["--json", str(one.folder / FILES["music"]), "--figure", str(drawn / "bars.png")]
         return music.main([name, *where, *size, *to, *given, *["--quiet"] * args.quiet])
 
+    def craft() -> int:
+        return chorales.main([name, *size, "--json", str(one.folder / FILES["chorales"]), *given])
+
     def embedding() -> None:
         points = pitch_points(open_run(name, warn)[0])
         apart = separation_of(points)
@@ -94,13 +98,14 @@ def products(one: Subject, args: argparse.Namespace) -> dict[str, Callable[[], o
         }  # fmt: skip
         write(json.dumps(content, indent=2).encode(), one.folder / FILES["embedding"])
 
-    return {
+    made: dict[str, Callable[[], object]] = {
         "valid": lambda: likelihood("valid"),
         "test": lambda: likelihood("test"),
         "music": composed,
         "embedding": embedding,
         "figures": lambda: figures.main([name, "--out", str(drawn), *size[2:], *given]),
     }
+    return made | {"chorales": craft} if one.chorales else made
 
 
 def judge_baselines(corpus: list[str], args: argparse.Namespace, ledger: Ledger) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import platform
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lstm_music.cli import train, train_options
 from lstm_music.cli.common import (
@@ -22,12 +24,13 @@ from lstm_music.cli.common import (
 )
 from lstm_music.cli.judging import Subject, compute, judge, judge_baselines, say, silenced
 from lstm_music.errors import UserError
+from lstm_music.network.baselines import BASELINES as FREQUENCIES
 from lstm_music.ops import get_ops
-from lstm_music.reproduction.experiments import BASELINES, EXPERIMENTS, MUSE, NAMES
-from lstm_music.reproduction.outcome import Ledger, read_outcome
-from lstm_music.reproduction.page import BUNDLED, page
+from lstm_music.reproduction.experiments import BASELINES, CHORALES, EXPERIMENTS, MUSE, NAMES
+from lstm_music.reproduction.outcome import Ledger, Outcome, read_json, read_outcome, rounded
+from lstm_music.reproduction.page import Pictures, page, subjects
 from lstm_music.runs.folder import described_options
-from lstm_music.runs.opened import RUNS, bundled_model
+from lstm_music.runs.opened import RUNS
 from lstm_music.untrusted import typeable
 
 MINUTES = 15  # of training each, at --scale cpu
@@ -36,17 +39,19 @@ SMOKE = "bach --max-pieces 60"  # in place of all corpora
 SMALL = "--hidden 8 --embedding 8 --nade 8 --batch 16 --seq 32 --lr 0.02"
 DATA = "LSTM_MUSIC_DATA"
 LEDGER = "reproduction.json"
-PAGE = "results.md"
+PAGE, RECORD = "results.md", "outcomes.json"
 LOCATIONS = ("corpus", "data")  # options that say where, not what
 EXAMPLES = f"""examples:
+  bin/reproduce bach                         on the bundled chorales
   bin/reproduce --data DIR                   all whose music is in DIR; again: goes on
   bin/reproduce bach-midi --scale gpu        with all of the paper's epochs
   bin/reproduce --scale smoke                a few steps of each on the bundled Bach, to see it work
-  bin/reproduce --no-train --docs docs       judge what is there, into docs/reproduction.md too
+  bin/reproduce --no-train --docs docs       judge what is there, into docs/reproduction.md too,
+                                             which keeps what it has of other runs
 
-Experiments: {", ".join(NAMES)}. DIR holds bach-417.zip,
-classical-2000.zip and MuseData.mat (or piano-roll/MuseData.mat). Scales:
-  cpu     {MINUTES} minutes of training each, 12 trainings: 3 hours, perhaps one more to judge them
+Experiments: {", ".join(NAMES)}. DIR holds
+bach-417.zip, classical-2000.zip and MuseData.mat (or piano-roll/MuseData.mat). Scales:
+  cpu     {MINUTES} minutes of training each at most, 14 trainings; half an hour to judge them
   gpu     as many epochs as the paper has (muse-all: 800)
   smoke   2 epochs of small networks on 60 chorales: 2 minutes
 A run's folder that is copied to OUT/EXPERIMENT-paper or OUT/EXPERIMENT-tuned is taken as it is,
@@ -60,19 +65,16 @@ def main(argv: Sequence[str]) -> int:
     args.out = args.out or RUNS / f"reproduce-{args.scale}"
     limit_threads(args.threads, args.backend)
     chosen = chosen_experiments(args)
-    subjects = [one for name in chosen for one in subjects_of(name, args)]
+    asked = [one for name in chosen for one in subjects_of(name, args)]
     if args.no_train:
-        subjects = [one for one in subjects if one.folder.exists()]
-    model = bundled_model()
-    folder = args.out / BUNDLED
-    subjects.append(Subject(BUNDLED, model, ["bach"], folder, None, []))
+        asked = [one for one in asked if one.folder.exists()]
     ledger = Ledger(args.out / LEDGER)
     took: list[float] = []
-    for n, one in enumerate(subjects):
+    for n, one in enumerate(asked):
         began = time.monotonic()
         say(
             args,
-            f"[{n + 1} of {len(subjects)}] {one.name}{time_left(took, len(subjects) - n, args)}",
+            f"[{n + 1} of {len(asked)}] {one.name}{time_left(took, len(asked) - n, args)}",
         )
         worked = not is_trained(one, args, ledger) and not args.no_train
         if worked and (status := train_subject(one, args, ledger)):
@@ -82,8 +84,7 @@ def main(argv: Sequence[str]) -> int:
         if judge(one, args, ledger) or worked:
             took.append(time.monotonic() - began)
     if BASELINES in chosen:
-        corpus = ["bach"] if args.scale == "smoke" else corpus_of(BASELINES, args)
-        judge_baselines(corpus, args, ledger)
+        judge_baselines(corpus_of(BASELINES, args), args, ledger)
     for path in write_page(args, ledger):
         print(path)
     return 0
@@ -114,7 +115,9 @@ def chosen_experiments(args: argparse.Namespace) -> list[str]:
     missing = {
         name: file
         for name in asked
-        if args.scale != "smoke" and find_file(file := file_of(name), args.data) is None
+        if args.scale != "smoke"
+        and (file := file_of(name)) != CHORALES
+        and find_file(file, args.data) is None
     }
     if missing:
         where = f"'{args.data}'" if args.data else f"the folder that --data or {DATA} should name"
@@ -139,7 +142,9 @@ def find_file(name: str, folder: Path | None) -> Path | None:
 def corpus_of(name: str, args: argparse.Namespace) -> list[str]:
     """Return an experiment's corpus as options of bin/train."""
     if args.scale == "smoke":
-        return SMOKE.split()
+        return SMOKE.split()[: 1 if name == BASELINES else None]
+    if file_of(name) == CHORALES:
+        return [CHORALES]
     path = find_file(file_of(name), args.data)
     return ["muse", "--data", str(path)] if path and path.name == MUSE else [str(path)]
 
@@ -159,7 +164,8 @@ def subjects_of(name: str, args: argparse.Namespace) -> list[Subject]:
         }[args.scale]
         folder = args.out / f"{name}-{kind}"
         options = f"{training.options} {SMALL if args.scale == 'smoke' else ''}".split()
-        found.append(Subject(folder.name, folder, corpus, folder, options, limits))
+        four_parts = experiment.file == CHORALES
+        found.append(Subject(folder.name, folder, corpus, options, limits, four_parts))
     return found
 
 
@@ -171,8 +177,6 @@ def is_trained(one: Subject, args: argparse.Namespace, ledger: Ledger) -> bool:
 
     Raises UserError where such a run has other settings.
     """
-    if one.training is None:
-        return True
     known = ledger.of(one.name)
     adopted = known.get("adopted", not known and one.folder.exists())
     if adopted:
@@ -184,7 +188,6 @@ def is_trained(one: Subject, args: argparse.Namespace, ledger: Ledger) -> bool:
 
 def check_adopted(one: Subject) -> None:
     """Raise UserError unless a run that stands in a subject's place has the same settings."""
-    assert one.training is not None
     elsewhere = ["--run", str(one.folder.with_name(f".{one.name}.none"))]
     words = [*one.corpus, *one.training, *one.limits, *elsewhere]
     _, wanted = train_options.new_options(train_options.make_parser().parse_args(words))
@@ -202,7 +205,6 @@ def check_adopted(one: Subject) -> None:
 
 def train_subject(one: Subject, args: argparse.Namespace, ledger: Ledger) -> int:
     """Train, or go on; return bin/train's exit status."""
-    assert one.training is not None
     before = minutes_spent(one, ledger)
     words = [*one.corpus, "--run", str(one.folder), *compute(args), *["--quiet"] * args.quiet]
     if one.folder.exists():
@@ -259,15 +261,30 @@ def processor() -> str:
 
 
 def write_page(args: argparse.Namespace, ledger: Ledger) -> list[Path]:
-    """Write what there is as a page, into OUT and where --docs says; return the pages."""
+    """Write what there is as a page, into OUT and where --docs says; return the pages.
+
+    Beside the pictures of the latter lies what came of each run, so that others may join them.
+    """
+    noted = ledger.all()
+    runs = {name: read_outcome(args.out / name, noted.get(name)) for name in subjects()}
+    found = {name: rounded(one._asdict()) for name, one in runs.items() if one}
+    kinds = [f"{kind}-{split}" for kind in FREQUENCIES for split in ("valid", "test")]
+    chances = {name: read_json(args.out / BASELINES / f"{name}.json") for name in kinds}
+    found |= {BASELINES: chances} if all(chances.values()) else {}
     pages = [args.out / PAGE]
-    places = [(pages[0], args.out / "figures")]
+    places: list[tuple[Path, Path, dict[str, Any]]] = [(pages[0], args.out / "figures", {})]
     if args.docs is not None:
+        drawn = args.docs / "figures" / "reproduction"
         pages.append(args.docs / "reproduction.md")
-        places.append((pages[1], args.docs / "figures" / "reproduction"))
-    for path, drawn in places:
-        content = page(args.out, args.scale, ledger.all(), drawn, path.parent)
+        places.append((pages[1], drawn, read_json(drawn / RECORD) or {}))
+    for path, drawn, before in places:
+        known = before | found
+        without = known.get(BASELINES, {})
+        told = {name: Outcome(**known[name]) for name in subjects() if name in known}
+        content = page(told, without, args.scale == "smoke", Pictures(args.out, drawn, path.parent))
         write(content.encode(), path)
+        lines = [f"{json.dumps(name)}: {json.dumps(one)}" for name, one in known.items()]
+        write(("{\n" + ",\n".join(lines) + "\n}\n").encode(), drawn / RECORD)
     return pages
 
 

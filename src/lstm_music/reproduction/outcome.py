@@ -2,7 +2,7 @@
 
 All of it is read from the run's folder (config.json, metrics.csv, the last checkpoint's meta.json)
 and from what `bin/reproduce` puts there: evaluation-valid.json, evaluation-test.json, music.json,
-embedding.json, figures/.
+chorales.json, embedding.json. It can be kept as JSON, beside a page, without the run.
 """
 
 import json
@@ -17,6 +17,13 @@ from lstm_music.runs.folder import CONFIG, METRICS, read_metrics
 
 Row = dict[str, Any]
 Points = list[tuple[float, float]]  # epochs, nats
+KEPT = {  # of what was judged, what a page shows
+    "evaluation": ("name", "nats_per_token", "nats_per_note", "nats_per_frame", "frame_accuracy"),
+    "config": ("corpus", "tokenizer"),
+    "music": ("name", "kind", "overlap", "repetition"),
+    "chorales": ("name", "pieces", "faults", "rooted"),
+}
+DIGITS = 6
 
 
 class Outcome(NamedTuple):
@@ -25,19 +32,20 @@ class Outcome(NamedTuple):
     config: config.json; epochs: passes over the training split that were made, with a fraction;
     seconds: of training steps alone; stopped_early: whether validation no longer got better;
     curves: split -> losses by epoch; evaluation: split -> rows of bin/evaluate, the model's own
-    first; noted: what bin/reproduce wrote down, such as the hardware.
+    first; music, chorales: the sets that were judged, those of the run among them; noted: what
+    bin/reproduce wrote down, such as the hardware.
     """
 
     name: str
-    folder: Path
     config: dict[str, Any]
     epochs: float
     seconds: float
     stopped_early: bool
     curves: dict[str, Points]
     evaluation: dict[str, list[Row]]
-    music: dict[str, Any] | None
-    embedding: dict[str, Any] | None
+    music: list[Row]
+    chorales: list[Row]
+    embedding: Row | None
     noted: dict[str, Any]
 
     @property
@@ -82,19 +90,38 @@ def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome |
     evaluation = {
         split: read_json(folder / f"evaluation-{split}.json") or [] for split in ("valid", "test")
     }
+    music, chorales = (read_json(folder / f"{name}.json") or {} for name in ("music", "chorales"))
+    unknown = {"share_12": {"value": None}}
     return Outcome(
         folder.name,
-        folder,
-        config,
+        chosen(config, "config"),
         at["tokens"] / epoch_tokens,
         at["seconds"],
         0 < config["training"]["early_stop"] <= at["since_best"],
         curves,
-        evaluation,
-        read_json(folder / "music.json"),
+        {split: [chosen(row, "evaluation") for row in rows] for split, rows in evaluation.items()},
+        [
+            chosen(one, "music") | {"copied": (one["memorisation"] or unknown)["share_12"]["value"]}
+            for one in music.get("sets", [])
+        ],
+        [chosen(one, "chorales") for one in chorales.get("sources", [])],
         read_json(folder / "embedding.json"),
         noted or {},
     )
+
+
+def chosen(row: Row, which: str) -> Row:
+    """Return what is kept of a row."""
+    return {key: row[key] for key in KEPT[which] if key in row}
+
+
+def rounded(value: Any) -> Any:
+    """Return what JSON holds, its numbers rounded to so many digits as pages need."""
+    if isinstance(value, dict):
+        return {key: rounded(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(one) for one in value]
+    return round(value, DIGITS) if isinstance(value, float) else value
 
 
 class Ledger:

@@ -6,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lstm_music.evaluation.music.voices import FAULTS
 from lstm_music.network.baselines import BASELINES as FREQUENCIES
-from lstm_music.reproduction.experiments import BASELINES, EXPERIMENTS, Experiment
-from lstm_music.reproduction.outcome import Outcome, read_json, read_outcome
+from lstm_music.reproduction.experiments import EXPERIMENTS, MUSE, Experiment
+from lstm_music.reproduction.outcome import Outcome, Row
 
-BUNDLED = "bundled"
 NONE = "–"
-MOST_BYTES = 500_000  # of a figure: a score of many notes is larger
+COLOURS = 64
 PHRASE, LATER = "4", "8"  # bars: by the first distance returning is judged
 INTRODUCTION = """# The paper's experiments, repeated
 
-Written by `bin/reproduce --scale {scale}` (what that is: `bin/reproduce --help`). The first column
-is what the paper (arXiv 1606.04930) says, as far as it is known here; then ours with its settings,
-and ours with settings of our own. Nats: lower is better. Ways to write music as tokens compare by
-nats per note, since each takes another number of tokens. Training time is that of the steps;
-"projected" is the measured pace times all epochs, of which the named share was made. Each model is
-judged by its checkpoint with the best validation loss. A dash is what isn't measured or known.
+Written by `bin/reproduce`. The first column is what the paper (arXiv 1606.04930) says, as far as it
+is known here; then ours with its settings, and with our own: a memory of the piece, averaged
+weights. Nats: lower is better. Ways to write music as tokens compare by nats per note, since each
+takes another number of tokens. Training time is that of the steps; "projected" is the measured pace
+times all epochs, of which the named share was made. Each model is judged by its checkpoint with the
+best validation loss. A dash is what isn't measured or known.
 """
 SMOKE = """
 **This is a trial**: a few steps of tiny networks on the bundled Bach, in place of each corpus. Its
@@ -41,44 +41,43 @@ Then `bin/listen` serves them, and `bin/listen --results listening.sqlite` draws
 
 
 def page(
-    out: Path, scale: str, noted: Mapping[str, dict[str, Any]], drawn: Path, beside: Path
+    runs: Mapping[str, Outcome], without: Mapping[str, list[Row]], smoke: bool, pictures: "Pictures"
 ) -> str:
-    """Return the page of all that is in a folder of runs, as Markdown.
+    """Return the page of all that is known of runs, as Markdown.
 
-    noted: by name, what bin/reproduce wrote down; drawn: where to put the figures; beside: the
-    folder of the page, from which they are linked.
+    without: what piano rolls cost without a network, by `BASELINE-SPLIT`; smoke: whether all of it
+    is a trial; pictures: where they are, or are to be drawn.
     """
-    pictures = Pictures(drawn, beside)
-    runs: dict[str, Outcome] = {}
-    lines = [INTRODUCTION.format(scale=scale)]
-    if scale == "smoke":
+    lines = [INTRODUCTION]
+    if smoke:
         lines.append(SMOKE)
     for name, experiment in EXPERIMENTS.items():
-        paper, tuned = (
-            read_outcome(out / each, noted.get(each)) for each in (f"{name}-paper", f"{name}-tuned")
-        )
+        paper, tuned = (runs.get(f"{name}-{kind}") for kind in ("paper", "tuned"))
         if paper or tuned:
             lines += section(name, experiment, paper, tuned, pictures)
-        runs |= {one.name: one for one in (paper, tuned) if one}
-    lines += baselines(out / BASELINES)
-    judged = {BUNDLED: out / BUNDLED, **{name: one.folder for name, one in runs.items()}}
-    lines += embeddings({name: read_json(at / "embedding.json") for name, at in judged.items()})
-    lines += structure({name: read_json(at / "music.json") for name, at in judged.items()})
-    bars = out / BUNDLED / "figures" / "bars.png"
-    if bars.is_file():
-        lines += [pictures.copied(bars, f"{BUNDLED}-bars.png", "Bars that resemble each other"), ""]
-    lines += figures(judged, pictures)
-    lines.append(
-        LISTENING.format(runs=" ".join(["bach", *(f"OUT/{name}" for name in list(runs)[:2])]))
-    )
+    known = [runs[name] for name in subjects() if name in runs]
+    lines += baselines(without)
+    lines += structure(known)
+    lines += craft(known)
+    lines += embeddings(known)
+    lines += figures(runs, pictures)
+    lines.append(LISTENING.format(runs=" ".join(f"OUT/{one.name}" for one in known[:3])))
     return "\n".join(lines)
 
 
-class Pictures:
-    """Copies figures to a folder, and links them from a page's."""
+def subjects() -> list[str]:
+    """Return the names of all runs, in the page's order."""
+    return [f"{name}-{kind}" for name in EXPERIMENTS for kind in ("paper", "tuned")]
 
-    def __init__(self, folder: Path, beside: Path) -> None:
-        self.folder, self.beside = folder, beside
+
+class Pictures:
+    """Copies figures of runs to a folder, and links them from a page's.
+
+    runs: the folder of the runs. What isn't in it, but was copied before, stays.
+    """
+
+    def __init__(self, runs: Path, folder: Path, beside: Path) -> None:
+        self.runs, self.folder, self.beside = runs, folder, beside
 
     def new(self, name: str) -> Path:
         """Return where to draw a figure."""
@@ -89,12 +88,21 @@ class Pictures:
         """Return the link that shows a figure of the folder."""
         return f"![{words}]({Path(os.path.relpath(self.folder / name, self.beside)).as_posix()})"
 
-    def copied(self, source: Path, name: str, words: str) -> str:
-        """Return the link that shows a copy of a figure."""
-        target = self.new(name)
-        if source.resolve() != target.resolve():
-            shutil.copyfile(source, target)
-        return self.link(name, words)
+    def copied(self, run: str, name: str, words: str) -> str | None:
+        """Return the link that shows a copy of a run's figure, None where there is none."""
+        source, target = self.runs / run / "figures" / name, self.folder / f"{run}-{name}"
+        if source.is_file():
+            shutil.copyfile(source, self.new(target.name))
+            self.fewer_colours(target.name)
+        return self.link(target.name, words) if target.is_file() else None
+
+    def fewer_colours(self, name: str) -> None:
+        """Make a PNG file of the folder small enough to be kept with the page."""
+        if name.endswith(".png"):
+            from PIL import Image
+
+            with Image.open(self.folder / name) as image:
+                image.quantize(COLOURS).save(self.folder / name, optimize=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -129,24 +137,28 @@ def section(
     from lstm_music.rendering.figures import compared_losses
 
     file = experiment.file
-    corpus = file if file.endswith(".zip") else f"muse --data {file}"
+    corpus = f"muse --data {file}" if file == MUSE else file
     trainings = (experiment.paper, experiment.tuned)
-    commands = [f"bin/train {corpus} {one.options} --epochs {one.epochs}" for one in trainings]
+    commands = [
+        " ".join(f"bin/train {corpus} {one.options} --epochs {one.epochs}".split())
+        for one in trainings
+    ]
     lines = [f"## {experiment.title}: `{name}`\n", "```", *commands, "```", ""]
     columns = [(paper, experiment.paper.epochs), (tuned, experiment.tuned.epochs)]
-    rows = []
+    rows: list[list[str]] = []
     for title, cell in measures(experiment):
         cells = [NONE if one is None else cell(one, epochs) for one, epochs in columns]
         told = experiment.told.get(title, NONE)
         if any(text != NONE for text in (told, *cells)):
             rows.append([title, told, *cells])
-    lines += table(["", "paper", "ours, the paper's settings", "ours, tuned"], rows)
-    kinds = zip(("the paper's settings", "tuned"), (paper, tuned), strict=True)
+    lines += table(["", "paper", "ours, the paper's settings", "ours"], rows)
+    kinds = zip(("the paper's settings", "ours"), (paper, tuned), strict=True)
     known = {kind: one for kind, one in kinds if one is not None}
     curves = {kind: one.curves for kind, one in known.items() if one.curves["valid"]}
     if curves:
         file = f"{name}-losses.png"
         compared_losses(curves, pictures.new(file), next(iter(known.values())).unit)
+        pictures.fewer_colours(file)
         lines += [pictures.link(file, f"Losses of {name}"), ""]
     return lines
 
@@ -252,15 +264,14 @@ def hours(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def baselines(folder: Path) -> list[str]:
-    """Return the table of the baselines of piano rolls, from the folder that holds them."""
+def baselines(found: Mapping[str, list[Row]]) -> list[str]:
+    """Return the table of the baselines of piano rolls."""
     rows = []
     for kind in FREQUENCIES:
-        found = [read_json(folder / f"{kind}-{split}.json") for split in ("valid", "test")]
-        if all(found):
-            valid, test = (made[0] for made in found)
-            cells = [number(row["nats_per_frame"]) for row in (valid, test)]
-            rows.append([kind, *cells, share(test["frame_accuracy"])])
+        valid, test = (found.get(f"{kind}-{split}") for split in ("valid", "test"))
+        if valid and test:
+            cells = [number(each[0]["nats_per_frame"]) for each in (valid, test)]
+            rows.append([kind, *cells, share(test[0]["frame_accuracy"])])
     if not rows:
         return []
     head = ["MuseData without a network", "nats per frame, valid", "test", "accuracy, test"]
@@ -270,35 +281,6 @@ def baselines(folder: Path) -> list[str]:
 # The paper's questions --------------------------------------------------------------------------
 
 
-def embeddings(found: Mapping[str, dict[str, Any] | None]) -> list[str]:
-    """Return what embeddings know of pitch, by model: a table, and what it says."""
-    known = {name: one for name, one in found.items() if one}
-    if not known:
-        return []
-    lines = ["## Does the embedding order pitches, and separate on from off?\n", ORDER]
-    rows, words = [], []
-    for name, one in known.items():
-        order, apart = one["order"], one["separation"]
-        row = [name, f"{one['rows']} {one['what']}", number(order["rho"], ".2f")]
-        row.append(f"{order['shuffled_mean']:.2f}, {order['shuffled_max']:.2f}")
-        ordered = order["rho"] > order["shuffled_max"]
-        says = "orders pitches" if ordered else "shows no order of pitches"
-        if apart is None:
-            row += [NONE, NONE]
-        else:
-            row.append(share(apart["share"]))
-            row.append(f"{share(apart['shuffled_mean'])}, {share(apart['shuffled_max'])}")
-            separate = apart["share"] > apart["shuffled_max"]
-            says += f" and {'separates' if separate else 'does not separate'} on from off"
-        rows.append(row)
-        words.append(f"- **{name}** {says}.")
-    head = [
-        "model", "rows", "rank correlation", "shuffled: mean, highest",
-        "nearest row of the same kind", "shuffled: mean, highest",
-    ]  # fmt: skip
-    return [*lines, *table(head, rows), *words, ""]
-
-
 ORDER = """Order: Spearman's correlation of the distance between two rows with their interval, over
 pairs of a kind. Separation: the share of rows whose nearest row is of the same kind, note-on or
 note-off. Each stands beside 1,000 shuffles, of the pitches or of the kinds; beyond all of them
@@ -306,34 +288,80 @@ counts as yes.
 """
 RETURN = f"""The share of bars that repeat the one {PHRASE} (or {LATER}) bars before: half of all
 their notes are in both (a note: pitch and sixteenth); 95 % intervals over pieces. A model returns
-where its interval at {PHRASE} bars lies above those of both baselines; where it and held-out
-music's overlap, so many pieces don't tell them apart. Beside it, how near its music is to real
-music (1: alike; MGEval), and the share of runs of 12 notes that are found in its training split.
+where its interval at {PHRASE} bars lies above those of both baselines, the network untrained and
+chords by frequency; where it and held-out music's overlap, so many pieces don't tell them apart.
+Beside it, how near its music is to real music (1: alike; MGEval), and the share of runs of 12 notes
+that are found in its training split.
+"""
+RULES = """Faults in 100 chords (what each is: `bin/evaluate --chorales --help`), and the share of
+phrases that end on a triad in root position. Without parts, voices are told by pitch where four
+notes sound.
 """
 
 
-def structure(found: Mapping[str, dict[str, Any] | None]) -> list[str]:
-    """Return how often bars return, by model, beside real music and baselines."""
-    known = {name: one for name, one in found.items() if one}
-    if not known:
-        return []
-    lines = ["## Does the network return to its material?\n", RETURN]
-    rows, words = [], []
-    for name, made in known.items():
-        sets = {one["name"]: one for one in made["sets"]}
-        run = next(one for one in made["sets"] if one["kind"] == "run")
-        compared = [run, *(sets[which] for which in ("held-out", "untrained", "chord-frequency"))]
-        phrase = [interval(one["repetition"].get(PHRASE)) for one in compared]
-        later = [interval(one["repetition"].get(LATER)) for one in compared[:2]]
-        copied = [share(one["memorisation"]["share_12"]["value"]) for one in compared[:2]]
-        row = [name, *phrase, *later, number(run["overlap"]["value"], ".2f"), " / ".join(copied)]
+def embeddings(runs: Sequence[Outcome]) -> list[str]:
+    """Return what embeddings know of pitch, by model."""
+    rows = []
+    for name, one in ((run.name, run.embedding) for run in runs):
+        if one is None:
+            continue
+        order, apart = one["order"], one["separation"]
+        row = [name, f"{one['rows']} {one['what']}", number(order["rho"], ".2f")]
+        row.append(f"{order['shuffled_mean']:.2f}, {order['shuffled_max']:.2f}")
+        row.append("yes" if order["rho"] > order["shuffled_max"] else "no")
+        if apart is None:
+            row += [NONE, NONE, NONE]
+        else:
+            row.append(share(apart["share"]))
+            row.append(f"{share(apart['shuffled_mean'])}, {share(apart['shuffled_max'])}")
+            row.append("yes" if apart["share"] > apart["shuffled_max"] else "no")
         rows.append(row)
-        words.append(f"- **{name}** {returning(compared)}.")
+    if not rows:
+        return []
     head = [
-        "model", f"{PHRASE} bars", "real music", "untrained", "chords by frequency",
-        f"{LATER} bars", "real music", "overlap with real music", "copied / real music",
+        "model", "rows", "rank correlation", "shuffled: mean, highest", "orders pitches",
+        "nearest row of the same kind", "shuffled: mean, highest", "separates on from off",
     ]  # fmt: skip
-    return [*lines, *table(head, rows), *words, ""]
+    title = "## Does the embedding order pitches, and separate on from off?\n"
+    return [title, ORDER, *table(head, rows)]
+
+
+def structure(runs: Sequence[Outcome]) -> list[str]:
+    """Return how often bars return, by model, beside real music and baselines."""
+    rows = []
+    for name, made in ((run.name, run.music) for run in runs if run.music):
+        sets = {one["name"]: one for one in made}
+        run = next(one for one in made if one["kind"] == "run")
+        compared = [run, *(sets[which] for which in ("held-out", "untrained", "chord-frequency"))]
+        phrase = [interval(one["repetition"].get(PHRASE)) for one in compared[:2]]
+        later = [interval(one["repetition"].get(LATER)) for one in compared[:2]]
+        copied = [share(one["copied"]) for one in compared[:2]]
+        overlap = number(run["overlap"]["value"], ".2f")
+        rows.append([name, *phrase, returning(compared), *later, overlap, " / ".join(copied)])
+    if not rows:
+        return []
+    head = [
+        "model", f"{PHRASE} bars", "real music", "returns", f"{LATER} bars", "real music",
+        "overlap with real music", "copied / real music",
+    ]  # fmt: skip
+    return ["## Does the network return to its material?\n", RETURN, *table(head, rows)]
+
+
+def craft(runs: Sequence[Outcome]) -> list[str]:
+    """Return how four voices are written, of the models of chorales, beside real ones."""
+    judged = [run for run in runs if run.chorales]
+    if not judged:
+        return []
+    *real, _ = judged[0].chorales  # the rows of the corpus come first, the run's last
+    sets = [(f"real chorales, by {next(iter(one['pieces']))}", one) for one in real]
+    sets += [(run.name, run.chorales[-1]) for run in judged]
+    rows = [
+        [name, *(number(one["faults"][fault]["value"], ".2f") for fault in FAULTS),
+         share(one["rooted"]["value"])]
+        for name, one in sets
+    ]  # fmt: skip
+    head = ["", *FAULTS, "cadences"]
+    return ["## Does it keep the rules of four-part writing?\n", RULES, *table(head, rows)]
 
 
 def interval(found: dict[str, float | None] | None) -> str:
@@ -351,50 +379,37 @@ def returning(compared: Sequence[dict[str, Any]]) -> str:
     """
     own, real, *chance = (one["repetition"][PHRASE] for one in compared)
     if any(one["value"] is None for one in (own, real, *chance)):
-        return f"has pieces too short to return after {PHRASE} bars"
+        return f"pieces too short to return after {PHRASE} bars"
     more = all(own["low"] > one["high"] for one in chance)
     less = own["high"] < real["low"]
-    says = f"repeats {share(own['value'])} of its bars {PHRASE} bars later"
-    says += ", more than both baselines" if more else ", not told apart from baselines"
-    says += ", less than" if less else ", not told apart from"
-    return f"{says} real music ({share(real['value'])})"
+    says = "more than both baselines" if more else "not told apart from baselines"
+    return f"{says}, {'less than' if less else 'not told apart from'} real music"
 
 
 # Figures ----------------------------------------------------------------------------------------
 
 FIGURES = (  # the paper's, what ours is called, of which runs: the first that has one
-    ("1", "how often each message of Bach occurs", "tokens.png", ("bach-midi-paper",)),
+    ("1", "how often each message of Bach occurs", "tokens.png", ("bach-midi-paper", "bach-paper")),
     ("2", "how often each message of many composers occurs", "tokens.png",
      ("classical-midi-paper",)),
-    ("3-5, 7", "chords by frequency", "chord-frequency",
-     ("muse-all-paper", "muse-truncated-paper", BUNDLED)),
-    ("3-5, 7", "the network before training", "untrained",
-     ("muse-all-paper", "muse-truncated-paper", BUNDLED)),
-    ("3-5, 7", "messages of Bach, composed", "model", ("bach-midi-paper",)),
-    ("3-5, 7", "chords, composed", "model", ("muse-all-paper", "muse-truncated-paper")),
-    ("3-5, 7", "ours: the best likelihood", "model", ("nade-tuned",)),
-    ("6", "the embedding of messages", "embedding.png", ("bach-midi-paper",)),
-    ("6", "the same, ours tuned", "embedding.png", ("bach-midi-tuned", BUNDLED)),
-    ("8", "the embedding of chords of one note", "embedding.png",
-     ("muse-truncated-paper", "muse-all-paper")),
-    ("poster", "the embedding of notes", "embedding.png", ("sigmoid-paper",)),
+    ("3-5, 7", "chords by frequency", "chord-frequency.png", ("muse-all-paper",)),
+    ("3-5, 7", "the network before training", "untrained.png", ("muse-all-paper", "bach-paper")),
+    ("3-5, 7", "messages of Bach, composed", "model.png", ("bach-midi-paper", "bach-paper")),
+    ("3-5, 7", "chords, composed", "model.png", ("muse-all-paper",)),
+    ("3-5, 7", "ours: chorales in parts, with a memory", "model.svg", ("bach-tuned",)),
+    ("6", "the embedding of messages", "embedding.png", ("bach-midi-paper", "bach-paper")),
+    ("6", "ours", "embedding.png", ("bach-tuned",)),
+    ("8", "the embedding of chords of one note", "embedding.png", ("muse-all-paper",)),
+    ("", "bars that resemble each other, ours", "bars.png", ("bach-tuned",)),
 )  # fmt: skip
-MUSIC = ("chord-frequency", "untrained", "model")
 
 
-def figures(folders: Mapping[str, Path], pictures: Pictures) -> list[str]:
+def figures(runs: Mapping[str, Outcome], pictures: Pictures) -> list[str]:
     """Return the paper's figures in kind, of the runs that there are."""
     lines = ["## The paper's figures, in kind\n"]
     for which, words, file, names in FIGURES:
-        kinds = (".png", ".svg") if file in MUSIC else ("",)  # piano roll, score
         for name in names:
-            made = folders[name] / "figures" if name in folders else None
-            found = [
-                f"{file}{kind}" for kind in kinds if made and (made / f"{file}{kind}").exists()
-            ]
-            if made and found:
-                lines.append(f"**{which}**: {words} (`{name}`)\n")
-                for each in found:
-                    lines += [pictures.copied(made / each, f"{name}-{each}", words), ""]
+            if name in runs and (link := pictures.copied(name, file, words)):
+                lines += [f"**{which}**: {words} (`{name}`)\n" if which else "", link, ""]
                 break
     return lines if len(lines) > 1 else []
