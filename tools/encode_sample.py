@@ -1,4 +1,4 @@
-"""Play docs/sample.mid into docs/sample.mp3, the sound at the top of the README.
+"""Play docs/sample.mid and docs/harmonised.mid into MP3 files beside them, for the README.
 
     pip install soundfile
     python tools/encode_sample.py
@@ -18,14 +18,14 @@ QUALITY = 0.65  # 0 the best, 1 the smallest
 
 
 def main() -> None:
-    """Write the file and say how large it is."""
-    content, sound = wav_bytes((DOCS / "sample.mid").read_bytes())
-    samples, rate = soundfile.read(io.BytesIO(content), dtype="float32")
-    path = DOCS / "sample.mp3"
-    soundfile.write(path, samples, rate, format="MP3", compression_level=QUALITY)
-    print(
-        f"{path}: {sound.seconds:.1f} s, {path.stat().st_size / 1e3:.0f} kB ({sound.instruments})"
-    )
+    """Write the files and say how large they are."""
+    for source in (DOCS / "sample.mid", DOCS / "harmonised.mid"):
+        content, sound = wav_bytes(source.read_bytes())
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32")
+        path = source.with_suffix(".mp3")
+        soundfile.write(path, samples, rate, format="MP3", compression_level=QUALITY)
+        size = path.stat().st_size / 1e3
+        print(f"{path}: {sound.seconds:.1f} s, {size:.0f} kB ({sound.instruments})")
 
 
 if __name__ == "__main__":
