@@ -1,8 +1,8 @@
 """Registers, shared memory, spills, occupancy and instructions of a step's kernels, without a GPU.
 
-Run `python benchmarks/kernel_report.py [sm_90]`; it prints the Markdown tables of docs/gpu.md: the
-compiler's report, and the disassembly. Needs NVRTC (pip install nvidia-cuda-nvrtc),
-for the second nvdisasm (pip install nvidia-cuda-nvdisasm), and the package itself.
+Run `python benchmarks/kernel_report.py [sm_90]`; it prints the compiler's report, whose larger
+kernels docs/gpu.md has, and a table of the disassembly. Needs NVRTC (pip install
+nvidia-cuda-nvrtc), for the second nvdisasm (pip install nvidia-cuda-nvdisasm), and the package.
 """
 
 import re

@@ -58,7 +58,7 @@ def micro(seconds: float) -> str:
 
 def kernels(case: Case, c: Ceilings, page: str) -> str:
     """Return the parts of a step as Markdown: times by precision, the bounds in fp32 and bf16."""
-    lines = [["a step's part", "bytes", "FLOPs", "bound by", *PRECISIONS, "measured"]]
+    lines = [["a step's part", "bytes", "FLOPs", "bound by", *PRECISIONS]]
     steps = [{part.name: part for part in step(case, p, page)} for p in PRECISIONS]
     for name in ordered([list(parts) for parts in steps]):
         parts = [found.get(name) for found in steps]
@@ -67,9 +67,9 @@ def kernels(case: Case, c: Ceilings, page: str) -> str:
         first = known[0]
         size = f"{amount(first.l2)} of L2" if first.l2 > first.memory else amount(first.memory)
         times = [micro(part.seconds(c)) if part else "–" for part in parts]
-        lines.append([name, size, amount(first.flops, ""), bound, *times, "not measured"])
+        lines.append([name, size, amount(first.flops, ""), bound, *times])
     totals = [micro(sum(part.seconds(c) for part in parts.values())) for parts in steps]
-    lines.append(["**a step**", "", "", "", *totals, "not measured"])
+    lines.append(["**a step**", "", "", "", *totals])
     return aligned(lines, 1)
 
 
@@ -130,18 +130,18 @@ def recurrent(c: Ceilings) -> str:
 
 def sampling(c: Ceilings) -> str:
     """Return the parts of drawing tokens as Markdown."""
-    heads = ["a token's part", "bound by, batch 1 / 64", "batch 1", "batch 64", "measured"]
+    heads = ["a token's part", "bound by, batch 1 / 64", "batch 1", "batch 64"]
     lines = [heads]
     one, many = (token(CASES[0], N, top_p=False) for N in (1, 64))
     for part, other in zip(one, many, strict=True):
         bound = " / ".join(dict.fromkeys((part.bound(c), other.bound(c))))
         times = [micro(p.seconds(c)) for p in (part, other)]
-        lines.append([part.name, bound, *times, "not measured"])
+        lines.append([part.name, bound, *times])
     for name, top_p in (("a token", False), ("with top-p", True)):
         totals = [
             micro(sum(part.seconds(c) for part in token(CASES[0], N, top_p))) for N in (1, 64)
         ]
-        lines.append([f"**{name}**", "", *totals, "not measured"])
+        lines.append([f"**{name}**", "", *totals])
     return aligned(lines, 2)
 
 

@@ -212,16 +212,17 @@ def test_the_scaling_page_predicts_what_the_model_does():
 
 def test_the_kernels_page_predicts_what_the_gpu_page_does():
     rows = tool("predictions", "benchmarks").rows
-    shown = rows((ROOT / "docs" / "kernels.md").read_text("utf-8"), "All kernels, and the roofline")
+    kernels = (ROOT / "docs" / "kernels.md").read_text("utf-8")
+    shown = rows(kernels, "Predicted times, and the roofline")
     page = (ROOT / "docs" / "gpu.md").read_text("utf-8")
     predicted = rows(page, "What is predicted")
     compared = 0
-    for kernel, (*_, moved, flops, _, time, measured) in shown.items():
+    for kernel, (*_, moved, flops, _, time) in shown.items():
         if "µs" in time:
             name = kernel.split(",")[0].replace("sum_squares", "sum of squares")
             there = next(cells for row, cells in predicted.items() if re.match(rf"{name}\b", row))
             assert there[0].startswith(moved) and there[3].startswith(time), kernel
-            assert flops in ("–", there[1]) and measured == there[-1], kernel
+            assert flops in ("–", there[1]), kernel
             compared += 1
     assert compared > 10
 
