@@ -303,7 +303,8 @@ def test_an_upbeat_is_bar_0(folder, harmonized, refused):
     meter = np.array([[0, 480], [480, 1920]], np.int32)
     path = written("x.mid", TUNE, *BELOW, names=NAMES, meter=meter)
     made = spans(harmonized(path, "--bars", "0", "--given", "soprano")[0][0])
-    assert all(made[part][1:] == own[1:] for part, own in spans(path).items())
+    later = [[row for row in made[part] if row[0] >= 480] for part in NAMES]
+    assert later == [own[1:] for own in spans(path).values()]
     assert refused(path, "--bars", "3-4") == (
         "the piece has bars 0 to 3: give --bars some of these"
     )

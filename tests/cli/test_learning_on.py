@@ -112,7 +112,7 @@ def test_what_a_biaxial_run_has_learnt_goes_on_with_a_memory(train_small, ok, fo
 @pytest.mark.parametrize(
     ("other", "words", "says"),
     [
-        ("jsb", ("--head", "biaxial"), "'jsb' was trained with --head nade: leave --head out"),
+        ("muse", ("--head", "biaxial"), "'muse' was trained with --head nade: leave --head out"),
         ("a", ("--head", "nade"), "'a' was trained with --head biaxial: leave --head out"),
         ("a", ("--hidden", 9), "'a' was trained with --hidden 8: leave --hidden out"),
         ("a", ("--nade", 9), "'a' was trained with --nade 5: leave --nade out"),

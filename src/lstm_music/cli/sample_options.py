@@ -14,7 +14,7 @@ UNTRAINED = "untrained"
 EXAMPLES = """examples:
   bin/sample                                   the newest run, else the bundled Bach model
   bin/sample --num 4 --temperature 0.9         four pieces, a little more careful
-  bin/sample --bars 16 --seed 8 --wav --open   sixteen bars, to be heard at once
+  bin/sample --bars 16 --seed 48 --wav --open  sixteen bars, to be heard at once
   bin/sample --png --svg                       a piano roll and a score beside the MIDI file
   bin/sample --program Soprano=73 --musicxml   a flute sings, and MuseScore opens the notes
   bin/sample --primer mine.mid --out next.mid  continue a piece of your own, from its end
