@@ -8,11 +8,9 @@ import re
 import documentation as docs
 import pytest
 from documentation import PAGES, ROOT, name_of, tool
-from host_cuda.compile import COMPILER
 
 from lstm_music.network.config import Config
 from lstm_music.network.model import parameter_shapes
-from lstm_music.ops.cuda import source
 from lstm_music.runs.checkpoint import read_checkpoint
 from lstm_music.runs.opened import BUNDLED, bundled_model
 
@@ -243,33 +241,3 @@ def test_the_model_card_is_of_the_bundled_models(name):
     assert best in (bundled_model(name) / "README.md").read_text("utf-8")
     if config.reads_notes:
         assert best in card
-
-
-# Worked examples ----------------------------------------------------------------------------------
-
-EXTENDING = (ROOT / "docs" / "extending.md").read_text("utf-8")
-SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", EXTENDING, re.M | re.S))
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_an_example_runs(section, tmp_path, monkeypatch):
-    kernels = docs.fences(SECTIONS[section], "cuda")
-    if kernels and not COMPILER:
-        pytest.skip("no C++ compiler here (g++, clang++ or c++)")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LSTM_MUSIC_CACHE", str(tmp_path / "cache"))
-    for kernel in kernels:
-        (name,) = re.findall(r"void (\w+)\(", kernel)
-        (tmp_path / f"{name}.cu").write_text(kernel, "utf-8")
-        common = (source.FOLDER / "common.cuh").read_text("utf-8")
-        (tmp_path / "common.cuh").write_text(common, "utf-8")
-        monkeypatch.setattr(source, "FOLDER", tmp_path)
-    blocks = docs.fences(SECTIONS[section], "python")
-    assert blocks and any("assert" in block or "check_" in block for block in blocks)
-    namespace = {"__name__": "example"}
-    for block in blocks:
-        exec(compile(block, f"extending.md, {section}", "exec"), namespace)
-
-
-def test_there_are_four_examples():
-    assert list(SECTIONS) == ["A tokenizer", "A head", "An op, on all three backends", "A corpus"]

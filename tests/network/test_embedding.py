@@ -5,7 +5,7 @@ import pytest
 from gradcheck import check_gradients, dense
 
 from lstm_music.arrays import RowGradient
-from lstm_music.network.config import HEADS, Config
+from lstm_music.network.config import HEADS, NOTE_HEADS, Config
 from lstm_music.network.embedding import TokenEmbedding
 from lstm_music.network.factored import FactoredEmbedding, Parts
 from lstm_music.network.notes import NoteEmbedding
@@ -93,7 +93,7 @@ def test_new_parameters_are_normal_and_named(ops, head):
     embedding = make_embedding(head, 400, 30, 200, 100)
     p = {n: ops.to_numpy(v) for n, v in embedding.init(ops, np.random.default_rng(0)).items()}
     names = ["Wc", "Wd"] if head == "factored" else ["W"]
-    rows = {"Wc": 200, "Wd": 100, "W": 400 if head == "softmax" else 401}
+    rows = {"Wc": 200, "Wd": 100, "W": 401 if head in NOTE_HEADS else 400}
     assert {n: v.shape for n, v in p.items()} == {n: (rows[n], 30) for n in names}
     assert list(p) == list(embedding.shapes()) == names
     for value in p.values():
