@@ -23,6 +23,7 @@ from lstm_music.runs.checkpoint import (
     read_checkpoint,
     sealed,
 )
+from lstm_music.runs.folder import METRICS, read_metrics
 from lstm_music.runs.opened import BUNDLED
 
 DATA = Path(__file__).parents[1] / "src" / "lstm_music" / "data"
@@ -48,6 +49,11 @@ def main() -> None:
     assert best is not None, "the run has no best checkpoint"
     meta = json.loads((best / META_FILE).read_text("utf-8"))
     del meta["seal"]
+    # A run that is stopped between two periods marks its last checkpoint as the best without
+    # counting it: the next part of the run goes on as if it had not been stopped.
+    own = [row for row in read_metrics(args.run / METRICS) if row["step"] == meta["step"]]
+    (meta["progress"]["best"],) = {row["loss"] for row in own if row["split"] == "valid"}
+    meta["progress"]["best_step"] = meta["step"]
     meta["sha256"] = {MODEL_FILE: meta["sha256"][MODEL_FILE]}
     if args.chorales is not None:
         meta["primers"] = chorales(meta["tokenizer"]["grid"], args.chorales)

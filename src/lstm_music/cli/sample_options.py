@@ -115,7 +115,7 @@ def add_drawing_options(parser: Parser) -> None:
         type=number(0, 1, above=True),
         metavar="P",
         help="draw among the likeliest tokens that hold a share P, or let only the likeliest notes "
-        "sound; 1 for all (default: 0.9 for tokens, 1 for notes)",
+        "sound; 1 for all (default: 0.8 of events, 0.9 of other tokens, 1 of notes)",
     )
     add(
         "--repetition",
