@@ -128,7 +128,7 @@ def loss_and_grads(p, x, y, keep, h0, c0):
     return loss, grads, h[-1], c[-1]
 
 
-# Learning [9, 10] and composing [12] --------------------------------------------------------------
+# Learning [10, 11] and composing [13] -------------------------------------------------------------
 
 
 def adam_step(p, grads, m, v, t, rate):

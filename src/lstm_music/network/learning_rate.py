@@ -31,8 +31,9 @@ def average_share(rate: float, t: int) -> float:
 class Annealing:
     """Lower the learning rate when the fall of the training loss slows (the paper, section 4).
 
-    Fed with one training loss an epoch: when `patience` epochs in a row fell by less than
-    `threshold` (a share of the best loss so far), the rate is multiplied by `factor`.
+    Fed with one training loss a period, from a validation to the next: when `patience` in a row
+    fell by less than `threshold` (a share of the best loss so far), the rate is multiplied by
+    `factor`.
     """
 
     lr: float
@@ -43,7 +44,7 @@ class Annealing:
     stalled: int = 0
 
     def update(self, loss: float) -> bool:
-        """Take an epoch's training loss; return whether the rate was lowered."""
+        """Take a period's training loss; return whether the rate was lowered."""
         fell_enough = loss < self.best * (1 - self.threshold) or math.isinf(self.best)
         self.best = min(self.best, loss)
         self.stalled = 0 if fell_enough else self.stalled + 1
