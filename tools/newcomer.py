@@ -167,6 +167,8 @@ class Newcomer:
             for k in range(8):
                 shutil.copy(self.clone / "docs" / "sample.mid", self.home / "my-midi" / f"{k}.mid")
             shutil.copy(self.clone / "docs" / "sample.mid", self.place / "mine.mid")
+        if "examples/" in line and self.place is not self.clone:
+            shutil.copytree(self.clone / "examples", self.place / "examples", dirs_exist_ok=True)
         if "JSB_Chorales.mat" in line:
             words = [self.python, "-c", ROLLS, "JSB_Chorales.mat"]
             subprocess.run(words, cwd=self.place, env=self.environ, check=True)

@@ -260,7 +260,12 @@ def add_model_options(parser: Parser) -> None:
     add(parser, "--layers N", "LSTM layers", type=whole(1, 64))
     add(parser, "--hidden N", "units a layer", type=whole(1, 65536))
     add(parser, "--embedding N", "size of a token's embedding", type=whole(1, 65536))
-    add(parser, "--dropout X", "share of activations dropped between layers", type=number(0, 0.95))
+    add(
+        parser,
+        "--dropout X",
+        "share of activations dropped before, between and after layers",
+        type=number(0, 0.95),
+    )
     add(parser, "--input-dropout X", "share of the embedding's (default: --dropout)", type=DROPPED)
     add(parser, "--output-dropout X", "share of the output's (default: --dropout)", type=DROPPED)
     add(
@@ -301,7 +306,12 @@ def add_training_options(parser: Parser) -> None:
         "multiplies the learning rate when training stalls, 0.5 for the paper's annealing",
         type=number(0, 1, above=True),
     )
-    add(parser, "--anneal-patience N", "slow epochs in a row that count as stalling", type=whole(1))
+    add(
+        parser,
+        "--anneal-patience N",
+        "slow periods (epochs, or 1,000 steps) in a row that count as stalling",
+        type=whole(1),
+    )
     add(parser, "--weight-decay X", "share of the weights lost a step, times --lr", type=number(0))
     add(
         parser,
