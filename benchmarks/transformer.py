@@ -1,0 +1,383 @@
+"""What one would pick instead: a decoder-only transformer in PyTorch, of nanoGPT's size and habits.
+
+    python benchmarks/transformer.py [--corpus bach] [--cpu-minutes 9] [--threads 1] [--out FILE]
+
+It reads what `bin/train` reads by default of a corpus (--reading: with options of it), the same
+tokens and splits, and is judged as `bin/evaluate` judges: nats per token, the end symbols among
+them, and all nats over the notes of the pieces. Training windows are cut from the training pieces,
+put end to end anew in each epoch. To be judged, each piece is read by itself in windows that
+overlap by half or more, so that a token has at least half a context, or the whole piece, behind it.
+The weights of the best validation are the ones that count. Minutes are of this process's CPU time
+(--cpu-minutes) or of the clock (--minutes), validations included, from the first step on.
+
+--train OPTIONS trains ours, too, by the same clock: `bin/train CORPUS OPTIONS`; --ours RUN
+evaluates what is trained. Needs torch (pip install 'lstm-music[oracle]').
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import shlex
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lstm_music  # noqa: F401  (before NumPy: it sets how the BLAS's threads wait)
+
+# isort: split
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from gpu_report import table
+from lstm_music.arrays import NO_TARGET, Array
+from lstm_music.cli.common import limit_threads, warn
+from lstm_music.cli.train import description, ops_of, reading_of, trainer_of
+from lstm_music.cli.train_options import make_parser, new_options
+from lstm_music.corpus.batches import Source
+from lstm_music.corpus.corpus import Corpus
+from lstm_music.corpus.load import load_corpus
+from lstm_music.evaluation.likelihood import evaluate, per_note, token_count, token_row
+from lstm_music.ops import get_ops
+from lstm_music.runs.folder import new_run
+from lstm_music.runs.opened import evaluation_corpus, open_run
+from lstm_music.runs.settings import Report
+
+JUDGED = 16  # windows at a time
+WARM_UP, LEAST = 0.03, 0.1  # shares of the budget and of the learning rate
+Row = dict[str, Any]
+
+
+class Shape(NamedTuple):
+    """words, layers, width, heads; context: tokens that a position attends to, itself included."""
+
+    words: int
+    layers: int = 3
+    width: int = 128
+    heads: int = 4
+    context: int = 256
+    dropout: float = 0.2
+    positions: str = "rotary"
+
+
+class Attention(nn.Module):
+    """Causal self-attention; turn: cosines and sines of rotary positions."""
+
+    def __init__(self, s: Shape) -> None:
+        super().__init__()
+        self.heads = s.heads
+        self.qkv, self.out = nn.Linear(s.width, 3 * s.width), nn.Linear(s.width, s.width)
+
+    def forward(self, x: Tensor, turn: Tensor | None) -> Tensor:
+        """Return (B, T, width) for x (B, T, width)."""
+        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        if turn is not None:
+            q, k = turned(q, turn), turned(k, turn)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def turned(x: Tensor, turn: Tensor) -> Tensor:
+    """Return heads' queries or keys (B, heads, T, d) turned by their positions."""
+    left, right = x.chunk(2, dim=-1)
+    cos, sin = turn.to(x.dtype)
+    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each after a norm and added to what it reads."""
+
+    def __init__(self, s: Shape) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(s.width), nn.LayerNorm(s.width)
+        self.attention = Attention(s)
+        self.up, self.down = nn.Linear(s.width, 4 * s.width), nn.Linear(4 * s.width, s.width)
+        self.drop = nn.Dropout(s.dropout)
+
+    def forward(self, x: Tensor, turn: Tensor | None) -> Tensor:
+        """Return (B, T, width) for x (B, T, width)."""
+        x = x + self.drop(self.attention(self.norm1(x), turn))
+        return x + self.drop(self.down(F.gelu(self.up(self.norm2(x)))))
+
+
+class Transformer(nn.Module):
+    """Ids (B, T) → logits of the next ones (B, T, words); the embedding is the head, too."""
+
+    def __init__(self, s: Shape) -> None:
+        super().__init__()
+        self.shape = s
+        self.embedding, self.drop = nn.Embedding(s.words, s.width), nn.Dropout(s.dropout)
+        self.blocks = nn.ModuleList([Block(s) for _ in range(s.layers)])
+        self.norm, self.bias = nn.LayerNorm(s.width), nn.Parameter(torch.zeros(s.words))
+        half = s.width // s.heads // 2
+        angles = torch.arange(s.context)[:, None] * 10_000 ** -(torch.arange(half) / half)
+        self.register_buffer("turn", torch.stack([angles.cos(), angles.sin()]))
+        learnt = s.positions == "learned"
+        self.positions = nn.Parameter(torch.zeros(s.context, s.width)) if learnt else None
+        for name, p in self.named_parameters():
+            if p.dim() == 2:
+                ends = name.endswith(("out.weight", "down.weight"))  # what is added to x
+                nn.init.normal_(p, std=0.02 / math.sqrt(2 * s.layers) if ends else 0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(p)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return logits (B, T, words) of what follows each id."""
+        T, x = ids.shape[1], self.embedding(ids)
+        turn = self.turn[:, :T] if self.positions is None else None
+        x = self.drop(x if self.positions is None else x + self.positions[:T])
+        for block in self.blocks:
+            x = block(x, turn)
+        return F.linear(self.norm(x), self.embedding.weight, self.bias)
+
+    def losses(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return the nats (B, T) of targets y, 0 where there is none."""
+        logits = self(x).float()
+        nats = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=NO_TARGET,
+                               reduction="none")  # fmt: skip
+        return nats.view_as(y)
+
+
+# What it reads ----------------------------------------------------------------------------------
+
+
+def pair(source: Source, piece: int, n: int) -> Array:
+    """Return the inputs and targets (2, n) of a piece of n targets, as `corpus/batches.py` does."""
+    x = np.concatenate([source.start((1, 1))[0], source.inputs(piece, 0, n - 1)])
+    return np.stack([x, source.targets(piece, 0, n)]).astype(np.int64)
+
+
+def batches(corpus: Corpus, T: int, B: int, seed: int) -> Iterator[Tensor]:
+    """Yield inputs and targets (2, B, T) without end: windows of each epoch's line of pieces."""
+    rng, lengths = np.random.default_rng(seed), corpus.lengths
+    while True:
+        low, high = np.clip(corpus.shifts, -corpus.augment, corpus.augment).T
+        source = corpus.source(rng.integers(low, high + 1).tolist())
+        order = rng.permutation(corpus.splits["train"]).tolist()
+        line = np.concatenate([pair(source, piece, lengths[piece]) for piece in order], axis=1)
+        line = np.roll(line, int(rng.integers(T)), axis=1)[:, : line.shape[1] // T * T]
+        windows = torch.from_numpy(line).unflatten(1, (-1, T))
+        for chosen in torch.from_numpy(rng.permutation(windows.shape[1])).split(B):
+            yield windows[:, chosen]
+
+
+def judge(model: Transformer, corpus: Corpus, split: str, stride: int) -> Row:
+    """Return the row of a split as `bin/evaluate` has it.
+
+    stride: of windows. All targets of a piece's first count, of the others the last `stride`.
+    """
+    T, windows, source = model.shape.context, [], corpus.source([0] * len(corpus.pieces))
+    for piece in corpus.splits[split]:
+        n = corpus.lengths[piece]
+        both = torch.from_numpy(pair(source, piece, n))
+        for start in range(0, max(n - T, 0) + stride, stride):
+            window = both[:, start : start + T].clone()
+            window[1, : T - stride if start else 0] = NO_TARGET
+            windows.append(window)
+    windows.sort(key=lambda window: window.shape[1])
+    model.eval()
+    total = 0.0
+    with torch.inference_mode():
+        for at in range(0, len(windows), JUDGED):
+            some = windows[at : at + JUDGED]
+            longest = some[-1].shape[1]
+            padded = [F.pad(w, (0, longest - w.shape[1]), value=NO_TARGET) for w in some]
+            x, y = torch.stack(padded, dim=1)
+            total += float(model.losses(x.clamp(min=0), y).sum(dtype=torch.float64))
+    tokens = token_count(corpus, split)
+    return per_note(token_row("transformer", total / tokens, tokens), corpus, split)
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+def optimizer_of(model: nn.Module, args: argparse.Namespace) -> torch.optim.Optimizer:
+    """Return AdamW, whose decay spares vectors."""
+    matrices = [p for p in model.parameters() if p.dim() > 1]
+    vectors = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": matrices, "weight_decay": args.decay}, {"params": vectors}]
+    return torch.optim.AdamW(groups, lr=args.lr, betas=(0.9, args.beta2), weight_decay=0.0)
+
+
+def rate(share: float) -> float:
+    """Return the learning rate's factor when a share of the budget is spent."""
+    if share < WARM_UP:
+        return share / WARM_UP
+    fallen = min((share - WARM_UP) / (1 - WARM_UP), 1)
+    return LEAST + (1 - LEAST) * (1 + math.cos(math.pi * fallen)) / 2
+
+
+def train(corpus: Corpus, args: argparse.Namespace) -> tuple[Transformer, Row]:
+    """Train; return the network of the best validation, and what to say of the training."""
+    torch.manual_seed(args.seed)
+    shape = Shape(len(corpus.vocabulary), *(getattr(args, name) for name in Shape._fields[1:]))
+    model = Transformer(shape)
+    averages, best = copy.deepcopy(model), copy.deepcopy(model)
+    optimizer, steps, least, curve = optimizer_of(model, args), 0, math.inf, []
+    clock, budget = clock_of(args)
+    for batch in batches(corpus, shape.context, args.batch, args.seed):
+        share = max(clock() / budget, steps / args.steps if args.steps else 0)
+        if share * args.checks >= len(curve) + 1 or share >= 1:
+            row = judge(averages, corpus, "valid", shape.context // 2)
+            curve.append((clock() / 60, steps, row["nats_per_note"]))
+            print(f"{curve[-1][0]:6.2f} min {steps:6,} steps {curve[-1][2]:.4f}", flush=True)
+            if row["nats_per_note"] < least:
+                least = row["nats_per_note"]
+                best.load_state_dict(averages.state_dict())
+        if share >= 1:
+            break
+        model.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            loss = model.losses(*batch).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = args.lr * rate(share)
+        optimizer.step()
+        steps += 1
+        kept = min(args.average, (1 + steps) / (10 + steps))
+        with torch.no_grad():
+            for mean, p in zip(averages.parameters(), model.parameters(), strict=True):
+                mean.lerp_(p, 1 - kept)
+    return best, told(curve, args.batch * shape.context)
+
+
+def clock_of(args: argparse.Namespace) -> tuple[Callable[[], float], float]:
+    """Return what tells the seconds from now on, and how many there are."""
+    now = time.process_time if args.cpu_minutes else time.monotonic
+    begun = now()
+    return lambda: now() - begun, 60 * (args.cpu_minutes or args.minutes)
+
+
+def told(curve: list[tuple[float, int, float]], tokens: int) -> Row:
+    """Return what to say of a training by its validations: minutes, steps and nats per note."""
+    minutes, steps, _ = curve[-1]
+    at = min(curve, key=lambda point: point[2])
+    row = {"steps": steps, "seconds": 60 * minutes, "best at": 60 * at[0], "curve": curve}
+    return row | {"tokens a second": steps * tokens / (60 * minutes)}
+
+
+class OutOfTime(Exception):
+    """Ends our training."""
+
+
+def train_ours(args: argparse.Namespace, run: Path) -> Row:
+    """Train ours in a new run; return what to say of the training."""
+    corpus, words = corpus_of(args.corpus, args.train), shlex.split(args.train)
+    parsed = make_parser().parse_args([args.corpus, *words, "--run", str(run)])
+    folder, chosen = new_options(parsed)
+    curve: list[tuple[float, int, float]] = []
+    notes = sum(corpus.notes[piece] for piece in corpus.splits["valid"])
+    tokens = token_count(corpus, "valid")
+
+    def show(report: Report) -> None:
+        if report.validated:
+            nats = report.valid * tokens / notes
+            curve.append((clock() / 60, report.progress.step, nats))
+            print(f"{curve[-1][0]:6.2f} min {curve[-1][1]:6,} steps {nats:.4f}", flush=True)
+        if clock() >= budget:
+            raise OutOfTime
+
+    trainer = trainer_of(chosen, corpus, ops_of(parsed), folder, show, print, time.monotonic())
+    trainer.files.run = new_run(folder, *description(trainer, chosen))
+    clock, budget = clock_of(args)
+    with suppress(OutOfTime):
+        trainer.train()
+    return told(curve, chosen["batch"] * chosen["seq"])
+
+
+# The table --------------------------------------------------------------------------------------
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, print the table; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add, usual = parser.add_argument, Shape(0)
+    add("--corpus", default="bach", help="a corpus of tokens, as of bin/train")
+    add("--reading", default="", help="options of bin/train that say how to read it")
+    add("--minutes", type=float, default=9.0)
+    add("--cpu-minutes", type=float, help="instead of --minutes")
+    add("--steps", type=int, help="at most")
+    add("--threads", type=int, default=1)
+    add("--seed", type=int, default=0)
+    for name in ("layers", "width", "heads", "context"):
+        add(f"--{name}", type=int, default=getattr(usual, name))
+    add("--dropout", type=float, default=usual.dropout)
+    add("--positions", choices=("rotary", "learned"), default=usual.positions)
+    add("--batch", type=int, default=8, help="windows")
+    add("--lr", type=float, default=2e-3)
+    add("--beta2", type=float, default=0.99)
+    add("--decay", type=float, default=0.1, help="of weights")
+    add("--average", type=float, default=0.998, help="of weights, as in bin/train; 0 for none")
+    add("--fp32", dest="bf16", action="store_false", help="no autocast to bf16")
+    add("--checks", type=int, default=20, help="validations")
+    add("--no-test", dest="test", action="store_false", help="leave the test split unread")
+    add("--ours", metavar="RUN", help="ours, trained: a run or a bundled model")
+    add("--train", metavar="OPTIONS", help="train ours, too: bin/train CORPUS OPTIONS")
+    add("--only-ours", action="store_true", help="no transformer")
+    add("--out", type=Path, metavar="FILE", help="write all of it as JSON")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    limit_threads(args.threads, "numba")
+    rows = [ours_row(args)] if args.ours or args.train is not None else []
+    rows += [] if args.only_ours else [transformer_row(args)]
+    shown = [{k: v for k, v in row.items() if k not in ("curve", "options")} for row in rows]
+    print("\n".join(table(shown)))
+    if args.out:
+        args.out.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
+    return 0
+
+
+def transformer_row(args: argparse.Namespace) -> Row:
+    """Train a transformer and return its row."""
+    corpus = corpus_of(args.corpus, args.reading)
+    model, found = train(corpus, args)
+    size = sum(p.numel() for p in model.parameters())
+    row = {"network": "transformer", "parameters": size, **found}
+    for split in ("valid", "test")[: 1 + args.test]:
+        half, eighth = (judge(model, corpus, split, model.shape.context // n) for n in (2, 8))
+        row |= told_of(split, half)
+        row[f"{split}, 7/8 of a context"] = eighth["nats_per_note"]
+    options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    return row | {"options": options}
+
+
+def ours_row(args: argparse.Namespace) -> Row:
+    """Train ours, or open what is trained, and return its row."""
+    with tempfile.TemporaryDirectory() as folder:
+        run, found = args.ours, {}
+        if args.train is not None:
+            run = str(Path(folder, "run"))
+            found = train_ours(args, Path(run))
+        checkpoint, place = open_run(run, warn)
+        corpus = evaluation_corpus(run, checkpoint, place, None, None)
+        size = sum(p.size for p in checkpoint.parameters.values())
+        row = {"network": " ".join(["ours", args.train or ""]).strip(), "parameters": size, **found}
+        for split in ("valid", "test")[: 1 + args.test]:
+            row |= told_of(split, evaluate(run, checkpoint, corpus, split, get_ops("auto"))[0])
+    return row
+
+
+def told_of(split: str, found: Row) -> Row:
+    """Return a split's cells of a row, of what an evaluation found."""
+    nats = {"nats a token": found["nats_per_token"], "nats a note": found["nats_per_note"]}
+    return {f"{split}, {name}": value for name, value in nats.items()}
+
+
+def corpus_of(name: str, options: str) -> Corpus:
+    """Return a corpus as bin/train reads it by options."""
+    chosen = new_options(make_parser().parse_args([name, *shlex.split(options)]))[1]
+    data = Path(chosen["data"]) if chosen["data"] else None
+    return load_corpus(chosen["corpus"], data, reading_of(chosen))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
