@@ -49,100 +49,19 @@ from lstm_music.ops import get_ops
 from lstm_music.runs.folder import new_run
 from lstm_music.runs.opened import evaluation_corpus, open_run
 from lstm_music.runs.settings import Report
+from rival_transformer import Shape, Transformer
 
 JUDGED = 16  # windows at a time
 WARM_UP, LEAST = 0.03, 0.1  # shares of the budget and of the learning rate
 Row = dict[str, Any]
 
 
-class Shape(NamedTuple):
-    """words, layers, width, heads; context: tokens that a position attends to, itself included."""
+class Point(NamedTuple):
+    """A validation: seconds and steps since the first step, nats per note."""
 
-    words: int
-    layers: int = 3
-    width: int = 128
-    heads: int = 4
-    context: int = 256
-    dropout: float = 0.2
-    positions: str = "rotary"
-
-
-class Attention(nn.Module):
-    """Causal self-attention; turn: cosines and sines of rotary positions."""
-
-    def __init__(self, s: Shape) -> None:
-        super().__init__()
-        self.heads = s.heads
-        self.qkv, self.out = nn.Linear(s.width, 3 * s.width), nn.Linear(s.width, s.width)
-
-    def forward(self, x: Tensor, turn: Tensor | None) -> Tensor:
-        """Return (B, T, width) for x (B, T, width)."""
-        q, k, v = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if turn is not None:
-            q, k = turned(q, turn), turned(k, turn)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(y.transpose(1, 2).flatten(2))
-
-
-def turned(x: Tensor, turn: Tensor) -> Tensor:
-    """Return heads' queries or keys (B, heads, T, d) turned by their positions."""
-    left, right = x.chunk(2, dim=-1)
-    cos, sin = turn.to(x.dtype)
-    return torch.cat([left * cos - right * sin, left * sin + right * cos], dim=-1)
-
-
-class Block(nn.Module):
-    """Attention and an MLP, each after a norm and added to what it reads."""
-
-    def __init__(self, s: Shape) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(s.width), nn.LayerNorm(s.width)
-        self.attention = Attention(s)
-        self.up, self.down = nn.Linear(s.width, 4 * s.width), nn.Linear(4 * s.width, s.width)
-        self.drop = nn.Dropout(s.dropout)
-
-    def forward(self, x: Tensor, turn: Tensor | None) -> Tensor:
-        """Return (B, T, width) for x (B, T, width)."""
-        x = x + self.drop(self.attention(self.norm1(x), turn))
-        return x + self.drop(self.down(F.gelu(self.up(self.norm2(x)))))
-
-
-class Transformer(nn.Module):
-    """Ids (B, T) → logits of the next ones (B, T, words); the embedding is the head, too."""
-
-    def __init__(self, s: Shape) -> None:
-        super().__init__()
-        self.shape = s
-        self.embedding, self.drop = nn.Embedding(s.words, s.width), nn.Dropout(s.dropout)
-        self.blocks = nn.ModuleList([Block(s) for _ in range(s.layers)])
-        self.norm, self.bias = nn.LayerNorm(s.width), nn.Parameter(torch.zeros(s.words))
-        half = s.width // s.heads // 2
-        angles = torch.arange(s.context)[:, None] * 10_000 ** -(torch.arange(half) / half)
-        self.register_buffer("turn", torch.stack([angles.cos(), angles.sin()]))
-        learnt = s.positions == "learned"
-        self.positions = nn.Parameter(torch.zeros(s.context, s.width)) if learnt else None
-        for name, p in self.named_parameters():
-            if p.dim() == 2:
-                ends = name.endswith(("out.weight", "down.weight"))  # what is added to x
-                nn.init.normal_(p, std=0.02 / math.sqrt(2 * s.layers) if ends else 0.02)
-            elif name.endswith("bias"):
-                nn.init.zeros_(p)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """Return logits (B, T, words) of what follows each id."""
-        T, x = ids.shape[1], self.embedding(ids)
-        turn = self.turn[:, :T] if self.positions is None else None
-        x = self.drop(x if self.positions is None else x + self.positions[:T])
-        for block in self.blocks:
-            x = block(x, turn)
-        return F.linear(self.norm(x), self.embedding.weight, self.bias)
-
-    def losses(self, x: Tensor, y: Tensor) -> Tensor:
-        """Return the nats (B, T) of targets y, 0 where there is none."""
-        logits = self(x).float()
-        nats = F.cross_entropy(logits.flatten(0, 1), y.flatten(), ignore_index=NO_TARGET,
-                               reduction="none")  # fmt: skip
-        return nats.view_as(y)
+    seconds: float
+    steps: int
+    nats: float
 
 
 # What it reads ----------------------------------------------------------------------------------
@@ -163,9 +82,10 @@ def batches(corpus: Corpus, T: int, B: int, seed: int) -> Iterator[Tensor]:
         order = rng.permutation(corpus.splits["train"]).tolist()
         line = np.concatenate([pair(source, piece, lengths[piece]) for piece in order], axis=1)
         line = np.roll(line, int(rng.integers(T)), axis=1)[:, : line.shape[1] // T * T]
-        windows = torch.from_numpy(line).unflatten(1, (-1, T))
-        for chosen in torch.from_numpy(rng.permutation(windows.shape[1])).split(B):
-            yield windows[:, chosen]
+        windows = line.reshape(2, -1, T)
+        mixed = rng.permutation(windows.shape[1])
+        for at in range(0, len(mixed), B):
+            yield torch.from_numpy(windows[:, mixed[at : at + B]])
 
 
 def judge(model: Transformer, corpus: Corpus, split: str, stride: int) -> Row:
@@ -220,14 +140,13 @@ def train(corpus: Corpus, args: argparse.Namespace) -> tuple[Transformer, Row]:
     shape = Shape(len(corpus.vocabulary), *(getattr(args, name) for name in Shape._fields[1:]))
     model = Transformer(shape)
     averages, best = copy.deepcopy(model), copy.deepcopy(model)
-    optimizer, steps, least, curve = optimizer_of(model, args), 0, math.inf, []
+    optimizer, least, curve = optimizer_of(model, args), math.inf, list[Point]()
     clock, budget = clock_of(args)
-    for batch in batches(corpus, shape.context, args.batch, args.seed):
+    for steps, batch in enumerate(batches(corpus, shape.context, args.batch, args.seed)):
         share = max(clock() / budget, steps / args.steps if args.steps else 0)
         if share * args.checks >= len(curve) + 1 or share >= 1:
             row = judge(averages, corpus, "valid", shape.context // 2)
-            curve.append((clock() / 60, steps, row["nats_per_note"]))
-            print(f"{curve[-1][0]:6.2f} min {steps:6,} steps {curve[-1][2]:.4f}", flush=True)
+            note(curve, clock(), steps, row["nats_per_note"])
             if row["nats_per_note"] < least:
                 least = row["nats_per_note"]
                 best.load_state_dict(averages.state_dict())
@@ -237,16 +156,15 @@ def train(corpus: Corpus, args: argparse.Namespace) -> tuple[Transformer, Row]:
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             loss = model.losses(*batch).mean()
         optimizer.zero_grad()
-        loss.backward()
+        torch.autograd.backward(loss)
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
             group["lr"] = args.lr * rate(share)
         optimizer.step()
-        steps += 1
-        kept = min(args.average, (1 + steps) / (10 + steps))
+        new = max(1 - args.average, 9 / (11 + steps))
         with torch.no_grad():
             for mean, p in zip(averages.parameters(), model.parameters(), strict=True):
-                mean.lerp_(p, 1 - kept)
+                mean.lerp_(p, new)
     return best, told(curve, args.batch * shape.context)
 
 
@@ -257,12 +175,17 @@ def clock_of(args: argparse.Namespace) -> tuple[Callable[[], float], float]:
     return lambda: now() - begun, 60 * (args.cpu_minutes or args.minutes)
 
 
-def told(curve: list[tuple[float, int, float]], tokens: int) -> Row:
-    """Return what to say of a training by its validations: minutes, steps and nats per note."""
-    minutes, steps, _ = curve[-1]
-    at = min(curve, key=lambda point: point[2])
-    row = {"steps": steps, "seconds": 60 * minutes, "best at": 60 * at[0], "curve": curve}
-    return row | {"tokens a second": steps * tokens / (60 * minutes)}
+def note(curve: list[Point], seconds: float, steps: int, nats: float) -> None:
+    """Print a validation and add it to a curve."""
+    curve.append(Point(seconds, steps, nats))
+    print(f"{seconds / 60:6.2f} min {steps:6,} steps {nats:.4f} nats a note", flush=True)
+
+
+def told(curve: list[Point], tokens: int) -> Row:
+    """Return what to say of a training of so many tokens a step."""
+    last, best = curve[-1], min(curve, key=lambda point: point.nats)
+    row: Row = {"steps": last.steps, "seconds": round(last.seconds), "best at": round(best.seconds)}
+    return row | {"tokens a second": last.steps * tokens / last.seconds, "curve": curve}
 
 
 class OutOfTime(Exception):
@@ -274,15 +197,15 @@ def train_ours(args: argparse.Namespace, run: Path) -> Row:
     corpus, words = corpus_of(args.corpus, args.train), shlex.split(args.train)
     parsed = make_parser().parse_args([args.corpus, *words, "--run", str(run)])
     folder, chosen = new_options(parsed)
-    curve: list[tuple[float, int, float]] = []
+    chosen["max_minutes"] = None  # the clock of both ends it
+    curve: list[Point] = []
     notes = sum(corpus.notes[piece] for piece in corpus.splits["valid"])
     tokens = token_count(corpus, "valid")
 
     def show(report: Report) -> None:
         if report.validated:
             nats = report.valid * tokens / notes
-            curve.append((clock() / 60, report.progress.step, nats))
-            print(f"{curve[-1][0]:6.2f} min {curve[-1][1]:6,} steps {nats:.4f}", flush=True)
+            note(curve, clock(), report.progress.step, nats)
         if clock() >= budget:
             raise OutOfTime
 
@@ -312,8 +235,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         add(f"--{name}", type=int, default=getattr(usual, name))
     add("--dropout", type=float, default=usual.dropout)
     add("--positions", choices=("rotary", "learned"), default=usual.positions)
-    add("--batch", type=int, default=8, help="windows")
-    add("--lr", type=float, default=2e-3)
+    add("--batch", type=int, default=4, help="windows")
+    add("--lr", type=float, default=3e-3)
     add("--beta2", type=float, default=0.99)
     add("--decay", type=float, default=0.1, help="of weights")
     add("--average", type=float, default=0.998, help="of weights, as in bin/train; 0 for none")
@@ -329,11 +252,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     limit_threads(args.threads, "numba")
     rows = [ours_row(args)] if args.ours or args.train is not None else []
     rows += [] if args.only_ours else [transformer_row(args)]
-    shown = [{k: v for k, v in row.items() if k not in ("curve", "options")} for row in rows]
-    print("\n".join(table(shown)))
+    print("\n".join(table([shown(row) for row in rows])))
     if args.out:
         args.out.write_text(json.dumps({"rows": rows}, indent=2) + "\n")
     return 0
+
+
+def shown(row: Row) -> Row:
+    """Return a row as it is printed, nats with all their digits."""
+    cells = {k: v for k, v in row.items() if k not in ("curve", "options")}
+    return {k: f"{v:.4f}" if isinstance(v, float) and v < 100 else v for k, v in cells.items()}
 
 
 def transformer_row(args: argparse.Namespace) -> Row:
@@ -345,7 +273,7 @@ def transformer_row(args: argparse.Namespace) -> Row:
     for split in ("valid", "test")[: 1 + args.test]:
         half, eighth = (judge(model, corpus, split, model.shape.context // n) for n in (2, 8))
         row |= told_of(split, half)
-        row[f"{split}, 7/8 of a context"] = eighth["nats_per_note"]
+        row[f"{split}, nats a note, stride 1/8"] = eighth["nats_per_note"]
     options = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
     return row | {"options": options}
 
