@@ -10,7 +10,7 @@ overlap by half or more, so that a token has at least half a context, or the who
 The weights of the best validation are the ones that count. Minutes are of this process's CPU time
 (--cpu-minutes) or of the clock (--minutes), validations included, from the first step on.
 
---train OPTIONS trains ours, too, by the same clock: `bin/train CORPUS OPTIONS`; --ours RUN
+--train=OPTIONS trains ours, too, by the same clock: `bin/train CORPUS OPTIONS`; --ours RUN
 evaluates what is trained. Needs torch (pip install 'lstm-music[oracle]').
 """
 
@@ -204,8 +204,7 @@ def train_ours(args: argparse.Namespace, run: Path) -> Row:
 
     def show(report: Report) -> None:
         if report.validated:
-            nats = report.valid * tokens / notes
-            note(curve, clock(), report.progress.step, nats)
+            note(curve, clock(), report.progress.step, report.valid * tokens / notes)
         if clock() >= budget:
             raise OutOfTime
 
@@ -214,6 +213,8 @@ def train_ours(args: argparse.Namespace, run: Path) -> Row:
     clock, budget = clock_of(args)
     with suppress(OutOfTime):
         trainer.train()
+        if trainer.progress.period_steps:  # it ended, and was validated, within an epoch
+            note(curve, clock(), trainer.progress.step, trainer.valid * tokens / notes)
     return told(curve, chosen["batch"] * chosen["seq"])
 
 
