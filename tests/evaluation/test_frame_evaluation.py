@@ -23,9 +23,11 @@ from lstm_music.evaluation.frames import (
 )
 from lstm_music.midi.roll import NOTES
 from lstm_music.network.baselines import IndependentNotes, chord_frequency
+from lstm_music.network.compiled_recall import recalled
 from lstm_music.network.recall import LAGS
+from lstm_music.network.recall_rules import frame_words
 from lstm_music.ops.reference.copying import BUCKETS
-from lstm_music.tokenizers.chords import chord_words
+from lstm_music.tokenizers.chords import chord_words, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END
 from lstm_music.training.validation import mean_nats
 
@@ -300,15 +302,31 @@ def test_copies_count_in_the_likelihood_of_chords(corpus_of):
     corpus = corpus_of("chord")
     model, copying = copying_the_last_frame(corpus, 0.7)
     pairs = [chord_probabilities(m, corpus, "test", 3, 7) for m in (model, copying)]
-    for own, found, guess, frames in zip(
-        pairs[0][0], pairs[1][0], pairs[1][1], corpus.split_frames("test"), strict=True
+    for piece, own, found, guess in zip(
+        corpus.splits["test"], pairs[0][0], pairs[1][0], pairs[1][1], strict=True
     ):
+        frames, ids = corpus.frames(piece), corpus.source([]).inputs(piece, 0, len(own) - 1)
+        read = frames_of_words([corpus.vocabulary.words[id] for id in ids])
         known = own > 0
         first = np.arange(len(frames)) == 0
         p = np.where(first, 1, 0.3) * own + 0.7 * again(frames) * known
         np.testing.assert_allclose(found, p, rtol=1e-3, atol=1e-12)
         copied = known & ~first  # of a chord that training never showed nothing is asked
-        np.testing.assert_array_equal(guess[copied], frames[:-1][copied[1:]])
+        np.testing.assert_array_equal(guess[copied], read[copied[1:]])
+
+
+def test_what_is_copied_is_what_the_network_read(corpus_of, monkeypatch):
+    """A chord that training never showed is read as the nearest, and so is it remembered."""
+    corpus = corpus_of("chord")
+    read = []
+    monkeypatch.setattr(frame_evaluation, "copy_likelier", lambda *words: read.append(words[1]))
+    chord_probabilities(copying_the_last_frame(corpus, 0.7)[1], corpus, "test", 3, 7)
+    source, rules = corpus.source([]), corpus.recall
+    for piece, frames in zip(corpus.splits["test"], read, strict=True):
+        asked = recalled(rules, source.words(piece, rules))[0]
+        np.testing.assert_array_equal(recalled(rules, frame_words(frames))[0], asked[:-1])
+    written = corpus.split_frames("test")
+    assert any((own != frames).any() for own, frames in zip(written, read, strict=True))
 
 
 # Scores -----------------------------------------------------------------------------------------

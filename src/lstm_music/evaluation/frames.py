@@ -25,7 +25,7 @@ from lstm_music.network.biaxial import BiaxialHead
 from lstm_music.network.heads import linear
 from lstm_music.network.model import Model, part
 from lstm_music.network.notes import NadeHead, SigmoidHead
-from lstm_music.network.recall import REST
+from lstm_music.network.recall import REST, RecallRules
 from lstm_music.network.recall_rules import frame_of_code, frame_says, frame_words
 from lstm_music.tokenizers.chords import SPECIALS, frames_of_words
 from lstm_music.tokenizers.messages import PIECE_END
@@ -130,7 +130,7 @@ def score_notes(
     nats, predicted, shares = (list(parts) for parts in zip(*found, strict=True))
     if model.gate is not None:
         for piece, guess, share in zip(corpus.splits[split], predicted, shares, strict=True):
-            copy_likelier(corpus, piece, guess, share)
+            copy_likelier(corpus.recall, corpus.frames(piece), guess, share)
     return scored(nats, predicted, corpus.split_frames(split))
 
 
@@ -147,13 +147,15 @@ def gate_shares(model: Model, h: Array, recall: Array | None) -> tuple[Array, Mi
     return ops.to_numpy(shares).copy(), mix
 
 
-def copy_likelier(corpus: RollCorpus, piece: int, guess: Frames, shares: Array) -> None:
-    """Overwrite guesses (n, 88) by what has more than half of the shares (n, K) of all there is."""
+def copy_likelier(rules: RecallRules, frames: Frames, guess: Frames, shares: Array) -> None:
+    """Overwrite guesses (n, 88) by what has more than half of the shares (n, K) of all there is.
+
+    frames (n, 88): the piece, as the network read it.
+    """
     from lstm_music.network.compiled_recall import recalled
 
-    frames = corpus.frames(piece)
     words = frame_words(frames)
-    codes = recalled(corpus.recall, words)[1]
+    codes = recalled(rules, words)[1]
     says = {rest: frame_says(frame)[0] for rest, frame in zip(words[:, REST], frames, strict=True)}
     for t in np.flatnonzero(shares[: len(codes)].sum(axis=1) > 0.5):
         sums: defaultdict[int, float] = defaultdict(float)
@@ -231,7 +233,9 @@ def chord_probabilities(
     guesses = [chords[ids[:-1]] for _, ids, _ in found]
     if model.gate is not None:
         for piece, guess, (_, _, shares) in zip(corpus.splits[split], guesses, found, strict=True):
-            copy_likelier(corpus, piece, guess, shares)
+            first, stop = corpus.id_offsets[piece : piece + 2]
+            read = chords[corpus.ids[first : stop - 1]]  # the nearest known for one never seen
+            copy_likelier(corpus.recall, read, guess, shares)
     return [known[:-1] for known, *_ in found], guesses
 
 

@@ -294,8 +294,7 @@ Beside it, how near its music is to real music (1: alike; MGEval), and the share
 that are found in its training split.
 """
 RULES = """Faults in 100 chords (what each is: `bin/evaluate --chorales --help`), and the share of
-phrases that end on a triad in root position. Without parts, voices are told by pitch where four
-notes sound.
+phrases that end on a triad in root position. Voices are four parts or tracks, else told by pitch.
 """
 
 
