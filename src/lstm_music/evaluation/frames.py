@@ -130,7 +130,8 @@ def score_notes(
     nats, predicted, shares = (list(parts) for parts in zip(*found, strict=True))
     if model.gate is not None:
         for piece, guess, share in zip(corpus.splits[split], predicted, shares, strict=True):
-            copy_likelier(corpus.recall, corpus.frames(piece), guess, share)
+            frames = corpus.frames(piece)
+            copy_likelier(corpus.recall, frame_words(frames), frames, guess, share)
     return scored(nats, predicted, corpus.split_frames(split))
 
 
@@ -147,14 +148,16 @@ def gate_shares(model: Model, h: Array, recall: Array | None) -> tuple[Array, Mi
     return ops.to_numpy(shares).copy(), mix
 
 
-def copy_likelier(rules: RecallRules, frames: Frames, guess: Frames, shares: Array) -> None:
+def copy_likelier(
+    rules: RecallRules, words: Array, frames: Frames, guess: Frames, shares: Array
+) -> None:
     """Overwrite guesses (n, 88) by what has more than half of the shares (n, K) of all there is.
 
-    frames (n, 88): the piece, as the network read it.
+    words (n, FIELDS), frames (n, 88): the piece, as the network read it. Which places are found
+    depends on how words are numbered: they must be those that the shares are of.
     """
     from lstm_music.network.compiled_recall import recalled
 
-    words = frame_words(frames)
     codes = recalled(rules, words)[1]
     says = {rest: frame_says(frame)[0] for rest, frame in zip(words[:, REST], frames, strict=True)}
     for t in np.flatnonzero(shares[: len(codes)].sum(axis=1) > 0.5):
@@ -232,10 +235,12 @@ def chord_probabilities(
     chords[len(SPECIALS) :] = frames_of_words(corpus.vocabulary.words[len(SPECIALS) :])
     guesses = [chords[ids[:-1]] for _, ids, _ in found]
     if model.gate is not None:
+        source = corpus.source([])
         for piece, guess, (_, _, shares) in zip(corpus.splits[split], guesses, found, strict=True):
             first, stop = corpus.id_offsets[piece : piece + 2]
             read = chords[corpus.ids[first : stop - 1]]  # the nearest known for one never seen
-            copy_likelier(corpus.recall, read, guess, shares)
+            words = source.words(piece, corpus.recall)[:-1]
+            copy_likelier(corpus.recall, words, read, guess, shares)
     return [known[:-1] for known, *_ in found], guesses
 
 
