@@ -10,7 +10,7 @@ is the mean of theirs, built by adding whichever helps most on validation. Write
 the table, beside the runs.
 
 A row's nats are all of its test frames', the first ones included, over all 2^88 sets of notes
-(docs/design.md).
+(docs/design.md, "evaluation").
 """
 
 from __future__ import annotations
