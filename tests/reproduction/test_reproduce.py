@@ -22,7 +22,6 @@ from lstm_music.reproduction.outcome import (
     tokens_an_epoch,
 )
 from lstm_music.reproduction.page import (
-    Pictures,
     all_epochs,
     embeddings,
     epochs_done,
@@ -32,6 +31,7 @@ from lstm_music.reproduction.page import (
     structure,
     subjects,
 )
+from lstm_music.reproduction.pictures import Pictures
 from lstm_music.runs.checkpoint import META_FILE
 
 SMOKE = ["--scale", "smoke", *COMPUTE]
@@ -311,6 +311,39 @@ def test_the_page_of_the_documentation_is_what_its_record_says():
         patched.setattr("lstm_music.rendering.figures.compared_losses", lambda *_: None)
         found = page(told, known.get("baselines", {}), False, pictures)
     assert (docs.ROOT / "docs" / "reproduction.md").read_text("utf-8") == found
+
+
+def test_a_record_holds_no_places_of_this_machine(tmp_path):
+    trainer = small_trainer(small_corpus(tmp_path), tmp_path / "run", max_steps=2)
+    trainer.train()
+    rows = [{"name": str(tmp_path / "run"), "nats_per_token": 1.0}]
+    (tmp_path / "run" / "evaluation-test.json").write_text(json.dumps(rows))
+    assert str(tmp_path) not in json.dumps(read_outcome(tmp_path / "run")._asdict())
+    record = docs.ROOT / "docs" / "figures" / "reproduction" / reproduce.RECORD
+    assert not re.findall(r'"/[^"]*"', record.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "is no record of bin/reproduce: move it away"),
+        ('["bach-paper"]', "is no record"),
+        ('{"bach-paper": {"name": "bach-paper"}}', "is no record"),
+        ('{"trial": false}', "is of another --scale: choose another --docs"),
+    ],
+)
+def test_a_record_that_cant_be_joined_stays_and_nothing_is_trained(
+    tmp_path, monkeypatch, capsys, content, told
+):
+    trained = Trained(monkeypatch)
+    record = tmp_path / "docs" / "figures" / "reproduction" / reproduce.RECORD
+    record.parent.mkdir(parents=True)
+    record.write_text(content)
+    words = ["bach", "--out", str(tmp_path / "out"), "--docs", str(tmp_path / "docs"), *SMOKE]
+    assert run(reproduce.main, words) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and not trained.asked
+    assert record.read_text() == content
 
 
 # Figures that follow from others ----------------------------------------------------------------

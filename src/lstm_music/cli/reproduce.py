@@ -27,8 +27,17 @@ from lstm_music.errors import UserError
 from lstm_music.network.baselines import BASELINES as FREQUENCIES
 from lstm_music.ops import get_ops
 from lstm_music.reproduction.experiments import BASELINES, CHORALES, EXPERIMENTS, MUSE, NAMES
-from lstm_music.reproduction.outcome import Ledger, Outcome, read_json, read_outcome, rounded
-from lstm_music.reproduction.page import Pictures, page, subjects
+from lstm_music.reproduction.outcome import (
+    TRIAL,
+    Ledger,
+    Outcome,
+    read_json,
+    read_outcome,
+    read_record,
+    rounded,
+)
+from lstm_music.reproduction.page import page, subjects
+from lstm_music.reproduction.pictures import Pictures
 from lstm_music.runs.folder import described_options
 from lstm_music.runs.opened import RUNS
 from lstm_music.untrusted import typeable
@@ -65,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
     args.out = args.out or RUNS / f"reproduce-{args.scale}"
     limit_threads(args.threads, args.backend)
     chosen = chosen_experiments(args)
+    if args.docs is not None:
+        kept_at(args)  # what can't be joined is said before anything is trained
     asked = [one for name in chosen for one in subjects_of(name, args)]
     if args.no_train:
         asked = [one for one in asked if one.folder.exists()]
@@ -274,9 +285,10 @@ def write_page(args: argparse.Namespace, ledger: Ledger) -> list[Path]:
     pages = [args.out / PAGE]
     places: list[tuple[Path, Path, dict[str, Any]]] = [(pages[0], args.out / "figures", {})]
     if args.docs is not None:
-        drawn = args.docs / "figures" / "reproduction"
+        drawn, before = kept_at(args)
         pages.append(args.docs / "reproduction.md")
-        places.append((pages[1], drawn, read_json(drawn / RECORD) or {}))
+        places.append((pages[1], drawn, before))
+    found[TRIAL] = args.scale == "smoke"
     for path, drawn, before in places:
         known = before | found
         without = known.get(BASELINES, {})
@@ -286,6 +298,18 @@ def write_page(args: argparse.Namespace, ledger: Ledger) -> list[Path]:
         lines = [f"{json.dumps(name)}: {json.dumps(one)}" for name, one in known.items()]
         write(("{\n" + ",\n".join(lines) + "\n}\n").encode(), drawn / RECORD)
     return pages
+
+
+def kept_at(args: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """Return where --docs has its pictures, and what its record holds of other runs.
+
+    Raises UserError where a trial and whole runs would come together.
+    """
+    drawn = args.docs / "figures" / "reproduction"
+    record = read_record(drawn / RECORD)
+    if record and record.get(TRIAL, False) != (args.scale == "smoke"):
+        raise UserError(f"'{drawn / RECORD}' is of another --scale: choose another --docs")
+    return drawn, record
 
 
 def experiment(name: str) -> str:

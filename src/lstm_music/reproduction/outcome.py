@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lstm_music import untrusted
+from lstm_music.errors import UserError
 from lstm_music.files import beside
+from lstm_music.reproduction.experiments import BASELINES
 from lstm_music.runs.checkpoint import CHECKPOINTS, META_FILE, linked, write_synced
 from lstm_music.runs.folder import CONFIG, METRICS, read_metrics
 
@@ -19,21 +21,24 @@ Row = dict[str, Any]
 Points = list[tuple[float, float]]  # epochs, nats
 KEPT = {  # of what was judged, what a page shows
     "evaluation": ("name", "nats_per_token", "nats_per_note", "nats_per_frame", "frame_accuracy"),
-    "config": ("corpus", "tokenizer"),
+    "corpus": ("pieces", "tokens", "unique_tokens", "splits"),
     "music": ("name", "kind", "overlap", "repetition"),
     "chorales": ("name", "pieces", "faults", "rooted"),
 }
 DIGITS = 6
+TRIAL = "trial"  # in a record: whether its runs are those of --scale smoke
+OTHERS = (BASELINES, TRIAL)  # of a record, beside the runs
 
 
 class Outcome(NamedTuple):
     """What is known of a run; what isn't is None or empty.
 
-    config: config.json; epochs: passes over the training split that were made, with a fraction;
-    seconds: of training steps alone; stopped_early: whether validation no longer got better;
-    curves: split -> losses by epoch; evaluation: split -> rows of bin/evaluate, the model's own
-    first; music, chorales: the sets that were judged, those of the run among them; noted: what
-    bin/reproduce wrote down, such as the hardware.
+    config: of config.json, the corpus's counts and the tokenizer's name; epochs: passes over
+    the training split that were made, with a fraction; seconds: of training steps alone;
+    stopped_early: whether validation no longer got better; curves: split -> losses by epoch;
+    evaluation: split -> rows of bin/evaluate, the model's own first; music, chorales: the sets
+    that were judged, those of the run among them; noted: what bin/reproduce wrote down, such as
+    the hardware.
     """
 
     name: str
@@ -94,12 +99,18 @@ def read_outcome(folder: Path, noted: dict[str, Any] | None = None) -> Outcome |
     unknown = {"share_12": {"value": None}}
     return Outcome(
         folder.name,
-        chosen(config, "config"),
+        {
+            "corpus": chosen(config["corpus"], "corpus"),
+            "tokenizer": {"name": config["tokenizer"]["name"]},
+        },
         at["tokens"] / epoch_tokens,
         at["seconds"],
         0 < config["training"]["early_stop"] <= at["since_best"],
         curves,
-        {split: [chosen(row, "evaluation") for row in rows] for split, rows in evaluation.items()},
+        {
+            split: [chosen(row, "evaluation") | {"name": Path(row["name"]).name} for row in rows]
+            for split, rows in evaluation.items()
+        },
         [
             chosen(one, "music") | {"copied": (one["memorisation"] or unknown)["share_12"]["value"]}
             for one in music.get("sets", [])
@@ -122,6 +133,21 @@ def rounded(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [rounded(one) for one in value]
     return round(value, DIGITS) if isinstance(value, float) else value
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Return what came of runs by name, as a page's record holds it; nothing where there is none.
+
+    Raises UserError for a file that is no record, so that none is overwritten.
+    """
+    if not path.exists():
+        return {}
+    found = read_json(path)
+    runs = {k: v for k, v in found.items() if k not in OTHERS} if isinstance(found, dict) else None
+    if runs is None or any(not isinstance(v, dict) or {*v} != {*Outcome._fields}
+                           for v in runs.values()):  # fmt: skip
+        raise UserError(f"'{path}' is no record of bin/reproduce: move it away, or mend it")
+    return dict(found)
 
 
 class Ledger:

@@ -1,18 +1,15 @@
 """The page of bin/reproduce: tables and figures of the paper's experiments, as Markdown."""
 
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from lstm_music.evaluation.music.voices import FAULTS
 from lstm_music.network.baselines import BASELINES as FREQUENCIES
 from lstm_music.reproduction.experiments import EXPERIMENTS, MUSE, Experiment
 from lstm_music.reproduction.outcome import Outcome, Row
+from lstm_music.reproduction.pictures import Pictures
 
 NONE = "–"
-COLOURS = 64
 PHRASE, LATER = "4", "8"  # bars: by the first distance returning is judged
 INTRODUCTION = """# The paper's experiments, repeated
 
@@ -41,7 +38,7 @@ Then `bin/listen` serves them, and `bin/listen --results listening.sqlite` draws
 
 
 def page(
-    runs: Mapping[str, Outcome], without: Mapping[str, list[Row]], smoke: bool, pictures: "Pictures"
+    runs: Mapping[str, Outcome], without: Mapping[str, list[Row]], smoke: bool, pictures: Pictures
 ) -> str:
     """Return the page of all that is known of runs, as Markdown.
 
@@ -68,41 +65,6 @@ def page(
 def subjects() -> list[str]:
     """Return the names of all runs, in the page's order."""
     return [f"{name}-{kind}" for name in EXPERIMENTS for kind in ("paper", "tuned")]
-
-
-class Pictures:
-    """Copies figures of runs to a folder, and links them from a page's.
-
-    runs: the folder of the runs. What isn't in it, but was copied before, stays.
-    """
-
-    def __init__(self, runs: Path, folder: Path, beside: Path) -> None:
-        self.runs, self.folder, self.beside = runs, folder, beside
-
-    def new(self, name: str) -> Path:
-        """Return where to draw a figure."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self.folder / name
-
-    def link(self, name: str, words: str) -> str:
-        """Return the link that shows a figure of the folder."""
-        return f"![{words}]({Path(os.path.relpath(self.folder / name, self.beside)).as_posix()})"
-
-    def copied(self, run: str, name: str, words: str) -> str | None:
-        """Return the link that shows a copy of a run's figure, None where there is none."""
-        source, target = self.runs / run / "figures" / name, self.folder / f"{run}-{name}"
-        if source.is_file():
-            shutil.copyfile(source, self.new(target.name))
-            self.fewer_colours(target.name)
-        return self.link(target.name, words) if target.is_file() else None
-
-    def fewer_colours(self, name: str) -> None:
-        """Make a PNG file of the folder small enough to be kept with the page."""
-        if name.endswith(".png"):
-            from PIL import Image
-
-            with Image.open(self.folder / name) as image:
-                image.quantize(COLOURS).save(self.folder / name, optimize=True)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
